@@ -1,0 +1,33 @@
+# Everything sets itself up: the first run builds, later ones use .venv and .cache.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := PYTHONPATH=operator:hack $(BIN)/python
+
+.PHONY: help demo test lint bench image clean parts
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+.venv/.stamp: requirements/bootstrap.txt requirements/dev.txt .python-version
+	@echo "==> Python packages into .venv (once, about half a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "Python 3.12 or newer is needed; this is " + sys.version.split()[0] + ". Name one: make PYTHON=python3.13")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/bootstrap.txt
+	@touch $@
+
+parts: .venv/.stamp ## build etcd, kube-apiserver, kubectl and helm into .cache (once, about 5 minutes)
+	@$(BIN)/python hack/controlplane/build.py
+
+demo: parts ## the main job, for real: a control plane, a real S3, a bucket, keys that work
+	@$(RUN) -m demo
+
+lint: .venv/.stamp ## ruff, mypy strict, the layers, and drift of everything generated
+	@hack/verify.sh
+
+test: lint parts ## lint, unit, property and integration tests
+	@$(RUN) -m pytest
+
+clean: ## remove what was built here
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,110 @@
+"""What the API server was asked, by whom, and what it answered, read from its audit log."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+
+POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        # The server's calls to itself and the health checks are noise to every reader.
+        {"level": "None", "users": ["system:apiserver", "system:anonymous"]},
+        {"level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*"]},
+        {"level": "Metadata"},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One request. What it lacks is an empty string: a list has no name, a node no namespace."""
+
+    audit_id: str
+    stage: str
+    """ResponseComplete; ResponseStarted for a watch that still runs; Panic."""
+    verb: str
+    user: str
+    """For a service account, system:serviceaccount:NAMESPACE:NAME."""
+    user_agent: str
+    api_group: str
+    resource: str
+    subresource: str
+    namespace: str
+    name: str
+    """Empty too for a create whose name the server makes up."""
+    uri: str
+    code: int
+    """The HTTP status of the answer; 0 when there was none."""
+    received_at: datetime.datetime
+    """When the server got the request, its clock, UTC."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether the request, if it succeeded, changed something."""
+        return self.verb in WRITES
+
+
+class AuditLog:
+    """The audit log of one control plane."""
+
+    def __init__(self, file: Path) -> None:
+        """Read from `file`, JSON lines, which need not exist yet."""
+        self.file = file
+
+    def mark(self) -> int:
+        """Return a position, for `entries(since=...)` to start from."""
+        return self.file.stat().st_size if self.file.exists() else 0
+
+    def entries(
+        self, *, since: int = 0, where: Callable[[AuditEntry], bool] = lambda _: True
+    ) -> list[AuditEntry]:
+        """Return the requests whose last entry stands after `since`, in the order they ended.
+
+        One entry for each request: a watch is written when it starts and again when it ends, and
+        counts once, with its latest stage. An entry is written after its answer is sent, so it
+        may appear some milliseconds after the client has read that answer.
+
+        Args:
+            since: what `mark` returned; 0 is the start.
+            where: leaves out every request for which it returns False.
+        """
+        if not self.file.exists():
+            return []
+        with self.file.open("rb") as file:
+            file.seek(since)
+            lines = file.read().split(b"\n")
+        latest: dict[str, AuditEntry] = {}
+        for line in lines[:-1]:  # after the last newline: nothing, or a line being written
+            entry = parse_entry(json.loads(line))
+            latest.pop(entry.audit_id, None)
+            latest[entry.audit_id] = entry
+        return [entry for entry in latest.values() if where(entry)]
+
+
+def parse_entry(event: dict[str, Any]) -> AuditEntry:
+    """Return the record of one decoded `audit.k8s.io/v1` Event."""
+    target = event.get("objectRef", {})
+    return AuditEntry(
+        audit_id=event["auditID"],
+        stage=event["stage"],
+        verb=event["verb"],
+        user=event.get("user", {}).get("username", ""),
+        user_agent=event.get("userAgent", ""),
+        api_group=target.get("apiGroup", ""),
+        resource=target.get("resource", ""),
+        subresource=target.get("subresource", ""),
+        namespace=target.get("namespace", ""),
+        name=target.get("name", ""),
+        uri=event["requestURI"],
+        code=event.get("responseStatus", {}).get("code", 0),
+        received_at=datetime.datetime.fromisoformat(event["requestReceivedTimestamp"]),
+    )

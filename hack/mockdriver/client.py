@@ -1,0 +1,203 @@
+"""Start a mock driver from a test and tell it what to do.
+
+Example:
+    with MockDriver.start(tmp_path) as driver:
+        driver.set_rule(Call.CREATE_BUCKET, code="INVALID_ARGUMENT", message="bad name")
+        ...
+        assert driver.counts()["DriverCreateBucket"] == {"INVALID_ARGUMENT": 1}
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from cosi_operator.outcome import Call
+from mockdriver.backend import Account, Bucket
+from mockdriver.journal import Entry
+from mockdriver.rules import Rule
+
+ANSWER_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 5.0
+_SOURCE_ROOTS = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "operator")]
+
+
+class MockDriver:
+    """A mock driver's process. All methods block; none needs more than some milliseconds,
+    apart from `start` and `restart`, which wait until the driver serves.
+
+    Args:
+        directory: for the two sockets and the state; its path must be short (a Unix socket's
+            path has 107 bytes at most).
+        name: what DriverGetInfo answers.
+        keep_state: buckets and accounts survive `kill` and `restart`.
+        rules: in force from the first call on, also after a restart.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "mock.objectstorage.k8s.io",
+        keep_state: bool = True,
+        rules: tuple[Rule, ...] = (),
+    ) -> None:
+        self.name = name
+        self.socket_path = directory / "cosi.sock"
+        self._control_path = directory / "control.sock"
+        self._state_path = directory / "state.jsonl" if keep_state else None
+        self._rules_path = directory / "rules.json"
+        self._rules_path.write_bytes(msgspec.json.encode(rules))
+        self._process: subprocess.Popen[str] | None = None
+        self._connection: socket.socket | None = None
+        self._received = b""
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path,
+        *,
+        name: str = "mock.objectstorage.k8s.io",
+        keep_state: bool = True,
+        rules: tuple[Rule, ...] = (),
+    ) -> Self:
+        """A driver that serves; leave it (`with`) or `stop` it to end the process."""
+        driver = cls(directory, name=name, keep_state=keep_state, rules=rules)
+        driver.run()
+        return driver
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """What the sidecar's --driver-addr takes."""
+        return f"unix://{self.socket_path}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process, or None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    def run(self) -> None:
+        """Start the process, if there is none, and wait until it serves."""
+        if self._process is not None:
+            return
+        command = [sys.executable, "-m", "mockdriver", "--name", self.name]
+        command += ["--socket", str(self.socket_path), "--control", str(self._control_path)]
+        command += ["--rules", str(self._rules_path)]
+        if self._state_path is not None:
+            command += ["--state", str(self._state_path)]
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(_SOURCE_ROOTS)},
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "ready\n":
+            self.kill()
+            raise RuntimeError("the mock driver did not start; its own words are on stderr")
+
+    def kill(self) -> None:
+        """End the process as a crash does: SIGKILL, the socket files stay behind."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the process in good order; nothing happens if it has ended."""
+        self._end(signal.SIGTERM)
+
+    def restart(self, *, name: str | None = None) -> None:
+        """Stop if need be, and serve again: new process, new socket file, no rules but the
+        first ones, counts at zero. `name`: under another driver name."""
+        self.stop()
+        self.name = name if name is not None else self.name
+        self.run()
+
+    def wait_until_dead(self) -> None:
+        """Return once the process has ended by itself (a rule with `die`)."""
+        assert self._process is not None
+        self._process.wait(ANSWER_TIMEOUT_S)
+        self._end(signal.SIGKILL)
+
+    def set_rule(self, call: Call | None, **rule: Any) -> None:
+        """Misbehave from now on; see `mockdriver.rules.Rule` for the fields.
+
+        Raises:
+            ValueError: there is no such rule.
+        """
+        self._ask("set_rule", rule={"call": call, **rule})
+
+    def clear_rules(self) -> None:
+        self._ask("clear_rules")
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Answers since the process started: by call, then by code."""
+        return msgspec.convert(self._ask("counts"), dict[str, dict[str, int]])
+
+    def calls(self, call: Call) -> int:
+        """How often this call was answered, whatever the code."""
+        return sum(self.counts()[call].values())
+
+    def journal(self, call: Call | None = None) -> list[Entry]:
+        """The requests since the process started, oldest first."""
+        entries = msgspec.convert(self._ask("journal"), list[Entry])
+        return [entry for entry in entries if call in (None, entry.call)]
+
+    def buckets(self) -> list[Bucket]:
+        return msgspec.convert(self._ask("buckets"), list[Bucket])
+
+    def accounts(self) -> list[Account]:
+        return msgspec.convert(self._ask("accounts"), list[Account])
+
+    def reset(self) -> None:
+        """Forget rules, counts, journal, buckets and accounts."""
+        self._ask("reset")
+
+    def _ask(self, do: str, **rest: Mapping[str, object]) -> object:
+        if self._connection is None:
+            self._connection = socket.socket(socket.AF_UNIX)
+            self._connection.settimeout(ANSWER_TIMEOUT_S)
+            self._connection.connect(str(self._control_path))
+        self._connection.sendall(msgspec.json.encode({"do": do, **rest}) + b"\n")
+        while b"\n" not in self._received:
+            part = self._connection.recv(1 << 20)
+            if not part:
+                raise ConnectionError("the mock driver is gone")
+            self._received += part
+        line, _, self._received = self._received.partition(b"\n")
+        answer = msgspec.json.decode(line, type=dict[str, object])
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer["value"]
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection, self._received = None, b""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.send_signal(how)  # does nothing if it has ended
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
+        assert process.stdout is not None
+        process.stdout.close()

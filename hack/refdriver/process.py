@@ -1,0 +1,103 @@
+"""Run the reference driver as a process of its own, for the demo and the tests."""
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from awsclient import Account
+from controlplane.daemon import Daemon
+from cosi_operator.rpc import cosi_pb2 as pb
+from cosi_operator.rpc import cosi_pb2_grpc as pb_grpc
+from refdriver import record
+from refdriver.record import CallRecord
+
+DEFAULT_NAME = "seaweedfs.objectstorage.k8s.io"
+KEY_VARIABLE = "AWS_ACCESS_KEY_ID"
+SECRET_KEY_VARIABLE = "AWS_SECRET_ACCESS_KEY"
+START_TIMEOUT_S = 20.0
+STOP_GRACE_S = 5.0
+ASK_TIMEOUT_S = 1.0
+
+
+class RefDriver:
+    """One running driver. Make it with `RefDriver.start`; leaving `with` ends it."""
+
+    def __init__(self, directory: Path, account: Account, name: str) -> None:
+        """Lay out files and the command line; nothing is started."""
+        self.name = name
+        self.socket = directory / "cosi.sock"
+        self.log_file = directory / "refdriver.log"
+        flags = {"socket": self.socket, "endpoint": account.endpoint, "region": account.region}
+        self._daemon = Daemon(
+            "refdriver",
+            [sys.executable, "-m", "refdriver"]
+            + [f"--{flag}={value}" for flag, value in {**flags, "name": name}.items()],
+            self.log_file,
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                KEY_VARIABLE: account.access_key,
+                SECRET_KEY_VARIABLE: account.secret_key,
+            },
+        )
+
+    @classmethod
+    def start(cls, directory: Path, account: Account, *, name: str = DEFAULT_NAME) -> "RefDriver":
+        """Start a driver and return it when it tells its name.
+
+        Args:
+            directory: made when missing; holds the socket `cosi.sock` and `refdriver.log`. The
+                socket's path must be shorter than 108 bytes.
+            account: where to provision, and the admin's key there.
+            name: the driver's name.
+        Raises:
+            StartError: it ended or wasn't ready in 20 s; the message ends with its last log lines.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        driver = cls(directory.resolve(), account, name)
+        try:
+            driver._daemon.start()
+            driver._daemon.wait_until(driver._is_ready, timeout_s=START_TIMEOUT_S)
+        except BaseException:
+            driver.stop()
+            raise
+        return driver
+
+    def __enter__(self) -> Self:
+        """Return itself; it runs already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End the driver; calls in progress get 2 s. Safe to repeat."""
+        self._daemon.stop(grace_s=STOP_GRACE_S)
+
+    @property
+    def address(self) -> str:
+        """What the sidecar's `--driver-addr` takes."""
+        return f"unix://{self.socket}"
+
+    def calls(self) -> list[CallRecord]:
+        """Return what it was asked so far and how it answered, oldest first."""
+        return record.read(self.log_file.read_text())
+
+    def _is_ready(self) -> bool:
+        with grpc.insecure_channel(self.address) as channel:
+            identity = pb_grpc.IdentityStub(channel)
+            try:
+                reply = identity.DriverGetInfo(pb.DriverGetInfoRequest(), timeout=ASK_TIMEOUT_S)
+            except grpc.RpcError:
+                return False
+        return reply.name == self.name

@@ -1,0 +1,1 @@
+"""COSI controller and sidecar that retry only what a retry can fix."""

@@ -1,0 +1,7 @@
+"""The resources of Kubernetes itself that we use."""
+
+from cosi_operator.api.view import Resource
+
+SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
+EVENTS = Resource("", "v1", "events", "Event", namespaced=True)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", namespaced=True)

@@ -1,0 +1,374 @@
+"""The wire form of objectstorage.k8s.io/v1alpha1: the only module that knows its field names.
+
+Reading: `decode_*` turn one object's JSON into the neutral record of `view`. They are tolerant
+where upstream's schema is: what is absent or null becomes the record's default. What has a wrong
+type raises `msgspec.ValidationError`, whose text names the path of the field.
+
+Writing: `bucket_body` makes a new Bucket; `with_status`, `with_plain_status` and `annotate_status`
+put a status into a whole decoded object, because a PUT replaces what it leaves out.
+
+Our part of a status is `conditions`, `observedGeneration` and `lastCall`. Upstream's CRDs do not
+know these fields and drop them without a word. There the same JSON stands in the annotation
+`STATUS_ANNOTATION` instead. As soon as the status itself has any of the three, the annotation no
+longer counts, so an old one is harmless after a change of CRDs. A broken one is ours to rewrite and
+never makes the object unreadable.
+
+Source of the field names and of what is optional: the CRDs of COSI v0.2.2.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw, ValidationError
+
+from cosi_operator.api import v1alpha1_wire as wire
+from cosi_operator.api import view
+from cosi_operator.api.view import Resource
+
+GROUP = "objectstorage.k8s.io"
+VERSION = "v1alpha1"
+
+BUCKET_CLASSES = Resource(GROUP, VERSION, "bucketclasses", "BucketClass", namespaced=False)
+BUCKET_ACCESS_CLASSES = Resource(
+    GROUP, VERSION, "bucketaccessclasses", "BucketAccessClass", namespaced=False
+)
+BUCKET_CLAIMS = Resource(GROUP, VERSION, "bucketclaims", "BucketClaim", namespaced=True)
+BUCKETS = Resource(GROUP, VERSION, "buckets", "Bucket", namespaced=False)
+BUCKET_ACCESSES = Resource(GROUP, VERSION, "bucketaccesses", "BucketAccess", namespaced=True)
+
+STATUS_ANNOTATION = "cosi.objectstorage.k8s.io/status"
+"""Holds our part of the status as JSON where the served schema has no room for it."""
+
+
+# Reading
+
+
+class _Own(NamedTuple):
+    conditions: tuple[view.Condition, ...] = ()
+    observed_generation: int = 0
+    last_call: view.LastCall | None = None
+
+
+_class_decoder = msgspec.json.Decoder(wire.BucketClass)
+_access_class_decoder = msgspec.json.Decoder(wire.BucketAccessClass)
+_claim_decoder = msgspec.json.Decoder(wire.BucketClaim)
+_bucket_decoder = msgspec.json.Decoder(wire.Bucket)
+_access_decoder = msgspec.json.Decoder(wire.BucketAccess)
+_own_decoder = msgspec.json.Decoder(wire.Own)
+_conditions_decoder = msgspec.json.Decoder(list[wire.Condition] | None)
+_generation_decoder = msgspec.json.Decoder(int | None)
+_last_call_decoder = msgspec.json.Decoder(wire.LastCall | None)
+
+
+def decode_bucket_class(raw: bytes | Raw) -> view.BucketClass:
+    """One BucketClass. A deletionPolicy other than "Delete" is Retain: never delete by misreading.
+
+    Raises:
+        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+    """
+    found = _decode(_class_decoder, raw)
+    return view.BucketClass(
+        meta=found.metadata.to_view(),
+        driver_name=found.driver_name or "",
+        deletion_policy=_deletion_policy(found.deletion_policy),
+        parameters=found.parameters or {},
+    )
+
+
+def decode_bucket_access_class(raw: bytes | Raw) -> view.BucketAccessClass:
+    """One BucketAccessClass; authenticationType as it stands, known or not.
+
+    Raises:
+        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+    """
+    found = _decode(_access_class_decoder, raw)
+    return view.BucketAccessClass(
+        meta=found.metadata.to_view(),
+        driver_name=found.driver_name or "",
+        authentication_type=found.authentication_type or "",
+        parameters=found.parameters or {},
+    )
+
+
+def decode_bucket_claim(raw: bytes | Raw) -> view.BucketClaim:
+    """One BucketClaim.
+
+    Raises:
+        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+    """
+    found = _decode(_claim_decoder, raw)
+    meta = found.metadata.to_view()
+    spec = found.spec or wire.ClaimSpec()
+    status = found.status or wire.ClaimStatus()
+    own = _own(status, meta)
+    return view.BucketClaim(
+        meta=meta,
+        protocols=spec.protocols or (),
+        class_name=spec.bucket_class_name or "",
+        existing_bucket_name=spec.existing_bucket_name or "",
+        bucket_name=status.bucket_name or "",
+        ready=status.bucket_ready or False,
+        conditions=own.conditions,
+        observed_generation=own.observed_generation,
+    )
+
+
+def decode_bucket(raw: bytes | Raw) -> view.Bucket:
+    """One Bucket. The empty claim reference of a Bucket written by hand is none at all.
+
+    A deletionPolicy other than "Delete" is Retain: never delete by misreading.
+
+    Raises:
+        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+    """
+    found = _decode(_bucket_decoder, raw)
+    meta = found.metadata.to_view()
+    spec = found.spec or wire.BucketSpec()
+    status = found.status or wire.BucketStatus()
+    own = _own(status, meta)
+    return view.Bucket(
+        meta=meta,
+        driver_name=spec.driver_name or "",
+        class_name=spec.bucket_class_name or "",
+        claim=spec.bucket_claim.to_view() if spec.bucket_claim else None,
+        deletion_policy=_deletion_policy(spec.deletion_policy),
+        existing_bucket_id=spec.existing_bucket_id or "",
+        parameters=spec.parameters or {},
+        protocols=spec.protocols or (),
+        bucket_id=status.bucket_id or "",
+        ready=status.bucket_ready or False,
+        conditions=own.conditions,
+        observed_generation=own.observed_generation,
+        last_call=own.last_call,
+    )
+
+
+def decode_bucket_access(raw: bytes | Raw) -> view.BucketAccess:
+    """One BucketAccess.
+
+    Raises:
+        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+    """
+    found = _decode(_access_decoder, raw)
+    meta = found.metadata.to_view()
+    spec = found.spec or wire.AccessSpec()
+    status = found.status or wire.AccessStatus()
+    own = _own(status, meta)
+    return view.BucketAccess(
+        meta=meta,
+        class_name=spec.bucket_access_class_name or "",
+        claim_name=spec.bucket_claim_name or "",
+        secret_name=spec.credentials_secret_name or "",
+        protocol=spec.protocol or "",
+        service_account_name=spec.service_account_name or "",
+        account_id=status.account_id or "",
+        granted=status.access_granted or False,
+        conditions=own.conditions,
+        observed_generation=own.observed_generation,
+        last_call=own.last_call,
+    )
+
+
+def _decode[W: wire.Wire](decoder: msgspec.json.Decoder[W], raw: bytes | Raw) -> W:
+    try:
+        return decoder.decode(raw)
+    except ValidationError:
+        raise
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ValidationError(f"not readable as JSON: {error}") from error
+
+
+def _deletion_policy(text: str | None) -> view.DeletionPolicy:
+    if text == view.DeletionPolicy.DELETE.value:
+        return view.DeletionPolicy.DELETE
+    return view.DeletionPolicy.RETAIN
+
+
+def _own(status: wire.Status, meta: view.Meta) -> _Own:
+    """Our part, from the status if it has any of it, else from the annotation."""
+    raws = (status.conditions, status.observed_generation, status.last_call)
+    if any(bytes(raw) not in (b"", b"null") for raw in raws):
+        conditions = _lenient(_conditions_decoder, status.conditions)
+        generation = _lenient(_generation_decoder, status.observed_generation)
+        last_call = _lenient(_last_call_decoder, status.last_call)
+    elif text := meta.annotations.get(STATUS_ANNOTATION):
+        own = _lenient(_own_decoder, text) or wire.Own()
+        conditions, generation, last_call = (
+            own.conditions,
+            own.observed_generation,
+            own.last_call,
+        )
+    else:
+        return _Own()
+    return _Own(
+        conditions=tuple(condition.to_view() for condition in conditions or ()),
+        observed_generation=generation or 0,
+        last_call=last_call.to_view() if last_call else None,
+    )
+
+
+def _lenient[W](decoder: msgspec.json.Decoder[W], raw: Raw | str) -> W | None:
+    """What it says, or None: a broken status is written anew, and must not stop anything."""
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+# Writing
+
+
+class _StatusNames(NamedTuple):
+    """What a kind calls the parts of its status."""
+
+    ready: str
+    name: str  # the field of the status that holds `attribute` of view.Status
+    attribute: str
+    has_last_call: bool
+
+
+_STATUS_NAMES = {
+    BUCKET_CLAIMS.kind: _StatusNames("bucketReady", "bucketName", "bucket_name", False),
+    BUCKETS.kind: _StatusNames("bucketReady", "bucketID", "bucket_id", True),
+    BUCKET_ACCESSES.kind: _StatusNames("accessGranted", "accountID", "account_id", True),
+}
+
+
+def bucket_body(
+    name: str,
+    *,
+    claim: view.ClaimRef,
+    bucket_class: view.BucketClass,
+    protocols: tuple[str, ...],
+) -> dict[str, Any]:
+    """The body for POST of the Bucket of a claim, all but the claim taken from its class."""
+    spec: dict[str, Any] = {
+        "bucketClaim": claim_reference(claim),
+        "bucketClassName": bucket_class.meta.name,
+        "driverName": bucket_class.driver_name,
+        "deletionPolicy": bucket_class.deletion_policy.value,
+        "protocols": list(protocols),
+    }
+    if bucket_class.parameters:
+        spec["parameters"] = dict(bucket_class.parameters)
+    return {
+        "apiVersion": BUCKETS.api_version,
+        "kind": BUCKETS.kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def claim_reference(claim: view.ClaimRef) -> dict[str, str]:
+    """The core/v1 ObjectReference for a Bucket's `spec.bucketClaim`."""
+    return {
+        "apiVersion": BUCKET_CLAIMS.api_version,
+        "kind": BUCKET_CLAIMS.kind,
+        "namespace": claim.namespace,
+        "name": claim.name,
+        "uid": claim.uid,
+    }
+
+
+def with_status(raw: Mapping[str, Any], status: view.Status) -> dict[str, Any]:
+    """A copy of the whole object `raw` for PUT /status, our part of the status included.
+
+    Fields of `status` that are None, and fields we do not know, stay as they are; an empty string
+    removes the field, as upstream writes it. The required boolean is always there. `last_call` is
+    not for a BucketClaim, whose schema has none.
+
+    Raises:
+        ValueError: `raw` is of a kind without a status.
+    """
+    plain = with_plain_status(raw, status)
+    plain["status"] |= _own_json(_status_names(raw), status)
+    return plain
+
+
+def with_plain_status(raw: Mapping[str, Any], status: view.Status) -> dict[str, Any]:
+    """Like `with_status`, but only the fields that upstream's CRDs keep too."""
+    names = _status_names(raw)
+    stored = raw.get("status")
+    after: dict[str, Any] = dict(stored) if isinstance(stored, Mapping) else {}
+    if status.ready is not None:
+        after[names.ready] = status.ready
+    elif not isinstance(after.get(names.ready), bool):
+        after[names.ready] = False
+    value: str | None = getattr(status, names.attribute)
+    if value:
+        after[names.name] = value
+    elif value is not None:
+        after.pop(names.name, None)
+    return {**raw, "status": after}
+
+
+def annotate_status(raw: dict[str, Any], status: view.Status) -> None:
+    """Put our part of the status into the annotation of `raw`, for PUT of the object itself.
+
+    A last call that the annotation tells, and `status` does not, stays.
+    """
+    own = _own_json(_status_names(raw), status)
+    metadata = raw["metadata"]
+    annotations = dict(metadata.get("annotations") or {})
+    if "lastCall" not in own:
+        before = _lenient(_own_decoder, annotations.get(STATUS_ANNOTATION) or "{}")
+        if before is not None and before.last_call:
+            own["lastCall"] = msgspec.to_builtins(before.last_call)
+    annotations[STATUS_ANNOTATION] = msgspec.json.encode(own).decode()
+    metadata["annotations"] = annotations
+
+
+def keeps_conditions(reply: Mapping[str, Any], status: view.Status) -> bool:
+    """Whether the served schema kept our part: `reply` answers a PUT /status of `status`.
+
+    A schema keeps a field or drops it for every object alike, so the answer holds for the kind.
+    """
+    kept = reply.get("status")
+    return isinstance(kept, Mapping) and all(
+        kept.get(name) == value for name, value in _own_json(_status_names(reply), status).items()
+    )
+
+
+def _status_names(raw: Mapping[str, Any]) -> _StatusNames:
+    names = _STATUS_NAMES.get(raw.get("kind", ""))
+    if names is None:
+        raise ValueError(f"{raw.get('kind')!r} is not a kind with a status")
+    return names
+
+
+def _own_json(names: _StatusNames, status: view.Status) -> dict[str, Any]:
+    own: dict[str, Any] = {
+        "conditions": [_condition_json(condition) for condition in status.conditions],
+        "observedGeneration": status.observed_generation,
+    }
+    if names.has_last_call and status.last_call is not None:
+        own["lastCall"] = _last_call_json(status.last_call)
+    return own
+
+
+def _condition_json(condition: view.Condition) -> dict[str, Any]:
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "observedGeneration": condition.observed_generation,
+        "lastTransitionTime": condition.last_transition_time,
+        "reason": condition.reason,
+        "message": condition.message,
+    }
+
+
+def _last_call_json(call: view.LastCall) -> dict[str, Any]:
+    return {
+        "call": call.call,
+        "code": call.code,
+        "madeBy": call.made_by,
+        "outcome": call.outcome,
+        "effect": call.effect.value,
+        "reason": call.reason,
+        "attempts": call.attempts,
+        "observedGeneration": call.generation,
+        "driverInstance": call.driver_instance,
+        "retryToken": call.retry_token,
+        "time": call.time,
+    }

@@ -1,0 +1,184 @@
+"""The one shape of the API objects that all other modules see, whatever version is served.
+
+Every record is frozen. Absent strings are "", absent maps and lists are empty.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from cosi_operator.outcome import Effect
+
+
+class Key(NamedTuple):
+    """Names one object of a kind; `namespace` is "" for cluster objects."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Resource(NamedTuple):
+    """Where a kind is served."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The URL path, for instance /apis/objectstorage.k8s.io/v1alpha1/buckets/b-1/status."""
+        parts = ["", "apis", self.group, self.version] if self.group else ["", "api", self.version]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        parts += [part for part in (self.plural, name, subresource) if part]
+        return "/".join(parts)
+
+
+class DeletionPolicy(enum.StrEnum):
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class AuthenticationType(enum.StrEnum):
+    UNKNOWN = ""
+    KEY = "Key"
+    IAM = "IAM"
+
+
+class Meta(Struct, frozen=True):
+    """The part of ObjectMeta that decisions need. `generation` counts changes of the spec."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = {}
+
+    @property
+    def key(self) -> Key:
+        return Key(self.namespace, self.name)
+
+
+class Condition(Struct, frozen=True):
+    """A metav1.Condition. `status` is "True", "False" or "Unknown"; the time is RFC 3339."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
+
+
+class LastCall(Struct, frozen=True):
+    """The verdict that is stored with an object, and what it was judged on.
+
+    It stands (the driver is not asked again) while `generation`, `driver_instance` and
+    `retry_token` are still what they were. Shape of `status.lastCall` in our CRDs.
+    """
+
+    call: str
+    code: str
+    made_by: str
+    outcome: str  # Success, Requeue or Terminal
+    effect: Effect
+    reason: str
+    attempts: int
+    generation: int
+    driver_instance: str
+    retry_token: str
+    time: str  # RFC 3339
+
+
+class ClaimRef(Struct, frozen=True):
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+    @property
+    def key(self) -> Key:
+        return Key(self.namespace, self.name)
+
+
+class BucketClass(Struct, frozen=True):
+    meta: Meta
+    driver_name: str = ""
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    parameters: Mapping[str, str] = {}
+
+
+class BucketAccessClass(Struct, frozen=True):
+    meta: Meta
+    driver_name: str = ""
+    authentication_type: str = ""
+    parameters: Mapping[str, str] = {}
+
+
+class BucketClaim(Struct, frozen=True):
+    meta: Meta
+    protocols: tuple[str, ...] = ()
+    class_name: str = ""
+    existing_bucket_name: str = ""
+    bucket_name: str = ""
+    ready: bool = False
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+
+
+class Bucket(Struct, frozen=True):
+    meta: Meta
+    driver_name: str = ""
+    class_name: str = ""
+    claim: ClaimRef | None = None
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    existing_bucket_id: str = ""
+    parameters: Mapping[str, str] = {}
+    protocols: tuple[str, ...] = ()
+    bucket_id: str = ""
+    ready: bool = False
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+    last_call: LastCall | None = None
+
+
+class BucketAccess(Struct, frozen=True):
+    meta: Meta
+    class_name: str = ""
+    claim_name: str = ""
+    secret_name: str = ""
+    protocol: str = ""
+    service_account_name: str = ""
+    account_id: str = ""
+    granted: bool = False
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+    last_call: LastCall | None = None
+
+    @property
+    def claim_key(self) -> Key:
+        return Key(self.meta.namespace, self.claim_name)
+
+
+class Status(Struct, frozen=True):
+    """Status fields to write; None leaves a field as it stands."""
+
+    conditions: tuple[Condition, ...]
+    observed_generation: int
+    ready: bool | None = None
+    bucket_name: str | None = None
+    bucket_id: str | None = None
+    account_id: str | None = None
+    last_call: LastCall | None = None

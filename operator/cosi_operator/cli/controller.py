@@ -1,0 +1,96 @@
+"""Builds and joins the controller: what it watches, and which keys a change touches."""
+
+from collections.abc import Iterable
+
+from cosi_operator.api import v1alpha1
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketAccessClass,
+    BucketClaim,
+    BucketClass,
+    Key,
+)
+from cosi_operator.cli.process import Process, Watched, Work, process
+from cosi_operator.controller.access import OrphanAccessReconciler
+from cosi_operator.controller.claim import ACCESSES_BY_CLAIM, ClaimReconciler, Controller
+from cosi_operator.kube.store import Cached
+from cosi_operator.report import Reporter
+from cosi_operator.settings import ControllerSettings
+
+LEASE_OWNER = "leader-lock/cosi-controller-manager"
+COMPONENT = "cosi-controller"
+RUN_TIMEOUT_S = 120.0  # requests have 30 s each; a run has a handful
+
+
+async def run_controller(settings: ControllerSettings) -> None:
+    """Run until SIGTERM."""
+    async with process(settings, COMPONENT) as parts:
+        await parts.lead(LEASE_OWNER, lambda: _work(parts))
+
+
+async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a line or two
+    watched = Watched(parts)
+    claims_queue, accesses_queue = parts.queue(), parts.queue()
+
+    def touch_claims(found: Iterable[Cached[BucketClaim]]) -> None:
+        for cached in found:
+            claims_queue.add(cached.view.meta.key)
+
+    def claim_changed(key: Key, _old: BucketClaim | None, _new: BucketClaim | None) -> None:
+        claims_queue.add(key)
+
+    def bucket_changed(key: Key, old: Bucket | None, new: Bucket | None) -> None:
+        for bucket in (old, new):
+            if bucket and bucket.claim and bucket.claim.name:
+                claims_queue.add(bucket.claim.key)
+        touch_claims(claims.store.by_index("existing", key.name))
+
+    def class_changed(key: Key, _old: BucketClass | None, _new: BucketClass | None) -> None:
+        touch_claims(claims.store.by_index("class", key.name))
+
+    def access_changed(key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
+        accesses_queue.add(key)
+        for access in (old, new):
+            claim = claims.get(access.claim_key) if access else None
+            if claim and claim.meta.deleting:
+                claims_queue.add(claim.meta.key)
+
+    def access_class_changed(
+        key: Key, _old: BucketAccessClass | None, _new: BucketAccessClass | None
+    ) -> None:
+        for cached in accesses.store.by_index("class", key.name):
+            accesses_queue.add(cached.view.meta.key)
+
+    claims = watched.add(
+        v1alpha1.BUCKET_CLAIMS,
+        v1alpha1.decode_bucket_claim,
+        claim_changed,
+        {
+            "class": lambda claim: (claim.class_name,),
+            "existing": lambda claim: (claim.existing_bucket_name,),
+        },
+    )
+    buckets = watched.add(v1alpha1.BUCKETS, v1alpha1.decode_bucket, bucket_changed)
+    classes = watched.add(v1alpha1.BUCKET_CLASSES, v1alpha1.decode_bucket_class, class_changed)
+    accesses = watched.add(
+        v1alpha1.BUCKET_ACCESSES,
+        v1alpha1.decode_bucket_access,
+        access_changed,
+        {
+            "class": lambda access: (access.class_name,),
+            ACCESSES_BY_CLAIM: lambda access: (access.claim_key,),
+        },
+    )
+    access_classes = watched.add(
+        v1alpha1.BUCKET_ACCESS_CLASSES, v1alpha1.decode_bucket_access_class, access_class_changed
+    )
+    reporter = Reporter(parts.events, parts.clock)
+    claim = ClaimReconciler(Controller(claims, buckets, classes, accesses, reporter, parts.clock))
+    orphan = OrphanAccessReconciler(accesses, access_classes, reporter)
+    await watched.follow(
+        [
+            Work("bucketclaim", claims_queue, claim.reconcile, RUN_TIMEOUT_S),
+            Work("bucketaccess", accesses_queue, orphan.reconcile, RUN_TIMEOUT_S),
+        ]
+    )

@@ -1,0 +1,85 @@
+"""The sidecar's link to its driver: waits for it, follows it, wakes what waits for it."""
+
+from collections.abc import Callable
+
+import anyio
+
+from cosi_operator.cli.process import Process
+from cosi_operator.driver.channel import DriverChannel
+from cosi_operator.driver.presence import DriverIdentity, Presence
+from cosi_operator.driver.v1alpha1 import Driver
+from cosi_operator.plan import names
+from cosi_operator.settings import SidecarSettings
+from cosi_operator.sidecar.calls import DriverState
+
+WAITS = "the driver"
+
+
+class DriverRenamedError(Exception):
+    """Another driver answers on the socket now; the Lease and all filters name the old one."""
+
+
+class DriverLink:
+    """One driver for the life of the process. `state` is None until it first answered."""
+
+    def __init__(self, settings: SidecarSettings, parts: Process) -> None:
+        self._parts = parts
+        self.channel = DriverChannel(settings.driver_address)
+        self.driver = Driver(self.channel)
+        self._presence = Presence(
+            self.channel,
+            clock=parts.clock,
+            get_info_timeout_s=settings.timeouts.get_info_s,
+            on_up=self._on_up,
+            on_down=self._on_down,
+        )
+        self.state: DriverState | None = None
+        self.on_return: Callable[[], None] = lambda: None
+        self._appeared = anyio.Event()
+        self._renamed = anyio.Event()
+
+    async def run(self) -> None:
+        """Follow the driver for ever.
+
+        Raises:
+            DriverRenamedError: the process has to start again under the new name.
+        """
+        self._parts.health.waits(WAITS)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._presence.run)
+            await self._renamed.wait()
+            raise DriverRenamedError(
+                "a driver of another name answers on the socket; starting again for it"
+            )
+
+    async def first_answer(self) -> DriverState | None:
+        """Wait until the driver told its name; None when asked to stop before."""
+        async with anyio.create_task_group() as either:
+
+            async def stopped() -> None:
+                await self._parts.stop.wait()
+                either.cancel_scope.cancel()
+
+            either.start_soon(stopped)
+            await self._appeared.wait()
+            either.cancel_scope.cancel()
+        return self.state
+
+    def _on_up(self, identity: DriverIdentity) -> None:
+        self._parts.health.has(WAITS)
+        state = self.state
+        if state is None:
+            self.state = DriverState(
+                identity.name, identity.instance, note_silent=self._presence.note_silent
+            )
+            self._appeared.set()
+        elif names.same_driver(state.name, identity.name):
+            state.instance, state.up = identity.instance, True
+            self.on_return()
+        else:
+            self._renamed.set()
+
+    def _on_down(self) -> None:
+        self._parts.health.waits(WAITS)
+        if self.state:
+            self.state.up = False

@@ -1,0 +1,249 @@
+"""What the two processes have in common: client, leader election, health, signals, draining.
+
+One task group owns every task. SIGTERM or SIGINT sets `stop`; workers finish what they hold, the
+Events go out, the Lease is released, all within the grace period.
+"""
+
+import random
+import signal
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import anyio
+import structlog
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.cli.health import Health, serve_health
+from cosi_operator.clock import Clock, RealClock
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.events import EventRecorder
+from cosi_operator.kube.lease import LeaderElection, lease_name
+from cosi_operator.kube.objects import Objects
+from cosi_operator.kube.store import Store
+from cosi_operator.kube.watch import Change, Reflector
+from cosi_operator.metrics import Metrics
+from cosi_operator.outcome import Outcome
+from cosi_operator.runtime import Runner
+from cosi_operator.settings import ProcessSettings
+from cosi_operator.workqueue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+EVENT_DRAIN_S = 3.0
+RELEASE_S = 2.0  # of the Lease, kept back from the grace period
+
+
+def package_version() -> str:
+    try:
+        return version("cosi-operator")
+    except PackageNotFoundError:  # run from a source tree
+        return "0.0.0+source"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The parts that everything else is built from."""
+
+    settings: ProcessSettings
+    component: str
+    client: KubeClient
+    events: EventRecorder
+    clock: Clock
+    rng: random.Random
+    metrics: Metrics
+    health: Health
+    stop: anyio.Event
+
+    def queue(self) -> WorkQueue[Key]:
+        return WorkQueue(clock=self.clock, random=self.rng, backoff=self.settings.backoff)
+
+    def runner(self, work: "Work") -> Runner[Key]:
+        settings = self.settings
+        return Runner(
+            name=work.name,
+            queue=work.queue,
+            reconcile=work.reconcile,
+            workers=settings.workers,
+            run_timeout_s=work.run_timeout_s,
+            drain_s=max(0.0, settings.stop_grace_s - EVENT_DRAIN_S - RELEASE_S),
+            clock=self.clock,
+            metrics=self.metrics,
+            log=log,
+        )
+
+    async def lead(self, owner: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` while holding the Lease of `owner`; returns when it ends or on `stop`.
+
+        Raises:
+            LeaseLost: another process may lead now; end this one.
+        """
+        if not self.settings.leader_elect:
+            self.health.has("start")
+            await work()
+            return
+        name = lease_name(owner)
+        election = LeaderElection(
+            self.client,
+            Key(self.settings.namespace, name),
+            identity=self.settings.identity,
+            clock=self.clock,
+            rng=self.rng,
+            durations=self.settings.lease,
+        )
+        leading = False
+
+        async def led() -> None:
+            nonlocal leading
+            leading = True
+            self.metrics.leads(name, leading=True)
+            await work()
+
+        self.health.has("start")  # a standby is healthy: it is ready to take over
+        async with anyio.create_task_group() as either:
+
+            async def give_up() -> None:
+                await self.stop.wait()
+                if not leading:
+                    either.cancel_scope.cancel()
+
+            either.start_soon(give_up)
+            await election.run(led)
+            either.cancel_scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One queue and the reconciler that empties it."""
+
+    name: str
+    queue: WorkQueue[Key]
+    reconcile: Callable[[Key], Awaitable[Outcome]]
+    run_timeout_s: float
+
+
+type Listener[T] = Callable[[Key, T | None, T | None], None]
+
+
+class Watched:
+    """The kinds a process watches; `follow` them, then wait until all are `synced`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._reflectors: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._synced: list[anyio.Event] = []
+
+    def add[T](
+        self,
+        resource: Resource,
+        decode: Callable[[bytes], T],
+        changed: Listener[T],
+        indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
+    ) -> Objects[T]:
+        """Watch one kind; `changed` hears of watch lines and of our own writes alike."""
+        store = Store(decode, indexes)
+
+        def on_change(change: Change[T]) -> None:
+            if change.old is None and change.new is None and (bad := store.broken(change.key)):
+                log.warning(
+                    "object_unreadable",
+                    kind=resource.kind,
+                    key=str(change.key),
+                    error=bad.error,
+                    remedy="repair or delete the object; the others go on",
+                )
+            changed(change.key, change.old, change.new)
+
+        reflector = Reflector(
+            self._process.client,
+            resource,
+            store,
+            on_change=on_change,
+            clock=self._process.clock,
+            rng=self._process.rng,
+        )
+        self._reflectors.append(reflector.run)
+        self._synced.append(reflector.synced)
+        return Objects(self._process.client, resource, store, changed)
+
+    async def follow(self, works: Sequence[Work]) -> None:
+        """Watch, work once every store is complete, and drain when asked to stop."""
+        async with anyio.create_task_group() as watching:
+            for run in self._reflectors:
+                watching.start_soon(run)
+            if await self._wait_until_synced():
+                async with anyio.create_task_group() as working:
+                    for work in works:
+                        working.start_soon(self._process.runner(work).run, self._process.stop)
+            watching.cancel_scope.cancel()
+
+    async def _wait_until_synced(self) -> bool:
+        """False when the process was asked to stop first."""
+        process = self._process
+        process.health.waits("the API server")
+        async with anyio.create_task_group() as either:
+
+            async def synced() -> None:
+                for event in self._synced:
+                    await event.wait()
+                process.health.has("the API server")
+                either.cancel_scope.cancel()
+
+            either.start_soon(synced)
+            await process.stop.wait()
+            either.cancel_scope.cancel()
+        return not process.stop.is_set()
+
+
+async def _stop_on_signal(stop: anyio.Event) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            stop.set()
+            return
+
+
+@asynccontextmanager
+async def process(settings: ProcessSettings, component: str) -> AsyncIterator[Process]:
+    """Everything up to, but without, the Lease; ends only when all tasks have."""
+    clock, rng = RealClock(), random.Random()  # noqa: S311 - jitter, not a secret
+    metrics, health, stop = Metrics(), Health(), anyio.Event()
+
+    def count(verb: str, plural: str, status: int, seconds: float) -> None:  # noqa: ARG001
+        metrics.requested(verb, status or None)
+
+    agent = f"{component}/{package_version()}"
+    async with (
+        await KubeClient.connect(
+            settings.kubeconfig, clock=clock, user_agent=agent, on_request=count
+        ) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        events = EventRecorder(client, component=component, instance=settings.identity, clock=clock)
+        tasks.start_soon(events.run)
+        tasks.start_soon(_stop_on_signal, stop)
+        tasks.start_soon(serve_health, settings, health, metrics)
+        yield Process(
+            settings=settings,
+            component=component,
+            client=client,
+            events=events,
+            clock=clock,
+            rng=rng,
+            metrics=metrics,
+            health=health,
+            stop=stop,
+        )
+        await events.drain(EVENT_DRAIN_S)
+        tasks.cancel_scope.cancel()

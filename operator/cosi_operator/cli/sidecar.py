@@ -1,0 +1,197 @@
+"""Builds and joins the sidecar: its driver, what it watches, and which keys a change touches."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+
+from cosi_operator.api import v1alpha1
+from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, Key
+from cosi_operator.classify import Policy
+from cosi_operator.cli.link import DriverLink
+from cosi_operator.cli.process import Process, Watched, Work, process
+from cosi_operator.plan import names
+from cosi_operator.policy_file import resolve_policy
+from cosi_operator.report import Reporter, ready_of
+from cosi_operator.settings import SidecarSettings
+from cosi_operator.sidecar.access import AccessReconciler
+from cosi_operator.sidecar.bucket import (
+    ACCESSES_BY_CLAIM,
+    BUCKETS_BY_CLAIM,
+    BucketReconciler,
+    Sidecar,
+)
+from cosi_operator.sidecar.calls import Attempts, DriverState
+from cosi_operator.sidecar.secrets import Secrets
+from cosi_operator.workqueue import WorkQueue
+
+COMPONENT = "cosi-sidecar"
+# When a driver comes back, what waits for it goes on at this pace, so that it is not run over.
+WAKES_PER_S = 50.0
+# A run makes a handful of requests (30 s each at most) and at most two driver calls.
+REQUESTS_S = 120.0
+
+
+async def run_sidecar(settings: SidecarSettings) -> None:
+    """Run until SIGTERM.
+
+    Raises:
+        PolicyError, OSError: the retry policy can't be read.
+        LeaseLost, DriverRenamedError: the process has to start again.
+    """
+    policy_for_driver(settings, "any")  # a bad policy ends the start, not the first failed call
+    async with process(settings, COMPONENT) as parts:
+        link = DriverLink(settings, parts)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.run)
+            if state := await link.first_answer():
+                await parts.lead(f"{state.name}/cosi", lambda: _work(settings, parts, link, state))
+            tasks.cancel_scope.cancel()
+        link.channel.close()
+
+
+def policy_for_driver(settings: SidecarSettings, driver: str) -> Policy:
+    """The retry policy in force for one driver: flags over the file over the default."""
+    path = Path(settings.retry_policy_file) if settings.retry_policy_file else None
+    return resolve_policy(
+        driver,
+        profile=settings.retry_policy,
+        overrides=settings.retry_overrides,
+        file_text=path.read_text() if path else None,
+        file_name=str(path) if path else "",
+    )
+
+
+async def _work(
+    settings: SidecarSettings, parts: Process, link: DriverLink, state: DriverState
+) -> None:
+    watched = Watched(parts)
+    watches = SidecarWatches(watched, parts.queue(), parts.queue(), state.name)
+    reporter = Reporter(parts.events, parts.clock)
+    sidecar = Sidecar(
+        buckets=watches.buckets,
+        claims=watches.claims,
+        accesses=watches.accesses,
+        driver=link.driver,
+        state=state,
+        policy=policy_for_driver(settings, state.name),
+        attempts=Attempts(settings.backoff, parts.clock, parts.rng),
+        reporter=reporter,
+        clock=parts.clock,
+        call_timeout_s=settings.timeouts.call_s,
+        recheck_s=settings.terminal_recheck_s,
+        deletion_recheck_s=settings.deletion_recheck_s,
+    )
+
+    def on_return() -> None:
+        sidecar.attempts.forget_all()
+        watches.wake_unsettled()
+
+    link.on_return = on_return
+    bucket = BucketReconciler(sidecar)
+    access = AccessReconciler(sidecar, watches.classes, Secrets(parts.client))
+    limit_s = REQUESTS_S + 2 * settings.timeouts.call_s
+    await watched.follow(
+        [
+            Work("bucket", watches.buckets_queue, bucket.reconcile, limit_s),
+            Work("bucketaccess", watches.accesses_queue, access.reconcile, limit_s),
+        ]
+    )
+
+
+class SidecarWatches:
+    """What the sidecar watches. Each change touches its own key and those that wait for it."""
+
+    def __init__(
+        self,
+        watched: Watched,
+        buckets_queue: WorkQueue[Key],
+        accesses_queue: WorkQueue[Key],
+        driver_name: str,
+    ) -> None:
+        self.buckets_queue = buckets_queue
+        self.accesses_queue = accesses_queue
+        self._driver_name = driver_name
+        self.buckets = watched.add(
+            v1alpha1.BUCKETS,
+            v1alpha1.decode_bucket,
+            self._bucket_changed,
+            {BUCKETS_BY_CLAIM: lambda bucket: (bucket.claim.key,) if bucket.claim else ()},
+        )
+        self.claims = watched.add(
+            v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, self._claim_changed
+        )
+        self.classes = watched.add(
+            v1alpha1.BUCKET_ACCESS_CLASSES,
+            v1alpha1.decode_bucket_access_class,
+            self._class_changed,
+        )
+        self.accesses = watched.add(
+            v1alpha1.BUCKET_ACCESSES,
+            v1alpha1.decode_bucket_access,
+            self._access_changed,
+            {
+                "class": lambda access: (access.class_name,),
+                ACCESSES_BY_CLAIM: lambda access: (access.claim_key,),
+            },
+        )
+
+    def _bucket_changed(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
+        bucket = new or old
+        if bucket is None:
+            return
+        if names.same_driver(bucket.driver_name, self._driver_name):
+            self.buckets_queue.add(key)
+        if bucket.claim and bucket.claim.name:
+            self._touch_accesses(bucket.claim.key)
+
+    def _claim_changed(self, key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
+        claim = new or old
+        if claim is None:
+            return
+        name = claim.bucket_name or claim.existing_bucket_name or names.bucket_name(claim.meta.uid)
+        self._touch_bucket(name)
+        self._touch_accesses(key)
+
+    def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
+        self.accesses_queue.add(key)
+        access = new or old
+        claim = self.claims.get(access.claim_key) if access else None
+        if claim and claim.bucket_name:
+            self._touch_bucket(claim.bucket_name, only_deleting=True)
+
+    def _class_changed(
+        self, key: Key, _old: BucketAccessClass | None, _new: BucketAccessClass | None
+    ) -> None:
+        for cached in self.accesses.store.by_index("class", key.name):
+            self.accesses_queue.add(cached.view.meta.key)
+
+    def _touch_bucket(self, name: str, *, only_deleting: bool = False) -> None:
+        bucket = self.buckets.get(Key("", name))
+        if bucket is None or not names.same_driver(bucket.driver_name, self._driver_name):
+            return
+        if bucket.meta.deleting or not only_deleting:
+            self.buckets_queue.add(bucket.meta.key)
+
+    def _touch_accesses(self, claim: Key) -> None:
+        for cached in self.accesses.store.by_index(ACCESSES_BY_CLAIM, claim):
+            self.accesses_queue.add(cached.view.meta.key)
+
+    def wake_unsettled(self) -> None:
+        """The driver is back: what waits goes on, evenly spaced."""
+        for position, (queue, key) in enumerate(self._unsettled()):
+            queue.add_after(key, position / WAKES_PER_S)
+
+    def _unsettled(self) -> Iterator[tuple[WorkQueue[Key], Key]]:
+        for key, bucket in self.buckets.store.items():
+            ours = names.same_driver(bucket.view.driver_name, self._driver_name)
+            if ours and _is_unsettled(bucket.view):
+                yield self.buckets_queue, key
+        for key, access in self.accesses.store.items():
+            if _is_unsettled(access.view):
+                yield self.accesses_queue, key
+
+
+def _is_unsettled(view: Bucket | BucketAccess) -> bool:
+    ready = ready_of(view)
+    return view.meta.deleting or ready is None or ready.status != "True"

@@ -1,0 +1,1 @@
+"""The controller's reconcilers: BucketClaims, and accesses whose class does not exist."""

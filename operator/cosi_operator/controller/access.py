@@ -1,0 +1,48 @@
+"""Tells a BucketAccess that its class does not exist: no sidecar knows then whose it is."""
+
+from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key
+from cosi_operator.kube.errors import ApiError, ApiSilent
+from cosi_operator.kube.objects import Objects
+from cosi_operator.outcome import Outcome, Reason, Success, Terminal
+from cosi_operator.reconcile import outcome_of
+from cosi_operator.report import Reporter, Told
+
+
+class OrphanAccessReconciler:
+    """Speaks only while the class is missing; once it is there, the driver's sidecar does."""
+
+    def __init__(
+        self,
+        accesses: Objects[BucketAccess],
+        classes: Objects[BucketAccessClass],
+        reporter: Reporter,
+    ) -> None:
+        self._accesses = accesses
+        self._classes = classes
+        self._reporter = reporter
+
+    async def reconcile(self, key: Key) -> Outcome:
+        """One run for one key. Safe to repeat at any time."""
+        access = self._accesses.get(key)
+        if access is None or access.granted or access.meta.deleting:
+            return Success()
+        if self._classes.get(Key("", access.class_name)) is not None:
+            return Success()
+        missing = Terminal(
+            Reason.ACCESS_CLASS_NOT_FOUND,
+            f"spec.bucketAccessClassName names BucketAccessClass {access.class_name},"
+            " which does not exist. Create it, or name another one in a new BucketAccess.",
+            waiting=True,
+        )
+        told = Told(
+            outcome=missing,
+            success=(Reason.GRANTED, ""),
+            success_event="",
+            failure_event="FailedGrantAccess",
+            fields={"ready": False},
+        )
+        try:
+            await self._reporter.tell(self._accesses, key, told)
+        except (ApiError, ApiSilent) as error:
+            return outcome_of(error)
+        return missing

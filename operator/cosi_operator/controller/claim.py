@@ -1,0 +1,165 @@
+"""Reconciles BucketClaims: the doing half of `plan/claim.py`."""
+
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from cosi_operator.api import v1alpha1
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketClaim,
+    BucketClass,
+    ClaimRef,
+    Key,
+)
+from cosi_operator.clock import Clock
+from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent
+from cosi_operator.kube.objects import Body, Objects, set_finalizers
+from cosi_operator.outcome import Outcome, Reason, Success, Terminal
+from cosi_operator.plan import claim as planning
+from cosi_operator.plan import names
+from cosi_operator.plan.claim import ClaimView
+from cosi_operator.plan.steps import (
+    AccessDeleting,
+    BindBucketObject,
+    BucketIs,
+    ClaimIs,
+    ClaimStep,
+    CreateBucketObject,
+    DeleteAccess,
+    DeleteBucketObject,
+    Done,
+    EditFinalizers,
+    Fact,
+    UpdateBucketObject,
+)
+from cosi_operator.reconcile import End, outcome_of, run_steps
+from cosi_operator.report import Reporter, Told
+
+ACCESSES_BY_CLAIM = "claim"  # index of accesses: the Key of the claim they name
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """What the controller's reconcilers share."""
+
+    claims: Objects[BucketClaim]
+    buckets: Objects[Bucket]
+    classes: Objects[BucketClass]
+    accesses: Objects[BucketAccess]
+    reporter: Reporter
+    clock: Clock
+
+
+class ClaimReconciler:
+    """Brings one BucketClaim to its Bucket. How the Bucket fares is the sidecar's to tell."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._c = controller
+
+    async def reconcile(self, key: Key) -> Outcome:
+        """One run for one key. Safe to repeat at any time."""
+        view = self._read(key)
+        try:
+            end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=planning.fold)
+            return await self._report(end)
+        except (ApiError, ApiSilent) as error:
+            return await self._refused(view, outcome_of(error))
+
+    def _read(self, key: Key) -> ClaimView:
+        claim = self._c.claims.get(key)
+        bucket = bucket_class = None
+        if claim:
+            name = claim.bucket_name or planning.target_name(claim)
+            bucket = self._c.buckets.get(Key("", name))
+            bucket_class = self._c.classes.get(Key("", claim.class_name))
+        return ClaimView(
+            claim=claim,
+            bucket_class=bucket_class,
+            bucket=bucket,
+            accesses=tuple(
+                cached.view
+                for cached in self._c.accesses.store.by_index(ACCESSES_BY_CLAIM, key)
+                if names.ACCESS_FINALIZER in cached.view.meta.finalizers
+            ),
+            now=self._c.clock.wall(),
+        )
+
+    async def _apply(self, view: ClaimView, step: ClaimStep) -> Fact:
+        assert view.claim is not None
+        match step:
+            case EditFinalizers(key=key, add=add, remove=remove):
+                return ClaimIs(
+                    await self._c.claims.edit(
+                        key, lambda body: set_finalizers(body, add=add, remove=remove)
+                    )
+                )
+            case CreateBucketObject(name=name):
+                return BucketIs(await self._create(view, view.claim, name))
+            case UpdateBucketObject(key=key):
+                return BucketIs(await self._c.buckets.edit(key, lambda body: _update(body, step)))
+            case BindBucketObject(key=key):
+                claim = view.claim
+                return BucketIs(await self._c.buckets.edit(key, lambda body: _bind(body, claim)))
+            case DeleteBucketObject(key=key, uid=uid):
+                await self._c.buckets.delete(key, uid=uid)
+                return BucketIs(await self._c.buckets.refresh(key))
+            case DeleteAccess(key=key, uid=uid):
+                await self._c.accesses.delete(key, uid=uid)
+                return AccessDeleting(key)
+            case Done():
+                raise AssertionError("Done ends the loop")
+            case _:
+                assert_never(step)
+
+    async def _create(self, view: ClaimView, claim: BucketClaim, name: str) -> Bucket | None:
+        assert view.bucket_class is not None
+        body = v1alpha1.bucket_body(
+            name,
+            claim=ClaimRef(claim.meta.namespace, claim.meta.name, claim.meta.uid),
+            bucket_class=view.bucket_class,
+            protocols=claim.protocols,
+        )
+        try:
+            return await self._c.buckets.create(body)
+        except AlreadyExists:  # our own create whose reply was lost, or another's: look
+            return await self._c.buckets.refresh(Key("", name))
+
+    async def _report(self, end: End[ClaimView]) -> Outcome:
+        claim = end.view.claim
+        if claim is None or not end.report:
+            return end.outcome
+        await self._c.reporter.tell(self._c.claims, claim.meta.key, _told(end.outcome, end.view))
+        return end.outcome
+
+    async def _refused(self, view: ClaimView, outcome: Outcome) -> Outcome:
+        """The API server refused a write for good, for instance a Bucket it holds for invalid."""
+        if isinstance(outcome, Terminal) and view.claim is not None:
+            await self._c.reporter.tell(self._c.claims, view.claim.meta.key, _told(outcome, view))
+        return outcome
+
+
+def _told(outcome: Outcome, view: ClaimView) -> Told:
+    bucket = view.bucket
+    fields: dict[str, Any] = {"ready": isinstance(outcome, Success)}
+    if bucket and view.claim and bucket.claim and bucket.claim.uid == view.claim.meta.uid:
+        fields["bucket_name"] = bucket.meta.name
+    name = bucket.meta.name if bucket else ""
+    return Told(
+        outcome=outcome,
+        success=(Reason.PROVISIONED, f"Bucket {name} is ready."),
+        success_event="BucketReady",
+        failure_event="FailedCreateBucket",
+        fields=fields,
+    )
+
+
+def _update(body: Body, step: UpdateBucketObject) -> None:
+    body["spec"]["driverName"] = step.driver_name
+    body["spec"]["parameters"] = dict(step.parameters)
+
+
+def _bind(body: Body, claim: BucketClaim) -> None:
+    body["spec"]["bucketClaim"] = v1alpha1.claim_reference(
+        ClaimRef(claim.meta.namespace, claim.meta.name, claim.meta.uid)
+    )

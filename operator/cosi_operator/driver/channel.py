@@ -1,0 +1,202 @@
+"""Calls to the driver over its Unix socket: a deadline on each, and who made its status.
+
+A status counts as the driver's only if its bytes came over the socket (`grpc-status` in the header
+block that ended the stream); all else is silence. There is no reconnect backoff: connecting to a
+Unix socket answers at once, so each call that finds no connection makes one, and a restarted driver
+is followed by the very next call. Callers have backoffs of their own.
+
+Wire format: the gRPC project's "gRPC over HTTP2".
+"""
+
+import asyncio
+import hashlib
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import anyio
+from google.protobuf.message import DecodeError, Message
+
+from cosi_operator.driver.errors import DriverMalformed, DriverRefused, DriverSilent
+from cosi_operator.driver.http2 import (
+    PREFIX_BYTES,
+    Answer,
+    Connection,
+    ConnectionLostError,
+    ReplyTooLargeError,
+    StreamResetError,
+)
+from cosi_operator.outcome import Call, Code, MadeBy
+
+MAX_REPLY_BYTES = 4 * 1024 * 1024  # gRPC's own default
+
+
+@dataclass(frozen=True, slots=True)
+class Method[Reply: Message]:
+    """One call of the driver interface. `path`: /package.Service/Method."""
+
+    call: Call
+    path: str
+    reply: type[Reply]
+
+
+class SocketIdentity(NamedTuple):
+    """Which socket file it is; another one after the driver has listened anew."""
+
+    device: int
+    inode: int
+    changed_ns: int
+
+    def digest(self) -> str:
+        """16 hex digits that name this socket, for annotations and logs."""
+        return hashlib.sha256(repr(tuple(self)).encode()).hexdigest()[:16]
+
+
+class DriverChannel:
+    """All calls go over one connection, which is replaced when the driver's socket is.
+
+    Args:
+        address: `unix:///path` or `unix:path`.
+        max_reply_bytes: a longer reply is DriverMalformed.
+    """
+
+    def __init__(self, address: str, *, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
+        scheme, _, path = address.partition(":")
+        if scheme != "unix" or not path:
+            raise ValueError(f"not the address of a Unix socket: {address!r}")
+        self.path = Path(path.removeprefix("//"))
+        self._max_reply_bytes = max_reply_bytes
+        self._connecting = anyio.Lock()
+        self._connection: Connection | None = None
+        self._connected_to: SocketIdentity | None = None
+        self._on_lost: Callable[[], None] = lambda: None
+
+    def when_lost(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever a connection has ended, for whatever reason."""
+        self._on_lost = callback
+
+    def socket_identity(self) -> SocketIdentity | None:
+        """The socket file as it stands, or None if there is none (or it is not a socket)."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        if not stat.S_ISSOCK(found.st_mode):
+            return None
+        return SocketIdentity(found.st_dev, found.st_ino, found.st_mtime_ns)
+
+    def close(self) -> None:
+        """Close the connection; calls under way end with DriverSilent."""
+        if self._connection is not None:
+            self._connection.close()
+
+    async def call[Reply: Message](
+        self, method: Method[Reply], request: Message, *, timeout_s: float
+    ) -> Reply:
+        """Make one call, once.
+
+        The deadline is ours alone: it is not sent along, because a driver that runs into it
+        answers with a status of its own making, which would race with ours and pass for a
+        verdict. A driver notices that we gave up because the stream is reset.
+
+        Args:
+            timeout_s: seconds for this attempt, connecting included.
+        Raises:
+            DriverRefused: the driver sent a status.
+            DriverSilent: no verdict.
+            DriverMalformed: OK, but the reply is missing, too large or no protobuf.
+        """
+        call = method.call
+        try:
+            with anyio.fail_after(timeout_s):
+                connection = await self._usable_connection()
+                answer = await connection.ask(
+                    _headers(method.path),
+                    _framed(request.SerializeToString()),
+                    self._max_reply_bytes + PREFIX_BYTES,
+                )
+        except TimeoutError as error:
+            raise DriverSilent(
+                call, MadeBy.DEADLINE, f"no answer within {timeout_s:g} s"
+            ) from error
+        except ReplyTooLargeError as error:
+            raise DriverMalformed(
+                call, f"the reply is larger than {self._max_reply_bytes} bytes"
+            ) from error
+        except (ConnectionLostError, StreamResetError) as error:
+            raise DriverSilent(call, MadeBy.TRANSPORT, str(error)) from error
+        except OSError as error:
+            raise DriverSilent(
+                call, MadeBy.TRANSPORT, f"can't connect to {self.path}: {error.strerror or error}"
+            ) from error
+        _raise_for_status(call, answer)
+        return _parsed(method, answer.body)
+
+    async def _usable_connection(self) -> Connection:
+        async with self._connecting:
+            found = self.socket_identity()
+            current = self._connection
+            if current is not None and current.is_usable:
+                # No file: the driver may be stopping in good order, and still answers.
+                if found in (None, self._connected_to):
+                    return current
+                current.retire()
+            _, connection = await asyncio.get_running_loop().create_unix_connection(
+                lambda: Connection(self._on_lost), str(self.path)
+            )
+            self._connection, self._connected_to = connection, found
+            return connection
+
+
+def _headers(path: str) -> list[tuple[str, str]]:
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", "cosi-operator"),
+    ]
+
+
+def _framed(message: bytes) -> bytes:
+    return b"\0" + len(message).to_bytes(PREFIX_BYTES - 1) + message
+
+
+def _raise_for_status(call: Call, answer: Answer) -> None:
+    sent = answer.trailers.get(b"grpc-status")
+    if sent is None:
+        raise DriverSilent(
+            call,
+            MadeBy.TRANSPORT,
+            f"the answer (HTTP status {answer.http_status}) ended without a gRPC status",
+        )
+    code = _code(sent)
+    if code is not Code.OK:
+        message = unquote_to_bytes(answer.trailers.get(b"grpc-message", b""))
+        raise DriverRefused(call, code, message.decode(errors="replace"))
+
+
+def _code(sent: bytes) -> Code:
+    """The code of a grpc-status; one that does not exist counts as UNKNOWN, as gRPC asks."""
+    try:
+        return Code(int(sent))
+    except ValueError:
+        return Code.UNKNOWN
+
+
+def _parsed[Reply: Message](method: Method[Reply], body: bytes) -> Reply:
+    length = int.from_bytes(body[1:PREFIX_BYTES])
+    if len(body) < PREFIX_BYTES or len(body) != PREFIX_BYTES + length:
+        raise DriverMalformed(method.call, "the reply is not one whole message")
+    if body[0] != 0:
+        raise DriverMalformed(method.call, "the reply is compressed, which was not asked for")
+    try:
+        return method.reply.FromString(body[PREFIX_BYTES:])
+    except DecodeError:
+        # Without the cause: what did not parse may hold credentials.
+        raise DriverMalformed(method.call, "the reply is not the message it should be") from None

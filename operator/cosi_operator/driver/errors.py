@@ -1,0 +1,58 @@
+"""How a driver call can fail.
+
+DriverError             carries `status`: the call, the code, who made it, the driver's words
+├── DriverRefused       the driver sent a status other than OK: its verdict
+├── DriverSilent        no verdict: nobody listens, the connection broke, or our deadline passed
+└── DriverMalformed     the driver said OK, but its reply can't be used
+
+After DriverSilent and DriverMalformed the call may have changed the backend all the same.
+"""
+
+from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
+
+
+class DriverError(Exception):
+    """A driver call that brought no usable reply. Its text never holds credentials."""
+
+    def __init__(self, status: DriverStatus) -> None:
+        super().__init__(status)
+        self.status = status
+
+    @property
+    def call(self) -> Call:
+        return self.status.call
+
+    def __str__(self) -> str:
+        status = self.status
+        return f"{status.call}: {status.code.name} by {status.made_by}: {status.message}"
+
+
+class DriverRefused(DriverError):  # noqa: N818 - says what happened
+    """The driver answered with a status; made by DRIVER."""
+
+    def __init__(self, call: Call, code: Code, message: str) -> None:
+        super().__init__(DriverStatus(call, code, MadeBy.DRIVER, message))
+
+
+class DriverSilent(DriverError):  # noqa: N818 - says what happened
+    """The driver gave no verdict; repeat the call, do not forget it.
+
+    Args:
+        made_by: DEADLINE (ours passed; the code is DEADLINE_EXCEEDED) or TRANSPORT (nobody
+            listens, or the connection or the stream broke; the code is UNAVAILABLE).
+    """
+
+    def __init__(self, call: Call, made_by: MadeBy, message: str) -> None:
+        late = made_by is MadeBy.DEADLINE
+        code = Code.DEADLINE_EXCEEDED if late else Code.UNAVAILABLE
+        super().__init__(DriverStatus(call, code, made_by, message))
+
+
+class DriverMalformed(DriverError):  # noqa: N818 - says what happened
+    """The driver said OK with a reply that is empty, too large or no protobuf; made by REPLY.
+
+    The code is OK, as that is what the driver said.
+    """
+
+    def __init__(self, call: Call, message: str) -> None:
+        super().__init__(DriverStatus(call, Code.OK, MadeBy.REPLY, message))

@@ -1,0 +1,167 @@
+"""The five calls of the driver interface v1alpha1, in neutral records.
+
+Every call takes `timeout_s`, seconds for this one attempt, connecting included, and raises
+`DriverError` (see `errors`); each is made once, never repeated here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cosi_operator.api.view import AuthenticationType
+from cosi_operator.driver.channel import DriverChannel, Method
+from cosi_operator.driver.credentials import Credentials as Credentials
+from cosi_operator.driver.credentials import read_credentials
+from cosi_operator.driver.errors import DriverMalformed
+from cosi_operator.outcome import Call
+from cosi_operator.rpc import cosi_pb2
+
+_GET_INFO = Method(
+    Call.GET_INFO, "/cosi.v1alpha1.Identity/DriverGetInfo", cosi_pb2.DriverGetInfoResponse
+)
+_CREATE_BUCKET = Method(
+    Call.CREATE_BUCKET,
+    "/cosi.v1alpha1.Provisioner/DriverCreateBucket",
+    cosi_pb2.DriverCreateBucketResponse,
+)
+_DELETE_BUCKET = Method(
+    Call.DELETE_BUCKET,
+    "/cosi.v1alpha1.Provisioner/DriverDeleteBucket",
+    cosi_pb2.DriverDeleteBucketResponse,
+)
+_GRANT_ACCESS = Method(
+    Call.GRANT_ACCESS,
+    "/cosi.v1alpha1.Provisioner/DriverGrantBucketAccess",
+    cosi_pb2.DriverGrantBucketAccessResponse,
+)
+_REVOKE_ACCESS = Method(
+    Call.REVOKE_ACCESS,
+    "/cosi.v1alpha1.Provisioner/DriverRevokeBucketAccess",
+    cosi_pb2.DriverRevokeBucketAccessResponse,
+)
+
+_AUTHENTICATION_TYPES = {
+    AuthenticationType.UNKNOWN: cosi_pb2.UnknownAuthenticationType,
+    AuthenticationType.KEY: cosi_pb2.Key,
+    AuthenticationType.IAM: cosi_pb2.IAM,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedBucket:
+    """`bucket_id` is the driver's own name for the bucket; "" if it gave none."""
+
+    bucket_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRequest:
+    """`name`: of the account to make, from the access's UID."""
+
+    bucket_id: str
+    name: str
+    authentication_type: AuthenticationType
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedAccess:
+    """`account_id` is "" if the driver gave none.
+
+    `credentials` are complete or None; then `problem` says what is missing.
+    """
+
+    account_id: str
+    credentials: Credentials | None
+    problem: str = ""
+
+
+class Driver:
+    """The driver at the other end of a channel."""
+
+    def __init__(self, channel: DriverChannel) -> None:
+        self._channel = channel
+
+    async def get_info(self, *, timeout_s: float) -> str:
+        """The driver's name, never "".
+
+        Raises:
+            DriverMalformed: also for an empty name.
+        Source: v1alpha1 interface, DriverGetInfo.
+        """
+        request = cosi_pb2.DriverGetInfoRequest()
+        reply = await self._channel.call(_GET_INFO, request, timeout_s=timeout_s)
+        if not reply.name:
+            raise DriverMalformed(Call.GET_INFO, "the driver's name is empty")
+        return reply.name
+
+    async def create_bucket(
+        self, name: str, parameters: Mapping[str, str], *, timeout_s: float
+    ) -> CreatedBucket:
+        """Ask for a bucket; safe to repeat with the same name, which is the idempotency key.
+
+        Raises:
+            ValueError: `name` is empty; nothing was sent.
+        Source: v1alpha1 interface, DriverCreateBucket.
+        """
+        _require(name=name)
+        request = cosi_pb2.DriverCreateBucketRequest(name=name, parameters=parameters)
+        reply = await self._channel.call(_CREATE_BUCKET, request, timeout_s=timeout_s)
+        return CreatedBucket(reply.bucket_id)
+
+    async def delete_bucket(
+        self, bucket_id: str, context: Mapping[str, str], *, timeout_s: float
+    ) -> None:
+        """Delete the bucket and what is in it.
+
+        Raises:
+            ValueError: `bucket_id` is empty; nothing was sent. One real driver takes an empty id
+                for all its buckets.
+        Source: v1alpha1 interface, DriverDeleteBucket.
+        """
+        _require(bucket_id=bucket_id)
+        request = cosi_pb2.DriverDeleteBucketRequest(bucket_id=bucket_id, delete_context=context)
+        await self._channel.call(_DELETE_BUCKET, request, timeout_s=timeout_s)
+
+    async def grant_access(self, request: GrantRequest, *, timeout_s: float) -> GrantedAccess:
+        """Make an account with access to a bucket. Often **not** safe to repeat: some drivers
+        make new keys, or even another account, each time.
+
+        Raises:
+            ValueError: the bucket's id or the name is empty; nothing was sent.
+        Source: v1alpha1 interface, DriverGrantBucketAccess.
+        """
+        _require(bucket_id=request.bucket_id, name=request.name)
+        message = cosi_pb2.DriverGrantBucketAccessRequest(
+            bucket_id=request.bucket_id,
+            name=request.name,
+            authentication_type=_AUTHENTICATION_TYPES[request.authentication_type],
+            parameters=request.parameters,
+        )
+        reply = await self._channel.call(_GRANT_ACCESS, message, timeout_s=timeout_s)
+        found = read_credentials(
+            {protocol: details.secrets for protocol, details in reply.credentials.items()}
+        )
+        if isinstance(found, str):
+            return GrantedAccess(reply.account_id, None, found)
+        return GrantedAccess(reply.account_id, found)
+
+    async def revoke_access(
+        self, bucket_id: str, account_id: str, context: Mapping[str, str], *, timeout_s: float
+    ) -> None:
+        """Take the account's access away.
+
+        Raises:
+            ValueError: an id is empty; nothing was sent.
+        Source: v1alpha1 interface, DriverRevokeBucketAccess.
+        """
+        _require(bucket_id=bucket_id, account_id=account_id)
+        request = cosi_pb2.DriverRevokeBucketAccessRequest(
+            bucket_id=bucket_id, account_id=account_id, revoke_access_context=context
+        )
+        await self._channel.call(_REVOKE_ACCESS, request, timeout_s=timeout_s)
+
+
+def _require(**ids: str) -> None:
+    for field_name, value in ids.items():
+        if not value:
+            raise ValueError(f"{field_name} is empty; the driver is not called with that")

@@ -1,0 +1,333 @@
+"""Command line and environment to settings. Pure, but for what `Machine` is asked.
+
+A flag goes before its environment variable, and that before the default; an empty value is as
+good as none. Everything upstream's processes accept is accepted, whatever the spelling; what has
+no meaning here is ignored, and a note says so. A word that nobody knows is an error.
+"""
+
+import re
+import secrets
+import socket
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypedDict
+
+from cosi_operator.classify import PolicyError, parse_override, policy_for
+from cosi_operator.flags.scan import (
+    Flag,
+    Given,
+    UsageError,
+    read_duration_s,
+    read_integer,
+    read_switch,
+    scan,
+)
+from cosi_operator.flags.table import CONTROLLER, SIDECAR, Groups
+from cosi_operator.settings import (
+    DEFAULT_DRIVER_ADDRESS,
+    CallTimeouts,
+    ControllerSettings,
+    LogFormat,
+    LogLevel,
+    SettingError,
+    SidecarSettings,
+)
+
+__all__ = [
+    "HelpRequested",
+    "Machine",
+    "ParsedController",
+    "ParsedSidecar",
+    "UsageError",
+    "package_version",
+    "parse_controller",
+    "parse_sidecar",
+]
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+DEBUG_VERBOSITY = 4
+_ABSOLUTE = re.compile(r"(?!unix://[^/])(?:unix:)?/+([^/].*)(?<!/)", re.DOTALL)
+_RELATIVE = re.compile(r"unix:[^/].*(?<!/)", re.DOTALL)
+
+
+class HelpRequested(Exception):  # noqa: N818 - not an error
+    """`--help` or `--version` was asked for: print `text` and exit with 0."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+def _service_account_namespace() -> str:
+    try:
+        return NAMESPACE_FILE.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the settings take from the machine. `read_namespace` gives "" if there is no file."""
+
+    read_namespace: Callable[[], str] = _service_account_namespace
+    hostname: Callable[[], str] = socket.gethostname
+    nonce: Callable[[], str] = lambda: secrets.token_hex(4)
+
+
+HERE = Machine()
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedSidecar:
+    """`notes` are for the log: what was ignored, one line each."""
+
+    settings: SidecarSettings
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedController:
+    """`notes` are for the log: what was ignored, one line each."""
+
+    settings: ControllerSettings
+    notes: tuple[str, ...]
+
+
+def parse_sidecar(
+    argv: Sequence[str], environ: Mapping[str, str], machine: Machine = HERE
+) -> ParsedSidecar:
+    """The sidecar's settings.
+
+    Args:
+        argv: without the program's name.
+    Raises:
+        UsageError: a word that can't be used; exit with 2.
+        HelpRequested: see there.
+    """
+    words = _Words("cosi-sidecar", SIDECAR, argv, environ)
+    common = words.common(machine)
+    call_s = words.duration_s("driver-call-timeout")
+    try:
+        settings = SidecarSettings(
+            **common,
+            driver_address=words.driver_address(),
+            timeouts=CallTimeouts() if call_s is None else CallTimeouts(call_s=call_s),
+            retry_policy=words.retry_policy(),
+            retry_policy_file=words.text("retry-policy-file"),
+            retry_overrides=words.retry_overrides(),
+        )
+    except SettingError as error:
+        raise UsageError(str(error)) from None
+    return ParsedSidecar(settings, words.all_notes())
+
+
+def parse_controller(
+    argv: Sequence[str], environ: Mapping[str, str], machine: Machine = HERE
+) -> ParsedController:
+    """The controller's settings; arguments and errors as for `parse_sidecar`."""
+    words = _Words("cosi-controller", CONTROLLER, argv, environ)
+    common = words.common(machine)
+    try:
+        settings = ControllerSettings(**common)
+    except SettingError as error:
+        raise UsageError(str(error)) from None
+    return ParsedController(settings, words.all_notes())
+
+
+class _Common(TypedDict, total=False):
+    """Arguments of `ProcessSettings`; one that is left out keeps the default that stands there."""
+
+    kubeconfig: str | None
+    namespace: str
+    identity: str
+    log_level: LogLevel
+    log_format: LogFormat
+    workers: int
+    leader_elect: bool
+    terminal_recheck_s: float | None
+    deletion_recheck_s: float | None
+    metrics_address: str | None
+    health_address: str | None
+
+
+class _Words:
+    """The words of one command line, and how each is read."""
+
+    def __init__(
+        self, program: str, groups: Groups, argv: Sequence[str], environ: Mapping[str, str]
+    ) -> None:
+        self._flags = {flag.name: flag for group in groups.values() for flag in group}
+        self._environ = environ
+        self._given: Given = scan(argv, list(self._flags.values()))
+        self._notes = list(self._given.notes)
+        if self.switch("help"):
+            raise HelpRequested(_help(program, groups))
+        if self.switch("version"):
+            raise HelpRequested(f"{program} {package_version()}")
+
+    def all_notes(self) -> tuple[str, ...]:
+        ignored = self._given.ignored
+        if not ignored:
+            return tuple(self._notes)
+        return (f"flags without effect here: {', '.join(ignored)}", *self._notes)
+
+    def text(self, name: str) -> str | None:
+        return self._sourced(name)[1]
+
+    def switch(self, name: str) -> bool | None:
+        source, text = self._sourced(name)
+        return None if text is None else read_switch(source, text)
+
+    def duration_s(self, name: str) -> float | None:
+        source, text = self._sourced(name)
+        return None if text is None else read_duration_s(source, text)
+
+    def common(self, machine: Machine) -> _Common:
+        common = _Common(
+            kubeconfig=self.text("kubeconfig"),
+            namespace=self._environ.get("POD_NAMESPACE", "").strip()
+            or machine.read_namespace().strip()
+            or "default",
+            identity=f"{machine.hostname() or 'unknown'}_{machine.nonce()}",
+            log_level=self._log_level(),
+            log_format=self._log_format(),
+            metrics_address=self._address("metrics-bind-address"),
+            health_address=self._address("health-probe-bind-address"),
+        )
+        if (workers := self.text("workers")) is not None:
+            common["workers"] = read_integer("--workers", workers)
+        if (elect := self.switch("leader-elect")) is not None:
+            common["leader_elect"] = elect
+        if (terminal_s := self.duration_s("terminal-recheck-interval")) is not None:
+            common["terminal_recheck_s"] = terminal_s or None
+        if (deletion_s := self.duration_s("deletion-recheck-interval")) is not None:
+            common["deletion_recheck_s"] = deletion_s or None
+        return common
+
+    def driver_address(self) -> str:
+        """As a gRPC target: unix:///absolute or unix:relative."""
+        source, address = self._sourced("driver-addr")
+        if address is None:
+            return DEFAULT_DRIVER_ADDRESS
+        if absolute := _ABSOLUTE.fullmatch(address):
+            return f"unix:///{absolute[1]}"
+        if _RELATIVE.fullmatch(address):
+            return address
+        raise UsageError(
+            f'{source} is "{address}": a driver is reached by a Unix socket alone,'
+            f" so write unix:///path, unix:path or /path, for instance {DEFAULT_DRIVER_ADDRESS}"
+        )
+
+    def retry_policy(self) -> str:
+        profile = self.text("retry-policy") or ""
+        if profile:
+            try:
+                policy_for("", profile)
+            except PolicyError as error:
+                raise UsageError(f"--retry-policy: {error}") from None
+        return profile
+
+    def retry_overrides(self) -> tuple[str, ...]:
+        overrides = tuple(self._given.values.get("retry-override", ()))
+        for text in overrides:
+            try:
+                parse_override(text)
+            except PolicyError as error:
+                raise UsageError(f"--retry-override: {error}") from None
+        return overrides
+
+    def _sourced(self, name: str) -> tuple[str, str | None]:
+        """How errors name the source, and the value, None if there is none."""
+        flag: Flag = self._flags[name]
+        if (value := self._given.last(name)) is not None:
+            return f"--{name}", value
+        for variable in flag.env:
+            if value := self._environ.get(variable):
+                return f"{variable} in the environment", value
+        return f"--{name}", None
+
+    def _log_level(self) -> LogLevel:
+        zap = (self.text("zap-log-level") or "info").lower()
+        if self._lenient("debug", read_switch) or (
+            (self._lenient("v", read_integer) or 0) >= DEBUG_VERBOSITY
+        ):
+            return LogLevel.DEBUG
+        if zap in ("debug", "info", "error"):
+            return LogLevel(zap)
+        if zap == "panic":
+            return LogLevel.ERROR
+        try:
+            return LogLevel.DEBUG if read_integer("", zap) >= 1 else LogLevel.INFO
+        except UsageError:
+            raise UsageError(
+                f'--zap-log-level is "{zap}": write debug, info, error or a number'
+            ) from None
+
+    def _lenient[T](self, name: str, read: Callable[[str, str], T]) -> T | None:
+        """A flag has to be right. DEBUG and V may be meant for others: wrong ones are noted."""
+        source, text = self._sourced(name)
+        if text is None:
+            return None
+        try:
+            return read(source, text)
+        except UsageError:
+            if self._given.last(name) is not None:
+                raise
+            self._notes.append(f"{source} is not a value of --{name} and is ignored")
+            return None
+
+    def _log_format(self) -> LogFormat:
+        text = self.text("log-format")
+        if text is None:
+            encoder = self.text("zap-encoder")
+            return {None: LogFormat.AUTO, "console": LogFormat.HUMAN}.get(encoder, LogFormat.JSON)
+        try:
+            return LogFormat(text.lower())
+        except ValueError:
+            raise UsageError(f'--log-format is "{text}": write json, human or auto') from None
+
+    def _address(self, name: str) -> str | None:
+        text = self.text(name)
+        return None if text == "0" else text
+
+
+def package_version() -> str:
+    """The version of the installed package."""
+    try:
+        return version("cosi-operator")
+    except PackageNotFoundError:  # run from a source tree
+        return "0.0.0+source"
+
+
+def _help(program: str, groups: Groups) -> str:
+    lines = [f"usage: {program} [flags]"]
+    for title, flags in groups.items():
+        lines += ["", f"{title}:"]
+        if all(flag.ignored for flag in flags):
+            names = ", ".join(f"--{flag.name}" for flag in flags)
+            lines += textwrap.wrap(names, 78, initial_indent="  ", subsequent_indent="  ",
+                                   break_on_hyphens=False)  # fmt: skip
+            continue
+        for flag in flags:
+            lines += _help_of(flag)
+    lines += ["", "Durations are written as in Go: 30s, 10m, 1h30m."]
+    return "\n".join(lines)
+
+
+def _help_of(flag: Flag) -> list[str]:
+    short = f"-{flag.short}, " if flag.short else "    "
+    spelling = f"-{flag.name}" if len(flag.name) == 1 else f"{short}--{flag.name}"
+    env = f" [env {', '.join(flag.env)}]" if flag.env else ""
+    return [
+        f"  {spelling}{f' {flag.value}' if flag.value else ''}",
+        *textwrap.wrap(
+            flag.help + env,
+            78,
+            initial_indent=" " * 10,
+            subsequent_indent=" " * 10,
+            break_on_hyphens=False,
+        ),
+    ]

@@ -1,0 +1,140 @@
+"""The flags of both processes, in the groups of their help."""
+
+from collections.abc import Mapping, Sequence
+
+from cosi_operator.flags.scan import Flag
+from cosi_operator.settings import DEFAULT_DRIVER_ADDRESS
+
+DRIVER = (
+    Flag(
+        "driver-addr",
+        f"the driver's Unix socket: unix:///path, unix:path or /path"
+        f" (default {DEFAULT_DRIVER_ADDRESS})",
+        value="ADDRESS",
+        short="d",
+        env=("DRIVER_ADDR", "COSI_ENDPOINT"),
+    ),
+    Flag(
+        "driver-call-timeout",
+        "the longest one attempt of a driver call may take (default 60s)",
+        value="DURATION",
+    ),
+)
+
+RETRIES = (
+    Flag(
+        "retry-policy",
+        "which status codes of the driver are tried again: conservative, cosi-spec or csi-like"
+        " (default conservative)",
+        value="PROFILE",
+    ),
+    Flag(
+        "retry-override",
+        "an exception from the policy, [driver/][Call:]CODE=verdict, for instance"
+        " DriverGrantBucketAccess:UNKNOWN=requeue; can be given more than once",
+        value="OVERRIDE",
+    ),
+    Flag(
+        "retry-policy-file",
+        "a YAML or JSON file with a policy and overrides per driver",
+        value="PATH",
+    ),
+)
+
+RECHECKS = (
+    Flag(
+        "terminal-recheck-interval",
+        "ask the driver again about what it refused, this often; 0 is never (default 0)",
+        value="DURATION",
+    ),
+    Flag(
+        "deletion-recheck-interval",
+        "try a refused deletion again, this often; 0 is never (default 10m)",
+        value="DURATION",
+    ),
+)
+
+CLUSTER = (
+    Flag(
+        "kubeconfig",
+        "path of a kubeconfig file (default: the Pod's own service account)",
+        value="PATH",
+        env=("KUBECONFIG",),
+    ),
+    Flag(
+        "leader-elect",
+        "let only one of several replicas work at a time (default true)",
+    ),
+    Flag("workers", "objects of a kind reconciled at the same time (default 40)", value="NUMBER"),
+)
+
+WATCHING = (
+    Flag(
+        "metrics-bind-address",
+        "serve /metrics and the probes here, host:port or :port; 0 is off (default 0)",
+        value="ADDRESS",
+    ),
+    Flag(
+        "health-probe-bind-address",
+        "serve the probes /healthz and /readyz here; 0 is off (default 0)",
+        value="ADDRESS",
+    ),
+)
+
+LOGS = (
+    Flag("debug", "write debugging logs", short="g", env=("DEBUG",)),
+    Flag("v", "klog's verbosity: 4 and more is --debug", value="LEVEL", short="v", env=("V",)),
+    Flag(
+        "log-format",
+        "json, human, or auto: human on a terminal, else json (default auto)",
+        value="FORMAT",
+    ),
+    Flag("zap-log-level", "debug, info, error, or a number: 1 and more is debug", value="LEVEL"),
+    Flag("zap-encoder", "json, or console for human; --log-format goes first", value="FORMAT"),
+)
+
+OTHER = (
+    Flag("help", "show this help", short="h"),
+    Flag("version", "show the version"),
+)
+
+# klog's and glog's flags, those of controller-runtime's logger and of upstream's metrics server.
+IGNORED = (
+    *(
+        Flag(name, ignored=True)
+        for name in (
+            "add-dir-header", "alsologtostderr", "legacy-stderr-threshold-behavior", "logtostderr",
+            "one-output", "skip-headers", "skip-log-headers", "enable-http2", "metrics-secure",
+            "zap-devel",
+        )
+    ),
+    *(
+        Flag(name, value="VALUE", ignored=True)
+        for name in (
+            "log-backtrace-at", "log-dir", "log-file", "log-file-max-size", "log-flush-frequency",
+            "stderrthreshold", "vmodule", "metrics-cert-path", "metrics-cert-name",
+            "metrics-cert-key", "zap-stacktrace-level", "zap-time-encoding",
+        )
+    ),
+)  # fmt: skip
+
+type Groups = Mapping[str, Sequence[Flag]]
+
+SIDECAR: Groups = {
+    "Driver": DRIVER,
+    "Retries": (*RETRIES, *RECHECKS),
+    "Cluster": CLUSTER,
+    "Watching it": WATCHING,
+    "Logs": LOGS,
+    "Other": OTHER,
+    "Accepted without effect, so that old command lines go on working": IGNORED,
+}
+
+CONTROLLER: Groups = {
+    "Cluster": CLUSTER,
+    "Retries": RECHECKS,
+    "Watching it": WATCHING,
+    "Logs": LOGS,
+    "Other": OTHER,
+    "Accepted without effect, so that old command lines go on working": IGNORED,
+}

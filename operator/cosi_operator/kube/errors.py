@@ -1,0 +1,138 @@
+# ruff: noqa: N818 - the names are the API's own reasons, as its users know them
+"""What a request to the API server can end with, other than a reply.
+
+    Exception
+    ├── ApiError              the server answered with a status: it knows what it did
+    │   ├── Unauthorized      401, after the credentials were read afresh once
+    │   ├── Forbidden         403
+    │   ├── NotFound          404
+    │   ├── AlreadyExists     409, reason AlreadyExists (create)
+    │   ├── Conflict          409, all others: reread, then decide again
+    │   ├── Expired           410: the resourceVersion or continue token is too old
+    │   ├── Invalid           400 or 422: repeating it can't help
+    │   ├── TooManyRequests   429, after the client's own retries
+    │   └── ServerError       5xx, after the client's own retries; a create may have happened
+    ├── ApiSilent             no usable answer: a write may or may not have happened
+    ├── KubeconfigError       (kubeconfig.py) the configuration can't be used
+    └── LeaseLost             (lease.py) no longer the leader
+
+Nothing here ever carries a request's body or a credential. The server quotes the values it
+refuses, so of a core Secret's refusal only status and reason are kept.
+"""
+
+import msgspec
+from msgspec import Struct
+
+MESSAGE_LIMIT = 1024
+
+
+class ApiError(Exception):
+    """The API server answered with a status that is not a success.
+
+    `status` is the HTTP status (of an ERROR line of a watch: its code), `reason` and `message`
+    come from the metav1.Status, `retry_after_s` from the Retry-After header.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(status, reason, message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.reason}: {self.message}"
+
+
+class Unauthorized(ApiError):
+    """401, and fresh credentials did not help or there are none."""
+
+
+class Forbidden(ApiError):
+    """403: a right is missing, or the namespace is being deleted."""
+
+
+class NotFound(ApiError):
+    """404."""
+
+
+class AlreadyExists(ApiError):
+    """409 of a create: the name is taken."""
+
+
+class Conflict(ApiError):
+    """409: the resourceVersion or uid is not the current one. Reread, then decide again."""
+
+
+class Expired(ApiError):
+    """410: that resourceVersion is compacted. List again."""
+
+
+class Invalid(ApiError):
+    """400 or 422: the server will refuse the same request again."""
+
+
+class TooManyRequests(ApiError):
+    """429, still, after the client's retries."""
+
+
+class ServerError(ApiError):
+    """5xx, still, after the client's retries. Of a create: it may have happened."""
+
+
+class ApiSilent(Exception):
+    """No answer: connection refused or lost, or the deadline passed.
+
+    A write may or may not have happened; the next read tells.
+    """
+
+
+class _Status(Struct):
+    reason: str = ""
+    message: str = ""
+    code: int = 0
+
+
+_decode_status = msgspec.json.Decoder(_Status).decode
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    400: Invalid,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Expired,
+    422: Invalid,
+    429: TooManyRequests,
+}
+
+
+def error_of(
+    status: int, body: bytes, *, what: str, confidential: bool, retry_after_s: float | None = None
+) -> ApiError:
+    """The error for a refused request.
+
+    Args:
+        status: HTTP status; 0 takes the code from the body (an ERROR line of a watch).
+        body: a metav1.Status, or anything (a proxy's HTML page), which is then not quoted.
+        what: the request in words, without values, e.g. "update secrets a/b".
+        confidential: keep the server's message out (core Secrets).
+        retry_after_s: what the Retry-After header said.
+    """
+    try:
+        told = _decode_status(body)
+    except msgspec.DecodeError:
+        told = _Status()
+    status = status or told.code
+    if status == 409 and told.reason == "AlreadyExists":
+        kind: type[ApiError] = AlreadyExists
+    elif status >= 500:
+        kind = ServerError
+    else:
+        kind = _BY_STATUS.get(status, ApiError)
+    message = what
+    if told.message and not confidential:
+        message = f"{what}: {told.message}"[:MESSAGE_LIMIT]
+    return kind(status, told.reason or "Unknown", message, retry_after_s=retry_after_s)

@@ -1,0 +1,283 @@
+"""Kubernetes Events: what happened to an object, for people who run `kubectl describe`.
+
+Emitting never waits and never fails; a task sends. Rights: create and update of core/v1 Events.
+Three limits keep a fault that repeats from flooding etcd:
+
+- the same thing within an hour is one Event whose `count` grows;
+- what is still waiting to be sent is merged before it is sent;
+- each object has a token bucket of 25, refilled by one in 300 s (client-go's spam filter);
+  what it holds back still counts, and shows with the next one that gets through.
+"""
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import anyio
+import structlog
+
+from cosi_operator.api.core import EVENTS
+from cosi_operator.clock import Clock
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.deadline import within
+from cosi_operator.kube.errors import (
+    AlreadyExists,
+    ApiError,
+    ApiSilent,
+    Conflict,
+    NotFound,
+    ServerError,
+    TooManyRequests,
+)
+from cosi_operator.kube.store import identify
+
+log = structlog.get_logger(__name__)
+
+BUFFER_LIMIT = 1000
+REMEMBERED_LIMIT = 4096
+SERIES_S = 3600.0
+BURST = 25.0
+REFILL_S = 300.0
+MESSAGE_LIMIT_BYTES = 1024
+NAME_LIMIT = 253
+TRIES = 3
+RETRY_S = 5.0
+
+type EventType = Literal["Normal", "Warning"]
+type _SeriesKey = tuple[str, str, EventType, str, str]  # kind, uid, type, reason, fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """What an Event is about; `namespace` is "" for cluster objects."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str = ""
+
+
+@dataclass(slots=True)
+class _Series:
+    """One Event as it should stand on the server; `name` is "" until it was created."""
+
+    about: ObjectRef
+    type: EventType
+    reason: str
+    message: str
+    first: datetime
+    last: datetime
+    last_s: float
+    count: int = 0
+    name: str = ""
+    resource_version: str = ""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    filled_s: float
+
+
+@dataclass(slots=True)
+class _Memory[K, V]:
+    """A map that forgets what was not used for longest."""
+
+    limit: int
+    entries: OrderedDict[K, V] = field(default_factory=OrderedDict)
+
+    def get(self, key: K) -> V | None:
+        if key in self.entries:
+            self.entries.move_to_end(key)
+        return self.entries.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        self.entries[key] = value
+        self.entries.move_to_end(key)
+        if len(self.entries) > self.limit:
+            self.entries.popitem(last=False)
+
+
+class EventRecorder:
+    """Takes Events at any time and sends them while `run` runs.
+
+    `component` is the program, `instance` the replica. `dropped` counts what was never sent:
+    held back by a limit (unless a later one carried its count), refused, or not deliverable.
+    """
+
+    def __init__(self, client: KubeClient, *, component: str, instance: str, clock: Clock) -> None:
+        self.dropped = 0
+        self._client = client
+        self._component = component
+        self._instance = instance
+        self._clock = clock
+        self._series: _Memory[_SeriesKey, _Series] = _Memory(REMEMBERED_LIMIT)
+        self._buckets: _Memory[tuple[str, str], _Bucket] = _Memory(REMEMBERED_LIMIT)
+        self._waiting: OrderedDict[_SeriesKey, _Series] = OrderedDict()
+        self._sending = False
+        self._more = anyio.Event()
+        self._progress = anyio.Event()
+
+    def emit(
+        self,
+        about: ObjectRef,
+        *,
+        type: EventType,  # noqa: A002 - the field's name in the API
+        reason: str,
+        message: str,
+        fingerprint: str = "",
+    ) -> None:
+        """Queue an Event; never blocks, never raises.
+
+        `fingerprint` tells what is the same thing again, if the message changes each time (a
+        request id in it); by default that is the message. The latest message is shown.
+        """
+        now, now_s = self._clock.wall(), self._clock.monotonic()
+        key = (*_identity(about), type, reason, fingerprint or message)
+        series = self._series.get(key)
+        if series is None or now_s - series.last_s > SERIES_S:
+            series = _Series(about, type, reason, message, first=now, last=now, last_s=now_s)
+            self._series.put(key, series)
+        series.about, series.message = about, message
+        series.last, series.last_s = now, now_s
+        series.count += 1
+        if key in self._waiting:
+            return  # merged: it is not sent yet
+        if len(self._waiting) >= BUFFER_LIMIT or not self._take_token(about, now_s):
+            self.dropped += 1
+            return
+        self._waiting[key] = series
+        self._more.set()
+
+    async def run(self) -> None:
+        """Send what is emitted, for ever; returns only by cancellation."""
+        while True:
+            while not self._waiting:
+                self._more = anyio.Event()
+                await self._more.wait()
+            _, series = self._waiting.popitem(last=False)
+            self._sending = True
+            await self._send(series)
+            self._sending = False
+            self._progress.set()
+            self._progress = anyio.Event()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until all is sent, `timeout_s` at most; False if something is left.
+
+        `run` must still be running.
+        """
+        try:
+            await within(self._clock, timeout_s, self._wait_until_idle)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _wait_until_idle(self) -> None:
+        while self._waiting or self._sending:
+            await self._progress.wait()
+
+    def _take_token(self, about: ObjectRef, now_s: float) -> bool:
+        key = _identity(about)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = _Bucket(BURST, now_s)
+            self._buckets.put(key, bucket)
+        bucket.tokens = min(BURST, bucket.tokens + (now_s - bucket.filled_s) / REFILL_S)
+        bucket.filled_s = now_s
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True
+
+    async def _send(self, series: _Series) -> None:
+        problem: Exception | None = None
+        for attempt in range(TRIES):
+            if attempt and isinstance(problem, ApiSilent | ServerError | TooManyRequests):
+                await self._clock.sleep(RETRY_S)
+            try:
+                await self._write(series)
+            except AlreadyExists:
+                series.name = ""  # a create whose reply was lost; a repeat gets its own Event
+                return
+            except (ApiSilent, ServerError, TooManyRequests) as error:
+                problem = error
+            except (NotFound, Conflict) as error:
+                if not series.resource_version:
+                    problem = error  # not even the namespace is there
+                    break
+                # The server forgets Events after an hour or so, and anyone may edit them.
+                series.name = series.resource_version = ""
+            except ApiError as error:  # the namespace is being deleted, or no right
+                problem = error
+                break
+            else:
+                return
+        self.dropped += 1
+        log.debug(
+            "event_dropped", reason=series.reason, about=series.about.name, error=str(problem)
+        )
+
+    async def _write(self, series: _Series) -> None:
+        if series.resource_version:
+            raw = await self._client.update(EVENTS, self._body(series))
+        else:
+            if not series.name:
+                suffix = secrets.token_hex(8)
+                series.name = f"{series.about.name[: NAME_LIMIT - 17]}.{suffix}"
+            body = self._body(series)
+            raw = await self._client.create(EVENTS, body, namespace=_namespace(series.about))
+        series.resource_version = identify(raw).resource_version
+
+    def _body(self, series: _Series) -> dict[str, Any]:
+        about = series.about
+        metadata = {"name": series.name, "namespace": _namespace(about)}
+        if series.resource_version:
+            metadata["resourceVersion"] = series.resource_version
+        involved = {
+            "apiVersion": about.api_version,
+            "kind": about.kind,
+            "namespace": about.namespace,
+            "name": about.name,
+            "uid": about.uid,
+            "resourceVersion": about.resource_version,
+        }
+        return {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": metadata,
+            "involvedObject": {name: value for name, value in involved.items() if value},
+            "type": series.type,
+            "reason": series.reason,
+            "message": cut(series.message, MESSAGE_LIMIT_BYTES),
+            "count": series.count,
+            "firstTimestamp": _time(series.first),
+            "lastTimestamp": _time(series.last),
+            "source": {"component": self._component, "host": self._instance},
+            "reportingComponent": self._component,
+            "reportingInstance": self._instance,
+        }
+
+
+def cut(text: str, limit_bytes: int) -> str:
+    """At most so many bytes of UTF-8, never half a character; "..." tells that it was cut."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= limit_bytes:
+        return encoded.decode()
+    return encoded[: limit_bytes - 3].decode(errors="ignore") + "..."
+
+
+def _identity(about: ObjectRef) -> tuple[str, str]:
+    return about.kind, about.uid or f"{about.namespace}/{about.name}"
+
+
+def _namespace(about: ObjectRef) -> str:
+    return about.namespace or "default"
+
+
+def _time(when: datetime) -> str:
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,380 @@
+"""Finds out which API server to talk to, and how: kubeconfig files or the pod's own account.
+
+The order: the files named by the caller, else by KUBECONFIG, else the pod's service account,
+else ~/.kube/config. Several files are merged as kubectl does it: the first to name a thing
+wins, a missing file is skipped, and a relative path is relative to the file it stands in.
+
+kr8s reads the files. Its merge (the last one wins), its paths and its credentials are not
+kubectl's, so those are resolved here and in auth.py. It is imported late: 43 MiB that a pod
+with a service account never pays.
+"""
+
+import base64
+import binascii
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+import structlog
+from msgspec import Struct
+
+from cosi_operator.clock import Clock
+from cosi_operator.kube.auth import (
+    EXEC_API_VERSIONS,
+    Credentials,
+    ExecCredentials,
+    ExecPlugin,
+    FixedToken,
+    TokenFile,
+    load_client_certificate,
+)
+
+log = structlog.get_logger(__name__)
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class KubeconfigError(Exception):
+    """The configuration can't be used. Names the file, the field and what to do; no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where to look. `kubeconfig` is the flag: one path, or several joined as in KUBECONFIG."""
+
+    kubeconfig: str | None
+    environ: Mapping[str, str]
+    service_account: Path = SERVICE_ACCOUNT
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """All that a client needs. `server` has no trailing slash; `tls` is None for plain HTTP."""
+
+    server: str
+    namespace: str
+    credentials: Credentials
+    tls: ssl.SSLContext | None = None
+    tls_server_name: str | None = None
+    proxy: str | None = None
+
+
+class _Cluster(Struct, rename="kebab"):
+    server: str = ""
+    certificate_authority: str | None = None
+    certificate_authority_data: str | None = None
+    insecure_skip_tls_verify: bool | None = None
+    tls_server_name: str | None = None
+    proxy_url: str | None = None
+
+
+class _EnvVar(Struct):
+    name: str
+    value: str = ""
+
+
+class _Exec(Struct, rename="camel"):
+    command: str
+    api_version: str = ""
+    args: list[str] | None = None
+    env: list[_EnvVar] | None = None
+    install_hint: str | None = None
+    provide_cluster_info: bool | None = None
+
+
+class _User(Struct, rename="kebab"):
+    token: str | None = None
+    token_file: str | None = msgspec.field(default=None, name="tokenFile")
+    client_certificate: str | None = None
+    client_certificate_data: str | None = None
+    client_key: str | None = None
+    client_key_data: str | None = None
+    username: str | None = None
+    auth_provider: dict[str, Any] | None = None
+    impersonate: str | None = msgspec.field(default=None, name="as")
+    exec: _Exec | None = None
+
+
+class _Context(Struct):
+    cluster: str = ""
+    user: str = ""
+    namespace: str | None = None
+
+
+class _NamedCluster(Struct):
+    name: str
+    cluster: _Cluster | None = None
+
+
+class _NamedUser(Struct):
+    name: str
+    user: _User | None = None
+
+
+class _NamedContext(Struct):
+    name: str
+    context: _Context | None = None
+
+
+class _Kubeconfig(Struct, rename="kebab"):
+    current_context: str | None = None
+    clusters: list[_NamedCluster] | None = None
+    users: list[_NamedUser] | None = None
+    contexts: list[_NamedContext] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    content: _Kubeconfig
+
+
+async def load(sources: Sources, clock: Clock) -> Connection:
+    """Find and read the configuration.
+
+    Raises:
+        KubeconfigError: nothing was found, or what was found can't be used.
+    """
+    if sources.kubeconfig:
+        return await _from_files(sources.kubeconfig.split(os.pathsep), "--kubeconfig", clock)
+    if named := sources.environ.get("KUBECONFIG"):
+        return await _from_files(named.split(os.pathsep), "KUBECONFIG", clock)
+    if (
+        sources.environ.get("KUBERNETES_SERVICE_HOST")
+        and await anyio.Path(sources.service_account).is_dir()
+    ):
+        return _in_cluster(sources, clock)
+    if home := sources.environ.get("HOME"):
+        default = anyio.Path(home, ".kube", "config")
+        if await default.is_file():
+            return await _from_files([str(default)], "~/.kube/config", clock)
+    raise KubeconfigError(
+        "no configuration: give --kubeconfig, set KUBECONFIG, or run in a pod whose "
+        "service account token is mounted (automountServiceAccountToken)"
+    )
+
+
+def _in_cluster(sources: Sources, clock: Clock) -> Connection:
+    host = sources.environ["KUBERNETES_SERVICE_HOST"]
+    port = sources.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    ca = sources.service_account / "ca.crt"
+    return Connection(
+        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        namespace=_namespace_file(sources.service_account / "namespace"),
+        credentials=TokenFile(sources.service_account / "token", clock),
+        tls=_tls(f"{ca}", _read_bytes(ca, "the cluster's CA"), insecure=False),
+    )
+
+
+def _namespace_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip() or "default"
+    except OSError:
+        return "default"
+
+
+async def _from_files(names: Sequence[str], source: str, clock: Clock) -> Connection:
+    paths = [await anyio.Path(name).expanduser() for name in names if name]
+    files = [await _read_file(Path(path)) for path in paths if await path.exists()]
+    if not files:
+        raise KubeconfigError(
+            f"{source}: {', '.join(map(str, paths))} does not exist; "
+            "write it, or leave the setting out to use the pod's service account"
+        )
+    return _resolve(files, clock)
+
+
+async def _read_file(path: Path) -> _File:
+    import yaml  # with kr8s, late: see the module's docstring
+    from kr8s._config import KubeConfig
+
+    try:
+        loaded = await KubeConfig(path)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # its text would quote the file
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise KubeconfigError(f"{path}: is not YAML{where}") from None
+    except UnicodeDecodeError:
+        raise KubeconfigError(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise KubeconfigError(f"{path}: can't be read: {error.strerror or error}") from None
+    try:
+        return _File(path, msgspec.convert(loaded.raw, _Kubeconfig))
+    except msgspec.ValidationError as error:
+        raise KubeconfigError(f"{path}: {error}") from None
+
+
+def _resolve(files: Sequence[_File], clock: Clock) -> Connection:
+    name = next((f.content.current_context for f in files if f.content.current_context), None)
+    if not name:
+        raise KubeconfigError(
+            f"{files[0].path}: current-context is not set; run `kubectl config use-context`"
+        )
+    path, context = _named(files, "contexts", "context", name)
+    where = f"{path}: contexts[{name}]"
+    if not context.cluster:
+        raise KubeconfigError(f"{where}.cluster is empty; name one of `clusters`")
+    cluster_path, cluster = _named(files, "clusters", "cluster", context.cluster)
+    user_path, user = (
+        _named(files, "users", "user", context.user) if context.user else (path, _User())
+    )
+    at_cluster = f"{cluster_path}: clusters[{context.cluster}]"
+    at_user = f"{user_path}: users[{context.user}]"
+
+    server = _server(cluster.server, at_cluster)
+    tls = None
+    if server.startswith("https:"):
+        ca = _bytes(
+            cluster.certificate_authority_data,
+            cluster.certificate_authority,
+            cluster_path,
+            f"{at_cluster}.certificate-authority",
+        )
+        insecure = bool(cluster.insecure_skip_tls_verify)
+        tls = _tls(f"{at_cluster}.certificate-authority", ca, insecure=insecure)
+        if insecure:
+            log.warning("tls_not_verified", server=server, kubeconfig=str(cluster_path))
+        _client_certificate(tls, user, user_path, at_user)
+    return Connection(
+        server=server,
+        namespace=context.namespace or "default",
+        credentials=_credentials(user, user_path, at_user, (clock, tls, cluster)),
+        tls=tls,
+        tls_server_name=cluster.tls_server_name or None,
+        proxy=_proxy(cluster.proxy_url, at_cluster),
+    )
+
+
+def _named(files: Sequence[_File], plural: str, singular: str, name: str) -> tuple[Path, Any]:
+    for file in files:
+        for entry in getattr(file.content, plural) or ():
+            if entry.name == name and (found := getattr(entry, singular)) is not None:
+                return file.path, found
+    raise KubeconfigError(
+        f"{', '.join(str(file.path) for file in files)}: no `{name}` in {plural}; "
+        f"add it, or choose another context"
+    )
+
+
+def _server(server: str, where: str) -> str:
+    try:
+        parts = urlsplit(server)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        usable = usable and not (parts.username or parts.query or parts.fragment)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise KubeconfigError(f"{where}.server must be a URL as https://host:port")
+    return server.rstrip("/")
+
+
+def _proxy(proxy: str | None, where: str) -> str | None:
+    if proxy and not proxy.startswith(("http://", "https://")):
+        raise KubeconfigError(f"{where}.proxy-url: only http and https proxies are supported")
+    return proxy or None
+
+
+def _credentials(
+    user: _User, path: Path, where: str, context: tuple[Clock, ssl.SSLContext | None, _Cluster]
+) -> Credentials:
+    clock, tls, cluster = context
+    if user.username is not None:
+        _refuse(f"{where}.username", "basic authentication left Kubernetes in 1.19; use a token")
+    if user.auth_provider is not None:
+        _refuse(f"{where}.auth-provider", "it left Kubernetes in 1.26; use an exec plugin")
+    if user.impersonate is not None:
+        _refuse(f"{where}.as", "impersonation is not supported; use the account itself")
+    if user.token_file:
+        return TokenFile(path.parent / user.token_file, clock)
+    if user.token:
+        return FixedToken(user.token)
+    if user.exec is None:
+        return FixedToken()
+    plugin = user.exec
+    if plugin.api_version not in EXEC_API_VERSIONS:
+        _refuse(f"{where}.exec.apiVersion", f"use one of {', '.join(EXEC_API_VERSIONS)}")
+    # A bare name is looked up in PATH; anything with a slash is relative to the file.
+    command = str(path.parent / plugin.command) if "/" in plugin.command else plugin.command
+    return ExecCredentials(
+        ExecPlugin(
+            command=command,
+            args=plugin.args or [],
+            env={entry.name: entry.value for entry in plugin.env or []},
+            api_version=plugin.api_version,
+            install_hint=plugin.install_hint or "",
+            cluster=_cluster_info(cluster) if plugin.provide_cluster_info else None,
+        ),
+        clock,
+        tls,
+    )
+
+
+def _refuse(field: str, fix: str) -> NoReturn:
+    raise KubeconfigError(f"{field}: {fix}")
+
+
+def _cluster_info(cluster: _Cluster) -> dict[str, object]:
+    info: dict[str, object | None] = {
+        "server": cluster.server,
+        "certificate-authority-data": cluster.certificate_authority_data,
+        "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
+        "tls-server-name": cluster.tls_server_name,
+        "proxy-url": cluster.proxy_url,
+    }
+    return {name: value for name, value in info.items() if value}
+
+
+def _client_certificate(tls: ssl.SSLContext, user: _User, path: Path, where: str) -> None:
+    certificate = _bytes(
+        user.client_certificate_data, user.client_certificate, path, f"{where}.client-certificate"
+    )
+    key = _bytes(user.client_key_data, user.client_key, path, f"{where}.client-key")
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise KubeconfigError(f"{where}: client-certificate and client-key belong together")
+    try:
+        load_client_certificate(tls, certificate, key)
+    except ssl.SSLError as error:
+        raise KubeconfigError(
+            f"{where}.client-certificate: not a PEM pair that fits ({error.reason})"
+        ) from None
+
+
+def _bytes(inline: str | None, name: str | None, path: Path, where: str) -> bytes | None:
+    """The content of a field that comes inline in base64 (which wins) or as a file's name."""
+    if inline:
+        try:
+            return base64.b64decode(inline, validate=True)
+        except (binascii.Error, ValueError):
+            raise KubeconfigError(f"{where}-data: is not base64") from None
+    if name:
+        return _read_bytes(path.parent / name, where)
+    return None
+
+
+def _read_bytes(path: Path, where: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KubeconfigError(f"{where}: {path} can't be read: {error.strerror}") from None
+
+
+def _tls(where: str, ca: bytes | None, *, insecure: bool) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=ca.decode("ascii") if ca else None)
+    except (ssl.SSLError, UnicodeDecodeError):
+        raise KubeconfigError(f"{where}: holds no PEM certificate") from None
+    # Python 3.13 turned RFC 5280's strict form on; the CAs of many clusters lack the key
+    # identifiers it wants, and Go's verifier, which they were made for, does not ask for them.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

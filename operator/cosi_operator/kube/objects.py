@@ -1,0 +1,161 @@
+"""One kind of object: read from its store, written by conditional PUT.
+
+Every reply is folded into the store, so that the next run sees this process's own writes even if
+the watch is late. No write is sent that changes nothing.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.errors import Conflict, NotFound
+from cosi_operator.kube.store import Store
+
+type Body = dict[str, Any]
+
+# A status is computed again on a fresh copy after each conflict; more than this many in a row
+# means that someone else writes without pause, and the key goes back to the queue.
+STATUS_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Objects[T]:
+    """Reads and writes of one kind.
+
+    `changed(key, old, new)` hears of what our own writes did, as it hears of watch lines: the
+    watch will bring nothing new about them, and other keys may wait for them.
+    """
+
+    client: KubeClient
+    resource: Resource
+    store: Store[T]
+    changed: Callable[[Key, T | None, T | None], None]
+
+    def get(self, key: Key) -> T | None:
+        """The cached copy; no request."""
+        cached = self.store.get(key)
+        return cached.view if cached else None
+
+    def body(self, key: Key) -> Body | None:
+        """A private copy of the whole object, unknown fields included, ready for a PUT."""
+        cached = self.store.get(key)
+        if cached is None:
+            return None
+        body: Body = msgspec.json.decode(cached.raw)
+        # Items of a list come without these two.
+        body["apiVersion"] = self.resource.api_version
+        body["kind"] = self.resource.kind
+        return body
+
+    async def edit(self, key: Key, change: Callable[[Body], None]) -> T | None:
+        """PUT the object with `change` applied to the cached copy.
+
+        Returns:
+            The object as it now is; None when it is gone, also by this very write.
+        Raises:
+            Conflict: the cached copy was stale. It is fresh when this is raised; plan again.
+        """
+        before = self.body(key)
+        if before is None:
+            return None
+        after = deepcopy(before)
+        change(after)
+        if after == before:
+            return self.get(key)
+        try:
+            reply = await self.client.update(self.resource, after)
+        except NotFound:
+            self._forget(key, before)
+            return None
+        except Conflict:
+            await self.refresh(key)
+            raise
+        return self._fold(key, reply)
+
+    async def edit_status(self, key: Key, change: Callable[[T, Body], Body]) -> Body | None:
+        """PUT /status with `change(view, body)`; computed anew on a fresh copy after a conflict.
+
+        Returns:
+            The server's reply, which shows what its schema kept; None when the object is gone or
+            nothing differs.
+        Raises:
+            Conflict: other writers won STATUS_TRIES times in a row.
+        """
+        for attempt in range(STATUS_TRIES):
+            view, before = self.get(key), self.body(key)
+            if view is None or before is None:
+                return None
+            after = change(view, deepcopy(before))
+            if after == before:
+                return None
+            try:
+                reply = await self.client.update(self.resource, after, subresource="status")
+            except NotFound:
+                self._forget(key, before)
+                return None
+            except Conflict:
+                await self.refresh(key)
+                if attempt == STATUS_TRIES - 1:
+                    raise
+                continue
+            self._fold(key, reply)
+            decoded: Body = msgspec.json.decode(reply)
+            return decoded
+        return None
+
+    async def create(self, body: Body, *, namespace: str = "") -> T | None:
+        """Create an object and fold it into the store."""
+        reply = await self.client.create(self.resource, body, namespace=namespace)
+        return self._fold(Key(namespace, body["metadata"]["name"]), reply)
+
+    async def delete(self, key: Key, *, uid: str) -> None:
+        """Ask for the deletion of exactly this object; one that is gone already is fine."""
+        try:
+            await self.client.delete(self.resource, key, uid=uid)
+        except NotFound:
+            return
+        except Conflict:  # another object of the same name: not the one that was meant
+            await self.refresh(key)
+            raise
+
+    async def refresh(self, key: Key) -> T | None:
+        """GET the object, into the store."""
+        try:
+            raw = await self.client.get(self.resource, key)
+        except NotFound:
+            if (body := self.body(key)) is not None:
+                self._forget(key, body)
+            return None
+        return self._fold(key, raw)
+
+    def _fold(self, key: Key, raw: bytes) -> T | None:
+        meta = msgspec.json.decode(raw).get("metadata", {})
+        if meta.get("deletionTimestamp") and not meta.get("finalizers"):
+            self._remove(key, meta.get("resourceVersion", ""))
+            return None
+        if (difference := self.store.upsert(raw)) is not None:
+            self.changed(key, *difference)
+        return self.get(key)
+
+    def _forget(self, key: Key, body: Body) -> None:
+        self._remove(key, body["metadata"].get("resourceVersion", ""))
+
+    def _remove(self, key: Key, resource_version: str) -> None:
+        if (old := self.store.remove(key, resource_version)) is not None:
+            self.changed(key, old, None)
+
+
+def set_finalizers(body: Body, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> None:
+    """Add and remove finalizers in place; those of others keep their order."""
+    meta = body["metadata"]
+    present: list[str] = meta.get("finalizers") or []
+    wanted = [f for f in present if f not in remove] + [f for f in add if f not in present]
+    if wanted:
+        meta["finalizers"] = wanted
+    else:
+        meta.pop("finalizers", None)

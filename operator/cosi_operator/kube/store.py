@@ -1,0 +1,273 @@
+"""The cached objects of one kind, with reads that never go back in time.
+
+Three sources fill a store: complete lists (`replace`), watch lines, and the replies to our own
+writes (`upsert`, `remove`), so that the next run sees what this process wrote even if the watch
+is late. They arrive in any order, so a copy is taken only if it is newer than what is known.
+
+What is known: the resourceVersion of each held object, and `seen`, up to which the list-watch
+has delivered everything. A key that is not held at `seen` is deleted or was never created
+before, so an older copy of it, a late reply for instance, brings nobody back. resourceVersions
+are compared as numbers where both are decimal (documented for all API servers since Kubernetes
+1.35, KEP-5504, and so for etcd always); where they are not, the newest call wins, except
+that an object seen deleted stays so.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Raw, Struct
+
+from cosi_operator.api.view import Key
+
+# More deletions than can be under way while one reply is late.
+TOMBSTONES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Cached[T]:
+    """An object: decoded, and whole as JSON for a PUT (without metadata.managedFields)."""
+
+    view: T
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An object that `decode` refused; `error` says where in it, and why."""
+
+    key: Key
+    raw: bytes
+    error: str
+
+
+class Identity(Struct, frozen=True, rename="camel"):
+    """The metadata that ordering needs."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+
+    @property
+    def key(self) -> Key:
+        return Key(self.namespace, self.name)
+
+
+class _Envelope(Struct):
+    metadata: Identity
+
+
+_envelope = msgspec.json.Decoder(_Envelope).decode
+_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def identify(raw: bytes) -> Identity:
+    """The identity of any object.
+
+    Raises:
+        msgspec.DecodeError: not a Kubernetes object.
+    """
+    return _envelope(raw).metadata
+
+
+def without_managed_fields(raw: bytes) -> bytes:
+    """Drop metadata.managedFields, often half of an object; all else is copied byte by byte.
+
+    A PUT without them is fine: the API server then keeps the live ones.
+    """
+    if b'"managedFields"' not in raw:
+        return raw
+    members = _members(raw)
+    metadata = _members(members["metadata"])
+    if metadata.pop("managedFields", None) is None:
+        return raw
+    members["metadata"] = Raw(_encode(metadata))
+    return _encode(members)
+
+
+class Store[T]:
+    """The objects of one kind by key. Not async, so nothing is ever seen half-done.
+
+    Args:
+        decode: raw JSON to a view; raises msgspec.ValidationError for what it can't read.
+        indexes: for each name, the values under which a view is found.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[bytes], T],
+        indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
+    ) -> None:
+        self._decode = decode
+        self._index_values = dict(indexes or {})
+        # Dicts as ordered sets: the same order in each run makes logs comparable.
+        self._indexes: dict[str, dict[Hashable, dict[Key, None]]] = {
+            name: {} for name in self._index_values
+        }
+        self._held: dict[Key, Cached[T] | Broken] = {}
+        self._identities: dict[Key, Identity] = {}
+        self._deleted_uids: OrderedDict[str, None] = OrderedDict()
+        self._seen = ""
+
+    def __len__(self) -> int:
+        """The number of objects held, broken ones included."""
+        return len(self._held)
+
+    def keys(self) -> Iterator[Key]:
+        """All keys, those of broken objects included; a copy, safe to change the store under."""
+        return iter(list(self._held))
+
+    def items(self) -> Iterator[tuple[Key, Cached[T]]]:
+        """All objects that could be decoded; a copy."""
+        pairs = list(self._held.items())
+        return ((key, held) for key, held in pairs if isinstance(held, Cached))
+
+    def get(self, key: Key) -> Cached[T] | None:
+        """The object, or None if there is none or it is broken."""
+        held = self._held.get(key)
+        return held if isinstance(held, Cached) else None
+
+    def broken(self, key: Key) -> Broken | None:
+        """The object if it could not be decoded."""
+        held = self._held.get(key)
+        return held if isinstance(held, Broken) else None
+
+    def by_index(self, name: str, value: Hashable) -> Iterator[Cached[T]]:
+        """The objects that the index function `name` put under `value`."""
+        for key in list(self._indexes[name].get(value, ())):
+            if (cached := self.get(key)) is not None:
+                yield cached
+
+    def upsert(self, raw: bytes) -> tuple[T | None, T | None] | None:
+        """Take an object from a watch line or from the reply to a write.
+
+        Returns:
+            The views before and after (None: absent or broken), or None if this copy is not
+            newer than what is known.
+        Raises:
+            msgspec.DecodeError: not a Kubernetes object at all.
+        """
+        identity = identify(raw)
+        if not self._is_news(identity):
+            return None
+        if identity.key not in self._identities and not _is_newer(
+            identity.resource_version, self._seen
+        ):
+            return None
+        return self._put(identity, raw)
+
+    def remove(self, key: Key, resource_version: str) -> T | None:
+        """The object was gone at `resource_version`; ignored if a newer copy is held.
+
+        Returns:
+            The view that was removed, or None.
+        """
+        held = self._identities.get(key)
+        if held is None or _is_proven_newer(held.resource_version, resource_version):
+            return None
+        return self._drop(key)
+
+    def advance(self, resource_version: str) -> None:
+        """All changes up to here were delivered (a watch line, a bookmark)."""
+        if _is_newer(resource_version, self._seen):
+            self._seen = resource_version
+
+    def replace(
+        self, raws: Iterable[bytes], resource_version: str
+    ) -> list[tuple[Key, T | None, T | None]]:
+        """Become what a complete list says; keep what we wrote after that list was made.
+
+        Gives key, old and new view of each object that is not what it was.
+
+        A list older than what was delivered before means that the server's data was restored
+        from a backup: then nothing that is held counts.
+        """
+        restored = _is_proven_newer(self._seen, resource_version)
+        if restored:
+            self._deleted_uids.clear()
+        differences: list[tuple[Key, T | None, T | None]] = []
+        listed: set[Key] = set()
+        for raw in raws:
+            identity = identify(raw)
+            key = identity.key
+            listed.add(key)
+            if restored or self._is_news(identity):
+                old, new = self._put(identity, raw)
+                differences.append((key, old, new))
+        for key, held in list(self._identities.items()):
+            written_since = not restored and _is_proven_newer(
+                held.resource_version, resource_version
+            )
+            if key not in listed and not written_since:
+                differences.append((key, self._drop(key), None))
+        self._seen = resource_version
+        return differences
+
+    def _is_news(self, identity: Identity) -> bool:
+        held = self._identities.get(identity.key)
+        if identity.uid in self._deleted_uids:
+            return False
+        return held is None or _is_newer(identity.resource_version, held.resource_version)
+
+    def _put(self, identity: Identity, raw: bytes) -> tuple[T | None, T | None]:
+        key = identity.key
+        raw = without_managed_fields(raw)
+        old = self.get(key)
+        self._unindex(key)
+        held: Cached[T] | Broken
+        try:
+            held = Cached(self._decode(raw), raw)
+        except msgspec.DecodeError as error:  # ValidationError is one
+            held = Broken(key, raw, str(error))
+        if (before := self._identities.get(key)) is not None and before.uid != identity.uid:
+            self._bury(before.uid)
+        self._held[key] = held
+        self._identities[key] = identity
+        if isinstance(held, Broken):
+            return (old.view if old else None), None
+        for name, values in self._index_values.items():
+            for value in values(held.view):
+                self._indexes[name].setdefault(value, {})[key] = None
+        return (old.view if old else None), held.view
+
+    def _drop(self, key: Key) -> T | None:
+        old = self.get(key)
+        self._unindex(key)
+        del self._held[key]
+        self._bury(self._identities.pop(key).uid)
+        return old.view if old else None
+
+    def _unindex(self, key: Key) -> None:
+        if (cached := self.get(key)) is None:
+            return
+        for name, values in self._index_values.items():
+            index = self._indexes[name]
+            for value in values(cached.view):
+                index[value].pop(key, None)
+                if not index[value]:
+                    del index[value]
+
+    def _bury(self, uid: str) -> None:
+        """Remember a deletion: a uid never comes back to life."""
+        if uid:
+            self._deleted_uids[uid] = None
+            if len(self._deleted_uids) > TOMBSTONES:
+                self._deleted_uids.popitem(last=False)
+
+
+def _is_decimal(version: str) -> bool:
+    return version.isascii() and version.isdigit()
+
+
+def _is_newer(version: str, than: str) -> bool:
+    """Versions that can't be compared count as newer unless they are the same."""
+    if _is_decimal(version) and _is_decimal(than):
+        return int(version) > int(than)
+    return version != than
+
+
+def _is_proven_newer(version: str, than: str) -> bool:
+    return _is_decimal(version) and _is_decimal(than) and int(version) > int(than)

@@ -1,0 +1,320 @@
+"""One pool of connections: sends a request, says what came of it, and tries again where it may.
+
+What is sent again after a pause, until the request's deadline:
+
+| request        | connection lost         | 429, or any status with Retry-After | 502, 503, 504 |
+| -------------- | ----------------------- | ----------------------------------- | ------------- |
+| get, list      | yes                     | yes                                 | yes           |
+| update, delete | yes, maybe a Conflict   | yes                                 | yes           |
+| create         | no, ApiSilent           | 429 and 503                         | no            |
+| watch          | never: watch.py decides |                                     |               |
+
+An update that is sent twice can't overwrite anything: its resourceVersion fits only once, and a
+Conflict makes the caller reread. A delete is bound to a uid. A 401 renews the credentials once.
+aiohttp repeats all but a create once more by itself, at once, as a kept connection may be stale.
+"""
+
+import random
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+import aiohttp
+import anyio
+from aiohttp.client import _RequestContextManager
+from yarl import URL
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.clock import Clock
+from cosi_operator.kube.auth import CredentialError
+from cosi_operator.kube.deadline import within
+from cosi_operator.kube.errors import (
+    ApiError,
+    ApiSilent,
+    NotFound,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+    error_of,
+)
+from cosi_operator.kube.kubeconfig import Connection
+
+type OnRequest = Callable[[str, str, int, float], None]
+"""Called after each attempt: verb, the resource's plural, HTTP status (0: none), seconds."""
+
+CONNECT_DEADLINE_S = 10.0
+# The server keeps idle connections for minutes; load balancers in between often for 60 s.
+KEEPALIVE_S = 50.0
+ATTEMPTS = 5
+BACKOFF_BASE_S = 0.2
+BACKOFF_MAX_S = 5.0
+GATEWAY_STATUSES = (502, 503, 504)
+# etcd takes 1.5 MiB per object, so this is never met by an honest server.
+LINE_LIMIT_BYTES = 16 * 2**20
+
+METHODS = {
+    "get": "GET",
+    "list": "GET",
+    "watch": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "delete": "DELETE",
+}
+
+# No object has another name, and "." or "/" from a spec must not become another path.
+_PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; `key.name` is "" for a collection. Its repr holds no body."""
+
+    verb: str
+    resource: Resource
+    key: Key
+    subresource: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = field(default=None, repr=False)
+
+    @property
+    def what(self) -> str:
+        """The request in words that may be shown to anyone who may see object names."""
+        target = f"{self.resource.plural}/{self.subresource}".rstrip("/")
+        return f"{self.verb} {target} {self.key}".rstrip(" /")
+
+    def url(self, server: str) -> URL:
+        """Raises NotFound for a name that no object can have."""
+        needs_name = self.verb in ("get", "update", "delete")
+        for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
+            if (needed or segment) and not _PATH_SEGMENT.fullmatch(segment):
+                raise NotFound(404, "NotFound", f"{self.what}: not a name that an object can have")
+        path = self.resource.path(self.key.namespace, self.key.name, self.subresource)
+        query = urlencode({name: value for name, value in self.query.items() if value})
+        return URL(f"{server}{path}{'?' if query else ''}{query}", encoded=True)
+
+
+def pause_before_retry(
+    request: Request, failure: ApiError | ApiSilent, attempt: int, draw: float
+) -> float | None:
+    """Seconds to wait before attempt number `attempt` + 1, or None to give up.
+
+    `draw` is random in [0, 1). The table is in the module's docstring.
+    """
+    creates = request.verb == "create"
+    asked_s: float | None = None
+    match failure:
+        case ApiSilent():
+            again = not creates
+        case TooManyRequests(retry_after_s=asked_s):
+            again = True
+        case ServerError(retry_after_s=asked_s, status=status):
+            if creates:
+                # 503 with Retry-After is the server's own word that it did nothing.
+                again = status == 503 and asked_s is not None
+            else:
+                again = status in GATEWAY_STATUSES or asked_s is not None
+        case _:
+            again = False
+    if not again or attempt >= ATTEMPTS:
+        return None
+    backoff_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** (attempt - 1)) * (0.5 + draw / 2)
+    # Never earlier than asked, and not all at the same moment.
+    return backoff_s if asked_s is None else asked_s + backoff_s
+
+
+class Transport:
+    """Sends requests over one aiohttp session. Make it within a running event loop."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        clock: Clock,
+        user_agent: str,
+        timeout_s: float,
+        on_request: OnRequest | None,
+    ) -> None:
+        """`timeout_s` bounds a request with all its attempts and pauses."""
+        self._connection = connection
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._on_request = on_request
+        self._rng = random.Random()  # noqa: S311 - spreads retries, protects nothing
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=connection.tls or True, limit=0, keepalive_timeout=KEEPALIVE_S
+            ),
+            headers={"Accept": "application/json", "User-Agent": user_agent},
+            # Deadlines stand around each request; a total here would end watches.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_DEADLINE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def send(self, request: Request) -> bytes:
+        """The body of the successful reply.
+
+        Raises:
+            ApiError: the server refused. ApiSilent: it gave no usable answer.
+        """
+        url = request.url(self._connection.server)
+        started_s = self._clock.monotonic()
+        attempt, renewed = 1, False
+        while True:
+            left_s = self._timeout_s - (self._clock.monotonic() - started_s)
+            header = await self._authorization(request)
+            try:
+                return await self._attempt(request, url, header, left_s)
+            except Unauthorized:
+                if renewed or not self._connection.credentials.reject(header):
+                    raise
+                renewed = True
+            except (ApiError, ApiSilent) as failure:
+                pause_s = pause_before_retry(request, failure, attempt, self._rng.random())
+                if pause_s is None or self._clock.monotonic() - started_s + pause_s >= (
+                    self._timeout_s
+                ):
+                    raise
+                await self._clock.sleep(pause_s)
+                attempt += 1
+
+    @asynccontextmanager
+    async def stream(
+        self, request: Request, *, idle_s: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a watch; gives its lines. One attempt, and one more after a 401.
+
+        Raises:
+            ApiError: refused. ApiSilent: cut, or nothing came for `idle_s`; also from the lines.
+        """
+        url = request.url(self._connection.server)
+        header = await self._authorization(request)
+        try:
+            response = await self._open(request, url, header)
+        except Unauthorized:
+            if not self._connection.credentials.reject(header):
+                raise
+            response = await self._open(request, url, await self._authorization(request))
+        lines = _lines(response, self._clock, idle_s, request.what)
+        try:
+            yield lines
+        finally:
+            response.close()  # not kept alive: more of the stream may be under way
+            await lines.aclose()
+
+    async def _authorization(self, request: Request) -> str:
+        try:
+            with anyio.fail_after(self._timeout_s):
+                return await self._connection.credentials.authorization()
+        except CredentialError as error:
+            raise Unauthorized(401, "NoCredentials", f"{request.what}: {error}") from None
+        except TimeoutError:
+            raise ApiSilent(f"{request.what}: no credentials in time") from None
+
+    async def _attempt(self, request: Request, url: URL, header: str, left_s: float) -> bytes:
+        started_s = self._clock.monotonic()
+        status = 0
+        try:
+            with anyio.fail_after(left_s):
+                async with self._start(request, url, header) as response:
+                    body = await response.read()
+            status = response.status
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _silent(request, error) from None
+        finally:
+            self._count(request, status, started_s)
+        if 200 <= status < 300:
+            return body
+        raise _refusal(request, response, body)
+
+    async def _open(self, request: Request, url: URL, header: str) -> aiohttp.ClientResponse:
+        started_s = self._clock.monotonic()
+        status = 0
+        try:
+            with anyio.fail_after(self._timeout_s):
+                response = await self._start(request, url, header)
+                if response.status != 200:
+                    async with response:
+                        body = await response.read()
+            status = response.status
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _silent(request, error) from None
+        finally:
+            self._count(request, status, started_s)
+        if status == 200:
+            return response
+        raise _refusal(request, response, body)
+
+    def _start(self, request: Request, url: URL, header: str) -> _RequestContextManager:
+        headers = {"Authorization": header} if header else {}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        return self._session.request(
+            METHODS[request.verb],
+            url,
+            data=request.body,
+            headers=headers,
+            allow_redirects=False,  # a token is for one server only
+            server_hostname=self._connection.tls_server_name,
+            proxy=self._connection.proxy,
+        )
+
+    def _count(self, request: Request, status: int, started_s: float) -> None:
+        if self._on_request is not None:
+            elapsed_s = self._clock.monotonic() - started_s
+            self._on_request(request.verb, request.resource.plural, status, elapsed_s)
+
+
+async def _lines(
+    response: aiohttp.ClientResponse, clock: Clock, idle_s: float, what: str
+) -> AsyncGenerator[bytes]:
+    """Split on the byte 0x0A alone: U+0085 and U+2028 are ordinary characters within JSON."""
+    pending = bytearray()
+    while True:
+        try:
+            chunk = await within(clock, idle_s, response.content.readany)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiSilent(f"{what}: {_words(error)}") from None
+        if not chunk:
+            break
+        *complete, rest = chunk.split(b"\n")
+        for line in complete:
+            pending += line
+            if pending:
+                yield bytes(pending)
+                pending.clear()
+        pending += rest
+        if len(pending) > LINE_LIMIT_BYTES:
+            raise ApiSilent(f"{what}: a line longer than {LINE_LIMIT_BYTES} bytes")
+    if pending:
+        raise ApiSilent(f"{what}: cut within a line")
+
+
+def _refusal(request: Request, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
+    resource = request.resource
+    return error_of(
+        response.status,
+        body,
+        what=request.what,
+        confidential=resource.group == "" and resource.plural == "secrets",
+        retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
+    )
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    """Only the form in seconds: the API server sends no dates."""
+    if value is None or not (value.isascii() and value.isdigit()):
+        return None
+    return float(value)
+
+
+def _silent(request: Request, error: Exception) -> ApiSilent:
+    return ApiSilent(f"{request.what}: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")[:256]

@@ -1,0 +1,260 @@
+"""List-watch: keeps a store equal to the server's objects, through every way a watch ends.
+
+`watch_state.step` decides what comes next; `Reflector` does what a state says, puts what arrives
+into the store, and reports what happened.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+import anyio
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.clock import Clock
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.errors import ApiError, ApiSilent, error_of
+from cosi_operator.kube.store import Store, identify
+from cosi_operator.kube.watch_state import (
+    Ended,
+    Happening,
+    Listing,
+    Page,
+    Progress,
+    Refused,
+    Rested,
+    Resting,
+    Silent,
+    State,
+    Unreadable,
+    Watching,
+    step,
+)
+
+log = structlog.get_logger(__name__)
+
+PAGE_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Change[T]:
+    """An object that is not what it was: new (`old` is None), changed, or gone (`new` is None).
+
+    Both None: it is broken, or a broken one is gone; `Store.broken` tells.
+    """
+
+    key: Key
+    old: T | None
+    new: T | None
+
+
+class _Line(Struct):
+    type: str
+    object: Raw
+
+
+class _Version(Struct, rename="camel"):
+    resource_version: str
+
+
+class _Bookmark(Struct):
+    metadata: _Version
+
+
+class _RetryDetails(Struct, rename="camel"):
+    retry_after_seconds: float | None = None
+
+
+class _StatusLine(Struct):
+    code: int = 0
+    details: _RetryDetails | None = None
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_bookmark = msgspec.json.Decoder(_Bookmark).decode
+_decode_status = msgspec.json.Decoder(_StatusLine).decode
+
+
+class Reflector[T]:
+    """Fills one store and tells of each change, for as long as `run` runs.
+
+    `synced` is set after the first complete list. Lists and lines that change nothing that is
+    held (our own write comes back) make no Change.
+    """
+
+    def __init__(  # noqa: PLR0913 - joins six things, all required
+        self,
+        client: KubeClient,
+        resource: Resource,
+        store: Store[T],
+        *,
+        on_change: Callable[[Change[T]], None],
+        clock: Clock,
+        rng: random.Random,
+        namespace: str = "",
+    ) -> None:
+        """`on_change` is called within the loop and must be quick; `namespace` "" means all."""
+        self.synced = anyio.Event()
+        self._client = client
+        self._resource = resource
+        self._store = store
+        self._on_change = on_change
+        self._clock = clock
+        self._rng = rng
+        self._namespace = namespace
+        self._pages: list[bytes] = []
+        self._told: tuple[str, int] | None = None
+        self._log = log.bind(resource=resource.plural, group=resource.group)
+
+    async def run(self) -> None:
+        """List and watch for ever; returns only by cancellation."""
+        state: State = Listing(self._clock.monotonic())
+        while True:
+            match state:
+                case Resting(delay_s=delay_s):
+                    await self._clock.sleep(delay_s)
+                    state = self._step(state, Rested())
+                case Listing():
+                    state = self._step(state, await self._list(state))
+                case Watching():
+                    state = await self._watch(state)
+                case _:
+                    assert_never(state)
+
+    def _step(self, state: State, happening: Happening) -> State:
+        return step(state, happening, self._clock.monotonic(), self._rng.random())
+
+    async def _list(self, state: Listing) -> Happening:
+        try:
+            page = await self._client.list(
+                self._resource,
+                namespace=self._namespace,
+                limit=PAGE_LIMIT,
+                continue_token=state.token,
+            )
+        except ApiSilent as error:
+            return self._silent("list", error)
+        except ApiError as error:
+            return self._refused("list", error)
+        if not state.token:
+            self._pages = []
+        self._pages.extend(page.items)
+        if not page.continue_token:
+            try:
+                self._replace(page.resource_version)
+            except msgspec.DecodeError as error:
+                return self._unreadable("list", str(error))
+        return Page(page.resource_version, page.continue_token)
+
+    def _replace(self, version: str) -> None:
+        pages, self._pages = self._pages, []
+        for key, old, new in self._store.replace(pages, version):
+            self._tell(key, old, new)
+        self.synced.set()
+        if self._told is not None and self._told[0] == "list":
+            self._log.info("list_recovered")
+            self._told = None
+
+    async def _watch(self, state: Watching) -> State:
+        """Read one stream until the state is another one."""
+        current: State = state
+        try:
+            async with self._client.watch(
+                self._resource,
+                namespace=self._namespace,
+                resource_version=state.version,
+                timeout_s=state.timeout_s,
+            ) as lines:
+                if self._told is not None:
+                    self._log.info("watch_recovered")
+                    self._told = None
+                async for line in lines:
+                    current = self._step(current, self._read(line))
+                    if not isinstance(current, Watching):
+                        return current
+            happening: Happening = Ended()
+        except ApiSilent as error:
+            happening = self._silent("watch", error)
+        except ApiError as error:
+            happening = self._refused("watch", error)
+        return self._step(current, happening)
+
+    def _read(self, raw: bytes) -> Happening:
+        try:
+            line = _decode_line(raw)
+            match line.type:
+                case "ADDED" | "MODIFIED" | "DELETED":
+                    version = self._fold(line.type, bytes(line.object))
+                case "BOOKMARK":
+                    version = _decode_bookmark(line.object).metadata.resource_version
+                case "ERROR":
+                    return self._error_line(bytes(line.object))
+                case other:
+                    return self._unreadable("watch", f"a line of type {other[:40]}")
+        except msgspec.DecodeError as error:
+            return self._unreadable("watch", str(error))
+        self._store.advance(version)
+        return Progress(version)
+
+    def _fold(self, kind: str, raw: bytes) -> str:
+        identity = identify(raw)
+        key, version = identity.key, identity.resource_version
+        if kind == "DELETED":
+            was_held = self._store.get(key) is not None or self._store.broken(key) is not None
+            old = self._store.remove(key, version)
+            if was_held and self._store.get(key) is None:
+                self._tell(key, old, None)
+        elif (views := self._store.upsert(raw)) is not None:
+            self._tell(key, *views)
+        return version
+
+    def _tell(self, key: Key, old: T | None, new: T | None) -> None:
+        broken = self._store.broken(key)
+        if broken is not None:
+            self._log.warning("object_unreadable", key=str(key), error=broken.error)
+            old = None
+        self._on_change(Change(key, old, new))
+
+    def _error_line(self, raw: bytes) -> Happening:
+        status = _decode_status(raw)
+        refused = error_of(0, raw, what=f"watch {self._resource.plural}", confidential=False)
+        refused.retry_after_s = status.details.retry_after_seconds if status.details else None
+        return self._refused("watch", refused)
+
+    # Each kind of trouble is told once, until it is over or another kind comes.
+
+    def _refused(self, verb: str, error: ApiError) -> Refused:
+        if error.status == 410:
+            self._log.debug("list_again", error=str(error))
+        elif self._is_new((verb, error.status)):
+            if error.status == 403:
+                self._log.error(
+                    f"{verb}_forbidden",
+                    remedy=f"grant {verb!r} on {self._resource.plural!r}"
+                    f" of API group {self._resource.group!r}",
+                    meanwhile="listing every 60 s" if verb == "watch" else "trying again",
+                    error=str(error),
+                )
+            else:
+                self._log.warning(f"{verb}_refused", status=error.status, error=str(error))
+        return Refused(error.status, error.retry_after_s)
+
+    def _silent(self, verb: str, error: ApiSilent) -> Silent:
+        if verb == "watch":  # load balancers cut streams all day
+            self._log.debug("watch_lost", error=str(error))
+        elif self._is_new((verb, 0)):
+            self._log.warning("list_failed", error=str(error))
+        return Silent()
+
+    def _unreadable(self, verb: str, error: str) -> Unreadable:
+        if self._is_new((verb, 1)):
+            self._log.warning(f"{verb}_unreadable", error=error)
+        return Unreadable()
+
+    def _is_new(self, trouble: tuple[str, int]) -> bool:
+        is_new, self._told = self._told != trouble, trouble
+        return is_new

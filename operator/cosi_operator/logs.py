@@ -1,0 +1,164 @@
+"""Structured logs on one stream: JSON for machines, coloured lines for people, no credentials.
+
+`configure` is called once by `cli`. The standard library's loggers (grpc, aiohttp, asyncio) and
+Python's warnings end in the same stream and the same shape.
+
+What keeps credentials out, in this order: callers do not log them; a field with a credential's
+name is blanked, at any depth; only plain values are written, any other object is named by its
+type; and `name=value` pairs of credentials are blanked inside texts, such as a driver's message.
+Not promised: a secret under an innocent name, in a text without its name.
+"""
+
+import enum
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence, Set
+from datetime import date
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from cosi_operator.settings import LogFormat, LogLevel
+
+REDACTED = "[redacted]"
+# Compared in lower case with everything but letters and digits taken out.
+SECRET_NAMES = frozenset(
+    {
+        "accesskey",
+        "accesskeyid",
+        "accesssecretkey",
+        "accesstoken",
+        "apikey",
+        "authorization",
+        "bearer",
+        "bearertoken",
+        "clientkeydata",
+        "clientsecret",
+        "credential",
+        "credentials",
+        "passwd",
+        "password",
+        "privatekey",
+        "proxyauthorization",
+        "refreshtoken",
+        "sastoken",
+        "secret",
+        "secretaccesskey",
+        "secretdata",
+        "secretkey",
+        "secrets",
+        "sessiontoken",
+        "stringdata",
+        "token",
+    }
+)
+# Deeper than this is cut, so that no value can make logging expensive or endless.
+MAX_DEPTH = 6
+# A name of a credential, a separator, and the value up to its end; both may be in quotes.
+_IN_TEXT = re.compile(
+    r"""(?ix)
+    ( (?: access[_-]?secret[_-]?key | access[_-]?key(?:[_-]?id)? | access[_-]?token
+        | secret[_-]?access[_-]?key | secret[_-]?key | session[_-]?token | sas[_-]?token
+        | client[_-]?secret | password | token )
+      \\?["']? \s* [:=] \s* \\?["']? )
+    ( [^\s"'\\,;&}\]]+ )
+    """
+)
+_AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic|aws4-hmac-sha256)\s+([^\s\"',]{8,}[^\"'\n]*)")
+
+
+def _is_secret(name: object) -> bool:
+    letters = "".join(filter(str.isalnum, str(name).lower()))
+    return letters in SECRET_NAMES
+
+
+def scrub(text: str) -> str:
+    """Blank what follows the name of a credential in a text."""
+    return _AUTHORIZATION.sub(rf"\1 {REDACTED}", _IN_TEXT.sub(rf"\1{REDACTED}", text))
+
+
+def _plain(value: object, depth: int = 0) -> object:
+    """The value as plain data that is safe to write."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case enum.Enum():
+            return _plain(value.value, depth)
+        case str():
+            return scrub(value)
+        case date():
+            return value.isoformat()
+        case _ if depth >= MAX_DEPTH:
+            return "..."
+        case Mapping():
+            return {
+                scrub(str(name)): REDACTED if _is_secret(name) else _plain(inner, depth + 1)
+                for name, inner in value.items()
+            }
+        case tuple() if hasattr(value, "_asdict"):
+            return _plain(value._asdict(), depth)
+        case bytes() | bytearray() | memoryview():
+            return "<bytes>"
+        case Sequence() | Set():
+            return [_plain(inner, depth + 1) for inner in value]
+        case _:
+            return f"<{type(value).__name__}>"
+
+
+def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Processor: leave only plain values without credentials."""
+    return {name: REDACTED if _is_secret(name) else _plain(value) for name, value in event.items()}
+
+
+def configure(
+    *, level: LogLevel, log_format: LogFormat, stream: TextIO
+) -> structlog.typing.FilteringBoundLogger:
+    """Send all logs of the process to `stream`; returns the logger to bind and pass around.
+
+    Other libraries' loggers are written from WARNING on, whatever `level` says: at DEBUG they
+    would write bodies of requests, and these hold credentials.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    render = _renderer(log_format, stream)
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(level.value),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    bridge = logging.StreamHandler(stream)
+    bridge.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared[:-1]],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, render],
+            keep_exc_info=False,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [bridge]
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.value.upper()]))
+    logging.captureWarnings(capture=True)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
+def _renderer(log_format: LogFormat, stream: TextIO) -> Processor:
+    terminal = stream.isatty()
+    if log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not terminal):
+        return structlog.processors.JSONRenderer(serializer=_dumps)
+    return structlog.dev.ConsoleRenderer(
+        colors=terminal, exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def _dumps(value: Any, **_: object) -> str:
+    """JSON in one line. A lone surrogate is escaped, so that no text can break the stream."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)

@@ -1,0 +1,188 @@
+"""Every series, on a registry of its own, each label value seeded with 0.
+
+Seeding makes a graph exist before the first fault, and `rate()` see the first one. Names and
+labels are those of controller-runtime and client-go where these have a series for it, so that
+existing dashboards fit. Seconds and bytes are in the names.
+"""
+
+import enum
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cosi_operator.outcome import Call, Code
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# The answers that an API server gives in daily life; others appear when they first happen.
+HTTP_CODES = ("200", "201", "400", "401", "403", "404", "409", "410", "422", "429", "500", "503")
+# client-go's label value for a request that got no answer.
+NO_ANSWER = "<error>"
+CALL_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
+RECONCILE_BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 30, 60, 120)
+
+
+class Result(enum.StrEnum):
+    """How a run ended: controller-runtime's values, and `terminal`, which it has no word for."""
+
+    SUCCESS = "success"
+    REQUEUE = "requeue"  # with the key's own backoff
+    REQUEUE_AFTER = "requeue_after"  # after a time that the outcome named
+    TERMINAL = "terminal"
+    ERROR = "error"  # an exception that nobody expected, or out of time
+
+
+class QueueNumbers(Protocol):
+    """What a queue tells about itself; `workqueue.QueueStatistics` is one."""
+
+    @property
+    def depth(self) -> int: ...
+    @property
+    def processing(self) -> int: ...
+    @property
+    def delayed(self) -> int: ...
+    @property
+    def oldest_age_s(self) -> float: ...
+    @property
+    def longest_run_s(self) -> float: ...
+    @property
+    def adds(self) -> int: ...
+    @property
+    def retries(self) -> int: ...
+
+
+class _Queues(Collector):
+    """Asks each queue when it is scraped, so the queue itself need not know of metrics."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Callable[[], QueueNumbers]] = {}
+
+    def watch(self, name: str, read: Callable[[], QueueNumbers]) -> None:
+        self._read[name] = read
+
+    def collect(self) -> Iterator[Metric]:
+        now = {name: read() for name, read in self._read.items()}
+
+        def gauge(series: str, text: str, value: Callable[[QueueNumbers], float]) -> Metric:
+            family = GaugeMetricFamily(series, text, labels=("name",))
+            for name, numbers in now.items():
+                family.add_metric((name,), value(numbers))
+            return family
+
+        def counter(series: str, text: str, value: Callable[[QueueNumbers], float]) -> Metric:
+            family = CounterMetricFamily(series, text, labels=("name",))
+            for name, numbers in now.items():
+                family.add_metric((name,), value(numbers))
+            return family
+
+        yield gauge("workqueue_depth", "Keys ready to be reconciled", lambda q: q.depth)
+        yield gauge("workqueue_processing", "Keys being reconciled", lambda q: q.processing)
+        yield gauge("workqueue_delayed", "Keys that wait for their time", lambda q: q.delayed)
+        yield gauge(
+            "workqueue_oldest_age_seconds",
+            "How long the longest-waiting ready key waits",
+            lambda q: q.oldest_age_s,
+        )
+        yield gauge(
+            "workqueue_longest_running_processor_seconds",
+            "How long the longest run has been running",
+            lambda q: q.longest_run_s,
+        )
+        yield counter("workqueue_adds", "Keys that became ready", lambda q: q.adds)
+        yield counter("workqueue_retries", "Looks asked for later", lambda q: q.retries)
+
+
+class Metrics:
+    """The series of one process. Make one and pass it around.
+
+    Args:
+        controllers: names of the reconcile loops, seeded in their series.
+        leases: names of the Leases this process may hold.
+    """
+
+    def __init__(self, *, controllers: Sequence[str] = (), leases: Sequence[str] = ()) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._queues = _Queues()
+        self.registry.register(self._queues)
+        self._runs = Counter(
+            "controller_runtime_reconcile",
+            "Reconcile runs by how they ended",
+            ("controller", "result"),
+            registry=self.registry,
+        )
+        self._run_seconds = Histogram(
+            "controller_runtime_reconcile_time_seconds",
+            "Length of reconcile runs",
+            ("controller",),
+            buckets=RECONCILE_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._calls = Histogram(
+            "cosi_sidecar_operations_seconds",
+            "Driver calls by what they answered",
+            ("call", "code"),
+            buckets=CALL_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "rest_client_requests",
+            "Requests to the API server by answer",
+            ("code", "method"),
+            registry=self.registry,
+        )
+        self._leads = Gauge(
+            "leader_election_master_status",
+            "1 while this process holds the Lease",
+            ("name",),
+            registry=self.registry,
+        )
+        self._seed(controllers, leases)
+
+    def watch_queue(self, name: str, read: Callable[[], QueueNumbers]) -> None:
+        """Show a queue: `read` is asked at every scrape."""
+        self._queues.watch(name, read)
+
+    def reconciled(self, controller: str, result: Result, seconds: float) -> None:
+        """Count one run that ended."""
+        self._runs.labels(controller, result.value).inc()
+        self._run_seconds.labels(controller).observe(seconds)
+
+    def called(self, call: Call, code: Code, seconds: float) -> None:
+        """Count one attempt of a driver call."""
+        self._calls.labels(call.value, code.name).observe(seconds)
+
+    def requested(self, method: str, code: int | None) -> None:
+        """Count one request to the API server; `code` is None if no answer came."""
+        self._requests.labels(NO_ANSWER if code is None else str(code), method).inc()
+
+    def leads(self, lease: str, *, leading: bool) -> None:
+        """Say whether this process holds the Lease."""
+        self._leads.labels(lease).set(1 if leading else 0)
+
+    def expose(self) -> bytes:
+        """All series in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _seed(self, controllers: Iterable[str], leases: Iterable[str]) -> None:
+        for controller in controllers:
+            self._run_seconds.labels(controller)
+            for result in Result:
+                self._runs.labels(controller, result.value)
+        for call in Call:
+            for code in Code:
+                self._calls.labels(call.value, code.name)
+        for method in METHODS:
+            for http_code in (*HTTP_CODES, NO_ANSWER):
+                self._requests.labels(http_code, method)
+        for lease in leases:
+            self._leads.labels(lease)

@@ -1,0 +1,255 @@
+"""What stands between a claim and its Secret: link by link, and the one that fails. Pure.
+
+A tenant may often not read classes and Buckets. What could not be read is a link in the state
+UNSEEN and never the culprit: the claim repeats what its Bucket says.
+"""
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketAccessClass,
+    BucketClaim,
+    BucketClass,
+    Condition,
+    LastCall,
+)
+from cosi_operator.conditions import ADVICE
+from cosi_operator.outcome import Reason
+
+type Reported = Bucket | BucketAccess | BucketClaim
+
+
+class State(enum.StrEnum):
+    READY = "ready"
+    FAILED = "failed"  # Stalled: someone has to change something
+    RETRYING = "retrying"
+    WAITING = "waiting"  # something else has to happen first
+    DELETING = "deleting"
+    MISSING = "missing"  # named by another object, and not there
+    NOT_YET = "not yet"  # comes later in the chain
+    UNSEEN = "not visible"
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Stands for an object that could not be read; `why` is the server's reason."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One object of the chain. `is_cause` marks the link that the others wait for."""
+
+    kind: str
+    name: str
+    state: State
+    reason: str = ""
+    message: str = ""
+    last_call: LastCall | None = None
+    is_cause: bool = False
+    then: str = ""  # what happens by itself
+    advice: str = ""  # what a person can do
+
+
+@dataclass(frozen=True, slots=True)
+class AccessFacts:
+    """A BucketAccess with what it names. None: not there. `secret` tells whether it exists."""
+
+    access: BucketAccess
+    access_class: BucketAccessClass | Unseen | None
+    secret: bool | Unseen
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that was read about one claim. `claim` is None when an access names one not there."""
+
+    claim: BucketClaim | Unseen | None
+    claim_name: str
+    bucket_class: BucketClass | Unseen | None
+    bucket: Bucket | Unseen | None
+    accesses: Sequence[AccessFacts]
+
+
+def condition(view: Reported, kind: str) -> Condition | None:
+    return next((c for c in view.conditions if c.type == kind), None)
+
+
+def is_ready(view: Reported) -> bool:
+    if isinstance(view, BucketAccess):
+        return view.granted and bool(view.account_id)
+    return view.ready
+
+
+def state_of(view: Reported) -> State:
+    """The state that the object itself tells. Upstream's half writes no conditions."""
+    if view.meta.deleting:
+        return State.DELETING
+    told = condition(view, "Ready")
+    if is_ready(view) and (told is None or told.status == "True"):
+        return State.READY
+    stalled, reconciling = condition(view, "Stalled"), condition(view, "Reconciling")
+    if stalled and stalled.status == "True":
+        return State.FAILED
+    if reconciling and reconciling.status == "True":
+        last = None if isinstance(view, BucketClaim) else view.last_call
+        retries = reconciling.reason.startswith("Driver")
+        retries = retries or (last is not None and last.outcome == "Requeue")
+        return State.RETRYING if retries else State.WAITING
+    return State.WAITING
+
+
+def chain(facts: Facts) -> list[Link]:
+    """The links in the order in which they have to become ready, with causes marked."""
+    links = [*_claim_links(facts)]
+    cause = _first_bad(links)
+    links = _mark(links, cause)
+    for found in facts.accesses:
+        part = _access_links(found, claim_is_ready=cause is None)
+        links += _mark(part, None if cause is not None and not _is_own(part) else _first_bad(part))
+    return links
+
+
+def _is_own(part: Sequence[Link]) -> bool:
+    """True for an access that would fail even if the claim were ready."""
+    return any(link.state in (State.FAILED, State.RETRYING, State.MISSING) for link in part)
+
+
+def _claim_links(facts: Facts) -> Iterable[Link]:
+    claim, bucket = facts.claim, facts.bucket
+    if isinstance(claim, BucketClaim) and claim.class_name:
+        yield _named("BucketClass", claim.class_name, facts.bucket_class)
+    match claim:
+        case None:
+            yield Link(
+                "BucketClaim",
+                facts.claim_name,
+                State.MISSING,
+                advice="Create this BucketClaim, or correct spec.bucketClaimName of the access.",
+            )
+        case Unseen(why=why):
+            yield Link("BucketClaim", facts.claim_name, State.UNSEEN, message=why)
+        case BucketClaim():
+            yield _told("BucketClaim", claim, facts.claim_name)
+            yield _bucket_link(claim, bucket)
+
+
+def _bucket_link(claim: BucketClaim, bucket: Bucket | Unseen | None) -> Link:
+    match bucket:
+        case Unseen(why=why):
+            return Link("Bucket", claim.bucket_name, State.UNSEEN, message=why)
+        case None if claim.bucket_name or claim.existing_bucket_name:
+            name = claim.bucket_name or claim.existing_bucket_name
+            advice = "An administrator has to say where it went; a new claim makes a new bucket."
+            return Link("Bucket", name, State.MISSING, advice=advice)
+        case None:
+            return Link("Bucket", "", State.NOT_YET)
+        case Bucket():
+            return _told("Bucket", bucket, bucket.meta.name)
+
+
+def _access_links(found: AccessFacts, *, claim_is_ready: bool) -> Sequence[Link]:
+    access = found.access
+    told = _told("BucketAccess", access, str(access.meta.key))
+    if told.state is State.WAITING and not claim_is_ready and not told.message:
+        told = replace(told, state=State.NOT_YET, then="", advice="")
+    secret_name = f"{access.meta.namespace}/{access.secret_name}"
+    match found.secret:
+        case Unseen(why=why):
+            secret = Link("Secret", secret_name, State.UNSEEN, message=why)
+        case True if is_ready(access):
+            secret = Link("Secret", secret_name, State.READY)
+        case True:
+            message = "A Secret of this name exists already."
+            secret = Link("Secret", secret_name, State.NOT_YET, message=message)
+        case False if is_ready(access):
+            secret = Link(
+                "Secret",
+                secret_name,
+                State.MISSING,
+                message="The access was granted, but its Secret is gone.",
+                advice="Delete this BucketAccess and create it again: that makes new keys.",
+            )
+        case False:
+            secret = Link("Secret", secret_name, State.NOT_YET)
+    named = _named("BucketAccessClass", access.class_name, found.access_class)
+    return [named, told, secret]
+
+
+def _named(kind: str, name: str, found: BucketClass | BucketAccessClass | Unseen | None) -> Link:
+    match found:
+        case None:
+            advice = f"Create this {kind}, or name one that exists: cosi drivers lists them."
+            return Link(kind, name, State.MISSING, advice=advice)
+        case Unseen(why=why):
+            return Link(kind, name, State.UNSEEN, message=why)
+        case _:
+            return Link(kind, name, State.READY, message=f"driver {found.driver_name}")
+
+
+def _told(kind: str, view: Reported, name: str) -> Link:
+    state = state_of(view)
+    ready = condition(view, "Ready")
+    last = None if isinstance(view, BucketClaim) else view.last_call
+    link = Link(kind, name, state, ready.reason if ready else "", last_call=last)
+    if state is State.READY:
+        return link
+    message = ready.message if ready else ""
+    then, advice = _prospects(kind, view, state, reason=link.reason)
+    return replace(link, message=message, then=then, advice=advice)
+
+
+def _prospects(kind: str, view: Reported, state: State, *, reason: str) -> tuple[str, str]:
+    known = ADVICE.get(Reason(reason), "") if reason in set(Reason) else ""
+    again = f"cosi retry {_retry_words(kind, view)}"
+    match state:
+        case State.FAILED:
+            then = "nothing: not tried again until the spec changes or the driver restarts"
+            return then, f"{known or 'Repair what the message names.'} Then: {again}"
+        case State.RETRYING:
+            last = None if isinstance(view, BucketClaim) else view.last_call
+            count = f"; attempt {last.attempts} failed at {last.time}" if last else ""
+            return f"tried again by itself, slower each time{count}", f"At once: {again}"
+        case State.DELETING:
+            blockers = ", ".join(view.meta.finalizers) or "none"
+            return f"being deleted; finalizers left: {blockers}", ""
+        case State.WAITING if not view.conditions:
+            worker = "the COSI controller" if kind == "BucketClaim" else "the driver's sidecar"
+            return f"nothing was written about it yet; that is up to {worker}", (
+                f"See that {worker} runs: cosi drivers, kubectl get pods -A"
+            )
+        case _:
+            return "goes on by itself when what it waits for has happened", ""
+
+
+def _retry_words(kind: str, view: Reported) -> str:
+    if isinstance(view, Bucket) and view.claim and view.claim.name:
+        return f"{view.claim.name} -n {view.claim.namespace}"
+    if kind == "BucketClaim":
+        return f"{view.meta.name} -n {view.meta.namespace}"
+    where = f" -n {view.meta.namespace}" if view.meta.namespace else ""
+    return f"{kind.lower()}/{view.meta.name}{where}"
+
+
+def _first_bad(links: Sequence[Link]) -> int | None:
+    """The link that the rest waits for: a Bucket's own fault before its claim's echo of it."""
+    bad = [
+        i
+        for i, link in enumerate(links)
+        if link.state not in (State.READY, State.UNSEEN, State.NOT_YET)
+    ]
+    if not bad:
+        return None
+    bucket = next((i for i in bad if links[i].kind == "Bucket"), None)
+    if bucket is not None and links[bad[0]].kind == "BucketClaim":
+        return bucket
+    return bad[0]
+
+
+def _mark(links: Sequence[Link], cause: int | None) -> list[Link]:
+    return [replace(link, is_cause=i == cause) for i, link in enumerate(links)]

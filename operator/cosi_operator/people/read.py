@@ -1,0 +1,122 @@
+"""Reads what the commands show, with the rights of whoever runs them.
+
+A 403 is not an error here: what may not be read is noted in `missed` and shown as not visible.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from cosi_operator.api import core, v1alpha1
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resource
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.errors import Forbidden, NotFound
+from cosi_operator.people.diagnosis import AccessFacts, Facts, Unseen
+from cosi_operator.plan.names import bucket_name
+
+NO_RIGHT = "you have no right to read it"
+
+
+class NotInstalledError(Exception):
+    """The server does not serve COSI's API."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """One command's view of the cluster. `missed`: what could not be read, and why."""
+
+    client: KubeClient
+    missed: dict[str, str] = field(default_factory=dict)
+
+    async def all[T](
+        self, resource: Resource, decode: Callable[[bytes], T], *, namespace: str = ""
+    ) -> list[T] | None:
+        """Every object of a kind, page by page; None when that is forbidden.
+
+        Raises:
+            NotInstalledError: the kind is not served. ApiError, ApiSilent: as of the client.
+        """
+        found: list[T] = []
+        token = ""
+        while True:
+            try:
+                page = await self.client.list(resource, namespace=namespace, continue_token=token)
+            except Forbidden:
+                where = f" in {namespace}" if namespace else ""
+                self.missed[f"{resource.plural}{where}"] = "you have no right to list them"
+                return None
+            except NotFound:
+                raise NotInstalledError(
+                    f"this cluster does not serve {resource.plural}.{resource.group}:"
+                    " install COSI's CRDs first"
+                ) from None
+            for raw in page.items:
+                try:
+                    found.append(decode(raw))
+                except msgspec.ValidationError as error:
+                    self.missed[f"one of the {resource.plural}"] = f"not readable: {error}"
+            token = page.continue_token
+            if not token:
+                return found
+
+    async def one[T](
+        self, resource: Resource, decode: Callable[[bytes], T], key: Key
+    ) -> T | Unseen | None:
+        """One object; None when it is not there.
+
+        Raises:
+            ApiError, ApiSilent: as of the client, but for 403 and 404.
+        """
+        try:
+            return decode(await self.client.get(resource, key))
+        except Forbidden:
+            self.missed[f"{resource.kind} {key}"] = NO_RIGHT
+            return Unseen(NO_RIGHT)
+        except NotFound:
+            return None
+        except msgspec.ValidationError as error:
+            self.missed[f"{resource.kind} {key}"] = f"not readable: {error}"
+            return Unseen(f"not readable: {error}")
+
+    async def claim_facts(self, key: Key) -> Facts:
+        """A claim, its Bucket, and all accesses of its namespace that name it."""
+        found = await self.all(
+            v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, namespace=key.namespace
+        )
+        return await self._facts(key, [a for a in found or () if a.claim_name == key.name])
+
+    async def access_facts(self, access: BucketAccess) -> Facts:
+        """One access with the claim that it names."""
+        return await self._facts(access.claim_key, [access])
+
+    async def _facts(self, key: Key, accesses: list[BucketAccess]) -> Facts:
+        claim = await self.one(v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, key)
+        bucket: Bucket | Unseen | None = None
+        bucket_class = None
+        if isinstance(claim, BucketClaim):
+            own = claim.bucket_name or claim.existing_bucket_name or bucket_name(claim.meta.uid)
+            bucket = await self.one(v1alpha1.BUCKETS, v1alpha1.decode_bucket, Key("", own))
+            bucket_class = await self.one(
+                v1alpha1.BUCKET_CLASSES,
+                v1alpha1.decode_bucket_class,
+                Key("", claim.class_name),
+            )
+        return Facts(
+            claim,
+            str(key),
+            bucket_class,
+            bucket,
+            [await self._access(access) for access in accesses],
+        )
+
+    async def _access(self, access: BucketAccess) -> AccessFacts:
+        access_class = await self.one(
+            v1alpha1.BUCKET_ACCESS_CLASSES,
+            v1alpha1.decode_bucket_access_class,
+            Key("", access.class_name),
+        )
+        key = Key(access.meta.namespace, access.secret_name)
+        # Only whether it is there; the content is dropped unread.
+        secret = await self.one(core.SECRETS, lambda _raw: True, key)
+        return AccessFacts(access, access_class, secret if secret is not None else False)

@@ -1,0 +1,254 @@
+"""What the controller does next for one BucketClaim. Pure.
+
+Dynamic: finalizer, Bucket object, status.bucketName. Static (`existingBucketName`): bind the named
+Bucket, unless it is bound to another claim. Deletion: the Bucket object, then our finalizer. A
+Bucket that an administrator made is deleted only when its own policy is Delete; with Retain it
+stays, still bound, until a person clears its spec.bucketClaim.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from msgspec.structs import replace as with_fields
+
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketClaim,
+    BucketClass,
+    DeletionPolicy,
+    Key,
+)
+from cosi_operator.outcome import Reason, Requeue, Success, Terminal
+from cosi_operator.plan import names
+from cosi_operator.plan.steps import (
+    AccessDeleting,
+    AccessIs,
+    BackendGone,
+    BackendIs,
+    BindBucketObject,
+    BucketIs,
+    ClaimIs,
+    ClaimStep,
+    CreateBucketObject,
+    DeleteAccess,
+    DeleteBucketObject,
+    Done,
+    EditFinalizers,
+    Fact,
+    Granted,
+    Revoked,
+    SecretAllowed,
+    SecretIs,
+    UpdateBucketObject,
+)
+from cosi_operator.plan.verdicts import age_s
+
+# The sidecar tells the claim that its Bucket is ready. If it has not after this time (upstream's
+# loses such writes), the controller does.
+HEAL_AFTER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimView:
+    """Everything one run may look at.
+
+    `bucket` is the one that the claim leads to; `accesses` are those that name this claim and
+    hold our finalizer.
+    """
+
+    claim: BucketClaim | None
+    bucket_class: BucketClass | None
+    bucket: Bucket | None
+    accesses: tuple[BucketAccess, ...]
+    now: datetime
+
+
+def target_name(claim: BucketClaim) -> str:
+    """The Bucket that a claim leads to."""
+    return claim.existing_bucket_name or names.bucket_name(claim.meta.uid)
+
+
+def plan(view: ClaimView) -> ClaimStep:
+    """Name the next step."""
+    claim = view.claim
+    if claim is None:
+        return Done(Success(), report=False)
+    if claim.meta.deleting:
+        return _plan_deletion(claim, view)
+    if claim.bucket_name and view.bucket is None:
+        return Done(
+            Terminal(
+                Reason.BUCKET_LOST,
+                f"Bucket {claim.bucket_name} of this claim no longer exists. Its data may be gone;"
+                " delete this claim, and create a new one for a new bucket.",
+            )
+        )
+    if view.bucket is None or not _is_bound(view.bucket, claim):
+        if bool(claim.class_name) == bool(claim.existing_bucket_name):
+            return Done(Terminal(Reason.INVALID_SPEC, _both_or_neither(claim)))
+        if claim.existing_bucket_name:
+            return _plan_static(claim, view.bucket)
+        return _plan_dynamic(claim, view)
+    return _plan_bound(claim, view.bucket, view)
+
+
+def _both_or_neither(claim: BucketClaim) -> str:
+    if claim.class_name:
+        return (
+            "spec.bucketClassName and spec.existingBucketName are both set. Keep one: the class"
+            " for a new bucket, the existing name for one that is there."
+        )
+    return (
+        "spec.bucketClassName and spec.existingBucketName are both empty. Set bucketClassName for"
+        " a new bucket, or existingBucketName for one that is there."
+    )
+
+
+def _is_bound(bucket: Bucket, claim: BucketClaim) -> bool:
+    return bucket.claim is not None and bucket.claim.uid == claim.meta.uid
+
+
+def _plan_static(claim: BucketClaim, bucket: Bucket | None) -> ClaimStep:
+    name = claim.existing_bucket_name
+    if bucket is None:
+        return Done(
+            Terminal(
+                Reason.BUCKET_NOT_FOUND,
+                f"spec.existingBucketName names Bucket {name}, which does not exist."
+                " Create that Bucket, or delete this claim and name another one.",
+                waiting=True,
+            )
+        )
+    if bucket.meta.deleting:
+        return Done(Terminal(Reason.BEING_DELETED, f"Bucket {name} is being deleted."))
+    reserved = bucket.claim
+    if reserved and (reserved.uid or reserved.key != claim.meta.key):
+        return Done(
+            Terminal(
+                Reason.BUCKET_ALREADY_BOUND,
+                f"spec.existingBucketName: Bucket {name} is bound to another BucketClaim. Name"
+                " another Bucket, or ask an administrator to clear spec.bucketClaim of that one.",
+            )
+        )
+    if names.CLAIM_FINALIZER not in claim.meta.finalizers:
+        return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
+    return BindBucketObject(bucket.meta.key)
+
+
+def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
+    if view.bucket is not None:  # not bound to this claim, though the name is made from its UID
+        return Done(
+            Terminal(
+                Reason.BUCKET_ALREADY_BOUND,
+                f"Bucket {view.bucket.meta.name} exists and does not name this claim in"
+                " spec.bucketClaim, so it is not touched. Delete this claim and create a new one.",
+            )
+        )
+    if view.bucket_class is None:
+        return Done(
+            Terminal(
+                Reason.CLASS_NOT_FOUND,
+                f"spec.bucketClassName names BucketClass {claim.class_name}, which does not exist."
+                " Create that BucketClass, or delete this claim and name another one.",
+                waiting=True,
+            )
+        )
+    if names.CLAIM_FINALIZER not in claim.meta.finalizers:
+        return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
+    return CreateBucketObject(names.bucket_name(claim.meta.uid))
+
+
+def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimStep:
+    if names.CLAIM_FINALIZER not in claim.meta.finalizers:
+        return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
+    if repaired := _repaired(claim, bucket, view.bucket_class):
+        return repaired
+    if not claim.bucket_name:
+        waiting = Terminal(
+            Reason.WAITING_FOR_BUCKET,
+            f"Bucket {bucket.meta.name} waits for the sidecar of driver {bucket.driver_name}.",
+            waiting=True,
+        )
+        return Done(waiting)
+    if bucket.ready and bucket.bucket_id and not claim.ready:
+        since = next((c.last_transition_time for c in bucket.conditions if c.type == "Ready"), "")
+        left = HEAL_AFTER_S - age_s(since, view.now)
+        if left > 0:
+            return Done(
+                Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=left, quiet=True), report=False
+            )
+        return Done(Success())
+    return Done(Success(), report=False)  # the sidecar tells the claim how its Bucket fares
+
+
+def _repaired(
+    claim: BucketClaim, bucket: Bucket, bucket_class: BucketClass | None
+) -> UpdateBucketObject | None:
+    """Carry a changed class over to a Bucket that has no backend yet.
+
+    The driver may change only while no sidecar has put its finalizer on the Bucket; the
+    conditional write proves it.
+    """
+    if bucket_class is None or claim.existing_bucket_name or bucket.ready or bucket.bucket_id:
+        return None
+    if bucket.meta.deleting:
+        return None
+    driver_name = bucket_class.driver_name if not bucket.meta.finalizers else bucket.driver_name
+    if (
+        dict(bucket.parameters) == dict(bucket_class.parameters)
+        and driver_name == bucket.driver_name
+    ):
+        return None
+    return UpdateBucketObject(bucket.meta.key, driver_name, dict(bucket_class.parameters))
+
+
+def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
+    if names.CLAIM_FINALIZER not in claim.meta.finalizers:
+        return Done(Success(), report=False)
+    free = EditFinalizers(claim.meta.key, remove=(names.CLAIM_FINALIZER,))
+    bucket = view.bucket
+    if bucket is None or not _is_bound(bucket, claim):
+        return free
+    ours = bucket.meta.name == names.bucket_name(claim.meta.uid)
+    if ours or bucket.deletion_policy is DeletionPolicy.DELETE or bucket.meta.deleting:
+        if not bucket.meta.deleting:
+            return DeleteBucketObject(bucket.meta.key, bucket.meta.uid)
+        return Done(Success(), report=False)  # the sidecar goes on, and reports on the claim too
+    for access in view.accesses:
+        if not access.meta.deleting:
+            return DeleteAccess(access.meta.key, access.meta.uid)
+    if view.accesses:
+        waiting = ", ".join(str(access.meta.key) for access in view.accesses[:5])
+        return Done(
+            Terminal(
+                Reason.WAITING_FOR_ACCESSES,
+                f"Deleted when its accesses are revoked; still there: {waiting}.",
+                waiting=True,
+            )
+        )
+    return free
+
+
+def fold(view: ClaimView, fact: Fact) -> ClaimView:
+    """The view after a step succeeded."""
+    match fact:
+        case ClaimIs(claim=claim):
+            return replace(view, claim=claim)
+        case BucketIs(bucket=bucket):
+            return replace(view, bucket=bucket)
+        case AccessDeleting(key=key):
+            return replace(view, accesses=tuple(_deleting(a, key) for a in view.accesses))
+        case AccessIs() | BackendIs() | BackendGone() | Granted() | Revoked() | SecretIs():
+            raise AssertionError(f"no step of a BucketClaim yields {fact}")
+        case SecretAllowed():
+            raise AssertionError(f"no step of a BucketClaim yields {fact}")
+        case _:
+            assert_never(fact)
+
+
+def _deleting(access: BucketAccess, key: Key) -> BucketAccess:
+    if access.meta.key != key:
+        return access
+    return with_fields(access, meta=with_fields(access.meta, deleting=True))

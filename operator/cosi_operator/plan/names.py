@@ -1,0 +1,38 @@
+"""Names, finalizers and annotations that both halves of COSI v1alpha1 know.
+
+Source: COSI v0.2.2, sidecar and controller; the `cosi.` annotations are ours alone.
+"""
+
+CLAIM_FINALIZER = "cosi.objectstorage.k8s.io/bucketclaim-protection"
+BUCKET_FINALIZER = "cosi.objectstorage.k8s.io/bucket-protection"
+ACCESS_FINALIZER = "cosi.objectstorage.k8s.io/bucketaccess-protection"
+BUCKET_ACCESS_FINALIZER = "cosi.objectstorage.k8s.io/bucketaccess-bucket-protection"
+SECRET_FINALIZER = "cosi.objectstorage.k8s.io/secret-protection"  # noqa: S105 - a finalizer
+
+RETRY_ANNOTATION = "objectstorage.k8s.io/retry"
+
+# The intent of a Grant, written before it: what to revoke even if class, claim or Bucket is gone.
+DRIVER_ANNOTATION = "cosi.objectstorage.k8s.io/driver"
+BUCKET_ID_ANNOTATION = "cosi.objectstorage.k8s.io/bucket-id"
+# On our Secrets: whose credentials they are, so that a crash before the status write loses nothing.
+ACCOUNT_ID_ANNOTATION = "cosi.objectstorage.k8s.io/account-id"
+
+
+def bucket_name(claim_uid: str) -> str:
+    """The Bucket made for a claim; also the idempotency key of DriverCreateBucket."""
+    return f"bucket-{claim_uid}"
+
+
+def account_name(access_uid: str) -> str:
+    """The idempotency key of DriverGrantBucketAccess."""
+    return f"ba-{access_uid}"
+
+
+def bucket_info_name(access_uid: str) -> str:
+    """`metadata.name` inside the Secret's BucketInfo; it tells whose Secret it is."""
+    return f"bc-{access_uid}"
+
+
+def same_driver(one: str, other: str) -> bool:
+    """Driver names are compared without regard to case, as upstream does."""
+    return one.lower() == other.lower()

@@ -1,0 +1,96 @@
+"""When a stored verdict still stands, so that the driver is not asked again. Pure."""
+
+from datetime import UTC, datetime
+
+from cosi_operator.api.view import Bucket, BucketAccess, Condition, LastCall
+from cosi_operator.outcome import (
+    Call,
+    Code,
+    DriverStatus,
+    Effect,
+    MadeBy,
+    Reason,
+    Requeue,
+    Terminal,
+)
+from cosi_operator.plan.steps import Context, Done
+
+# A driver that answers a resolving call with a failure of its own is asked this often in all
+# before a deletion goes on without knowing (Event BackendUnverified).
+RESOLVE_ATTEMPTS = 3
+
+
+def standing(
+    stored: Bucket | BucketAccess, call: Call, context: Context, *, token: str
+) -> Done | None:
+    """The end of the run if the verdict on `call` still stands, else None.
+
+    A Terminal verdict stands while the spec, the driver process and the retry annotation are what
+    they were when it was given, and while no recheck is due; a backoff that has not run out
+    stands too.
+    """
+    last = stored.last_call
+    if last is not None and last.outcome == "Terminal" and last.call == call:
+        recheck = context.deletion_recheck_s if stored.meta.deleting else context.recheck_s
+        left = None if recheck is None else recheck - age_s(last.time, context.now)
+        same = (
+            last.generation == stored.meta.generation
+            and last.driver_instance == context.driver.instance
+            and last.retry_token == token
+        )
+        if same and (left is None or left > 0):
+            return Done(_stored(stored.conditions, last, recheck_s=left), report=False)
+    return backing_off(context)
+
+
+def backing_off(context: Context) -> Done | None:
+    """The end of the run while the backoff of an earlier failed call has not run out."""
+    pending = context.pending
+    if pending.wait_s <= 0:
+        return None
+    return Done(Requeue(pending.reason, "", after_s=pending.wait_s, quiet=True), report=False)
+
+
+def _stored(
+    conditions: tuple[Condition, ...], last: LastCall, *, recheck_s: float | None
+) -> Terminal:
+    message = next((c.message for c in conditions if c.type == "Ready"), "")
+    status = None
+    if last.call in set(Call) and last.code in Code.__members__:
+        made_by = MadeBy(last.made_by) if last.made_by in set(MadeBy) else MadeBy.DRIVER
+        status = DriverStatus(Call(last.call), Code[last.code], made_by)
+    reason = Reason(last.reason) if last.reason in set(Reason) else Reason.INTERNAL_ERROR
+    return Terminal(reason, message, recheck_s=recheck_s, status=status)
+
+
+def refused_before_effect(last: LastCall | None, call: Call) -> bool:
+    """True when the stored verdict proves that `call` left nothing on the backend."""
+    return (
+        last is not None
+        and last.call == call
+        and last.outcome == "Terminal"
+        and last.effect is Effect.NONE
+    )
+
+
+def driver_away(context: Context) -> Done | None:
+    """The end of the run while the driver is not there: one probe waits for it, not each object."""
+    if context.driver.up:
+        return None
+    return Done(
+        Terminal(
+            Reason.WAITING_FOR_DRIVER,
+            f"The driver {context.driver.name} does not answer on its socket;"
+            " this goes on by itself when it is back.",
+            waiting=True,
+        )
+    )
+
+
+def age_s(time: str, now: datetime) -> float:
+    """Seconds since an RFC 3339 time; infinite when it can't be read, so nothing waits on it."""
+    try:
+        then = datetime.fromisoformat(time)
+    except ValueError:
+        return float("inf")
+    return (now - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds()

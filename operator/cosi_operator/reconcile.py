@@ -1,0 +1,69 @@
+"""The loop that all reconcilers share: plan one step, apply it, fold, until Done."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from cosi_operator.kube.errors import (
+    ApiError,
+    ApiSilent,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+)
+from cosi_operator.outcome import Effect, Outcome, Reason, Requeue, Terminal
+from cosi_operator.plan.steps import FACTS, Done, Fact, Failed
+
+# More steps than any plan has; reaching it means that two steps undo each other.
+MAX_STEPS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class End[V]:
+    """How a run ended. `effect` is what a failed driver call left open."""
+
+    view: V
+    outcome: Outcome
+    report: bool
+    effect: Effect = Effect.MAYBE
+
+
+async def run_steps[V, S](
+    view: V,
+    *,
+    plan: Callable[[V], S],
+    apply: Callable[[V, S], Awaitable[Fact | Failed]],
+    fold: Callable[[V, Fact], V],
+) -> End[V]:
+    """Run steps until the plan is Done or a driver call failed.
+
+    Raises:
+        ApiError, ApiSilent: a write did not go through; see `outcome_of`.
+    """
+    for _ in range(MAX_STEPS):
+        step = plan(view)
+        if isinstance(step, Done):
+            return End(view, step.outcome, step.report)
+        result = await apply(view, step)
+        if isinstance(result, Failed):
+            return End(view, result.outcome, report=True, effect=result.effect)
+        assert isinstance(result, FACTS)
+        view = fold(view, result)
+    return End(
+        view, Requeue(Reason.STEP_LIMIT, "The plan did not settle.", quiet=True), report=False
+    )
+
+
+def outcome_of(error: ApiError | ApiSilent) -> Outcome:
+    """What a failed API request means for the key: nearly always "again, on a fresh copy"."""
+    match error:
+        case Conflict() | NotFound():
+            return Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True)
+        case Forbidden():
+            return Requeue(
+                Reason.API_REFUSED, f"The API server refused: {error.message}", quiet=True
+            )
+        case Invalid():
+            return Terminal(Reason.API_REFUSED, f"The API server refused: {error.message}")
+        case _:
+            return Requeue(Reason.API_UNAVAILABLE, str(error), quiet=True)

@@ -1,0 +1,244 @@
+"""Runs any `reconcile(key)` on a work queue: workers, time limits, draining. Knows no kind.
+
+`settle` is the one place where an outcome becomes a queue operation; `Runner` is the one place
+where an unexpected exception ends, and where a run is counted and logged.
+"""
+
+import itertools
+import traceback
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+import anyio
+import structlog
+
+from cosi_operator.clock import Clock
+from cosi_operator.metrics import Metrics, Result
+from cosi_operator.outcome import Outcome, Reason, Requeue, Success, Terminal
+from cosi_operator.workqueue import ShutDown, WorkQueue
+
+# Frames of a traceback that are logged, the innermost last.
+LOGGED_FRAMES = 5
+# A reconciler that changed something binds this to the log's context, and its Success is info.
+DID = "did"
+
+
+def settle[K: Hashable](queue: WorkQueue[K], key: K, outcome: Outcome) -> float | None:
+    """Tell the queue what the outcome asks for; returns in how many seconds the key is next."""
+    match outcome:
+        case Requeue(after_s=delay):
+            if delay is None:
+                return queue.add_rate_limited(key)
+            queue.add_after(key, delay)
+        case Success(recheck_s=delay) | Terminal(recheck_s=delay):
+            queue.forget(key)  # the next fault starts a fresh backoff
+            if delay is not None:
+                queue.add_after(key, delay)
+        case _:
+            assert_never(outcome)  # a fourth variant fails the type check here
+    return delay
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A reconcile that is going on. Only our own deadline (monotonic seconds) cancels `scope`."""
+
+    scope: anyio.CancelScope
+    deadline: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Runner[K: Hashable]:
+    """A bounded number of workers on one queue.
+
+    Args:
+        name: of the reconcile loop, in logs and metrics.
+        reconcile: runs one key to its outcome; safe to cancel at every await.
+        workers: runs at the same time, at most.
+        run_timeout_s: a run that takes longer is cancelled, counted as an error and requeued. It
+            is the last net: what a run waits for has shorter deadlines of its own.
+        drain_s: what running reconciles get to finish once asked to stop.
+        log: bound with what is common to the process.
+
+    The log's context (structlog.contextvars) of a run holds `controller`, `key` and `run_id`; a
+    reconcile that changed something binds `did` to it (in its own task), and then its Success is
+    logged at info instead of debug. `logs.configure` writes the context with every line.
+    """
+
+    name: str
+    queue: WorkQueue[K]
+    reconcile: Callable[[K], Awaitable[Outcome]]
+    workers: int
+    run_timeout_s: float
+    drain_s: float
+    clock: Clock
+    metrics: Metrics
+    log: structlog.typing.FilteringBoundLogger
+    _runs: dict[K, _Run] = field(default_factory=dict, init=False)
+    _run_ids: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False)
+    _stopping: bool = field(default=False, init=False)
+
+    async def run(self, stop: anyio.Event) -> None:
+        """Work until `stop` is set and the running reconciles have ended, or had their time.
+
+        After `stop` no key is begun any more. Cancelling this cancels the running reconciles at
+        once; nothing is lost by it that the API server does not know.
+        """
+        self.metrics.watch_queue(self.name, self.queue.statistics)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._expire_runs)
+            group.start_soon(self._drain, stop, group.cancel_scope)
+            async with anyio.create_task_group() as workers:
+                for _ in range(self.workers):
+                    workers.start_soon(self._work)
+            group.cancel_scope.cancel()
+
+    async def _drain(self, stop: anyio.Event, everything: anyio.CancelScope) -> None:
+        await stop.wait()
+        self._stopping = True
+        self.queue.shut_down()
+        await self.clock.sleep(self.drain_s)
+        self.log.warning(
+            "drain_timed_out",
+            controller=self.name,
+            keys=sorted(str(key) for key in self._runs),
+            drain_s=self.drain_s,
+        )
+        everything.cancel()
+
+    async def _expire_runs(self) -> None:
+        """Cancel the runs that take too long.
+
+        All have the same time limit, so none that begins during a sleep is due before its end.
+        """
+        while True:
+            now = self.clock.monotonic()
+            next_deadline = now + self.run_timeout_s
+            for run in self._runs.values():
+                if run.deadline <= now:
+                    run.scope.cancel()
+                else:
+                    next_deadline = min(next_deadline, run.deadline)
+            await self.clock.sleep(next_deadline - now)
+
+    async def _work(self) -> None:
+        common = structlog.contextvars.get_contextvars()
+        while True:
+            try:
+                key = await self.queue.get()
+            except ShutDown:
+                return
+            if self._stopping:
+                self.queue.done(key)
+                continue
+            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.bind_contextvars(
+                **common, controller=self.name, key=str(key), run_id=next(self._run_ids)
+            )
+            await self._run_once(key)
+
+    async def _run_once(self, key: K) -> None:
+        began = self.clock.monotonic()
+        settled = False
+        try:
+            outcome, error = await self._outcome(key, began)
+            attempt = self.queue.failures(key) + 1
+            next_in_s = settle(self.queue, key, outcome)
+            settled = True
+            elapsed_s = self.clock.monotonic() - began
+            result = Result.ERROR if error else _result(outcome)
+            self.metrics.reconciled(self.name, result, elapsed_s)
+            self._log(outcome, error, attempt=attempt, next_in_s=next_in_s, elapsed_s=elapsed_s)
+        finally:
+            if not settled:  # cancelled: the key is still wanted
+                self.queue.add(key)
+            self.queue.done(key)
+
+    async def _outcome(self, key: K, began: float) -> tuple[Outcome, dict[str, Any]]:
+        """The run's outcome, and what to log of an unexpected end (empty if there was none).
+
+        Of an exception only the type and the place are told: its text can hold anything, also
+        credentials.
+        """
+        run = self._runs[key] = _Run(anyio.CancelScope(), began + self.run_timeout_s)
+        try:
+            with run.scope:
+                return await self.reconcile(key), {}
+        except Exception as error:  # noqa: BLE001 - the queue task's edge (docs: style, habits)
+            kind = _type_names(error)
+            return (
+                Requeue(Reason.INTERNAL_ERROR, f"unexpected {kind}; see the log"),
+                {"error": kind, "at": _places(error)},
+            )
+        finally:
+            del self._runs[key]
+        return (
+            Requeue(Reason.INTERNAL_ERROR, f"no end after {self.run_timeout_s:g} s"),
+            {"error": "RunTimeout", "limit_s": self.run_timeout_s},
+        )
+
+    def _log(
+        self,
+        outcome: Outcome,
+        error: dict[str, Any],
+        *,
+        attempt: int,
+        next_in_s: float | None,
+        elapsed_s: float,
+    ) -> None:
+        """One line per run, at the level its reader needs."""
+        fields: dict[str, Any] = {"elapsed_ms": round(elapsed_s * 1000), **error}
+        if next_in_s is not None:
+            fields["next_in_s"] = round(next_in_s, 3)
+        match outcome:
+            case Success():
+                changed = DID in structlog.contextvars.get_contextvars() or attempt > 1
+                write = self.log.info if changed else self.log.debug
+                write("reconcile_succeeded", **fields)
+            case Requeue():
+                write = self.log.debug if outcome.quiet else self.log.warning
+                if error:
+                    write = self.log.error
+                write("reconcile_requeued", attempt=attempt, **_told(outcome), **fields)
+            case Terminal():
+                write = self.log.info if outcome.waiting else self.log.warning
+                write("reconcile_stopped", waiting=outcome.waiting, **_told(outcome), **fields)
+            case _:
+                assert_never(outcome)
+
+
+def _result(outcome: Outcome) -> Result:
+    match outcome:
+        case Success():
+            return Result.SUCCESS
+        case Requeue():
+            return Result.REQUEUE if outcome.after_s is None else Result.REQUEUE_AFTER
+        case Terminal():
+            return Result.TERMINAL
+        case _:
+            assert_never(outcome)
+
+
+def _told(outcome: Requeue | Terminal) -> dict[str, Any]:
+    fields: dict[str, Any] = {"reason": outcome.reason.value, "message": outcome.message}
+    if (status := outcome.status) is not None:
+        fields |= {"call": status.call.value, "code": status.code.name}
+        fields["made_by"] = status.made_by.value
+    return fields
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+def _type_names(error: BaseException) -> str:
+    return ", ".join(sorted({type(leaf).__name__ for leaf in _leaves(error)}))
+
+
+def _places(error: BaseException) -> list[str]:
+    """Where the first of the faults was raised, as file:line function, the innermost last."""
+    frames = traceback.extract_tb(_leaves(error)[0].__traceback__)[-LOGGED_FRAMES:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]

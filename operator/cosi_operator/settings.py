@@ -1,0 +1,216 @@
+"""Every setting of the two processes, as frozen records that refuse what can't work.
+
+Seconds end in `_s`. None means "off". A record that exists is valid: the constructors raise
+`SettingError`, whose message names the flag and how to put it right. Nothing here reads flags,
+files or the environment; `flags` does.
+"""
+
+import enum
+import math
+from dataclasses import dataclass, field
+
+DEFAULT_DRIVER_ADDRESS = "unix:///var/lib/cosi/cosi.sock"
+# The kernel keeps a socket's path in 108 bytes, the closing zero included (unix(7)).
+MAX_SOCKET_PATH_BYTES = 107
+# A recheck faster than this is a retry loop by another name.
+MIN_RECHECK_S = 1.0
+
+
+class SettingError(ValueError):
+    """A setting that can't work; the message says which flag, why, and what to write."""
+
+
+class LogFormat(enum.StrEnum):
+    AUTO = "auto"  # a terminal gets HUMAN, anything else JSON
+    JSON = "json"
+    HUMAN = "human"
+
+
+class LogLevel(enum.StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise SettingError(message)
+
+
+def _is_duration(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long a key that keeps failing waits: `base_s`, doubled per failure, never over `cap_s`.
+
+    Up to `jitter` (a fraction) is added, so that keys which failed together part.
+    """
+
+    base_s: float = 1.0
+    cap_s: float = 300.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(_is_duration(self.base_s), f"backoff base is {self.base_s} s: it has to be above 0")
+        _check(
+            _is_duration(self.cap_s) and self.cap_s >= self.base_s,
+            f"backoff cap is {self.cap_s} s: it has to be {self.base_s} s (the base) or more",
+        )
+        _check(0 <= self.jitter <= 1, f"backoff jitter is {self.jitter}: give 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDurations:
+    """Leader election: a lease lasts `lease_s`, its holder gives up after `renew_deadline_s`.
+
+    The order is what keeps two leaders apart: the holder must stop before the lease can expire,
+    and must have had more than one attempt (every `retry_period_s`) by then.
+    Source: the checks of client-go's leaderelection package.
+    """
+
+    lease_s: float = 15.0
+    renew_deadline_s: float = 10.0
+    retry_period_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check(
+            _is_duration(self.retry_period_s),
+            f"lease retry period is {self.retry_period_s} s: it has to be above 0",
+        )
+        _check(
+            self.renew_deadline_s > self.retry_period_s * 1.2,
+            f"lease renew deadline is {self.renew_deadline_s} s: it has to be more than"
+            f" 1.2 times the retry period of {self.retry_period_s} s",
+        )
+        _check(
+            math.isfinite(self.lease_s) and self.lease_s > self.renew_deadline_s,
+            f"lease duration is {self.lease_s} s: it has to be longer than the renew deadline"
+            f" of {self.renew_deadline_s} s",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimeouts:
+    """Seconds for one attempt of a driver call, connecting included."""
+
+    call_s: float = 60.0
+    get_info_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check(
+            _is_duration(self.call_s),
+            f"--driver-call-timeout is {self.call_s} s: a call needs a deadline above 0,"
+            " for instance 60s",
+        )
+        _check(
+            _is_duration(self.get_info_s),
+            f"the deadline of DriverGetInfo is {self.get_info_s} s: it has to be above 0",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """What the sidecar and the controller share.
+
+    `kubeconfig` None: the Pod's own service account. `namespace` holds the Lease. `identity` is
+    the Lease's holder, different for every process. The addresses are `host:port`, with an empty
+    host for all interfaces. `stop_grace_s` is all the time between SIGTERM and the end.
+    """
+
+    kubeconfig: str | None
+    namespace: str
+    identity: str
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.AUTO
+    workers: int = 40
+    backoff: Backoff = field(default_factory=Backoff)
+    lease: LeaseDurations = field(default_factory=LeaseDurations)
+    leader_elect: bool = True
+    terminal_recheck_s: float | None = None
+    deletion_recheck_s: float | None = 600.0
+    metrics_address: str | None = None
+    health_address: str | None = None
+    stop_grace_s: float = 25.0
+
+    def __post_init__(self) -> None:
+        _check(bool(self.namespace), "the namespace is empty: set POD_NAMESPACE")
+        _check(bool(self.identity), "the identity of this process is empty")
+        _check(
+            1 <= self.workers <= 1000,
+            f"--workers is {self.workers}: give a number from 1 to 1000",
+        )
+        _check_recheck("--terminal-recheck-interval", self.terminal_recheck_s)
+        _check_recheck("--deletion-recheck-interval", self.deletion_recheck_s)
+        _check_address("--metrics-bind-address", self.metrics_address)
+        _check_address("--health-probe-bind-address", self.health_address)
+        _check(
+            self.metrics_address is None or self.metrics_address != self.health_address,
+            f"--metrics-bind-address and --health-probe-bind-address are both"
+            f" {self.metrics_address}: give them different ports",
+        )
+        _check(
+            math.isfinite(self.stop_grace_s) and self.stop_grace_s >= 0,
+            f"the grace of stopping is {self.stop_grace_s} s: it can't be negative",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarSettings(ProcessSettings):
+    """Everything the sidecar is told.
+
+    `driver_address` is a gRPC target of a Unix socket. `retry_policy` names a built-in profile, ""
+    leaves the choice to the file and the default; `retry_overrides` are those of the flags.
+    `policy_file.resolve_policy` joins the three.
+    """
+
+    driver_address: str = DEFAULT_DRIVER_ADDRESS
+    timeouts: CallTimeouts = field(default_factory=CallTimeouts)
+    retry_policy: str = ""
+    retry_policy_file: str | None = None
+    retry_overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        ProcessSettings.__post_init__(self)  # super() does not work in a slotted dataclass
+        scheme, _, path = self.driver_address.partition(":")
+        path = path.removeprefix("//")
+        _check(
+            scheme == "unix" and path not in ("", "/"),
+            f'--driver-addr is "{self.driver_address}": give a Unix socket,'
+            f" for instance {DEFAULT_DRIVER_ADDRESS}",
+        )
+        size_bytes = len(path.encode(errors="replace"))  # a byte that is no UTF-8 counts as one
+        _check(
+            size_bytes <= MAX_SOCKET_PATH_BYTES and "\0" not in path,
+            f"--driver-addr has a path of {size_bytes} bytes: a socket's path can have"
+            f" {MAX_SOCKET_PATH_BYTES} at most and no zero byte, so move the socket",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerSettings(ProcessSettings):
+    """Everything the controller is told; it speaks to no driver."""
+
+
+def _check_recheck(flag: str, seconds: float | None) -> None:
+    _check(
+        seconds is None or (math.isfinite(seconds) and seconds >= MIN_RECHECK_S),
+        f"{flag} is {seconds} s: give {MIN_RECHECK_S:g}s or more, or 0 to turn it off",
+    )
+
+
+def _check_address(flag: str, address: str | None) -> None:
+    if address is None:
+        return
+    host, colon, port = address.rpartition(":")
+    _check(
+        bool(colon) and port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535,
+        f'{flag} is "{address}": give host:port or :port with a port from 1 to 65535,'
+        " or 0 to turn it off",
+    )
+    _check(
+        ":" not in host or (host.startswith("[") and host.endswith("]")),
+        f'{flag} is "{address}": write an IPv6 address in brackets, for instance [::]:8080',
+    )

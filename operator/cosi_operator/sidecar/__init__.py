@@ -1,0 +1,1 @@
+"""The sidecar's reconcilers: Buckets and BucketAccesses of the one driver next to it."""

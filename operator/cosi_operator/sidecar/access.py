@@ -1,0 +1,298 @@
+"""Reconciles the BucketAccesses of one driver: the doing half of `plan/access.py`."""
+
+from dataclasses import replace
+from typing import assert_never
+
+from cosi_operator.api.view import (
+    AuthenticationType,
+    Bucket,
+    BucketAccess,
+    BucketAccessClass,
+    Key,
+)
+from cosi_operator.classify import Verdict
+from cosi_operator.driver.v1alpha1 import Credentials, GrantRequest
+from cosi_operator.kube.errors import ApiError, ApiSilent
+from cosi_operator.kube.objects import Body, Objects, set_finalizers
+from cosi_operator.outcome import Effect, MadeBy, Outcome, Reason, Success, Terminal
+from cosi_operator.plan import access as planning
+from cosi_operator.plan import names
+from cosi_operator.plan.access import AccessView
+from cosi_operator.plan.steps import (
+    AccessIs,
+    AccessStep,
+    BucketIs,
+    Context,
+    DeleteSecret,
+    Done,
+    DryRunSecret,
+    EditBucketFinalizers,
+    EditFinalizers,
+    Fact,
+    Failed,
+    Grant,
+    Granted,
+    MarkPending,
+    ReadSecret,
+    Revoke,
+    Revoked,
+    SecretIs,
+    StoreSecret,
+)
+from cosi_operator.plan.verdicts import RESOLVE_ATTEMPTS
+from cosi_operator.reconcile import End, outcome_of, run_steps
+from cosi_operator.report import Told
+from cosi_operator.sidecar.bucket import ACCESSES_BY_CLAIM, BUCKETS_BY_CLAIM, Sidecar
+from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
+from cosi_operator.sidecar.secrets import SecretContent, Secrets
+
+
+class AccessReconciler:
+    """Brings one BucketAccess and its Secret to what they should be."""
+
+    def __init__(
+        self, sidecar: Sidecar, classes: Objects[BucketAccessClass], secrets: Secrets
+    ) -> None:
+        self._s = sidecar
+        self._classes = classes
+        self._secrets = secrets
+        # Keys that were minted but whose Secret is not stored yet (the API server was away): kept
+        # in memory, by UID, so that the next run stores these instead of minting others.
+        self._held: dict[str, tuple[Granted, Credentials]] = {}
+
+    async def reconcile(self, key: Key) -> Outcome:
+        """One run for one key. Safe to repeat at any time."""
+        try:
+            end = await run_steps(
+                self._read(key), plan=planning.plan, apply=self._apply, fold=planning.fold
+            )
+            return await self._report(end)
+        except (ApiError, ApiSilent) as error:
+            return outcome_of(error)
+
+    def _read(self, key: Key) -> AccessView:
+        access = self._s.accesses.get(key)
+        claim = self._s.claims.get(access.claim_key) if access else None
+        bucket = None
+        if claim and claim.bucket_name:
+            bucket = self._s.buckets.get(Key("", claim.bucket_name))
+        elif claim is None and access:  # the claim was removed by force; the Bucket still names it
+            bound = self._s.buckets.store.by_index(BUCKETS_BY_CLAIM, access.claim_key)
+            bucket = next((cached.view for cached in bound), None)
+        held = self._held.get(access.meta.uid) if access else None
+        return AccessView(
+            access=access,
+            access_class=self._classes.get(Key("", access.class_name)) if access else None,
+            claim=claim,
+            bucket=bucket,
+            shared=self._is_shared(access),
+            granted=held[0] if held else None,
+            context=Context(
+                driver=self._s.state.view(),
+                now=self._s.clock.wall(),
+                pending=self._s.attempts.pending(key, self._made_on(access)),
+                recheck_s=self._s.recheck_s,
+                deletion_recheck_s=self._s.deletion_recheck_s,
+            ),
+        )
+
+    def _is_shared(self, access: BucketAccess | None) -> bool:
+        if access is None:
+            return False
+        return any(
+            cached.view.meta.uid != access.meta.uid
+            and names.ACCESS_FINALIZER in cached.view.meta.finalizers
+            for cached in self._s.accesses.store.by_index(ACCESSES_BY_CLAIM, access.claim_key)
+        )
+
+    def _made_on(self, access: BucketAccess | None) -> Fingerprint:
+        if access is None:
+            return Fingerprint("", 0, "", "")
+        return Fingerprint(
+            access.meta.uid,
+            access.meta.generation,
+            self._s.state.instance,
+            planning.retry_token(access),
+        )
+
+    async def _apply(self, view: AccessView, step: AccessStep) -> Fact | Failed:
+        assert view.access is not None
+        access = view.access
+        match step:
+            case EditFinalizers(key=key):
+                return AccessIs(await self._s.accesses.edit(key, lambda body: _edit(body, step)))
+            case EditBucketFinalizers(key=key, add=add, remove=remove):
+                return BucketIs(await self._mark_bucket(key, add, remove))
+            case MarkPending():
+                await self._s.reporter.mark_pending(self._s.accesses, access.meta.key)
+                return AccessIs(self._s.accesses.get(access.meta.key))
+            case ReadSecret(key=key):
+                return await self._secrets.read(key, access.meta.uid)
+            case DryRunSecret(key=key):
+                return await self._secrets.dry_run(key)
+            case Grant():
+                return await self._grant(view, access, step)
+            case StoreSecret():
+                return await self._store(view, access, step)
+            case Revoke():
+                return await self._revoke(access, step)
+            case DeleteSecret(key=key):
+                await self._secrets.delete(key, access.meta.uid)
+                return SecretIs(exists=False)
+            case Done():
+                raise AssertionError("Done ends the loop")
+            case _:
+                assert_never(step)
+
+    async def _mark_bucket(
+        self, key: Key, add: tuple[str, ...], remove: tuple[str, ...]
+    ) -> Bucket | None:
+        return await self._s.buckets.edit(
+            key, lambda body: set_finalizers(body, add=add, remove=remove)
+        )
+
+    async def _grant(self, view: AccessView, access: BucketAccess, step: Grant) -> Fact | Failed:
+        request = GrantRequest(
+            bucket_id=step.bucket_id,
+            name=step.name,
+            authentication_type=step.authentication_type,
+            parameters=step.parameters,
+        )
+        reply = await judged(
+            self._s.driver.grant_access(request, timeout_s=self._s.call_timeout_s),
+            policy=self._s.policy,
+            driver=self._s.state,
+        )
+        if isinstance(reply, Refused):
+            if reply.verdict is Verdict.SUCCESS:
+                return Granted(step.name, "the account exists already, so no keys were sent")
+            if step.resolving and (known := self._resolved(view, reply)):
+                return self._let_go(access, known)
+            return self._failed(access, reply)
+        if step.resolving:
+            if reply.account_id:
+                return Granted(reply.account_id)
+            return self._let_go(access, Revoked(unverified=True))
+        if not reply.account_id:
+            return Granted("", "account_id is empty")
+        if reply.credentials is None:
+            return Granted(reply.account_id, reply.problem)
+        granted = Granted(reply.account_id)
+        self._held[access.meta.uid] = (granted, reply.credentials)
+        return granted
+
+    def _let_go(self, access: BucketAccess, known: Revoked) -> Revoked:
+        if known.unverified:
+            self._s.reporter.event(
+                self._s.accesses,
+                access,
+                "Warning",
+                Reason.BACKEND_UNVERIFIED.value,
+                "Deleted without knowing whether the driver holds an account from an earlier,"
+                f" failed try; look on the backend for {names.account_name(access.meta.uid)}.",
+            )
+        return known
+
+    def _resolved(self, view: AccessView, refused: Refused) -> Revoked | None:
+        """What a refusal says about an account that is to be revoked, but whose id is not known."""
+        if refused.status.made_by is MadeBy.TRANSPORT or refused.status.made_by is MadeBy.DEADLINE:
+            return None  # no verdict: ask again
+        if refused.effect is Effect.NONE:
+            return Revoked()
+        last_try = view.context.pending.attempts + 1 >= RESOLVE_ATTEMPTS
+        if refused.verdict is Verdict.TERMINAL or last_try:
+            return Revoked(unverified=True)
+        return None
+
+    async def _store(self, view: AccessView, access: BucketAccess, step: StoreSecret) -> Fact:
+        _, credentials = self._held[access.meta.uid]
+        assert view.bucket is not None
+        kind = view.access_class.authentication_type if view.access_class else ""
+        content = SecretContent(
+            access_uid=access.meta.uid,
+            bucket_id=step.bucket_id,
+            account_id=step.account_id,
+            authentication_type=kind or AuthenticationType.KEY.value,
+            protocols=(access.protocol,) if access.protocol else view.bucket.protocols,
+            credentials=credentials,
+        )
+        result = await self._secrets.create(step.key, content)
+        if isinstance(result, SecretIs) and result.ours:
+            del self._held[access.meta.uid]
+        return result
+
+    async def _revoke(self, access: BucketAccess, step: Revoke) -> Fact | Failed:
+        reply = await judged(
+            self._s.driver.revoke_access(
+                step.bucket_id, step.account_id, step.context, timeout_s=self._s.call_timeout_s
+            ),
+            policy=self._s.policy,
+            driver=self._s.state,
+        )
+        if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
+            return self._failed(access, reply)
+        self._held.pop(access.meta.uid, None)
+        self._s.reporter.event(
+            self._s.accesses, access, "Normal", "AccessRevoked", "The access was revoked."
+        )
+        return Revoked()
+
+    def _failed(self, access: BucketAccess, refused: Refused) -> Failed:
+        deleting = access.meta.deleting
+        return failure(
+            refused,
+            attempts=self._s.attempts,
+            key=access.meta.key,
+            made_on=self._made_on(access),
+            recheck_s=self._s.deletion_recheck_s if deleting else self._s.recheck_s,
+        )
+
+    async def _report(self, end: End[AccessView]) -> Outcome:
+        access, outcome = end.view.access, end.outcome
+        if access is None:
+            return outcome
+        key = access.meta.key
+        if isinstance(outcome, Success):
+            self._s.attempts.forget(key)
+        elif isinstance(outcome, Terminal) and outcome.status and end.report:
+            # A reply that can't be used is final too, though the driver said OK.
+            outcome = final(
+                replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s),
+                attempts=self._s.attempts,
+                key=key,
+                made_on=self._made_on(access),
+            )
+        if end.report:
+            await self._s.reporter.tell(
+                self._s.accesses, key, self._told(replace(end, outcome=outcome), access)
+            )
+        return outcome
+
+    def _told(self, end: End[AccessView], access: BucketAccess) -> Told:
+        view = end.view
+        made_on = self._made_on(access)
+        account_id = access.account_id or (view.granted.account_id if view.granted else "")
+        if not account_id and view.secret and view.secret.ours:
+            account_id = view.secret.account_id or names.account_name(access.meta.uid)
+        granted = isinstance(end.outcome, Success)
+        keep = access.granted and access.meta.deleting
+        return Told(
+            outcome=end.outcome,
+            success=(Reason.GRANTED, f"Secret {view.secret_key} holds the keys."),
+            success_event="AccessGranted",
+            failure_event="FailedRevokeAccess" if access.meta.deleting else "FailedGrantAccess",
+            fields={"ready": granted or keep, "account_id": account_id or None},
+            attempts=self._s.attempts.pending(access.meta.key, made_on).attempts or 1,
+            effect=end.effect,
+            driver_instance=made_on.driver_instance,
+            retry_token=made_on.retry_token,
+        )
+
+
+def _edit(body: Body, step: EditFinalizers) -> None:
+    set_finalizers(body, add=step.add, remove=step.remove)
+    if step.annotations:
+        body["metadata"]["annotations"] = {
+            **(body["metadata"].get("annotations") or {}),
+            **step.annotations,
+        }

@@ -1,0 +1,145 @@
+"""One driver call, judged, and the memory of failed ones.
+
+A call that fails never raises past here: its status is classified, and the outcome that follows
+carries it to the conditions, the Events and the queue.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from cosi_operator.api.view import Key
+from cosi_operator.classify import Policy, Verdict, classify
+from cosi_operator.clock import Clock
+from cosi_operator.driver.errors import DriverError, DriverSilent
+from cosi_operator.outcome import DriverStatus, Effect, Reason, Requeue, Terminal
+from cosi_operator.plan.steps import DriverView, Failed, Pending
+from cosi_operator.settings import Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What an attempt was made on; when it changes, the memory of earlier ones is void."""
+
+    uid: str
+    generation: int
+    driver_instance: str
+    retry_token: str
+
+
+@dataclass(slots=True)
+class _Memory:
+    made_on: Fingerprint
+    attempts: int = 0
+    until: float = 0.0
+    reason: Reason = Reason.DRIVER_UNREACHABLE
+
+
+class Attempts:
+    """Failed attempts and running backoffs per object, in this process's memory only."""
+
+    def __init__(self, backoff: Backoff, clock: Clock, rng: random.Random) -> None:
+        self._backoff = backoff
+        self._clock = clock
+        self._rng = rng
+        self._memory: dict[Key, _Memory] = {}
+
+    def pending(self, key: Key, made_on: Fingerprint) -> Pending:
+        """What is remembered of this object in its present form."""
+        memory = self._memory.get(key)
+        if memory is None or memory.made_on != made_on:
+            return Pending()
+        left = memory.until - self._clock.monotonic()
+        return Pending(memory.attempts, max(0.0, left), memory.reason)
+
+    def failed(self, key: Key, made_on: Fingerprint, reason: Reason) -> tuple[int, float]:
+        """Count a failed call; returns attempts so far and seconds until the next one."""
+        memory = self._memory.get(key)
+        if memory is None or memory.made_on != made_on:
+            memory = self._memory[key] = _Memory(made_on)
+        memory.attempts += 1
+        memory.reason = reason
+        exponent = min(memory.attempts - 1, 30)  # beyond, the cap has long been reached
+        delay = min(self._backoff.cap_s, self._backoff.base_s * 2.0**exponent)
+        # Jitter only downwards, so that the cap is a cap; halving keeps doubling visible.
+        delay *= 1.0 - 0.2 * self._rng.random()
+        memory.until = self._clock.monotonic() + delay
+        return memory.attempts, delay
+
+    def hold(self, key: Key, made_on: Fingerprint, reason: Reason, seconds: float) -> None:
+        """No call on this object for so long: a final verdict that is looked at again later."""
+        self._memory[key] = _Memory(made_on, 1, self._clock.monotonic() + seconds, reason)
+
+    def forget(self, key: Key) -> None:
+        self._memory.pop(key, None)
+
+    def forget_all(self) -> None:
+        """The driver is back: nobody waits out a backoff that its absence caused."""
+        self._memory.clear()
+
+
+@dataclass(slots=True)
+class DriverState:
+    """What is known of the driver now; written by its presence, read by every run."""
+
+    name: str
+    instance: str = ""
+    up: bool = True
+    note_silent: Callable[[], None] = field(default=lambda: None)
+
+    def view(self) -> DriverView:
+        return DriverView(self.name, self.instance, self.up)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A call that did not return a reply, with what the policy makes of it."""
+
+    status: DriverStatus
+    verdict: Verdict
+    reason: Reason
+    effect: Effect
+
+
+async def judged[R](call: Awaitable[R], *, policy: Policy, driver: DriverState) -> R | Refused:
+    """Await one driver call; its failure becomes a value."""
+    try:
+        return await call
+    except DriverError as error:
+        if isinstance(error, DriverSilent):
+            driver.note_silent()
+        judgement = classify(policy, error.status)
+        return Refused(error.status, judgement.verdict, judgement.reason, judgement.effect)
+
+
+def failure(
+    refused: Refused,
+    *,
+    attempts: Attempts,
+    key: Key,
+    made_on: Fingerprint,
+    recheck_s: float | None,
+) -> Failed:
+    """The end of a run whose driver call failed, with the backoff counted."""
+    if refused.verdict is Verdict.REQUEUE:
+        _, delay = attempts.failed(key, made_on, refused.reason)
+        again = Requeue(refused.reason, "", after_s=delay, status=refused.status)
+        return Failed(again, refused.effect)
+    return Failed(
+        final(
+            Terminal(refused.reason, "", recheck_s=recheck_s, status=refused.status),
+            attempts=attempts,
+            key=key,
+            made_on=made_on,
+        ),
+        refused.effect,
+    )
+
+
+def final(outcome: Terminal, *, attempts: Attempts, key: Key, made_on: Fingerprint) -> Terminal:
+    """A final verdict: the backoff ends; a slow recheck, if any, is held instead."""
+    if outcome.recheck_s is None:
+        attempts.forget(key)
+    else:
+        attempts.hold(key, made_on, outcome.reason, outcome.recheck_s)
+    return outcome

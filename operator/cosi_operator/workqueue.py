@@ -1,0 +1,303 @@
+"""The queue between what changed and who reconciles it; knows keys, not Kubernetes.
+
+The contract is that of client-go's workqueue. `add` says "look at this key", `get` hands it out,
+`done` ends that run, `forget` only stops counting failures. All rules are in methods without an
+await; `get` is the one that waits.
+
+One rule covers it all: **a key has at most one next run, at the earliest time that anyone asked
+for**. So:
+- a key is never held by two workers, and never lost: what is asked for while it is being
+  reconciled becomes its next run, after `done`;
+- `add_after` on a delayed key keeps the earlier time; on a key whose next run is already due, it
+  changes nothing;
+- `add` takes a delayed key out of its delay. The later time is dropped, not kept for an extra
+  run as in client-go: a run looks at everything there is, and its own outcome says when to look
+  again. Nothing wanted is lost by it, and a recheck never runs twice.
+- `forget` leaves a delayed run in place: forgetting failures does not take back a wish.
+
+There are two lanes. A key added with `low=True` (the first list, a resync) waits while there are
+fresh changes, but one key in `LOW_SHARE` is always taken from the low lane, so neither starves.
+Keys whose delay has passed join the normal lane.
+
+Not promised: order between keys of different lanes, and anything across a restart.
+"""
+
+import heapq
+import itertools
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from random import Random
+
+import anyio
+
+from cosi_operator.clock import Clock
+from cosi_operator.settings import Backoff
+
+LOW_SHARE = 8
+# 2**63 times any base is far above any cap, and still a float.
+MAX_DOUBLINGS = 63
+# Superseded entries of the heap are swept when they outnumber the live ones by this.
+SWEEP_SLACK = 64
+
+
+class ShutDown(Exception):  # noqa: N818 - client-go's word; it is an end, not an error
+    """`get`: the queue was shut down and nothing is left in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """A snapshot. `adds` and `retries` only grow and count what client-go's series count.
+
+    depth: keys ready to be taken. processing: keys held by workers. delayed: keys whose time has
+    not come. oldest_age_s: how long the longest-waiting ready key waits. longest_run_s: how long
+    the longest-held key is held. adds: wishes that made a key due. retries: calls of `add_after`
+    and `add_rate_limited`.
+    """
+
+    depth: int
+    processing: int
+    delayed: int
+    oldest_age_s: float
+    longest_run_s: float
+    adds: int
+    retries: int
+
+
+class WorkQueue[K: Hashable]:
+    """See the module. Belongs to one event loop; the methods without await never block.
+
+    Args:
+        clock: only its monotonic time and sleep are used.
+        random: the source of the jitter.
+        backoff: for `add_rate_limited`.
+    """
+
+    def __init__(self, *, clock: Clock, random: Random, backoff: Backoff) -> None:
+        self._clock = clock
+        self._random = random
+        self._backoff = backoff
+        # Due and held by nobody, in order; the value is the time they became due (monotonic s).
+        # A key is in at most one of these two lanes, and then not in _processing.
+        self._ready: OrderedDict[K, float] = OrderedDict()
+        self._ready_low: OrderedDict[K, float] = OrderedDict()
+        # Held by a worker; the value is the time of `get`.
+        self._processing: dict[K, float] = {}
+        # Due again while held: ready as soon as it is done. Always a subset of _processing.
+        # True: it waits for the low lane.
+        self._dirty: dict[K, bool] = {}
+        # Not due yet; the value is the time. Never a ready or dirty key; maybe one that is held.
+        self._delayed: dict[K, float] = {}
+        # (time, tie-breaker, key). Holds every entry of _delayed, and superseded ones, which
+        # are known by a time that differs from _delayed's.
+        self._heap: list[tuple[float, int, K]] = []
+        self._order = itertools.count()
+        # Failures in a row, never 0.
+        self._failures: dict[K, int] = {}
+        # Those who wait in `get`, oldest first; each is set once, when taken out.
+        self._waiters: OrderedDict[anyio.Event, None] = OrderedDict()
+        # The one waiter that also watches the time, until it returns from `_wait`.
+        self._timekeeper: anyio.Event | None = None
+        self._normal_in_a_row = 0
+        self._adds = 0
+        self._retries = 0
+        self._stopping = False
+
+    def add(self, key: K, *, low: bool = False) -> None:
+        """Look at the key as soon as possible. Ignored once shut down.
+
+        Args:
+            low: behind fresh changes. A key that waits in the low lane moves up with a normal
+                `add`; one in the normal lane stays there.
+        """
+        if not self._stopping:
+            self._delayed.pop(key, None)
+            self._make_due(key, self._clock.monotonic(), low=low)
+
+    def add_after(self, key: K, delay_s: float) -> None:
+        """Look at the key in `delay_s` seconds, unless an earlier look is already wanted."""
+        if self._stopping:
+            return
+        self._retries += 1
+        if delay_s <= 0:
+            self.add(key)
+            return
+        due = self._clock.monotonic() + delay_s
+        if self._is_due(key) or self._delayed.get(key, due + 1) <= due:
+            return
+        self._delayed[key] = due
+        self._sweep()
+        entry = (due, next(self._order), key)
+        heapq.heappush(self._heap, entry)
+        if self._heap[0] is entry:
+            self._wake(self._timekeeper)
+
+    def add_rate_limited(self, key: K) -> float:
+        """Count a failure and look again after the key's own backoff; returns its seconds.
+
+        An earlier look that is already wanted stays, and the failure counts all the same.
+        """
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay_s = self._delay_s(failures)
+        self.add_after(key, delay_s)
+        return delay_s
+
+    def get_nowait(self) -> K | None:
+        """Take the next key, to be given back by `done`; None when nothing is due."""
+        self._promote()
+        if self._ready and (not self._ready_low or self._normal_in_a_row < LOW_SHARE - 1):
+            key, _ = self._ready.popitem(last=False)
+            self._normal_in_a_row += 1
+        elif self._ready_low:
+            key, _ = self._ready_low.popitem(last=False)
+            self._normal_in_a_row = 0
+        else:
+            return None
+        self._processing[key] = self._clock.monotonic()
+        return key
+
+    async def get(self) -> K:
+        """Wait for the next key and take it. Cancelling this loses no key.
+
+        Raises:
+            ShutDown: after `shut_down`, once nothing is due (also not after a run that goes on).
+        """
+        while (key := self.get_nowait()) is None:
+            if self._stopping and not self._dirty:
+                raise ShutDown
+            await self._wait()
+        return key
+
+    def done(self, key: K) -> None:
+        """End the run that `get` began. What was asked for meanwhile becomes due.
+
+        Raises:
+            ValueError: nobody holds the key; the caller has a bug.
+        """
+        if self._processing.pop(key, None) is None:
+            raise ValueError(f"done without get: {key}")
+        low = self._dirty.pop(key, None)
+        if low is not None:
+            self._enqueue(key, self._clock.monotonic(), low=low)
+        if self._stopping and not self._dirty:
+            self._wake_all()
+
+    def forget(self, key: K) -> None:
+        """Stop counting the key's failures: the next one starts with the shortest backoff."""
+        self._failures.pop(key, None)
+
+    def failures(self, key: K) -> int:
+        """Failures in a row, as counted by `add_rate_limited`."""
+        return self._failures.get(key, 0)
+
+    def shut_down(self) -> None:
+        """Take no more keys and drop the delayed ones; what is due can still be taken."""
+        self._promote()
+        self._stopping = True
+        self._delayed.clear()
+        self._heap.clear()
+        self._wake_all()
+
+    def statistics(self) -> QueueStatistics:
+        """How it stands now. Delays that have passed are seen as passed."""
+        self._promote()
+        now = self._clock.monotonic()
+        due = itertools.chain(self._ready.values(), self._ready_low.values())
+        return QueueStatistics(
+            depth=len(self._ready) + len(self._ready_low),
+            processing=len(self._processing),
+            delayed=len(self._delayed),
+            oldest_age_s=now - min(due, default=now),
+            longest_run_s=now - min(self._processing.values(), default=now),
+            adds=self._adds,
+            retries=self._retries,
+        )
+
+    def _is_due(self, key: K) -> bool:
+        return key in self._ready or key in self._ready_low or key in self._dirty
+
+    def _make_due(self, key: K, since: float, *, low: bool) -> None:
+        """Make a key that is not delayed ready, or dirty while it is held."""
+        if not self._is_due(key):
+            self._adds += 1
+        if key in self._processing:
+            self._dirty[key] = self._dirty.get(key, True) and low
+        elif key in self._ready_low and not low:
+            self._ready[key] = self._ready_low.pop(key)
+        elif not self._is_due(key):
+            self._enqueue(key, since, low=low)
+
+    def _enqueue(self, key: K, since: float, *, low: bool) -> None:
+        (self._ready_low if low else self._ready)[key] = since
+        self._wake()
+
+    def _promote(self) -> None:
+        """Make the delayed keys due whose time has come."""
+        now = self._clock.monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._delayed.get(key) == due:
+                del self._delayed[key]
+                self._make_due(key, due, low=False)
+
+    def _sweep(self) -> None:
+        """Keep the heap in proportion to what is delayed."""
+        if len(self._heap) > 2 * len(self._delayed) + SWEEP_SLACK:
+            self._heap = [entry for entry in self._heap if self._delayed.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
+
+    def _delay_s(self, failures: int) -> float:
+        """At least the doubled base, at most the cap.
+
+        The jitter comes on top, and the doubling stops early enough to leave room for it below
+        the cap: keys that have all reached the cap must not come back in step.
+        """
+        spread = 1 + self._backoff.jitter
+        doubled = self._backoff.base_s * 2.0 ** min(failures, MAX_DOUBLINGS)
+        delay_s = min(doubled, self._backoff.cap_s / spread)
+        jitter = 1 + self._backoff.jitter * self._random.random()
+        return min(delay_s * jitter, self._backoff.cap_s)
+
+    async def _wait(self) -> None:
+        """Wait until something may have become due; a wake-up can be for nothing."""
+        waiter = anyio.Event()
+        self._waiters[waiter] = None
+        try:
+            if self._timekeeper is None and self._heap:
+                self._timekeeper = waiter
+                await self._wait_or_sleep(waiter, self._heap[0][0] - self._clock.monotonic())
+            else:
+                await waiter.wait()
+        except BaseException:
+            if waiter.is_set():  # this wake-up was meant for a key: pass it on
+                self._wake()
+            raise
+        finally:
+            self._waiters.pop(waiter, None)
+            if self._timekeeper is waiter:
+                self._timekeeper = None
+                self._wake()  # who wakes finds nothing due, and watches the time from now on
+
+    async def _wait_or_sleep(self, waiter: anyio.Event, seconds: float) -> None:
+        async with anyio.create_task_group() as group:
+
+            async def sleep() -> None:
+                await self._clock.sleep(seconds)
+                group.cancel_scope.cancel()
+
+            group.start_soon(sleep)
+            await waiter.wait()
+            group.cancel_scope.cancel()
+
+    def _wake(self, waiter: anyio.Event | None = None) -> None:
+        """Wake this waiter, or the one that waits longest, if there is one."""
+        if waiter is None and self._waiters:
+            waiter = next(iter(self._waiters))
+        if waiter is not None:
+            self._waiters.pop(waiter, None)
+            waiter.set()
+
+    def _wake_all(self) -> None:
+        while self._waiters:
+            self._wake()

@@ -1,0 +1,165 @@
+"""Writing v1alpha1: a new Bucket, and a status in both of its places."""
+
+import json
+from copy import deepcopy
+
+import pytest
+from tests.support.v1alpha1 import (
+    BUCKET,
+    CALL,
+    READY,
+    STATUS,
+    Json,
+    decode,
+    whole,
+)
+
+from cosi_operator.api import v1alpha1, view
+
+
+def test_a_new_bucket_has_what_its_class_says() -> None:
+    bucket_class = view.BucketClass(
+        view.Meta(name="gold"), "d.example", view.DeletionPolicy.DELETE, {"tier": "1"}
+    )
+    claim = view.ClaimRef("team", "mine", "c-1")
+    body = v1alpha1.bucket_body(
+        "bucket-c-1", claim=claim, bucket_class=bucket_class, protocols=("S3",)
+    )
+    assert decode(body) == view.Bucket(
+        meta=view.Meta(name="bucket-c-1"),
+        driver_name="d.example",
+        class_name="gold",
+        claim=claim,
+        deletion_policy=view.DeletionPolicy.DELETE,
+        parameters={"tier": "1"},
+        protocols=("S3",),
+    )
+    assert body["apiVersion"] == "objectstorage.k8s.io/v1alpha1"
+    assert body["spec"]["bucketClaim"] == {
+        "apiVersion": "objectstorage.k8s.io/v1alpha1",
+        "kind": "BucketClaim",
+        "namespace": "team",
+        "name": "mine",
+        "uid": "c-1",
+    }
+
+
+def test_a_new_bucket_without_parameters_has_no_such_field() -> None:
+    body = v1alpha1.bucket_body(
+        "b",
+        claim=view.ClaimRef("n", "c", "u"),
+        bucket_class=view.BucketClass(view.Meta(name="gold"), "d"),
+        protocols=(),
+    )
+    assert "parameters" not in body["spec"]
+    assert body["spec"]["protocols"] == []
+    assert body["spec"]["deletionPolicy"] == "Retain"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "plain"),
+    [
+        (
+            "BucketClaim",
+            view.Status((), 1, ready=True, bucket_name="b"),
+            {"bucketReady": True, "bucketName": "b"},
+        ),
+        (
+            "Bucket",
+            view.Status((), 1, ready=False, bucket_id="i"),
+            {"bucketReady": False, "bucketID": "i"},
+        ),
+        (
+            "BucketAccess",
+            view.Status((), 1, ready=True, account_id="a"),
+            {"accessGranted": True, "accountID": "a"},
+        ),
+        ("BucketClaim", view.Status((), 1), {"bucketReady": False}),
+        ("BucketAccess", view.Status((), 1), {"accessGranted": False}),
+    ],
+)
+def test_each_kind_has_its_own_names(kind: str, status: view.Status, plain: Json) -> None:
+    body = whole(kind)
+    own = {"conditions": [], "observedGeneration": 1}
+    assert v1alpha1.with_plain_status(body, status)["status"] == plain
+    assert v1alpha1.with_status(body, status)["status"] == plain | own
+
+
+def test_what_a_status_does_not_name_stays() -> None:
+    body = deepcopy(BUCKET)
+    body["status"]["someone"] = {"else": 1}
+    after = v1alpha1.with_status(body, view.Status((READY,), 3))
+    assert after["status"]["bucketID"] == "id-1"
+    assert after["status"]["bucketReady"] is True
+    assert after["status"]["someone"] == {"else": 1}
+    assert {**after, "status": body["status"]} == body
+    assert "conditions" not in body["status"], "the object given is left as it was"
+
+
+def test_an_empty_string_removes_the_field() -> None:
+    after = v1alpha1.with_status(BUCKET, view.Status((), 3, bucket_id=""))
+    assert "bucketID" not in after["status"]
+
+
+def test_a_claim_has_no_last_call() -> None:
+    assert "lastCall" not in v1alpha1.with_status(whole("BucketClaim"), STATUS)["status"]
+
+
+def test_a_kind_without_a_status_is_refused() -> None:
+    with pytest.raises(ValueError, match="'BucketClass' is not a kind with a status"):
+        v1alpha1.with_status(whole("BucketClass"), STATUS)
+
+
+def test_the_annotation_leaves_all_others_and_the_status() -> None:
+    body = deepcopy(BUCKET)
+    v1alpha1.annotate_status(body, STATUS)
+    annotations = body["metadata"]["annotations"]
+    assert json.loads(annotations.pop(v1alpha1.STATUS_ANNOTATION))["observedGeneration"] == 3
+    assert body == BUCKET
+
+
+def test_the_annotation_keeps_a_last_call_that_is_not_named() -> None:
+    body = deepcopy(BUCKET)
+    v1alpha1.annotate_status(body, STATUS)
+    v1alpha1.annotate_status(body, view.Status((), 4))
+    found = decode(body)
+    assert found.last_call == CALL
+    assert (found.conditions, found.observed_generation) == ((), 4)
+
+
+def test_an_annotation_that_says_the_same_is_the_same_text() -> None:
+    body = deepcopy(BUCKET)
+    v1alpha1.annotate_status(body, STATUS)
+    before = deepcopy(body)
+    v1alpha1.annotate_status(body, STATUS)
+    assert body == before
+    v1alpha1.annotate_status(body, view.Status((READY,), 3))
+    assert body == before
+
+
+def test_a_reply_with_all_of_it_shows_that_the_schema_keeps_it() -> None:
+    assert v1alpha1.keeps_conditions(v1alpha1.with_status(BUCKET, STATUS), STATUS)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param(["conditions", "observedGeneration", "lastCall"], id="upstream's CRDs"),
+        pytest.param(["lastCall"], id="CRDs that know conditions alone"),
+    ],
+)
+def test_a_reply_without_a_field_shows_that_the_schema_drops_it(lost: list[str]) -> None:
+    reply = v1alpha1.with_status(BUCKET, STATUS)
+    for name in lost:
+        del reply["status"][name]
+    assert not v1alpha1.keeps_conditions(reply, STATUS)
+
+
+def test_a_reply_whose_schema_cuts_a_part_of_a_field_drops_it() -> None:
+    reply = v1alpha1.with_status(BUCKET, STATUS)
+    del reply["status"]["lastCall"]["driverInstance"]
+    assert not v1alpha1.keeps_conditions(reply, STATUS)
+
+
+def test_a_reply_without_a_status_drops_it() -> None:
+    assert not v1alpha1.keeps_conditions(whole("Bucket"), STATUS)

@@ -1,0 +1,135 @@
+"""Every way a list or a watch ends, and where it leads."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosi_operator.kube.watch_state import (
+    BACKOFF_BASE_S,
+    BACKOFF_MAX_S,
+    Ended,
+    Happening,
+    Listing,
+    Page,
+    Progress,
+    Refused,
+    Rested,
+    Resting,
+    Silent,
+    State,
+    Unreadable,
+    Watching,
+    step,
+)
+
+LISTING = Listing(started_s=0.0)
+WATCHING = Watching(started_s=0.0, version="7", timeout_s=400.0)
+LONG_S = 200.0
+AGAIN = Resting(BACKOFF_BASE_S, "7", failures=1)
+LIST_AGAIN = Resting(BACKOFF_BASE_S, None, failures=1)
+
+
+@pytest.mark.parametrize(
+    ("state", "happening", "after_s", "then"),
+    [
+        pytest.param(
+            LISTING, Page("7", "t"), 1.0, Listing(0.0, "t"), id="a page leads to the next one"
+        ),
+        pytest.param(
+            LISTING, Page("7", ""), 1.0, Watching(1.0, "7", 600.0), id="the last page: watch"
+        ),
+        pytest.param(
+            Listing(0.0, "t", 3),
+            Refused(410),
+            0.0,
+            Resting(6.4, None, 4),
+            id="the continue token is too old: start the list again",
+        ),
+        pytest.param(
+            LISTING, Refused(403), 0.0, LIST_AGAIN, id="listing is forbidden: try again later"
+        ),
+        pytest.param(LISTING, Refused(404), 0.0, LIST_AGAIN, id="the CRD is missing: later"),
+        pytest.param(
+            LISTING,
+            Refused(429, 17.0),
+            0.0,
+            Resting(17.0, None, 1),
+            id="a list meets 429: wait as long as the server asks",
+        ),
+        pytest.param(LISTING, Silent(), 0.0, LIST_AGAIN, id="a list gets no answer"),
+        pytest.param(LISTING, Unreadable(), 0.0, LIST_AGAIN, id="a list can't be read"),
+        pytest.param(
+            WATCHING,
+            Progress("8"),
+            1.0,
+            Watching(0.0, "8", 400.0),
+            id="a change or bookmark moves the version",
+        ),
+        pytest.param(WATCHING, Ended(), LONG_S, AGAIN, id="a normal end: watch on"),
+        pytest.param(WATCHING, Ended(), 0.1, AGAIN, id="an end at once: watch on, after a pause"),
+        pytest.param(WATCHING, Silent(), LONG_S, AGAIN, id="cut or half-open: watch on"),
+        pytest.param(WATCHING, Refused(410), LONG_S, LIST_AGAIN, id="410: list again"),
+        pytest.param(WATCHING, Refused(504), LONG_S, LIST_AGAIN, id="version too large: list"),
+        pytest.param(WATCHING, Refused(400), LONG_S, LIST_AGAIN, id="an odd ERROR line: list"),
+        pytest.param(WATCHING, Refused(401), LONG_S, LIST_AGAIN, id="401 on a watch: list"),
+        pytest.param(WATCHING, Unreadable(), LONG_S, LIST_AGAIN, id="an unreadable line: list"),
+        pytest.param(
+            WATCHING, Refused(429, 9.0), LONG_S, Resting(9.0, "7", 1), id="429: watch on, as asked"
+        ),
+        pytest.param(WATCHING, Refused(500), LONG_S, AGAIN, id="500: watch on"),
+        pytest.param(WATCHING, Refused(503), LONG_S, AGAIN, id="503: watch on"),
+        pytest.param(
+            WATCHING,
+            Refused(403),
+            0.0,
+            Resting(60.0, None, 0),
+            id="watching is forbidden: list each 60 s",
+        ),
+        pytest.param(
+            Resting(1.0, "7", 3), Rested(), 1.0, Watching(1.0, "7", 600.0, 3), id="rested: watch"
+        ),
+        pytest.param(Resting(1.0, None, 3), Rested(), 1.0, Listing(1.0, "", 3), id="rested: list"),
+    ],
+)
+def test_what_follows(state: State, happening: Happening, after_s: float, then: State) -> None:
+    assert step(state, happening, after_s, 1.0) == then
+
+
+def test_the_length_of_a_watch_is_drawn_between_five_and_ten_minutes() -> None:
+    lengths = [step(LISTING, Page("7", ""), 0.0, draw) for draw in (0.0, 0.5, 1.0)]
+    assert [isinstance(s, Watching) and s.timeout_s for s in lengths] == [300, 450, 600]
+
+
+def test_the_backoff_doubles_up_to_thirty_seconds_and_is_forgotten_after_two_minutes() -> None:
+    delays = []
+    state: State = WATCHING
+    for _ in range(8):
+        rest = step(state, Silent(), 0.0, 1.0)
+        assert isinstance(rest, Resting)
+        delays.append(rest.delay_s)
+        state = step(rest, Rested(), 0.0, 1.0)
+    assert delays == [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    assert step(state, Silent(), 119.0, 1.0) == Resting(0.8, "7", 9)
+    assert step(state, Silent(), 120.0, 1.0) == Resting(0.8, "7", 1)
+
+
+def test_restarts_are_spaced_from_start_to_start() -> None:
+    """A balancer that cuts each stream after 20 s does not leave us blind for 30 s each time."""
+    state = Watching(0.0, "7", 400.0, failures=9)
+    rest = step(state, Silent(), 20.0, 1.0)
+    assert rest == Resting(10.0, "7", 10)
+
+
+@given(
+    happenings=st.lists(
+        st.sampled_from([Ended(), Silent(), Refused(410), Refused(500), Refused(403), Unreadable()])
+    ),
+    draw=st.floats(0, 1, exclude_max=True),
+)
+def test_there_is_a_pause_before_every_restart(happenings: list[Happening], draw: float) -> None:
+    state: State = LISTING
+    for happening in happenings:
+        state = step(state, happening, 0.0, draw)
+        assert isinstance(state, Resting)
+        assert BACKOFF_BASE_S / 2 <= state.delay_s <= 2 * BACKOFF_MAX_S
+        state = step(state, Rested(), 0.0, draw)

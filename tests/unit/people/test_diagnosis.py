@@ -1,0 +1,256 @@
+"""From records to the chain of `cosi why` and the tables, without a server."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketAccessClass,
+    BucketClaim,
+    BucketClass,
+    ClaimRef,
+    Condition,
+    LastCall,
+    Meta,
+)
+from cosi_operator.outcome import Effect
+from cosi_operator.people.diagnosis import (
+    AccessFacts,
+    Facts,
+    Link,
+    State,
+    Unseen,
+    chain,
+    state_of,
+)
+from cosi_operator.people.render import driver_rows, drivers, not_ready, status, verdict, why
+from cosi_operator.people.text import age, clean, table
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LAST = LastCall(
+    "DriverCreateBucket", "INVALID_ARGUMENT", "driver", "Terminal", Effect.NONE,
+    "DriverInvalidArgument", 1, 1, "i", "", "2026-01-01T11:00:00Z",
+)  # fmt: skip
+
+
+def conditions(reason: str, message: str, *kinds: str) -> tuple[Condition, ...]:
+    """Ready=False and the given types, as the operator writes them."""
+    at = "2026-01-01T11:00:00Z"
+    return (
+        Condition("Ready", "False", reason, message, 1, at),
+        *(Condition(kind, "True", reason, message, 1, at) for kind in kinds),
+    )
+
+
+READY = (Condition("Ready", "True", "Provisioned", "", 1, "2026-01-01T11:00:00Z"),)
+STALLED = conditions("DriverInvalidArgument", "The region is unknown.", "Stalled")
+RETRYING = conditions("DriverInternal", "next in about 8 s", "Reconciling")
+WAITING = conditions("WaitingForBucket", "The bucket is not ready.", "Reconciling")
+
+CLASS = BucketClass(Meta("fast"), driver_name="d.example.com")
+ACCESS_CLASS = BucketAccessClass(Meta("keys"), driver_name="d.example.com")
+CLAIM = BucketClaim(
+    Meta("c", "ns", "u1"), class_name="fast", bucket_name="bucket-u1", ready=True, conditions=READY
+)
+BUCKET = Bucket(
+    Meta("bucket-u1"),
+    driver_name="d.example.com",
+    claim=ClaimRef("ns", "c", "u1"),
+    bucket_id="b",
+    ready=True,
+    conditions=READY,
+)
+ACCESS = BucketAccess(
+    Meta("a", "ns", "u2"),
+    class_name="keys",
+    claim_name="c",
+    secret_name="s",
+    account_id="x",
+    granted=True,
+    conditions=READY,
+)
+NEW_CLAIM = BucketClaim(Meta("c", "ns", "u1"), class_name="fast")
+BAD_CLAIM = replace(CLAIM, ready=False, conditions=STALLED)
+BAD_BUCKET = replace(BUCKET, ready=False, conditions=STALLED, last_call=LAST)
+NEW_ACCESS = replace(ACCESS, account_id="", granted=False, conditions=())
+GONE = Unseen("you have no right to read it")
+
+
+def facts(**changed: Any) -> Facts:
+    access = AccessFacts(
+        changed.pop("access", ACCESS),
+        changed.pop("access_class", ACCESS_CLASS),
+        changed.pop("secret", True),
+    )
+    whole: dict[str, Any] = {
+        "claim": CLAIM, "claim_name": "ns/c", "bucket_class": CLASS, "bucket": BUCKET,
+        "accesses": [access],
+    }  # fmt: skip
+    return Facts(**{**whole, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "causes"),
+    [
+        pytest.param({}, [], id="nothing is marked when all is ready"),
+        pytest.param(
+            {"claim": BAD_CLAIM, "bucket": BAD_BUCKET, "access": NEW_ACCESS, "secret": False},
+            ["Bucket bucket-u1"],
+            id="the Bucket is marked, not the claim that repeats it nor the access that waits",
+        ),
+        pytest.param(
+            {"claim": BAD_CLAIM, "bucket": GONE, "bucket_class": GONE, "access": NEW_ACCESS,
+             "secret": False},
+            ["BucketClaim ns/c"],
+            id="a tenant who may not see the Bucket is shown the claim, which says the same",
+        ),
+        pytest.param(
+            {"claim": NEW_CLAIM, "bucket_class": None, "bucket": None},
+            ["BucketClass fast"],
+            id="a class that is not there comes first",
+        ),
+        pytest.param(
+            {"claim": NEW_CLAIM, "bucket": None, "accesses": []},
+            ["BucketClaim ns/c"],
+            id="a claim that nobody has looked at yet",
+        ),
+        pytest.param(
+            {"bucket": None},
+            ["Bucket bucket-u1"],
+            id="a Bucket that has vanished",
+        ),
+        pytest.param(
+            {"claim": None, "bucket": None, "bucket_class": None, "access": NEW_ACCESS,
+             "secret": False},
+            ["BucketClaim ns/c"],
+            id="an access that names a claim which is not there",
+        ),
+        pytest.param(
+            {"access": replace(NEW_ACCESS, conditions=RETRYING), "secret": False},
+            ["BucketAccess ns/a"],
+            id="the access is marked when the claim is ready",
+        ),
+        pytest.param(
+            {"claim": BAD_CLAIM, "bucket": BAD_BUCKET, "access": NEW_ACCESS,
+             "access_class": None, "secret": False},
+            ["Bucket bucket-u1", "BucketAccessClass keys"],
+            id="an access with a fault of its own is marked beside the claim's",
+        ),
+        pytest.param({"secret": False}, ["Secret ns/s"], id="a Secret removed by hand"),
+        pytest.param({"secret": GONE}, [], id="a Secret that may not be read is no fault"),
+    ],
+)  # fmt: skip
+def test_the_link_that_the_others_wait_for_is_marked(
+    changed: Mapping[str, Any], causes: list[str]
+) -> None:
+    links = chain(facts(**changed))
+    assert [f"{link.kind} {link.name}" for link in links if link.is_cause] == causes
+    text = why(links, "BucketClaim ns/c")
+    assert text.count("<== this") == len(causes)
+    assert all(cause in verdict(links) for cause in causes)
+
+
+def test_the_chain_runs_from_the_class_to_the_secret() -> None:
+    assert [link.kind for link in chain(facts())] == [
+        "BucketClass", "BucketClaim", "Bucket", "BucketAccessClass", "BucketAccess", "Secret",
+    ]  # fmt: skip
+
+
+def test_a_final_failure_shows_the_drivers_status_what_happens_and_what_to_do() -> None:
+    text = why(chain(facts(claim=BAD_CLAIM, bucket=BAD_BUCKET)), "BucketClaim ns/c")
+    flat = " ".join(text.split())
+    for words in (
+        "not ready, because of Bucket bucket-u1",
+        "The region is unknown.",
+        "DriverCreateBucket -> INVALID_ARGUMENT, attempt 1",
+        "not tried again until the spec changes",
+        "Repair the parameters of the class",
+        "cosi retry c -n ns",
+    ):
+        assert words in flat
+
+
+def test_a_status_that_the_driver_did_not_send_says_who_made_it() -> None:
+    last = replace(LAST, made_by="deadline", code="DEADLINE_EXCEEDED", outcome="Requeue")
+    bucket = replace(BUCKET, ready=False, conditions=RETRYING, last_call=last)
+    text = why(chain(facts(bucket=bucket)), "x")
+    assert "DEADLINE_EXCEEDED (made by: deadline, not the driver)" in " ".join(text.split())
+    assert "tried again by itself" in text
+
+
+@pytest.mark.parametrize(
+    ("view", "state"),
+    [
+        pytest.param(CLAIM, State.READY, id="ready"),
+        pytest.param(
+            replace(CLAIM, conditions=()), State.READY, id="ready without conditions (upstream)"
+        ),
+        pytest.param(BAD_BUCKET, State.FAILED, id="stalled"),
+        pytest.param(
+            replace(BUCKET, ready=False, conditions=RETRYING), State.RETRYING, id="retrying"
+        ),
+        pytest.param(replace(CLAIM, ready=False, conditions=WAITING), State.WAITING, id="waiting"),
+        pytest.param(NEW_CLAIM, State.WAITING, id="nobody has written anything"),
+        pytest.param(
+            replace(CLAIM, meta=Meta("c", "ns", deleting=True)), State.DELETING, id="deleting"
+        ),
+        pytest.param(
+            replace(BUCKET, conditions=STALLED), State.FAILED, id="was ready, and fails since"
+        ),
+    ],
+)
+def test_the_state_that_an_object_tells(view: BucketClaim | Bucket, state: State) -> None:
+    assert state_of(view) is state
+
+
+def test_status_lists_only_what_is_not_ready_and_sums_up() -> None:
+    rows = not_ready([CLAIM, BAD_BUCKET, NEW_ACCESS])
+    text = status(rows, 3, "in all namespaces", NOW)
+    header, bucket, access, _, summary = text.splitlines()
+    assert header.split()[:5] == ["NAMESPACE", "KIND", "NAME", "STATE", "REASON"]
+    assert bucket.split()[:7] == [
+        "-", "Bucket", "bucket-u1", "failed", "DriverInvalidArgument", "1h", "DriverCreateBucket",
+    ]  # fmt: skip
+    assert access.split()[:4] == ["ns", "BucketAccess", "a", "waiting"]
+    assert summary.startswith("2 of 3 objects in all namespaces are not ready, 1 of them")
+    assert bucket.index("failed") == access.index("waiting") == header.index("STATE")
+
+
+def test_status_says_when_there_is_nothing_to_say() -> None:
+    assert status([], 2, "in namespace ns", NOW) == "All 2 objects in namespace ns are ready.\n"
+    assert status([], 0, "in namespace ns", NOW).startswith("No BucketClaims")
+
+
+def test_drivers_are_counted_whatever_the_case_of_their_name() -> None:
+    other = replace(BAD_BUCKET, driver_name="D.example.com")
+    rows = driver_rows([CLASS], [ACCESS_CLASS], [BUCKET, other])
+    (row,) = rows
+    assert (row.driver, row.buckets, row.ready, row.failed) == ("d.example.com", 2, 1, 1)
+    assert drivers(rows).splitlines()[1].split() == [
+        "d.example.com", "2", "1", "0", "1", "fast", "keys",
+    ]  # fmt: skip
+
+
+def test_a_tenants_text_can_not_drive_the_terminal() -> None:
+    evil = "\x1b[2J\x1b]0;owned\x07 ok\r\nnext\u202e\x9b1m"
+    assert clean(evil) == "[2J ]0;owned ok next 1m"
+    claim = replace(BAD_CLAIM, conditions=conditions("X\x1b[1m", evil, "Stalled"))
+    texts = [
+        why(chain(facts(claim=claim, bucket=GONE)), "x"),
+        status(not_ready([claim]), 1, "here", NOW),
+        table(["A"], [[evil]]),
+        why([Link("Secret", evil, State.READY)], "x"),
+    ]
+    assert all(c.isprintable() or c == "\n" for text in texts for c in text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0s"), (59, "59s"), (61, "1m"), (7200, "2h"), (180000, "2d")]
+)
+def test_ages_are_written_as_kubectl_does(seconds: float, text: str) -> None:
+    assert age(seconds) == text

@@ -1,0 +1,374 @@
+"""What a driver's status means, written out by hand: 17 codes, five calls, three profiles."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosi_operator.classify import (
+    CONSERVATIVE,
+    PROFILES,
+    Override,
+    Policy,
+    PolicyError,
+    Verdict,
+    classify,
+    parse_override,
+    policy_for,
+)
+from cosi_operator.outcome import Call, Code, DriverStatus, Effect, MadeBy, Reason
+
+# The order of the letters in each row below.
+CALLS = (
+    Call.GET_INFO,
+    Call.CREATE_BUCKET,
+    Call.DELETE_BUCKET,
+    Call.GRANT_ACCESS,
+    Call.REVOKE_ACCESS,
+)
+LETTERS = {"S": Verdict.SUCCESS, "T": Verdict.TERMINAL, "R": Verdict.REQUEUE}
+
+# One letter a call: GetInfo, Create, Delete, Grant, Revoke. Typed in from the agreed table, never
+# computed from the code under test.
+AGREED = {
+    "OK": "SSSSS",
+    "CANCELLED": "TTTTT",
+    "UNKNOWN": "TTTTT",
+    "INVALID_ARGUMENT": "TTTTT",
+    "DEADLINE_EXCEEDED": "TTTTT",
+    "NOT_FOUND": "TTSTS",
+    "ALREADY_EXISTS": "TSTST",
+    "PERMISSION_DENIED": "TTTTT",
+    "RESOURCE_EXHAUSTED": "TTTTT",
+    "FAILED_PRECONDITION": "TTTTT",
+    "ABORTED": "TTTTT",
+    "OUT_OF_RANGE": "TTTTT",
+    "UNIMPLEMENTED": "TTTTT",
+    "INTERNAL": "RRRRR",
+    "UNAVAILABLE": "TTTTT",
+    "DATA_LOSS": "TTTTT",
+    "UNAUTHENTICATED": "TTTTT",
+}
+COSI_SPEC = {
+    "OK": "SSSSS",
+    "CANCELLED": "RRRRR",
+    "UNKNOWN": "RRRRR",
+    "INVALID_ARGUMENT": "TTTTT",
+    "DEADLINE_EXCEEDED": "RRRRR",
+    "NOT_FOUND": "RRSRS",
+    "ALREADY_EXISTS": "TSTST",
+    "PERMISSION_DENIED": "RRRRR",
+    "RESOURCE_EXHAUSTED": "RRRRR",
+    "FAILED_PRECONDITION": "RRRRR",
+    "ABORTED": "RRRRR",
+    "OUT_OF_RANGE": "RRRRR",
+    "UNIMPLEMENTED": "TTTTT",
+    "INTERNAL": "RRRRR",
+    "UNAVAILABLE": "RRRRR",
+    "DATA_LOSS": "RRRRR",
+    "UNAUTHENTICATED": "RRRRR",
+}
+CSI_LIKE = AGREED | {
+    "CANCELLED": "RRRRR",
+    "DEADLINE_EXCEEDED": "RRRRR",
+    "RESOURCE_EXHAUSTED": "RRRRR",
+    "ABORTED": "RRRRR",
+    "UNAVAILABLE": "RRRRR",
+}
+TABLES = {"conservative": AGREED, "cosi-spec": COSI_SPEC, "csi-like": CSI_LIKE}
+
+# What a failure with this code leaves open on the backend: N(othing), M(aybe something).
+LEFT_OPEN = {
+    "CANCELLED": "M",
+    "UNKNOWN": "M",
+    "INVALID_ARGUMENT": "N",
+    "DEADLINE_EXCEEDED": "M",
+    "NOT_FOUND": "N",
+    "ALREADY_EXISTS": "N",
+    "PERMISSION_DENIED": "N",
+    "RESOURCE_EXHAUSTED": "N",
+    "FAILED_PRECONDITION": "N",
+    "ABORTED": "M",
+    "OUT_OF_RANGE": "N",
+    "UNIMPLEMENTED": "N",
+    "INTERNAL": "M",
+    "UNAVAILABLE": "M",
+    "DATA_LOSS": "M",
+    "UNAUTHENTICATED": "N",
+}
+
+
+def sent(call: Call, code: Code) -> DriverStatus:
+    return DriverStatus(call, code, MadeBy.DRIVER, "words of the driver")
+
+
+def cells(table: dict[str, str]) -> list[tuple[Code, Call, Verdict]]:
+    return [
+        (Code[name], call, LETTERS[letter])
+        for name, letters in table.items()
+        for call, letter in zip(CALLS, letters, strict=True)
+    ]
+
+
+def cell_id(value: object) -> str:
+    return value.name if isinstance(value, Code) else str(value)
+
+
+def test_each_table_here_has_all_17_codes_and_all_5_calls() -> None:
+    assert len(CALLS) == len(Call) == 5
+    for table in TABLES.values():
+        assert set(table) == {code.name for code in Code}
+        assert len(table) == 17
+    assert set(PROFILES) == set(TABLES)
+
+
+@pytest.mark.parametrize(("code", "call", "verdict"), cells(AGREED), ids=cell_id)
+def test_a_status_that_the_driver_sent_means_what_was_agreed(
+    code: Code, call: Call, verdict: Verdict
+) -> None:
+    assert classify(Policy(), sent(call, code)).verdict is verdict
+
+
+@pytest.mark.parametrize("profile", list(TABLES))
+def test_a_profile_changes_what_it_says_and_nothing_else(profile: str) -> None:
+    policy = policy_for("s3.example.com", profile)
+    found = {(code, call): policy.verdict(call, code) for code in Code for call in Call}
+    assert found == {(code, call): verdict for code, call, verdict in cells(TABLES[profile])}
+
+
+@pytest.mark.parametrize(("name", "left"), list(LEFT_OPEN.items()))
+def test_a_failure_says_whether_the_backend_may_have_changed(name: str, left: str) -> None:
+    judgement = classify(Policy(), sent(Call.CREATE_BUCKET, Code[name]))
+    assert judgement.effect is (Effect.NONE if left == "N" else Effect.MAYBE)
+
+
+def test_each_code_has_a_reason_of_its_own_and_a_sentence_why() -> None:
+    assert set(CONSERVATIVE) == set(Code) - {Code.OK}
+    reasons = [row.reason for row in CONSERVATIVE.values()]
+    assert len(set(reasons)) == len(reasons)
+    for code, row in CONSERVATIVE.items():
+        assert row.why.endswith("."), code
+        assert row.reason.startswith("Driver"), code
+
+
+@pytest.mark.parametrize("profile", list(TABLES))
+@pytest.mark.parametrize("code", list(Code), ids=cell_id)
+@pytest.mark.parametrize(
+    ("made_by", "verdict", "reason"),
+    [
+        pytest.param(
+            MadeBy.TRANSPORT,
+            Verdict.REQUEUE,
+            Reason.DRIVER_UNREACHABLE,
+            id="a socket that is gone is no verdict",
+        ),
+        pytest.param(
+            MadeBy.DEADLINE,
+            Verdict.REQUEUE,
+            Reason.DRIVER_DEADLINE,
+            id="our own deadline is no verdict",
+        ),
+        pytest.param(
+            MadeBy.REPLY,
+            Verdict.TERMINAL,
+            Reason.DRIVER_MALFORMED_REPLY,
+            id="a reply that can't be used is final",
+        ),
+    ],
+)
+def test_a_status_that_the_driver_never_sent_is_not_looked_up(
+    made_by: MadeBy, verdict: Verdict, reason: Reason, code: Code, profile: str
+) -> None:
+    overrides = tuple(Override(code, Verdict.SUCCESS) for code in Code if code is not Code.OK)
+    policy = policy_for("s3.example.com", profile, overrides)
+    for call in Call:
+        judgement = classify(policy, DriverStatus(call, code, made_by))
+        assert judgement.verdict is verdict
+        assert judgement.reason is reason
+        assert judgement.effect is Effect.MAYBE
+
+
+@pytest.mark.parametrize(
+    ("overrides", "call", "expected"),
+    [
+        pytest.param(
+            ["UNKNOWN=requeue"], Call.CREATE_BUCKET, Verdict.REQUEUE, id="by code: for every call"
+        ),
+        pytest.param(
+            ["*:UNKNOWN=requeue"], Call.GRANT_ACCESS, Verdict.REQUEUE, id="a star is every call"
+        ),
+        pytest.param(
+            ["DriverGrantBucketAccess:UNKNOWN=requeue"],
+            Call.GRANT_ACCESS,
+            Verdict.REQUEUE,
+            id="by call: for that call",
+        ),
+        pytest.param(
+            ["DriverGrantBucketAccess:UNKNOWN=requeue"],
+            Call.REVOKE_ACCESS,
+            Verdict.TERMINAL,
+            id="by call: not for another",
+        ),
+        pytest.param(
+            ["ceph.example.com/UNKNOWN=requeue"],
+            Call.CREATE_BUCKET,
+            Verdict.REQUEUE,
+            id="by driver: for that driver",
+        ),
+        pytest.param(
+            ["CEPH.Example.com/UNKNOWN=requeue"],
+            Call.CREATE_BUCKET,
+            Verdict.REQUEUE,
+            id="by driver: without regard to case",
+        ),
+        pytest.param(
+            ["other.example.com/UNKNOWN=requeue"],
+            Call.CREATE_BUCKET,
+            Verdict.TERMINAL,
+            id="by driver: not for another",
+        ),
+        pytest.param(
+            ["UNKNOWN=requeue", "UNKNOWN=success"],
+            Call.CREATE_BUCKET,
+            Verdict.SUCCESS,
+            id="the last one wins",
+        ),
+        pytest.param(
+            ["ceph.example.com/UNKNOWN=requeue", "UNKNOWN=success"],
+            Call.CREATE_BUCKET,
+            Verdict.REQUEUE,
+            id="one that names the driver wins over a later one that does not",
+        ),
+        pytest.param(
+            ["ceph.example.com/DriverCreateBucket:UNKNOWN=success", "UNKNOWN=requeue"],
+            Call.DELETE_BUCKET,
+            Verdict.REQUEUE,
+            id="one for another call does not stand in the way",
+        ),
+    ],
+)
+def test_overrides_by_code_by_call_and_by_driver(
+    overrides: list[str], call: Call, expected: Verdict
+) -> None:
+    parsed = [parse_override(text) for text in overrides]
+    policy = policy_for("ceph.example.com", overrides=parsed)
+    assert policy.verdict(call, Code.UNKNOWN) is expected
+
+
+def test_an_override_wins_over_a_profile_and_over_a_success_of_the_table() -> None:
+    overrides = [
+        parse_override("UNAVAILABLE=terminal"),
+        parse_override("DriverDeleteBucket:NOT_FOUND=terminal"),
+    ]
+    policy = policy_for("ceph.example.com", "csi-like", overrides)
+    assert policy.verdict(Call.CREATE_BUCKET, Code.UNAVAILABLE) is Verdict.TERMINAL
+    assert policy.verdict(Call.DELETE_BUCKET, Code.NOT_FOUND) is Verdict.TERMINAL
+    assert policy.verdict(Call.REVOKE_ACCESS, Code.NOT_FOUND) is Verdict.SUCCESS
+
+
+def test_an_override_changes_the_verdict_but_not_what_may_be_left_behind() -> None:
+    policy = Policy(overrides=(Override(Code.UNKNOWN, Verdict.TERMINAL),))
+    assert classify(policy, sent(Call.CREATE_BUCKET, Code.UNKNOWN)).effect is Effect.MAYBE
+
+
+def test_ok_is_a_success_whatever_an_override_says() -> None:
+    policy = Policy(overrides=(Override(Code.OK, Verdict.TERMINAL),))
+    assert policy.verdict(Call.CREATE_BUCKET, Code.OK) is Verdict.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("text", "override"),
+    [
+        pytest.param("UNKNOWN=requeue", Override(Code.UNKNOWN, Verdict.REQUEUE), id="code"),
+        pytest.param(
+            "drivercreatebucket:unknown=REQUEUE",
+            Override(Code.UNKNOWN, Verdict.REQUEUE, Call.CREATE_BUCKET),
+            id="any case",
+        ),
+        pytest.param(
+            "  a.b / * : Internal = Terminal ",
+            Override(Code.INTERNAL, Verdict.TERMINAL, None, "a.b"),
+            id="spaces around the words",
+        ),
+        pytest.param(
+            "/UNKNOWN=requeue", Override(Code.UNKNOWN, Verdict.REQUEUE), id="an empty driver is any"
+        ),
+        pytest.param(
+            "Vendor.example.com/DriverRevokeBucketAccess:FAILED_PRECONDITION=success",
+            Override(
+                Code.FAILED_PRECONDITION, Verdict.SUCCESS, Call.REVOKE_ACCESS, "Vendor.example.com"
+            ),
+            id="all four words",
+        ),
+    ],
+)
+def test_an_override_is_parsed(text: str, override: Override) -> None:
+    assert parse_override(text) == override
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(
+            "UNKNWON=requeue",
+            ["'UNKNWON'", "did you mean UNKNOWN?", "INVALID_ARGUMENT", "UNAUTHENTICATED"],
+            id="an unknown code",
+        ),
+        pytest.param("OK=terminal", ["'OK'", "INTERNAL"], id="OK can't be overridden"),
+        pytest.param(
+            "UNKNOWN=retry",
+            ["'retry'", "requeue, terminal, success"],
+            id="an unknown verdict",
+        ),
+        pytest.param(
+            "CreateBucket:UNKNOWN=requeue",
+            ["'CreateBucket'", "did you mean DriverCreateBucket?", "DriverRevokeBucketAccess"],
+            id="an unknown call",
+        ),
+        pytest.param("UNKNOWN", ["'UNKNOWN'", "[driver/][Call:]CODE=verdict"], id="no equals sign"),
+        pytest.param("", ["''", "[driver/][Call:]CODE=verdict"], id="nothing at all"),
+        pytest.param("=requeue", ["''", "INTERNAL"], id="no code"),
+        pytest.param("UNKNOWN=", ["''", "requeue, terminal, success"], id="no verdict"),
+    ],
+)
+def test_a_bad_override_names_the_bad_word_and_the_allowed_ones(
+    text: str, words: list[str]
+) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_override(text)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_profile_names_the_allowed_ones() -> None:
+    with pytest.raises(PolicyError) as caught:
+        policy_for("ceph.example.com", "conservativ")
+    assert "'conservativ'" in str(caught.value)
+    assert "did you mean conservative?" in str(caught.value)
+    assert "conservative, cosi-spec, csi-like" in str(caught.value)
+
+
+WORDS = st.sampled_from(
+    [
+        "UNKNOWN",
+        "OK",
+        "DriverCreateBucket",
+        "*",
+        ":",
+        "/",
+        "=",
+        " ",
+        "requeue",
+        "a.example.com",
+        "İ",
+    ]
+)
+
+
+@given(st.one_of(st.text(max_size=60), st.lists(WORDS, max_size=8).map("".join)))
+def test_any_text_is_parsed_or_refused_with_a_policy_error(text: str) -> None:
+    try:
+        override = parse_override(text)
+    except PolicyError:
+        return
+    assert override.code is not Code.OK
+    assert override.driver != ""

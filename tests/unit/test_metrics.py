@@ -1,0 +1,86 @@
+"""Every series is there from the start, under the names that existing dashboards know."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from cosi_operator.metrics import Metrics, Result
+from cosi_operator.outcome import Call, Code
+
+
+@dataclass(frozen=True)
+class Numbers:
+    depth: int = 3
+    processing: int = 2
+    delayed: int = 1
+    oldest_age_s: float = 7.5
+    longest_run_s: float = 0.5
+    adds: int = 10
+    retries: int = 4
+
+
+@pytest.mark.parametrize(
+    ("series", "labels"),
+    [
+        ("controller_runtime_reconcile_total", {"controller": "bucket", "result": "terminal"}),
+        ("controller_runtime_reconcile_time_seconds_count", {"controller": "bucket"}),
+        (
+            "cosi_sidecar_operations_seconds_count",
+            {"call": "DriverGrantBucketAccess", "code": "ALREADY_EXISTS"},
+        ),
+        ("rest_client_requests_total", {"code": "409", "method": "PUT"}),
+        ("rest_client_requests_total", {"code": "<error>", "method": "GET"}),
+        ("leader_election_master_status", {"name": "d-cosi"}),
+    ],
+)
+def test_a_series_is_0_before_anything_happens(series: str, labels: dict[str, str]) -> None:
+    metrics = Metrics(controllers=["bucket"], leases=["d-cosi"])
+    assert metrics.registry.get_sample_value(series, labels) == 0
+
+
+def test_what_happens_is_counted() -> None:
+    metrics = Metrics()
+    metrics.reconciled("bucket", Result.ERROR, 0.2)
+    metrics.called(Call.CREATE_BUCKET, Code.OK, 2.0)
+    metrics.requested("PUT", 409)
+    metrics.requested("PUT", None)
+    metrics.leads("d-cosi", leading=True)
+    value = metrics.registry.get_sample_value
+    assert (
+        value("controller_runtime_reconcile_total", {"controller": "bucket", "result": "error"})
+        == 1
+    )
+    assert (
+        value("cosi_sidecar_operations_seconds_sum", {"call": "DriverCreateBucket", "code": "OK"})
+        == 2
+    )
+    assert value("rest_client_requests_total", {"code": "409", "method": "PUT"}) == 1
+    assert value("rest_client_requests_total", {"code": "<error>", "method": "PUT"}) == 1
+    assert value("leader_election_master_status", {"name": "d-cosi"}) == 1
+    metrics.leads("d-cosi", leading=False)
+    assert value("leader_election_master_status", {"name": "d-cosi"}) == 0
+
+
+def test_a_queue_is_read_when_it_is_scraped() -> None:
+    metrics = Metrics()
+    metrics.watch_queue("bucket", lambda: Numbers())
+    metrics.watch_queue("access", lambda: Numbers(depth=0))
+    text = metrics.expose().decode()
+    for line in (
+        'workqueue_depth{name="bucket"} 3.0',
+        'workqueue_depth{name="access"} 0.0',
+        'workqueue_processing{name="bucket"} 2.0',
+        'workqueue_delayed{name="bucket"} 1.0',
+        'workqueue_oldest_age_seconds{name="bucket"} 7.5',
+        'workqueue_longest_running_processor_seconds{name="bucket"} 0.5',
+        'workqueue_adds_total{name="bucket"} 10.0',
+        'workqueue_retries_total{name="bucket"} 4.0',
+    ):
+        assert line in text.splitlines()
+
+
+def test_two_processes_in_one_test_share_nothing() -> None:
+    first, second = Metrics(controllers=["bucket"]), Metrics(controllers=["bucket"])
+    first.reconciled("bucket", Result.SUCCESS, 1)
+    labels = {"controller": "bucket", "result": "success"}
+    assert second.registry.get_sample_value("controller_runtime_reconcile_total", labels) == 0

@@ -1,0 +1,536 @@
+"""The work queue keeps client-go's contract: a key is never lost and never held twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from tests.support.clock import FakeClock
+
+from cosi_operator.settings import Backoff
+from cosi_operator.workqueue import LOW_SHARE, SWEEP_SLACK, ShutDown, WorkQueue
+
+
+class FixedRandom(Random):
+    """Always the same number, to see both ends of the jitter."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(0)
+        self._value = value
+
+    def random(self) -> float:
+        return self._value
+
+
+def make(
+    clock: FakeClock, *, jitter: float = 0.0, backoff: Backoff | None = None
+) -> WorkQueue[str]:
+    return WorkQueue(clock=clock, random=FixedRandom(jitter), backoff=backoff or Backoff())
+
+
+def take_all(queue: WorkQueue[str]) -> list[str]:
+    """Take and end every key that is due now."""
+    taken = []
+    while (key := queue.get_nowait()) is not None:
+        taken.append(key)
+        queue.done(key)
+    return taken
+
+
+type Script = Callable[[WorkQueue[str], FakeClock], None]
+
+
+def held(queue: WorkQueue[str]) -> None:
+    queue.add("a")
+    assert queue.get_nowait() == "a"
+
+
+def twice(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add("a")
+    queue.add("b")
+    queue.add("a")
+
+
+def add_while_held(queue: WorkQueue[str], clock: FakeClock) -> None:
+    held(queue)
+    queue.add("a")
+    queue.add("a")
+    assert queue.get_nowait() is None
+    queue.done("a")
+
+
+def nothing_while_held(queue: WorkQueue[str], clock: FakeClock) -> None:
+    held(queue)
+    queue.done("a")
+
+
+def delay_merges_to_earlier(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_after("a", 5)
+    queue.add_after("a", 60)
+    clock.advance(5)
+    assert take_all(queue) == ["a"]
+    clock.advance(600)
+
+
+def delay_moves_earlier(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_after("a", 60)
+    queue.add_after("a", 5)
+    clock.advance(5)
+    assert take_all(queue) == ["a"]
+    clock.advance(600)
+
+
+def add_overtakes_delay(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_after("a", 5)
+    queue.add("a")
+    assert take_all(queue) == ["a"]
+    clock.advance(600)
+
+
+def delay_again_after_overtaking(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_after("a", 5)
+    queue.add("a")
+    assert queue.get_nowait() == "a"
+    queue.add_after("a", 30)
+    queue.done("a")
+    clock.advance(29)
+    assert take_all(queue) == []
+    clock.advance(1)
+
+
+def delay_on_a_ready_key(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add("a")
+    queue.add_after("a", 5)
+    assert take_all(queue) == ["a"]
+    clock.advance(600)
+
+
+def delay_on_a_dirty_key(queue: WorkQueue[str], clock: FakeClock) -> None:
+    held(queue)
+    queue.add("a")
+    queue.add_rate_limited("a")
+    queue.done("a")
+    assert take_all(queue) == ["a"]
+    clock.advance(600)
+
+
+def delay_passes_while_held(queue: WorkQueue[str], clock: FakeClock) -> None:
+    held(queue)
+    queue.add_after("a", 5)
+    clock.advance(10)
+    assert queue.get_nowait() is None
+    queue.done("a")
+
+
+def no_delay(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_after("b", 0)
+    queue.add_after("a", -1)
+
+
+def order_of_delays(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_after("b", 20)
+    queue.add_after("a", 10)
+    clock.advance(20)
+
+
+def forget_keeps_the_delay(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_rate_limited("a")
+    queue.forget("a")
+    clock.advance(2)
+
+
+def low_moves_up(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add("a", low=True)
+    queue.add("b", low=True)
+    queue.add("c", low=True)
+    queue.add("b")
+
+
+def normal_stays(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add("b")
+    queue.add("a", low=True)
+    queue.add("b", low=True)
+
+
+def dirty_remembers_the_fresh_change(queue: WorkQueue[str], clock: FakeClock) -> None:
+    held(queue)
+    queue.add("b", low=True)
+    queue.add("a", low=True)
+    queue.add("a")
+    queue.add("a", low=True)
+    queue.done("a")
+
+
+def dirty_low_goes_behind(queue: WorkQueue[str], clock: FakeClock) -> None:
+    held(queue)
+    queue.add("a", low=True)
+    queue.done("a")
+    queue.add("b")
+
+
+def shut_down_keeps_what_is_due(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add("a")
+    queue.add_after("b", 5)
+    queue.shut_down()
+    queue.add("c")
+    queue.add_after("d", 0)
+    queue.add_rate_limited("e")
+    clock.advance(600)
+
+
+@pytest.mark.parametrize(
+    ("script", "due"),
+    [
+        pytest.param(
+            twice, ["a", "b"], id="a key added twice is handed out once, in its first place"
+        ),
+        pytest.param(
+            add_while_held, ["a"], id="what is added while held runs once more after done"
+        ),
+        pytest.param(nothing_while_held, [], id="a key nobody asked for again does not come back"),
+        pytest.param(
+            delay_merges_to_earlier, [], id="a later delay does not replace an earlier one"
+        ),
+        pytest.param(delay_moves_earlier, [], id="an earlier delay replaces a later one"),
+        pytest.param(add_overtakes_delay, [], id="an add takes the key out of its delay"),
+        pytest.param(
+            delay_again_after_overtaking, ["a"], id="a delay asked for by the later run holds"
+        ),
+        pytest.param(delay_on_a_ready_key, [], id="a delay on a ready key asks for no second run"),
+        pytest.param(
+            delay_on_a_dirty_key, [], id="a key added meanwhile does not wait for a backoff"
+        ),
+        pytest.param(delay_passes_while_held, ["a"], id="a delay that passes while held is kept"),
+        pytest.param(no_delay, ["b", "a"], id="a delay of zero or less is an add"),
+        pytest.param(
+            order_of_delays, ["a", "b"], id="delayed keys come in the order of their times"
+        ),
+        pytest.param(forget_keeps_the_delay, ["a"], id="forget does not take back a delayed run"),
+        pytest.param(low_moves_up, ["b", "a", "c"], id="a fresh change lifts a low key"),
+        pytest.param(normal_stays, ["b", "a"], id="a resync does not lower a fresh change"),
+        pytest.param(
+            dirty_remembers_the_fresh_change, ["a", "b"], id="a fresh change while held stays fresh"
+        ),
+        pytest.param(dirty_low_goes_behind, ["b", "a"], id="a resync while held stays behind"),
+        pytest.param(
+            shut_down_keeps_what_is_due, ["a"], id="shut down keeps what is due and takes no more"
+        ),
+    ],
+)
+def test_the_rules_of_the_queue(script: Script, due: list[str]) -> None:
+    clock = FakeClock()
+    queue = make(clock)
+    script(queue, clock)
+    assert take_all(queue) == due
+
+
+def test_neither_lane_starves() -> None:
+    queue = make(FakeClock())
+    for number in range(40):
+        queue.add(f"fresh-{number:02}")
+        queue.add(f"resync-{number:02}", low=True)
+    first = take_all(queue)[: 2 * LOW_SHARE]
+    assert [key for key in first if key.startswith("resync")] == ["resync-00", "resync-01"]
+
+
+@pytest.mark.parametrize(
+    ("jitter", "expected"),
+    [
+        pytest.param(0.0, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300 / 1.1], id="no jitter drawn"),
+        pytest.param(1.0, [1.1, 2.2, 4.4, 8.8, 17.6, 35.2, 70.4, 140.8, 281.6, 300], id="most"),
+    ],
+)
+def test_backoff_doubles_up_to_its_cap(jitter: float, expected: list[float]) -> None:
+    queue = make(FakeClock(), jitter=jitter)
+    assert [queue.add_rate_limited("a") for _ in expected] == pytest.approx(expected)
+    assert queue.failures("a") == len(expected)
+
+
+def test_backoff_is_per_key_and_forgotten() -> None:
+    queue = make(FakeClock())
+    queue.add_rate_limited("a")
+    queue.add_rate_limited("a")
+    assert queue.add_rate_limited("b") == 1
+    queue.forget("a")
+    assert queue.failures("a") == 0
+    assert queue.add_rate_limited("a") == 1
+
+
+def test_a_thousand_failures_overflow_nothing() -> None:
+    queue = make(FakeClock(), jitter=0.999)
+    delays = [queue.add_rate_limited("a") for _ in range(1500)]
+    assert max(delays) <= 300
+
+
+def test_done_without_get_is_refused() -> None:
+    with pytest.raises(ValueError, match="done without get: a"):
+        make(FakeClock()).done("a")
+
+
+def test_statistics_tell_what_is_where() -> None:
+    clock = FakeClock()
+    queue = make(clock)
+    held(queue)
+    clock.advance(10)
+    queue.add("b")
+    queue.add("c", low=True)
+    queue.add_after("d", 5)
+    queue.add_after("e", 60)
+    clock.advance(7)
+    seen = queue.statistics()
+    assert (seen.depth, seen.processing, seen.delayed) == (3, 1, 1)
+    assert (seen.oldest_age_s, seen.longest_run_s) == (7, 17)
+    assert (seen.adds, seen.retries) == (4, 2)
+
+
+def test_superseded_delays_do_not_pile_up() -> None:
+    queue = make(FakeClock())
+    for delay_s in range(10_000, 0, -1):
+        queue.add_after("a", delay_s)
+    assert len(queue._heap) <= SWEEP_SLACK + 3
+
+
+# --- the asynchronous shell ---------------------------------------------------------------
+
+
+class Getters:
+    """Tasks that wait in `get`; what they took, in order."""
+
+    def __init__(self, queue: WorkQueue[str], clock: FakeClock) -> None:
+        self.queue = queue
+        self.clock = clock
+        self.taken: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, count: int) -> None:
+        self.tasks += [asyncio.create_task(self._get()) for _ in range(count)]
+        await self.clock.settle()
+
+    async def _get(self) -> None:
+        self.taken.append(await self.queue.get())
+
+
+@pytest.fixture
+async def getters() -> AsyncIterator[Getters]:
+    clock = FakeClock()
+    made = Getters(make(clock), clock)
+    yield made
+    for task in made.tasks:
+        task.cancel()
+    await asyncio.gather(*made.tasks, return_exceptions=True)
+
+
+async def test_get_waits_for_an_add(getters: Getters) -> None:
+    await getters.start(1)
+    getters.queue.add("a")
+    await getters.clock.settle()
+    assert getters.taken == ["a"]
+
+
+async def test_each_key_wakes_one_getter(getters: Getters) -> None:
+    await getters.start(5)
+    for key in "abc":
+        getters.queue.add(key)
+    await getters.clock.settle()
+    assert getters.taken == ["a", "b", "c"]
+    assert sum(task.done() for task in getters.tasks) == 3
+
+
+async def test_get_waits_for_a_delay_and_not_longer(getters: Getters) -> None:
+    await getters.start(3)
+    getters.queue.add_after("a", 30)
+    await getters.clock.run(29.9)
+    assert getters.taken == []
+    await getters.clock.run(0.1)
+    assert getters.taken == ["a"]
+
+
+async def test_an_earlier_delay_shortens_the_wait(getters: Getters) -> None:
+    getters.queue.add_after("late", 300)
+    await getters.start(2)
+    getters.queue.add_after("soon", 3)
+    await getters.clock.run(3)
+    assert getters.taken == ["soon"]
+
+
+async def test_someone_else_watches_the_time_when_the_first_leaves(getters: Getters) -> None:
+    getters.queue.add_after("late", 300)
+    await getters.start(3)
+    getters.tasks[0].cancel()
+    getters.queue.add("now")
+    await getters.clock.run(300)
+    assert getters.taken == ["now", "late"]
+
+
+async def test_only_one_getter_watches_the_time(getters: Getters) -> None:
+    getters.queue.add_after("a", 300)
+    await getters.start(40)
+    assert getters.clock.sleeping_for() == [300]
+
+
+async def test_a_cancelled_getter_passes_its_wakeup_on(getters: Getters) -> None:
+    await getters.start(2)
+    getters.queue.add("a")  # wakes the first, which never comes to take it
+    getters.tasks[0].cancel()
+    await getters.clock.settle()
+    assert getters.taken == ["a"]
+
+
+async def test_keys_due_at_once_reach_all_getters(getters: Getters) -> None:
+    await getters.start(3)
+    for key in "abc":
+        getters.queue.add_after(key, 10)
+    await getters.clock.run(10)
+    assert getters.taken == ["a", "b", "c"]
+
+
+async def test_shut_down_ends_every_getter(getters: Getters) -> None:
+    getters.queue.add_after("late", 300)
+    await getters.start(3)
+    getters.queue.shut_down()
+    results = await asyncio.gather(*getters.tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [ShutDown] * 3
+
+
+async def test_shut_down_waits_for_what_was_asked_before(getters: Getters) -> None:
+    held(getters.queue)
+    getters.queue.add("a")
+    await getters.start(2)
+    getters.queue.shut_down()
+    await getters.clock.settle()
+    assert not any(task.done() for task in getters.tasks)
+    getters.queue.done("a")
+    await getters.clock.settle()
+    assert getters.taken == ["a"]
+    getters.queue.done("a")
+    results = await asyncio.gather(*getters.tasks, return_exceptions=True)
+    assert [type(result) for result in results if result] == [ShutDown]
+
+
+# --- any order of operations --------------------------------------------------------------
+
+KEYS = st.sampled_from("abcd")
+DELAYS_S = st.integers(min_value=0, max_value=20)
+
+
+class QueueModel(RuleBasedStateMachine):
+    """Against a model that says, per key, when its next run is due; hypothesis prints a blob."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.wanted: dict[str, float] = {}  # the next run of each key: its time
+        self.held: set[str] = set()
+        self.failed: dict[str, int] = {}
+        self.stopped = False
+
+    @initialize(seed=st.integers(0, 2**32))
+    def start(self, seed: int) -> None:
+        self.backoff = Backoff(base_s=1, cap_s=30)
+        self.queue: WorkQueue[str] = WorkQueue(
+            clock=self.clock, random=Random(seed), backoff=self.backoff
+        )
+
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    def due(self) -> set[str]:
+        return {key for key, when in self.wanted.items() if when <= self.now()}
+
+    def want(self, key: str, when: float) -> None:
+        if not self.stopped:
+            self.wanted[key] = min(when, self.wanted.get(key, when))
+
+    @rule(key=KEYS, low=st.booleans())
+    def add(self, key: str, low: bool) -> None:
+        self.queue.add(key, low=low)
+        self.want(key, self.now())
+
+    @rule(key=KEYS, delay_s=DELAYS_S)
+    def add_after(self, key: str, delay_s: int) -> None:
+        self.queue.add_after(key, delay_s)
+        self.want(key, self.now() + delay_s)
+
+    @rule(key=KEYS)
+    def add_rate_limited(self, key: str) -> None:
+        failures = self.failed.get(key, 0)
+        delay_s = self.queue.add_rate_limited(key)
+        doubled = self.backoff.base_s * 2**failures
+        assert min(doubled, self.backoff.cap_s / 1.1) <= delay_s
+        assert delay_s <= min(doubled * 1.1, self.backoff.cap_s)
+        self.failed[key] = failures + 1
+        self.want(key, self.now() + delay_s)
+
+    @rule(key=KEYS)
+    def forget(self, key: str) -> None:
+        self.queue.forget(key)
+        self.failed.pop(key, None)
+
+    @rule(seconds=DELAYS_S)
+    def time_passes(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def get(self) -> None:
+        key = self.queue.get_nowait()
+        if key is None:
+            assert self.due() <= self.held, "a due key that nobody holds was not handed out"
+        else:
+            assert key not in self.held, "held twice"
+            assert key in self.due(), "handed out though nobody asked for it by now"
+            self.held.add(key)
+            del self.wanted[key]
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.held)))
+        self.queue.done(key)
+        self.held.discard(key)
+
+    @rule(chance=st.integers(0, 9))
+    def shut_down(self, chance: int) -> None:
+        if chance == 0:
+            due = self.due()
+            self.queue.shut_down()
+            self.stopped = True
+            self.wanted = {key: when for key, when in self.wanted.items() if key in due}
+
+    @invariant()
+    def the_numbers_agree(self) -> None:
+        if not hasattr(self, "queue"):
+            return
+        seen = self.queue.statistics()
+        assert seen.processing == len(self.held)
+        assert seen.depth == len(self.due() - self.held)
+        assert seen.delayed == len(self.wanted.keys() - self.due())
+        assert all(self.queue.failures(key) == self.failed.get(key, 0) for key in "abcd")
+
+    def teardown(self) -> None:
+        """Whatever was asked for and not dropped is handed out in the end."""
+        if not hasattr(self, "queue"):
+            return
+        for key in self.held:
+            self.queue.done(key)
+        self.clock.advance(1000)
+        assert sorted(take_all(self.queue)) == sorted(self.wanted)
+        assert self.queue.statistics().delayed == 0
+
+
+QueueModel.TestCase.settings = settings(
+    max_examples=200,
+    stateful_step_count=60,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestAnyOrderOfOperations = QueueModel.TestCase

@@ -11,7 +11,7 @@ from typing import assert_never
 from msgspec.structs import replace as with_fields
 
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, DeletionPolicy
-from cosi_operator.outcome import Call, Reason, Success, Terminal
+from cosi_operator.outcome import Call, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
 from cosi_operator.plan.steps import (
     AccessDeleting,
@@ -35,12 +35,7 @@ from cosi_operator.plan.steps import (
     SecretAllowed,
     SecretIs,
 )
-from cosi_operator.plan.verdicts import (
-    backing_off,
-    driver_away,
-    refused_before_effect,
-    standing,
-)
+from cosi_operator.plan.verdicts import driver_away, refused_before_effect, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +71,8 @@ def plan(view: BucketView) -> BucketStep:
         return Done(Success(), report=False)
     if bucket.meta.deleting:
         return _plan_deletion(bucket, view)
+    if view.backend_gone:  # deleted in this run, so this is a successor of the same name
+        return Done(Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True), report=False)
     known = (bucket.ready and bucket.bucket_id) or view.bucket_id or bucket.existing_bucket_id
     if not known and (halt := _halt(bucket, view)):
         return halt
@@ -95,14 +92,17 @@ def _halt(bucket: Bucket, view: BucketView) -> Done | None:
 
 
 def _plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
-    ours = {names.BUCKET_FINALIZER, names.BUCKET_ACCESS_FINALIZER} & set(bucket.meta.finalizers)
+    # The marks of accesses first: they protect the bucket from going before them.
+    both = (names.BUCKET_ACCESS_FINALIZER, names.BUCKET_FINALIZER)
+    ours = tuple(name for name in both if name in bucket.meta.finalizers)
     if not ours:
         return Done(Success(), report=False)
-    for access in view.accesses:
+    accesses = tuple(access for access in view.accesses if _leads_here(access, bucket, view))
+    for access in accesses:
         if not access.meta.deleting:
             return DeleteAccess(access.meta.key, access.meta.uid)
-    if view.accesses:
-        return Done(_waiting_for(view.accesses))
+    if accesses:
+        return Done(_waiting_for(accesses))
     if (
         bucket.deletion_policy is DeletionPolicy.DELETE
         and names.BUCKET_FINALIZER in ours
@@ -113,27 +113,36 @@ def _plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     claim = view.claim
     if claim and claim.meta.deleting and names.CLAIM_FINALIZER in claim.meta.finalizers:
         return ReleaseClaim(claim.meta.key, claim.meta.uid)
-    return EditFinalizers(bucket.meta.key, remove=tuple(sorted(ours)))
+    return EditFinalizers(bucket.meta.key, remove=ours)
+
+
+def known_id(bucket: Bucket, view: BucketView) -> str:
+    """The driver's id of a bucket that is to be deleted; "" when it was never learned."""
+    return bucket.bucket_id or view.bucket_id or bucket.existing_bucket_id
+
+
+def _leads_here(access: BucketAccess, bucket: Bucket, view: BucketView) -> bool:
+    """Whether an access that names our claim was granted on this Bucket, not on another one.
+
+    A retained Bucket keeps the name of its old claim, which a new claim may have taken. The intent
+    of a Grant names the bucket; accesses of the Go sidecar have none, and count.
+    """
+    recorded = access.meta.annotations.get(names.BUCKET_ID_ANNOTATION, "")
+    return recorded in ("", known_id(bucket, view))
 
 
 def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    token = retry_token(bucket, view.claim)
-    bucket_id = bucket.bucket_id or view.bucket_id or bucket.existing_bucket_id
-    if bucket_id:
-        return (
-            standing(bucket, Call.DELETE_BUCKET, view.context, token=token)
-            or driver_away(view.context)
-            or DeleteBackend(bucket_id, bucket.parameters)
-        )
-    if refused_before_effect(bucket.last_call, Call.CREATE_BUCKET):
+    if refused_before_effect(bucket.last_call, Call.CREATE_BUCKET) and not known_id(bucket, view):
         return None
+    token = retry_token(bucket, view.claim)
+    halt = standing(bucket, Call.DELETE_BUCKET, view.context, token=token)
+    if halt := halt or driver_away(view.context):
+        return halt
+    if bucket_id := known_id(bucket, view):
+        return DeleteBackend(bucket_id, bucket.parameters)
     # The id was never learned, and Delete without an id is never sent: on one real driver it
     # removes every bucket. Create is idempotent, so asking again tells what there is to delete.
-    return (
-        backing_off(view.context)
-        or driver_away(view.context)
-        or CreateBackend(bucket.meta.name, bucket.parameters, resolving=True)
-    )
+    return CreateBackend(bucket.meta.name, bucket.parameters, resolving=True)
 
 
 def _waiting_for(accesses: tuple[BucketAccess, ...]) -> Terminal:

@@ -13,7 +13,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import anyio
 from aiohttp import web
+from tests.support.clock import PATIENCE_S
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
@@ -148,10 +150,18 @@ class StubApiServer:
         return sum(1 for seen in self.seen if seen.verb == verb)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Return when `condition` holds; looked at after each request and watch line."""
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
+        """Return when `condition` holds; looked at after each request and watch line.
+
+        Raises:
+            AssertionError: not within PATIENCE_S; lists the last requests.
+        """
+        with anyio.move_on_after(PATIENCE_S) as patience:
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+        if patience.cancelled_caught:
+            last = [f"{seen.verb} {seen.path}" for seen in self.seen[-10:]]
+            raise AssertionError(f"waited {PATIENCE_S:g} s in vain; the last requests: {last}")
 
     async def watcher(self, number: int = 1) -> Watcher:
         """The `number`th watch that was opened, as soon as it is."""

@@ -14,12 +14,16 @@ Example:
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import anyio.lowlevel
 
+# Real seconds after which a wait in a test has failed; less than a test's own time limit, so that
+# the failure says what was waited for.
+PATIENCE_S = 20.0
 # Enough turns of the event loop for any chain of wake-ups in a test without sockets.
 SETTLE_TURNS = 100
 
@@ -85,7 +89,7 @@ class FakeClock:
 
     async def _fly(self) -> None:
         while True:
-            await self.wait_for_sleepers()
+            await self._until(lambda: bool(self._sleepers))
             self._move_to(self._sleepers[0][0])
             await self.settle()
 
@@ -96,7 +100,23 @@ class FakeClock:
 
     async def wait_for_sleepers(self, count: int = 1) -> None:
         """Return once at least `count` tasks are asleep; for tests with real sockets."""
-        while len(self._sleepers) < count:
+        await self.wait_until(lambda: len(self._sleepers) >= count, f"{count} sleeper(s)")
+
+    async def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Return once `condition` holds; it is looked at whenever a sleep begins or ends.
+
+        Raises:
+            AssertionError: not within PATIENCE_S; says `what` was waited for and who sleeps.
+        """
+        with anyio.move_on_after(PATIENCE_S) as patience:
+            await self._until(condition)
+        if patience.cancelled_caught:
+            raise AssertionError(
+                f"waited {PATIENCE_S:g} s for {what}; asleep for (s): {self.sleeping_for()}"
+            )
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             self._changed.clear()
             await self._changed.wait()
 

@@ -166,7 +166,7 @@ class Store[T]:
             The view that was removed, or None.
         """
         held = self._identities.get(key)
-        if held is None or _is_proven_newer(held.resource_version, resource_version):
+        if held is None or is_proven_newer(held.resource_version, resource_version):
             return None
         return self._drop(key)
 
@@ -185,7 +185,7 @@ class Store[T]:
         A list older than what was delivered before means that the server's data was restored
         from a backup: then nothing that is held counts.
         """
-        restored = _is_proven_newer(self._seen, resource_version)
+        restored = is_proven_newer(self._seen, resource_version)
         if restored:
             self._deleted_uids.clear()
         differences: list[tuple[Key, T | None, T | None]] = []
@@ -198,7 +198,7 @@ class Store[T]:
                 old, new = self._put(identity, raw)
                 differences.append((key, old, new))
         for key, held in list(self._identities.items()):
-            written_since = not restored and _is_proven_newer(
+            written_since = not restored and is_proven_newer(
                 held.resource_version, resource_version
             )
             if key not in listed and not written_since:
@@ -269,5 +269,6 @@ def _is_newer(version: str, than: str) -> bool:
     return version != than
 
 
-def _is_proven_newer(version: str, than: str) -> bool:
+def is_proven_newer(version: str, than: str) -> bool:
+    """Both can be compared, and `version` is the later one."""
     return _is_decimal(version) and _is_decimal(than) and int(version) > int(than)

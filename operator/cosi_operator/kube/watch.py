@@ -18,7 +18,7 @@ from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import ApiError, ApiSilent, error_of
-from cosi_operator.kube.store import Store, identify
+from cosi_operator.kube.store import Store, identify, is_proven_newer
 from cosi_operator.kube.watch_state import (
     Ended,
     Happening,
@@ -161,7 +161,7 @@ class Reflector[T]:
 
     async def _watch(self, state: Watching) -> State:
         """Read one stream until the state is another one."""
-        current: State = state
+        current = state
         try:
             async with self._client.watch(
                 self._resource,
@@ -173,9 +173,10 @@ class Reflector[T]:
                     self._log.info("watch_recovered")
                     self._told = None
                 async for line in lines:
-                    current = self._step(current, self._read(line))
-                    if not isinstance(current, Watching):
-                        return current
+                    then = self._step(current, self._read(line, current.version))
+                    if not isinstance(then, Watching):
+                        return then
+                    current = then
             happening: Happening = Ended()
         except ApiSilent as error:
             happening = self._silent("watch", error)
@@ -183,7 +184,8 @@ class Reflector[T]:
             happening = self._refused("watch", error)
         return self._step(current, happening)
 
-    def _read(self, raw: bytes) -> Happening:
+    def _read(self, raw: bytes, known: str) -> Happening:
+        """What a line means; `known` is the version that the watch had reached before it."""
         try:
             line = _decode_line(raw)
             match line.type:
@@ -197,6 +199,9 @@ class Reflector[T]:
                     return self._unreadable("watch", f"a line of type {other[:40]}")
         except msgspec.DecodeError as error:
             return self._unreadable("watch", str(error))
+        if is_proven_newer(known, version):
+            # The server's data was restored from a backup under an open watch.
+            return self._unreadable("watch", f"from resourceVersion {known} back to {version}")
         self._store.advance(version)
         return Progress(version)
 

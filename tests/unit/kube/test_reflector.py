@@ -23,7 +23,7 @@ from tests.support.apiserver import (
     client_of,
     serving,
 )
-from tests.support.clock import FakeClock
+from tests.support.clock import PATIENCE_S, FakeClock
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.client import KubeClient
@@ -61,20 +61,22 @@ class World:
         self.changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self.changed = anyio.Event()
-            await self.changed.wait()
+        with anyio.move_on_after(PATIENCE_S) as patience:
+            while not condition():
+                self.changed = anyio.Event()
+                await self.changed.wait()
+        assert not patience.cancelled_caught, f"no such change came; seen: {self.changes}"
 
     async def until_held(self, name: str) -> None:
         await self.until(lambda: self.store.get(Key("", name)) is not None)
 
     async def next_rest(self) -> float:
         """Wait until the reflector pauses; the seconds it wants to."""
-        while True:
-            await self.clock.wait_for_sleepers()
-            if (shortest := self.clock.sleeping_for()[0]) <= LONGEST_REST_S:
-                return shortest
-            await asyncio.sleep(0)
+        await self.clock.wait_until(lambda: self._rests() != [], "a rest of the reflector")
+        return self._rests()[0]
+
+    def _rests(self) -> list[float]:
+        return [rest_s for rest_s in self.clock.sleeping_for() if rest_s <= LONGEST_REST_S]
 
     async def skip_rest(self) -> float:
         rest_s = await self.next_rest()
@@ -83,12 +85,15 @@ class World:
 
     async def until_it_agrees(self) -> None:
         """Skip all rests until the store is equal to the server's objects."""
-        while not (self.agrees and self.reflector.synced.is_set()):
-            if rests := [
-                rest_s for rest_s in self.clock.sleeping_for() if rest_s <= LONGEST_REST_S
-            ]:
-                self.clock.advance(rests[0])
-            await asyncio.sleep(0.001)  # a turn for the sockets
+        with anyio.move_on_after(PATIENCE_S) as patience:
+            while not (self.agrees and self.reflector.synced.is_set()):
+                if rests := self._rests():
+                    self.clock.advance(rests[0])
+                await asyncio.sleep(0.001)  # a turn for the sockets
+        assert not patience.cancelled_caught, (
+            f"it never agrees; asleep for (s): {self.clock.sleeping_for()}; held: "
+            f"{list(self.store.keys())}; there: {list(self.server.objects)}"
+        )
 
     @property
     def agrees(self) -> bool:
@@ -340,6 +345,7 @@ async def test_without_the_right_to_list_it_says_so_once_and_keeps_trying() -> N
                 rests = [await world.skip_rest() for _ in range(9)]
                 assert max(rests) <= 30
                 assert not world.reflector.synced.is_set()
+                await world.next_rest()  # the refusal after the last of them
                 world.server.allow("list", "buckets")
                 await world.skip_rest()
                 await world.reflector.synced.wait()
@@ -351,19 +357,26 @@ async def test_without_the_right_to_list_it_says_so_once_and_keeps_trying() -> N
     assert logs[-1]["event"] == "list_recovered"
 
 
-async def test_a_restored_server_is_believed() -> None:
+@pytest.mark.parametrize(
+    "watch_is_cut",
+    [
+        pytest.param(True, id="with its watches cut, as a restart does"),
+        pytest.param(False, id="under an open watch, whose versions then go back"),
+    ],
+)
+async def test_a_server_restored_from_a_backup_is_believed(*, watch_is_cut: bool) -> None:
     async with a_world() as world:
+        await world.server.watcher()
         world.server.version = 900
         world.server.put(BUCKETS, Key("", "after-the-backup"))
         await world.until_held("after-the-backup")
-        watcher = await world.server.watcher()
         world.server.objects.clear()
         world.server.history.clear()
         world.server.version = 300
+        if watch_is_cut:
+            world.server.watchers[-1].collection = "nowhere"  # it hears of nothing more
+            world.server.watchers[-1].cut()
         world.server.put(BUCKETS, Key("", "from-the-backup"))
-        watcher.queue = asyncio.Queue()
-        watcher.cut()
-        world.server.watchers[-1].cut()
         await world.until_it_agrees()
 
 

@@ -8,16 +8,10 @@ from pathlib import Path
 
 from controlplane import ApiError, ControlPlane
 from demo.screen import Screen
-from demo.world import (
-    NAMESPACE,
-    ROOT,
-    STOP_GRACE_S,
-    World,
-    operator_process,
-    service_account,
-)
+from demo.world import NAMESPACE, STOP_GRACE_S, World
 from refdriver import RefDriver
 from seaweed import SeaweedFS
+from testbed.process import ROOT, operator_process, service_account
 
 ROLES = {"controller": "controller.yaml", "sidecar": "sidecar.yaml"}
 START_TIMEOUT_S = 20.0

@@ -1,15 +1,11 @@
 """Everything that runs during the demo, and how the steps reach it."""
 
-import os
 import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from awsclient import Account
 from controlplane import ControlPlane
@@ -17,8 +13,8 @@ from controlplane.daemon import Daemon
 from demo.screen import CheckError, Screen
 from refdriver import RefDriver
 from seaweed import SeaweedFS
+from testbed.process import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = Path("hack/demo/manifests")
 NAMESPACE = "shop"
 
@@ -82,41 +78,3 @@ def eventually(what: str, holds: Callable[[], bool], *, timeout_s: float = 20.0)
         if time.monotonic() > deadline:
             raise CheckError(f"waited {timeout_s:.0f} s in vain for: {what}")
         time.sleep(POLL_S)
-
-
-def service_account(role: Path) -> tuple[str, str]:
-    """Return namespace and name of the one ServiceAccount in a manifest."""
-    accounts = [
-        (str(found["metadata"]["namespace"]), str(found["metadata"]["name"]))
-        for found in yaml.safe_load_all(role.read_text())
-        if found and found["kind"] == "ServiceAccount"
-    ]
-    if len(accounts) != 1:
-        raise CheckError(f"{role} has {len(accounts)} ServiceAccounts, not one")
-    return accounts[0]
-
-
-def operator_process(
-    role: str, arguments: list[str], *, kubeconfig: Path, namespace: str, logs: Path
-) -> Daemon:
-    """Describe one of the operator's processes, not started.
-
-    Args:
-        role: controller or sidecar.
-        arguments: further flags.
-        kubeconfig: of its own service account.
-        namespace: where its Lease goes.
-        logs: the folder for its log.
-    """
-    command = [sys.executable, "-m", "cosi_operator", role, f"--kubeconfig={kubeconfig}"]
-    return Daemon(
-        f"cosi-{role}",
-        [*command, *arguments],
-        logs / f"cosi-{role}.log",
-        env={
-            "PATH": os.environ.get("PATH", os.defpath),
-            "PYTHONPATH": str(ROOT / "operator"),
-            "POD_NAMESPACE": namespace,
-        },
-        cwd=logs,
-    )

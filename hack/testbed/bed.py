@@ -1,0 +1,387 @@
+"""One testbed: start it, fill it with objects, wait, and see who asked the API server for what."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from controlplane import ApiError, ControlPlane
+from controlplane.audit import AuditEntry
+from controlplane.daemon import Daemon
+from mockdriver.client import MockDriver
+from testbed.bulk import send_all
+from testbed.objects import NAMESPACE, Json, access_body, claim_body, condition, path_of, typed
+from testbed.process import ROOT, operator_process, service_account
+
+OUR_CRDS = ROOT / "deploy" / "crds"
+ROLES = {role: ROOT / "deploy" / "rbac" / f"{role}.yaml" for role in ("controller", "sidecar")}
+DRIVER_NAME = "mock.objectstorage.k8s.io"
+
+START_TIMEOUT_S = 30.0
+STOP_GRACE_S = 10.0
+POLL_S = 0.05
+
+
+class Testbed:
+    """Everything that runs. Make it with `Testbed.start`; leaving `with` ends it."""
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    def __init__(self, plane: ControlPlane, driver: MockDriver, directory: Path) -> None:
+        """Describe the operator's processes; they are not started."""
+        self.plane = plane
+        self.driver = driver
+        self.directory = directory
+        self.accounts = {role: service_account(file) for role, file in ROLES.items()}
+        self.users = [f"system:serviceaccount:{space}:{n}" for space, n in self.accounts.values()]
+        self.processes: dict[str, Daemon] = {}
+        self._stack = ExitStack()
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path,
+        *,
+        crds: Path = OUR_CRDS,
+        sidecar_flags: Sequence[str] = (),
+        controller_flags: Sequence[str] = (),
+        audit: bool = True,
+        operator: bool = True,
+    ) -> Self:
+        """Start all parts, in 5 to 8 s.
+
+        Args:
+            directory: for logs, state and sockets; a short path (a socket's has 107 bytes).
+            crds: the folder of the CRDs to install.
+            sidecar_flags: besides the driver's address.
+            controller_flags: all of the controller's.
+            audit: whether the API server records requests, for `requests` and `forbidden`.
+            operator: False leaves the controller and the sidecar to `start_process`.
+        Raises:
+            StartError, KubectlError: a part did not start; the others were ended.
+        """
+        with ExitStack() as stack:
+            plane = stack.enter_context(ControlPlane.start(directory / "plane", audit=audit))
+            plane.apply(crds)
+            driver = stack.enter_context(MockDriver.start(directory, name=DRIVER_NAME))
+            bed = cls(plane, driver, directory)
+            for role, file in ROLES.items():
+                plane.token_for(*bed.accounts[role])  # makes the namespace
+                plane.apply(file)
+            bed.make_namespace(NAMESPACE)
+            stack.callback(bed.stop_operator)
+            if operator:
+                bed.start_process("controller", *controller_flags)
+                bed.start_process("sidecar", *sidecar_flags)
+                bed.until_leading()
+            bed._stack = stack.pop_all()
+        return bed
+
+    def __enter__(self) -> Self:
+        """Return itself; it runs already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End everything, in reverse order."""
+        self._stack.close()
+
+    # --- processes
+
+    def start_process(
+        self, role: str, *flags: str, environment: Mapping[str, str] | None = None
+    ) -> Daemon:
+        """Start the controller or the sidecar; returns before it is ready."""
+        account = self.accounts[role]
+        arguments = list(flags)
+        if role == "sidecar":
+            arguments.insert(0, f"--driver-addr={self.driver.address}")
+        process = operator_process(
+            role,
+            arguments,
+            kubeconfig=self.plane.kubeconfig_for(*account),
+            namespace=account[0],
+            logs=self.directory,
+            environment=environment,
+        )
+        process.start()
+        self.processes[role] = process
+        return process
+
+    def stop_operator(self) -> None:
+        """End both processes in good order, the sidecar first."""
+        for role in ("sidecar", "controller"):
+            if role in self.processes:
+                self.processes[role].stop(grace_s=STOP_GRACE_S)
+
+    def restart(self, role: str, *flags: str, grace_s: float = STOP_GRACE_S) -> None:
+        """End a process (`grace_s` 0: as a crash does) and start it with these flags."""
+        self.processes[role].stop(grace_s=grace_s)
+        if grace_s == 0:
+            self.drop_lease(role)
+        self.start_process(role, *flags)
+        self.until_leading(role)
+
+    def drop_lease(self, role: str) -> None:
+        """Free the Lease of a process that crashed, so that its successor needs not wait for it."""
+        path = self.lease_path(role)
+        lease = self.plane.api.call("GET", path)
+        lease["spec"]["holderIdentity"] = ""
+        self.plane.api.call("PUT", path, lease)
+
+    def lease_path(self, role: str) -> str:
+        """Where the Lease of a process is."""
+        name = {
+            "controller": "leader-lock-cosi-controller-manager",
+            "sidecar": f"{self.driver.name.replace('.', '-')}-cosi",
+        }[role]
+        space = self.accounts[role][0]
+        return f"/apis/coordination.k8s.io/v1/namespaces/{space}/leases/{name}"
+
+    def until_leading(self, *roles: str) -> None:
+        """Wait until each process has its Lease."""
+        for role in roles or tuple(self.processes):
+            self.processes[role].wait_until(
+                lambda role=role: self._is_held(role),  # type: ignore[misc]  # a lambda's default
+                timeout_s=START_TIMEOUT_S,
+            )
+
+    def _is_held(self, role: str) -> bool:
+        try:
+            lease = self.plane.api.call("GET", self.lease_path(role))
+        except ApiError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return bool(lease["spec"].get("holderIdentity"))
+
+    def log_of(self, role: str) -> str:
+        """What a process has written so far."""
+        return self.processes[role].log_file.read_text(errors="replace")
+
+    # --- objects
+
+    def make_namespace(self, name: str) -> str:
+        """Make a namespace; nothing collects it again."""
+        self.plane.api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        return name
+
+    def make_classes(
+        self,
+        name: str,
+        *,
+        driver: str = DRIVER_NAME,
+        policy: str = "Delete",
+        parameters: Mapping[str, str] | None = None,
+        authentication: str = "Key",
+    ) -> None:
+        """Make a BucketClass and a BucketAccessClass of the same name and parameters."""
+        common = {"metadata": {"name": name}, "driverName": driver, "parameters": parameters or {}}
+        self.create("bucketclasses", {**common, "deletionPolicy": policy})
+        self.create("bucketaccessclasses", {**common, "authenticationType": authentication})
+
+    def make_claims(
+        self, names: Iterable[str], *, class_name: str, namespace: str = NAMESPACE
+    ) -> None:
+        """Make BucketClaims, many at once."""
+        self.create_all(
+            "bucketclaims",
+            [claim_body(name, class_name=class_name, namespace=namespace) for name in names],
+            namespace,
+        )
+
+    def make_accesses(
+        self, claims: Iterable[str], *, class_name: str, namespace: str = NAMESPACE
+    ) -> None:
+        """Make a BucketAccess for each claim, with the claim's name and the Secret NAME-keys."""
+        self.create_all(
+            "bucketaccesses",
+            [access_body(name, class_name=class_name, namespace=namespace) for name in claims],
+            namespace,
+        )
+
+    def create(self, plural: str, body: Json, namespace: str = NAMESPACE) -> Json:
+        """Create one object as the administrator; apiVersion and kind may be left out."""
+        created: Json = self.plane.api.call("POST", path_of(plural, namespace), typed(plural, body))
+        return created
+
+    def create_all(self, plural: str, bodies: Sequence[Json], namespace: str = NAMESPACE) -> None:
+        """Create many at once, over 20 connections."""
+        path = path_of(plural, namespace)
+        send_all(self.plane, [("POST", path, typed(plural, body)) for body in bodies])
+
+    def get(self, plural: str, name: str, namespace: str = NAMESPACE) -> Json:
+        """One object as it stands; ApiError with code 404 when there is none."""
+        found: Json = self.plane.api.call("GET", path_of(plural, namespace, name))
+        return found
+
+    def find(self, plural: str, name: str, namespace: str = NAMESPACE) -> Json | None:
+        """One object, or None."""
+        try:
+            return self.get(plural, name, namespace)
+        except ApiError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    def all_of(self, plural: str, namespace: str = NAMESPACE) -> list[Json]:
+        """All objects of a kind (in a namespace, if it has them)."""
+        items: list[Json] = self.plane.api.call("GET", path_of(plural, namespace))["items"]
+        return items
+
+    def edit(
+        self, plural: str, name: str, change: Callable[[Json], object], namespace: str = NAMESPACE
+    ) -> Json:
+        """Apply a change to an object, as a person does with kubectl edit."""
+        while True:
+            body = self.get(plural, name, namespace)
+            change(body)
+            try:
+                written: Json = self.plane.api.call("PUT", path_of(plural, namespace, name), body)
+            except ApiError as error:
+                if error.reason != "Conflict":
+                    raise
+                continue
+            return written
+
+    def annotate(self, plural: str, name: str, namespace: str = NAMESPACE, **values: str) -> None:
+        """Set annotations; `retry` stands for objectstorage.k8s.io/retry."""
+        named = {f"objectstorage.k8s.io/{key}": value for key, value in values.items()}
+
+        def change(body: Json) -> None:
+            body["metadata"].setdefault("annotations", {}).update(named)
+
+        self.edit(plural, name, change, namespace)
+
+    def delete(self, plural: str, name: str, namespace: str = NAMESPACE) -> None:
+        """Ask for the deletion of one object."""
+        self.plane.api.call("DELETE", path_of(plural, namespace, name))
+
+    def delete_all(self, plural: str, names: Iterable[str], namespace: str = NAMESPACE) -> None:
+        """Ask for the deletion of many, over 20 connections."""
+        send_all(self.plane, [("DELETE", path_of(plural, namespace, n), None) for n in names])
+
+    def bucket_of(self, claim: str, namespace: str = NAMESPACE) -> Json:
+        """The Bucket that was made for a claim."""
+        uid = self.get("bucketclaims", claim, namespace)["metadata"]["uid"]
+        return self.get("buckets", f"bucket-{uid}")
+
+    def events(self, name: str, namespace: str = NAMESPACE) -> list[Json]:
+        """The Events about objects of this name, oldest first."""
+        found = [
+            event
+            for event in self.all_of("events", namespace)
+            if event["involvedObject"]["name"] == name
+        ]
+        return sorted(found, key=lambda event: str(event["firstTimestamp"]))
+
+    # --- waiting
+
+    def until(self, what: str, holds: Callable[[], object], *, timeout_s: float = 30.0) -> None:
+        """Wait until `holds` is true.
+
+        Raises:
+            TimeoutError: it was not within `timeout_s` seconds; names `what`, shows the logs' ends.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > deadline:
+                tails = "\n".join(
+                    f"--- {role}: {self.log_of(role)[-2000:]}" for role in self.processes
+                )
+                raise TimeoutError(f"waited {timeout_s:.0f} s in vain for: {what}\n{tails}")
+            time.sleep(POLL_S)
+
+    def until_ready(
+        self,
+        plural: str,
+        names: Iterable[str],
+        namespace: str = NAMESPACE,
+        *,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Wait until each of these objects says so, in upstream's own field."""
+        field = "accessGranted" if plural == "bucketaccesses" else "bucketReady"
+        wanted = set(names)
+
+        def all_ready() -> bool:
+            ready = {
+                item["metadata"]["name"]
+                for item in self.all_of(plural, namespace)
+                if item.get("status", {}).get(field)
+            }
+            return wanted <= ready
+
+        self.until(f"{len(wanted)} {plural} to be ready", all_ready, timeout_s=timeout_s)
+
+    def until_reason(
+        self,
+        plural: str,
+        name: str,
+        reason: str,
+        namespace: str = NAMESPACE,
+        *,
+        timeout_s: float = 30.0,
+    ) -> Json:
+        """Wait until the Ready condition has this reason; return that condition."""
+        self.until(
+            f"{plural} {name} to say {reason}",
+            lambda: condition(self.find(plural, name, namespace)).get("reason") == reason,
+            timeout_s=timeout_s,
+        )
+        return condition(self.get(plural, name, namespace))
+
+    def until_gone(
+        self,
+        plural: str,
+        names: Iterable[str],
+        namespace: str = NAMESPACE,
+        *,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Wait until none of these objects is left."""
+        wanted = set(names)
+
+        def none_left() -> bool:
+            return wanted.isdisjoint(i["metadata"]["name"] for i in self.all_of(plural, namespace))
+
+        self.until(f"{len(wanted)} {plural} to be gone", none_left, timeout_s=timeout_s)
+
+    def until_quiet(self, quiet_s: float = 1.5, *, timeout_s: float = 60.0) -> None:
+        """Wait until the operator has written nothing for so long, Leases aside."""
+
+        def is_quiet() -> bool:
+            mark = self.plane.audit.mark()
+            time.sleep(quiet_s)  # the question itself: what happens within this time?
+            return not self.writes(since=mark)
+
+        self.until("the operator to be quiet", is_quiet, timeout_s=timeout_s)
+
+    # --- what was asked
+
+    def requests(self, *, since: int = 0) -> list[AuditEntry]:
+        """All that the operator's two accounts asked; `since`: of `plane.audit.mark()`."""
+        return self.plane.audit.entries(since=since, where=lambda entry: entry.user in self.users)
+
+    def writes(self, *, since: int = 0) -> list[AuditEntry]:
+        """The operator's writes, those of the Lease and dry runs aside."""
+        return [
+            entry
+            for entry in self.requests(since=since)
+            if entry.is_write and entry.resource != "leases" and "dryRun" not in entry.uri
+        ]
+
+    def forbidden(self, *, since: int = 0) -> list[str]:
+        """What the operator asked and its roles did not allow, in words."""
+        return [
+            f"{entry.user} {entry.verb} {entry.uri}"
+            for entry in self.requests(since=since)
+            if entry.code == HTTPStatus.FORBIDDEN
+        ]

@@ -1,0 +1,351 @@
+"""What users get wrong: a clear condition and Event that name field and fix, then a wake-up.
+
+Each case makes its objects, says which reason and words have to appear, and repairs them.
+"""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cosi_operator.outcome import Call
+from testbed import Testbed, access_body, claim_body, condition
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """`plural` is what tells of it, an object of the test's name; `words` are in its message."""
+
+    make: Callable[[Testbed, str], object]
+    plural: str
+    reason: str
+    words: tuple[str, ...]
+    repair: Callable[[Testbed, str], object]
+    becomes_ready: bool = True
+
+
+def _edit_spec(plural: str, **fields: str) -> Callable[[Testbed, str], object]:
+    return lambda bed, name: bed.edit(plural, name, lambda body: body["spec"].update(fields))
+
+
+def _claim(**fields: str) -> Callable[[Testbed, str], object]:
+    def make(bed: Testbed, name: str) -> None:
+        values = {key: value.format(name=name) for key, value in fields.items()}
+        bed.create("bucketclaims", claim_body(name, **values))
+
+    return make
+
+
+def _ready_claim_and(make: Callable[[Testbed, str], object]) -> Callable[[Testbed, str], object]:
+    def both(bed: Testbed, name: str) -> None:
+        bed.make_classes(name)
+        bed.make_claims([name], class_name=name)
+        bed.until_ready("bucketclaims", [name])
+        make(bed, name)
+
+    return both
+
+
+def _access_class(bed: Testbed, name: str, **fields: str) -> None:
+    body = {"metadata": {"name": name}, "driverName": bed.driver.name, **fields}
+    bed.create("bucketaccessclasses", {"authenticationType": "Key", **body})
+
+
+def _recreate_access_class(**fields: str) -> Callable[[Testbed, str], object]:
+    def repair(bed: Testbed, name: str) -> None:
+        bed.delete("bucketaccessclasses", f"{name}-odd")
+        _access_class(bed, f"{name}-odd", **fields)
+
+    return repair
+
+
+def _access_of_odd_class(**fields: str) -> Callable[[Testbed, str], object]:
+    def make(bed: Testbed, name: str) -> None:
+        _access_class(bed, f"{name}-odd", **fields)
+        bed.create("bucketaccesses", access_body(name, class_name=f"{name}-odd"))
+
+    return _ready_claim_and(make)
+
+
+def _taken_secret(bed: Testbed, name: str) -> None:
+    bed.create("secrets", {"metadata": {"name": f"{name}-keys"}, "stringData": {"mine": "kept"}})
+    bed.create("bucketaccesses", access_body(name, class_name=name))
+
+
+MISTAKES = [
+    pytest.param(
+        Mistake(
+            _claim(class_name="{name}"),
+            "bucketclaims",
+            "BucketClassNotFound",
+            ("spec.bucketClassName", "does not exist", "Create that BucketClass"),
+            lambda bed, name: bed.make_classes(name),
+        ),
+        id="a claim of a class that is not there waits for it",
+    ),
+    pytest.param(
+        Mistake(
+            _claim(),
+            "bucketclaims",
+            "InvalidSpec",
+            ("spec.bucketClassName", "spec.existingBucketName", "both empty"),
+            lambda bed, name: (
+                bed.make_classes(name),
+                _edit_spec("bucketclaims", bucketClassName=name)(bed, name),
+            ),
+        ),
+        id="a claim with neither class nor existing bucket",
+    ),
+    pytest.param(
+        Mistake(
+            _claim(class_name="{name}", existing="{name}"),
+            "bucketclaims",
+            "InvalidSpec",
+            ("spec.bucketClassName", "spec.existingBucketName", "both set"),
+            lambda bed, name: (
+                bed.make_classes(name),
+                bed.edit("bucketclaims", name, lambda body: body["spec"].pop("existingBucketName")),
+            ),
+        ),
+        id="a claim with both class and existing bucket",
+    ),
+    pytest.param(
+        Mistake(
+            _claim(existing="{name}"),
+            "bucketclaims",
+            "BucketNotFound",
+            ("spec.existingBucketName", "does not exist"),
+            lambda bed, name: bed.create(
+                "buckets",
+                {
+                    "metadata": {"name": name},
+                    "spec": {
+                        "bucketClaim": {},
+                        "bucketClassName": name,
+                        "driverName": bed.driver.name,
+                        "protocols": ["S3"],
+                        "existingBucketID": f"old-{name}",
+                    },
+                },
+            ),
+        ),
+        id="a claim of an existing bucket that is not there waits for it",
+    ),
+    pytest.param(
+        Mistake(
+            lambda bed, name: (
+                bed.make_classes(name),
+                bed.create("bucketaccesses", access_body(name, class_name=name)),
+            ),
+            "bucketaccesses",
+            "BucketClaimNotFound",
+            ("spec.bucketClaimName", "does not exist"),
+            lambda bed, name: bed.make_claims([name], class_name=name),
+        ),
+        id="an access to a claim that is not there waits for it",
+    ),
+    pytest.param(
+        Mistake(
+            _ready_claim_and(
+                lambda bed, name: bed.create(
+                    "bucketaccesses", access_body(name, class_name=f"{name}-odd")
+                )
+            ),
+            "bucketaccesses",
+            "BucketAccessClassNotFound",
+            ("spec.bucketAccessClassName", "does not exist"),
+            lambda bed, name: _access_class(bed, f"{name}-odd"),
+        ),
+        id="an access of a class that is not there waits for it",
+    ),
+    pytest.param(
+        Mistake(
+            _access_of_odd_class(authenticationType="IAM"),
+            "bucketaccesses",
+            "InvalidSpec",
+            ("authenticationType IAM", "spec.serviceAccountName"),
+            _edit_spec("bucketaccesses", serviceAccountName="app"),
+        ),
+        id="IAM without a service account",
+    ),
+    pytest.param(
+        Mistake(
+            _access_of_odd_class(authenticationType=""),
+            "bucketaccesses",
+            "InvalidSpec",
+            ("authenticationType", "Key, IAM"),
+            _recreate_access_class(authenticationType="Key"),
+        ),
+        id="a class whose authenticationType is none that exists",
+    ),
+    pytest.param(
+        Mistake(
+            _ready_claim_and(_taken_secret),
+            "bucketaccesses",
+            "SecretNotOwned",
+            ("spec.credentialsSecretName", "was not made for this BucketAccess"),
+            lambda bed, name: (
+                bed.delete("secrets", f"{name}-keys"),
+                # Secrets can't be watched; a person who does not want to wait asks.
+                bed.annotate("bucketaccesses", name, retry="1"),
+            ),
+        ),
+        id="a Secret name that someone else holds",
+    ),
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_with_field_and_fix_and_its_repair_wakes_the_object(
+    bed: Testbed, name: str, mistake: Mistake
+) -> None:
+    calls = bed.driver.calls(Call.GRANT_ACCESS)
+    mistake.make(bed, name)
+    told = bed.until_reason(mistake.plural, name, mistake.reason)
+    for word in mistake.words:
+        assert word in told["message"]
+    assert told["status"] == "False"
+    bed.until(
+        "an Event that says the same",
+        lambda: any(mistake.reason in str(event["message"]) for event in bed.events(name)),
+    )
+    assert bed.driver.calls(Call.GRANT_ACCESS) == calls  # no key was minted for a mistake
+    mistake.repair(bed, name)
+    bed.until_ready(mistake.plural, [name])
+    kind = bed.get(mistake.plural, name)
+    assert [c["type"] for c in kind["status"]["conditions"]] == ["Ready"]
+
+
+def test_the_secret_of_someone_else_is_neither_changed_nor_deleted(bed: Testbed, name: str) -> None:
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name)
+    bed.until_ready("bucketclaims", [name])
+    _taken_secret(bed, name)
+    before = bed.get("secrets", f"{name}-keys")
+    bed.until_reason("bucketaccesses", name, "SecretNotOwned")
+    bed.delete("bucketaccesses", name)
+    bed.until_gone("bucketaccesses", [name])
+    assert bed.get("secrets", f"{name}-keys") == before
+    assert base64.b64decode(before["data"]["mine"]) == b"kept"
+
+
+def test_an_access_whose_class_is_of_another_driver_than_its_bucket_says_so(
+    bed: Testbed, name: str
+) -> None:
+    """The class is ours, the Bucket is not: a foreign driver's bucket is never granted by us."""
+    bed.make_classes(name)
+    bed.make_classes(f"{name}-foreign", driver="other.example.com")
+    bed.make_claims([name], class_name=f"{name}-foreign")
+    bed.create("bucketaccesses", access_body(name, class_name=name))
+    told = bed.until_reason("bucketaccesses", name, "DriverMismatch")
+    assert "spec.bucketAccessClassName" in told["message"]
+    assert "other.example.com" in told["message"]
+    assert name not in str(bed.driver.journal(Call.GRANT_ACCESS))
+    bucket = bed.bucket_of(name)
+    assert not bucket["metadata"].get("finalizers")  # the other driver's to set
+    assert not bucket.get("status", {}).get("conditions")
+
+
+def test_a_foreign_drivers_access_is_left_alone(bed: Testbed, name: str) -> None:
+    bed.make_classes(name)
+    bed.make_classes(f"{name}-foreign", driver="other.example.com")
+    bed.make_claims([name], class_name=name)
+    bed.until_ready("bucketclaims", [name])
+    bed.create("bucketaccesses", access_body(name, class_name=f"{name}-foreign"))
+    # A second access, made later and ours, is handled: so the first had its turn.
+    bed.create("bucketaccesses", access_body(f"{name}-ours", class_name=name, claim=name))
+    bed.until_ready("bucketaccesses", [f"{name}-ours"])
+    found = bed.get("bucketaccesses", name)
+    assert "finalizers" not in found["metadata"]
+    assert "status" not in found
+
+
+@dataclass(frozen=True)
+class OddReply:
+    rule: dict[str, Any]
+    plural: str
+    reason: str
+    words: str
+
+
+ODD_REPLIES = [
+    pytest.param(
+        OddReply(
+            {"call": Call.CREATE_BUCKET, "reply": "empty_id"},
+            "bucketclaims",
+            "DriverReturnedEmptyBucketID",
+            "bucket_id is empty",
+        ),
+        id="no bucket_id",
+    ),
+    pytest.param(
+        OddReply(
+            {"call": Call.GRANT_ACCESS, "reply": "empty_id"},
+            "bucketaccesses",
+            "DriverReturnedEmptyAccountID",
+            "account_id is empty",
+        ),
+        id="no account_id",
+    ),
+    pytest.param(
+        OddReply(
+            {"call": Call.GRANT_ACCESS, "reply": "no_credentials"},
+            "bucketaccesses",
+            "DriverReturnedNoCredentials",
+            "credentials",
+        ),
+        id="no credentials",
+    ),
+    pytest.param(
+        OddReply(
+            {"call": Call.GRANT_ACCESS, "reply": "partial_credentials"},
+            "bucketaccesses",
+            "DriverReturnedNoCredentials",
+            "accessSecretKey",
+        ),
+        id="half the credentials",
+    ),
+]
+
+
+@pytest.mark.parametrize("odd", ODD_REPLIES)
+def test_a_reply_that_can_not_be_used_is_final_told_and_repaired_by_a_retry(
+    bed: Testbed, name: str, odd: OddReply
+) -> None:
+    call = odd.rule["call"]
+    rule = {key: value for key, value in odd.rule.items() if key != "call"}
+    bed.driver.set_rule(call, match={"parameters.case": name}, **rule)
+    bed.make_classes(name, parameters={"case": name})
+    bed.make_claims([name], class_name=name)
+    bed.make_accesses([name], class_name=name)
+    told = bed.until_reason(odd.plural, name, odd.reason)
+    assert odd.words in told["message"]
+    assert condition(bed.get(odd.plural, name), "Stalled")["reason"] == odd.reason
+    assert bed.find("secrets", f"{name}-keys") is None
+    bed.until(
+        "an Event that says the same",
+        lambda: any(odd.reason in str(event["message"]) for event in bed.events(name)),
+    )
+    bed.driver.clear_rules()
+    bed.annotate(odd.plural, name, retry="now")
+    bed.until_ready("bucketaccesses", [name])
+
+
+def test_a_bucket_whose_id_was_never_told_is_deleted_by_asking_again_not_with_an_empty_id(
+    bed: Testbed, name: str
+) -> None:
+    bed.driver.set_rule(
+        Call.CREATE_BUCKET, match={"parameters.case": name}, times=1, reply="empty_id"
+    )
+    bed.make_classes(name, parameters={"case": name})
+    bed.make_claims([name], class_name=name)
+    bed.until_reason("bucketclaims", name, "DriverReturnedEmptyBucketID")
+    bucket = bed.bucket_of(name)["metadata"]["name"]
+    bed.delete("bucketclaims", name)
+    bed.until_gone("bucketclaims", [name])
+    ids = [entry.fields["bucket_id"] for entry in bed.driver.journal(Call.DELETE_BUCKET)]
+    assert f"id-{bucket}" in ids
+    assert "" not in ids
+    assert not [found for found in bed.driver.buckets() if found.name == bucket]

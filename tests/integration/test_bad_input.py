@@ -26,6 +26,31 @@ class Mistake:
     becomes_ready: bool = True
 
 
+def _then(*steps: Callable[[Testbed, str], object]) -> Callable[[Testbed, str], object]:
+    def all_of(bed: Testbed, name: str) -> None:
+        for step in steps:
+            step(bed, name)
+
+    return all_of
+
+
+def _classes(bed: Testbed, name: str) -> None:
+    bed.make_classes(name)
+
+
+def _claim_of_class(bed: Testbed, name: str) -> None:
+    bed.make_claims([name], class_name=name)
+
+
+def _access(bed: Testbed, name: str) -> None:
+    bed.create("bucketaccesses", access_body(name, class_name=name))
+
+
+def _ask_for_a_retry(bed: Testbed, name: str) -> None:
+    """Secrets can't be watched; a person who does not want to wait asks."""
+    bed.annotate("bucketaccesses", name, retry="1")
+
+
 def _edit_spec(plural: str, **fields: str) -> Callable[[Testbed, str], object]:
     return lambda bed, name: bed.edit(plural, name, lambda body: body["spec"].update(fields))
 
@@ -51,6 +76,10 @@ def _ready_claim_and(make: Callable[[Testbed, str], object]) -> Callable[[Testbe
 def _access_class(bed: Testbed, name: str, **fields: str) -> None:
     body = {"metadata": {"name": name}, "driverName": bed.driver.name, **fields}
     bed.create("bucketaccessclasses", {"authenticationType": "Key", **body})
+
+
+def _odd_access_class(bed: Testbed, name: str) -> None:
+    _access_class(bed, f"{name}-odd")
 
 
 def _recreate_access_class(**fields: str) -> Callable[[Testbed, str], object]:
@@ -81,7 +110,7 @@ MISTAKES = [
             "bucketclaims",
             "BucketClassNotFound",
             ("spec.bucketClassName", "does not exist", "Create that BucketClass"),
-            lambda bed, name: bed.make_classes(name),
+            _classes,
         ),
         id="a claim of a class that is not there waits for it",
     ),
@@ -91,9 +120,9 @@ MISTAKES = [
             "bucketclaims",
             "InvalidSpec",
             ("spec.bucketClassName", "spec.existingBucketName", "both empty"),
-            lambda bed, name: (
-                bed.make_classes(name),
-                _edit_spec("bucketclaims", bucketClassName=name)(bed, name),
+            _then(
+                _classes,
+                lambda bed, name: _edit_spec("bucketclaims", bucketClassName=name)(bed, name),
             ),
         ),
         id="a claim with neither class nor existing bucket",
@@ -135,14 +164,11 @@ MISTAKES = [
     ),
     pytest.param(
         Mistake(
-            lambda bed, name: (
-                bed.make_classes(name),
-                bed.create("bucketaccesses", access_body(name, class_name=name)),
-            ),
+            _then(_classes, _access),
             "bucketaccesses",
             "BucketClaimNotFound",
             ("spec.bucketClaimName", "does not exist"),
-            lambda bed, name: bed.make_claims([name], class_name=name),
+            _claim_of_class,
         ),
         id="an access to a claim that is not there waits for it",
     ),
@@ -156,7 +182,7 @@ MISTAKES = [
             "bucketaccesses",
             "BucketAccessClassNotFound",
             ("spec.bucketAccessClassName", "does not exist"),
-            lambda bed, name: _access_class(bed, f"{name}-odd"),
+            _odd_access_class,
         ),
         id="an access of a class that is not there waits for it",
     ),
@@ -186,10 +212,9 @@ MISTAKES = [
             "bucketaccesses",
             "SecretNotOwned",
             ("spec.credentialsSecretName", "was not made for this BucketAccess"),
-            lambda bed, name: (
-                bed.delete("secrets", f"{name}-keys"),
-                # Secrets can't be watched; a person who does not want to wait asks.
-                bed.annotate("bucketaccesses", name, retry="1"),
+            _then(
+                lambda bed, name: bed.delete("secrets", f"{name}-keys"),
+                _ask_for_a_retry,
             ),
         ),
         id="a Secret name that someone else holds",

@@ -133,9 +133,11 @@ MISTAKES = [
             "bucketclaims",
             "InvalidSpec",
             ("spec.bucketClassName", "spec.existingBucketName", "both set"),
-            lambda bed, name: (
-                bed.make_classes(name),
-                bed.edit("bucketclaims", name, lambda body: body["spec"].pop("existingBucketName")),
+            _then(
+                _classes,
+                lambda bed, name: bed.edit(
+                    "bucketclaims", name, lambda body: body["spec"].pop("existingBucketName")
+                ),
             ),
         ),
         id="a claim with both class and existing bucket",

@@ -1,0 +1,54 @@
+{{/* Made by hack/update-charts from deploy/rbac: do not edit. */}}
+
+{{- define "cosi-operator.rules.controller.ClusterRole" -}}
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketclaims]
+  verbs: [get, list, watch, update]
+# delete: the accesses of a claim go when the claim goes
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketaccesses]
+  verbs: [get, list, watch, update, delete]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [buckets]
+  verbs: [get, list, watch, update, create, delete]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketclaims/status, bucketaccesses/status, buckets/status]
+  verbs: [get, update]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketclasses, bucketaccessclasses]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, update]
+{{- end -}}
+
+{{- define "cosi-operator.rules.controller.Role" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, create, update]
+{{- end -}}
+
+{{- define "cosi-operator.rules.sidecar.ClusterRole" -}}
+- apiGroups: [objectstorage.k8s.io]
+  resources:
+    - buckets
+    - buckets/status
+    - bucketclaims
+    - bucketclaims/status
+    - bucketaccesses
+    - bucketaccesses/status
+    - bucketaccessclasses
+  verbs: [get, list, watch, update, create, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, update, delete]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, update]
+{{- end -}}
+
+{{- define "cosi-operator.rules.sidecar.Role" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, create, update]
+{{- end -}}

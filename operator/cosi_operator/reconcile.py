@@ -1,8 +1,10 @@
 """The loop that all reconcilers share: plan one step, apply it, fold, until Done."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import (
     ApiError,
     ApiSilent,
@@ -10,7 +12,9 @@ from cosi_operator.kube.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    ServerError,
 )
+from cosi_operator.kube.objects import Objects
 from cosi_operator.outcome import Effect, Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan.steps import FACTS, Done, Fact, Failed
 
@@ -26,6 +30,31 @@ class End[V]:
     outcome: Outcome
     report: bool
     effect: Effect = Effect.MAYBE
+
+
+@dataclass(slots=True)
+class Doubts:
+    """Keys whose last write got no answer: it may have gone through, so the copy may be stale.
+
+    No driver call is made on such a copy: of a Bucket that is gone by now, it would make a backend
+    bucket that nothing records.
+    """
+
+    _keys: set[Key] = field(default_factory=set)
+
+    def note(self, key: Key, error: ApiError | ApiSilent) -> None:
+        if isinstance(error, ApiSilent | ServerError):
+            self._keys.add(key)
+
+    async def clear(self, objects: Objects[Any], key: Key) -> None:
+        """Read the object if there is a doubt about it.
+
+        Raises:
+            ApiError, ApiSilent: it could not be read; the doubt stays.
+        """
+        if key in self._keys:
+            await objects.refresh(key)
+            self._keys.discard(key)
 
 
 async def run_steps[V, S](

@@ -296,8 +296,9 @@ def _plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
 def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
     # Not from the recorded intent: a tenant may write annotations, and must not be able to point
     # a Revoke at someone else's bucket. The mark keeps the Bucket until this access is gone.
-    bucket_id = view.bucket.bucket_id if view.bucket else ""
-    if not bucket_id:
+    bucket = view.bucket
+    bucket_id = bucket.bucket_id if bucket else ""
+    if bucket is None or not bucket_id:
         return None  # the Bucket was removed by force: there is nothing the driver could be asked
     account_id = access.account_id
     if not account_id and view.granted:
@@ -312,6 +313,8 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
         )
     if refused_before_effect(access.last_call, Call.GRANT_ACCESS):
         return None
+    if names.BUCKET_ACCESS_FINALIZER not in bucket.meta.finalizers:
+        return None  # the mark precedes every Grant: none was made, or all is revoked already
     # An earlier Grant may have made an account whose id was never learned: ask again to learn it.
     return (
         backing_off(view.context)

@@ -40,7 +40,7 @@ from cosi_operator.plan.steps import (
     StoreSecret,
 )
 from cosi_operator.plan.verdicts import RESOLVE_ATTEMPTS
-from cosi_operator.reconcile import End, outcome_of, run_steps
+from cosi_operator.reconcile import Doubts, End, outcome_of, run_steps
 from cosi_operator.report import Told
 from cosi_operator.sidecar.bucket import ACCESSES_BY_CLAIM, BUCKETS_BY_CLAIM, Sidecar
 from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
@@ -59,15 +59,18 @@ class AccessReconciler:
         # Keys that were minted but whose Secret is not stored yet (the API server was away): kept
         # in memory, by UID, so that the next run stores these instead of minting others.
         self._held: dict[str, tuple[Granted, Credentials]] = {}
+        self._doubts = Doubts()
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
         try:
+            await self._doubts.clear(self._s.accesses, key)
             end = await run_steps(
                 self._read(key), plan=planning.plan, apply=self._apply, fold=planning.fold
             )
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
+            self._doubts.note(key, error)
             return outcome_of(error)
 
     def _read(self, key: Key) -> AccessView:

@@ -45,7 +45,7 @@ from cosi_operator.plan.steps import (
     ReleaseClaim,
 )
 from cosi_operator.plan.verdicts import RESOLVE_ATTEMPTS
-from cosi_operator.reconcile import End, outcome_of, run_steps
+from cosi_operator.reconcile import Doubts, End, outcome_of, run_steps
 from cosi_operator.report import Level, Reporter, Told, ready_of
 from cosi_operator.sidecar.calls import (
     Attempts,
@@ -84,14 +84,17 @@ class BucketReconciler:
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._s = sidecar
+        self._doubts = Doubts()
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
         try:
+            await self._doubts.clear(self._s.buckets, key)
             view = self._read(key)
             end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=planning.fold)
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
+            self._doubts.note(key, error)
             return outcome_of(error)
 
     def _read(self, key: Key) -> BucketView:
@@ -268,9 +271,9 @@ class BucketReconciler:
     async def _tell_claim(self, end: End[BucketView], key: Key) -> None:
         """Mirror the Bucket on its claim: a tenant may not read Buckets."""
         bucket, claim = self._s.buckets.get(key), end.view.claim
-        if bucket is None or claim is None or claim.bucket_name not in ("", bucket.meta.name):
+        if bucket is None or claim is None or not bucket.conditions:
             return
-        if not bucket.conditions:
+        if not _speaks_for(bucket, claim):
             return
         ready = bucket.ready and bool(bucket.bucket_id)
 
@@ -318,3 +321,14 @@ class BucketReconciler:
             self._s.reporter.event(self._s.buckets, view.bucket, level, reason, message)
         if view.claim is not None:
             self._s.reporter.event(self._s.claims, view.claim, level, reason, message)
+
+
+def _speaks_for(bucket: Bucket, claim: BucketClaim) -> bool:
+    """Whether the claim's status is this Bucket's to tell; else it is the controller's alone.
+
+    A Bucket that is only reserved for a claim of this name is not bound to it, and a claim whose
+    Bucket stays after it (static, Retain) is released by the controller.
+    """
+    bound = bucket.claim is not None and bucket.claim.uid == claim.meta.uid
+    led = claim.bucket_name in ("", bucket.meta.name)
+    return bound and led and (bucket.meta.deleting or not claim.meta.deleting)

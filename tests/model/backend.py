@@ -1,0 +1,146 @@
+"""A driver and its storage in memory, at the boundary of `driver.v1alpha1.Driver`.
+
+Its answers can be set per call: a code before or after it acted, silence, an empty id, credentials
+that are missing. Every call is counted, and `watch` sees it before it acts.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tests.model.pause import Point, pause
+
+from cosi_operator.driver.credentials import Credentials, S3Credentials
+from cosi_operator.driver.errors import DriverRefused
+from cosi_operator.driver.v1alpha1 import CreatedBucket, Driver, GrantedAccess, GrantRequest
+from cosi_operator.outcome import Call, Code
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a call is answered. `acts`: whether it has its effect all the same."""
+
+    code: Code = Code.OK
+    acts: bool = True
+    empty_id: bool = False
+    no_credentials: bool = False
+
+
+OK = Answer()
+
+
+@dataclass(frozen=True)
+class Called:
+    """One call as the driver saw it; `name` is that of the bucket or the account, or its id."""
+
+    call: Call
+    name: str
+    bucket_id: str = ""
+
+
+@dataclass
+class Account:
+    bucket_id: str
+    name: str
+    keys: list[str]
+
+
+@dataclass
+class Backend:
+    """What is stored, and how calls are answered."""
+
+    buckets: dict[str, str] = field(default_factory=dict)  # id by name
+    accounts: dict[str, Account] = field(default_factory=dict)  # by id
+    calls: list[Called] = field(default_factory=list)
+    answers: dict[Call, Answer] = field(default_factory=dict)
+    new_account_each_time: bool = False
+    watch: Callable[[Called], None] = field(default=lambda called: None)
+    made: int = 0
+
+    def count(self, call: Call) -> int:
+        return sum(1 for called in self.calls if called.call is call)
+
+    def begin(self, called: Called) -> Answer:
+        self.calls.append(called)
+        self.watch(called)
+        return self.answers.get(called.call, OK)
+
+    def live_keys(self) -> set[str]:
+        return {key for account in self.accounts.values() for key in account.keys}
+
+
+def refuse(call: Call, answer: Answer) -> None:
+    if answer.code is not Code.OK:
+        raise DriverRefused(call, answer.code, f"no, says request {id(answer)}")
+
+
+class FakeDriver(Driver):
+    """The driver's client; each call stops twice, so that it can be cut before and after."""
+
+    def __init__(self, backend: Backend, process: str) -> None:
+        self._backend = backend
+        self._process = process
+
+    async def get_info(self, *, timeout_s: float) -> str:
+        raise AssertionError("not asked here")
+
+    async def _stop(self, call: Call, *, before: bool) -> None:
+        await pause(Point(self._process, call.value, "", before=before, driver=True))
+
+    async def create_bucket(
+        self, name: str, parameters: Mapping[str, str], *, timeout_s: float
+    ) -> CreatedBucket:
+        call = Call.CREATE_BUCKET
+        await self._stop(call, before=True)
+        answer = self._backend.begin(Called(call, name))
+        if answer.acts:
+            self._backend.buckets.setdefault(name, f"id-of-{name}")
+        await self._stop(call, before=False)
+        refuse(call, answer)
+        return CreatedBucket("" if answer.empty_id else self._backend.buckets.get(name, ""))
+
+    async def delete_bucket(
+        self, bucket_id: str, context: Mapping[str, str], *, timeout_s: float
+    ) -> None:
+        call = Call.DELETE_BUCKET
+        await self._stop(call, before=True)
+        answer = self._backend.begin(Called(call, bucket_id, bucket_id))
+        if answer.acts:
+            for name in [n for n, held in self._backend.buckets.items() if held == bucket_id]:
+                del self._backend.buckets[name]
+        await self._stop(call, before=False)
+        refuse(call, answer)
+
+    async def grant_access(self, request: GrantRequest, *, timeout_s: float) -> GrantedAccess:
+        call = Call.GRANT_ACCESS
+        backend = self._backend
+        await self._stop(call, before=True)
+        answer = backend.begin(Called(call, request.name, request.bucket_id))
+        backend.made += 1
+        key = f"KEY{backend.made}"
+        account_id = f"acct-of-{request.name}"
+        if backend.new_account_each_time:
+            account_id += f"-{backend.made}"
+        if answer.acts:
+            account = backend.accounts.setdefault(
+                account_id, Account(request.bucket_id, request.name, [])
+            )
+            account.keys.append(key)
+        await self._stop(call, before=False)
+        refuse(call, answer)
+        if answer.empty_id:
+            return GrantedAccess("", None, "nothing there")
+        if answer.no_credentials:
+            return GrantedAccess(account_id, None, "the S3 credentials lack accessKeyID")
+        s3 = S3Credentials(access_key_id=key, access_secret_key="s3cret-" + key)
+        return GrantedAccess(account_id, Credentials(s3=s3))
+
+    async def revoke_access(
+        self, bucket_id: str, account_id: str, context: Mapping[str, str], *, timeout_s: float
+    ) -> None:
+        call = Call.REVOKE_ACCESS
+        await self._stop(call, before=True)
+        answer = self._backend.begin(Called(call, account_id, bucket_id))
+        if answer.acts:
+            self._backend.accounts.pop(account_id, None)
+        await self._stop(call, before=False)
+        refuse(call, answer)

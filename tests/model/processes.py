@@ -1,0 +1,357 @@
+"""The controller and the sidecar as the composition roots build them, stepped by hand.
+
+Queues, listeners, reconcilers and reporter are the real ones. In place of the sockets there are
+`MemoryApi` and `FakeDriver`; in place of the tasks, `Running` steps one reconcile run at a time.
+"""
+
+import importlib
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import anyio
+from msgspec.json import encode
+from tests.model.backend import Backend, FakeDriver
+from tests.model.memory import Json, MemoryApi
+from tests.model.pause import Point, pause
+from tests.support.clock import FakeClock
+
+from cosi_operator.api.core import SECRETS
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.cli.health import Health
+from cosi_operator.cli.process import Listener, Process, Watched, Work
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.events import EventRecorder, EventType, ObjectRef
+from cosi_operator.kube.objects import Objects
+from cosi_operator.kube.store import Store
+from cosi_operator.metrics import Metrics
+from cosi_operator.outcome import Outcome
+from cosi_operator.runtime import settle
+from cosi_operator.settings import ControllerSettings, SidecarSettings
+from cosi_operator.sidecar.calls import DriverState
+
+# The package has functions of the same names, which an import would find first.
+controller_root = importlib.import_module("cosi_operator.cli.controller")
+sidecar_root = importlib.import_module("cosi_operator.cli.sidecar")
+
+DRIVER = "s3.example.com"
+METRICS = Metrics()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request of a process."""
+
+    process: str
+    verb: str
+    plural: str
+    name: str
+
+    @property
+    def is_write(self) -> bool:
+        return self.verb not in ("get", "dry-run")
+
+
+class MemoryClient(KubeClient):
+    """The client of one process; each request stops before and after its effect."""
+
+    def __init__(self, api: MemoryApi, process: str, sent: list[Sent]) -> None:
+        self._api = api
+        self._process = process
+        self._sent = sent
+
+    async def _send(
+        self, verb: str, resource: Resource, key: Key, act: Callable[[], Json | None]
+    ) -> bytes:
+        what = f"{resource.plural} {key}"
+        self._sent.append(Sent(self._process, verb, resource.plural, str(key)))
+        await pause(Point(self._process, verb, what, before=True))
+        reply = encode(act())  # as bytes at once: what comes later must not show in it
+        await pause(Point(self._process, verb, what, before=False))
+        return reply
+
+    async def get(self, resource: Resource, key: Key) -> bytes:
+        return await self._send("get", resource, key, lambda: self._api.get(resource, key))
+
+    async def create(
+        self,
+        resource: Resource,
+        body: Mapping[str, Any],
+        *,
+        namespace: str = "",
+        dry_run: bool = False,
+    ) -> bytes:
+        key = Key(namespace, body["metadata"]["name"])
+        return await self._send(
+            "dry-run" if dry_run else "create",
+            resource,
+            key,
+            lambda: self._api.create(resource, dict(body), dry_run=dry_run),
+        )
+
+    async def update(
+        self, resource: Resource, body: Mapping[str, Any], *, subresource: str = ""
+    ) -> bytes:
+        meta = body["metadata"]
+        assert meta["resourceVersion"], "a blind overwrite"
+        return await self._send(
+            f"update{'/' if subresource else ''}{subresource}",
+            resource,
+            Key(meta.get("namespace", ""), meta["name"]),
+            lambda: self._api.update(resource, dict(body), subresource=subresource),
+        )
+
+    async def delete(
+        self, resource: Resource, key: Key, *, uid: str, resource_version: str | None = None
+    ) -> None:
+        assert uid, "might hit a successor"
+
+        def act() -> None:
+            self._api.delete(resource, key, uid=uid, resource_version=resource_version)
+
+        await self._send("delete", resource, key, act)
+
+
+@dataclass(frozen=True)
+class Told:
+    """An Event as it was emitted."""
+
+    about: ObjectRef
+    type: str
+    reason: str
+    message: str
+    fingerprint: str
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """What is one Event on the server (per process), its count aside."""
+        return (self.about.kind, self.about.uid, self.type, self.reason, self.fingerprint)
+
+
+class MemoryEvents(EventRecorder):
+    """Keeps what is emitted."""
+
+    def __init__(self, told: list[Told]) -> None:
+        self._told = told
+
+    def emit(
+        self,
+        about: ObjectRef,
+        *,
+        type: EventType,  # noqa: A002 - the field's name in the API
+        reason: str,
+        message: str,
+        fingerprint: str = "",
+    ) -> None:
+        self._told.append(Told(about, type, reason, message, fingerprint or message))
+
+
+@dataclass
+class _Kind:
+    """One watched kind: its store, and the changes that the watch has still to bring."""
+
+    resource: Resource
+    store: Store[Any]
+    changed: Listener[Any]
+    inbox: deque[tuple[str, Json]] = field(default_factory=deque)
+
+    def relist(self, api: MemoryApi) -> None:
+        self.inbox.clear()
+        bodies = [encode(body) for body in api.list(self.resource)]
+        for key, old, new in self.store.replace(bodies, str(api.version)):
+            self.changed(key, old, new)
+
+    def deliver_one(self) -> None:
+        kind, body = self.inbox.popleft()
+        raw = encode(body)
+        meta = body["metadata"]
+        key, version = Key(meta.get("namespace", ""), meta["name"]), meta["resourceVersion"]
+        if kind == "DELETED":
+            old = self.store.remove(key, version)
+            if old is not None:
+                self.changed(key, old, None)
+        elif (views := self.store.upsert(raw)) is not None:
+            self.changed(key, *views)
+        self.store.advance(version)
+
+
+@dataclass
+class Run:
+    """One reconcile run that waits at `point`."""
+
+    work: Work
+    key: Key
+    coroutine: Coroutine[Any, Any, Outcome]
+    point: Point | None = None
+
+
+class Running:
+    """One process: what it watches, its queues, and the runs that are under way."""
+
+    def __init__(self, name: str, api: MemoryApi, client: KubeClient) -> None:
+        self.name = name
+        self._api = api
+        self._client = client
+        self.kinds: list[_Kind] = []
+        self.works: list[Work] = []
+        self.runs: list[Run] = []
+        self.outcomes: list[tuple[str, Key, Outcome]] = []
+        self.returned: Callable[[], None] = lambda: None
+        self.state = DriverState("")
+
+    def begin(self) -> None:
+        """The first complete lists are there: work may begin."""
+        for kind in self.kinds:
+            kind.relist(self._api)
+        self._api.listeners.append(self._hear)
+
+    def end(self) -> None:
+        """Killed: memory is gone, what was under way ends where it stands."""
+        self._api.listeners.remove(self._hear)
+        for run in self.runs:
+            run.coroutine.close()
+        self.runs.clear()
+
+    def _hear(self, resource: Resource, kind: str, body: Json) -> None:
+        for watched in self.kinds:
+            if watched.resource is resource:
+                watched.inbox.append((kind, body))
+
+    def deliver(self) -> bool:
+        """Bring all that the watches still hold; whether there was anything."""
+        waiting = [kind for kind in self.kinds if kind.inbox]
+        for kind in waiting:
+            while kind.inbox:
+                kind.deliver_one()
+        return bool(waiting)
+
+    def take(self) -> Run | None:
+        """Begin the next run whose key is due; it has not done anything yet."""
+        for work in self.works:
+            if (key := work.queue.get_nowait()) is not None:
+                coroutine = work.reconcile(key)
+                assert isinstance(coroutine, Coroutine)
+                run = Run(work, key, coroutine)
+                self.runs.append(run)
+                return run
+        return None
+
+    def step(self, run: Run, fault: Exception | None = None) -> bool:
+        """Go on to the next point; False when the run has ended. `fault` is raised in it."""
+        try:
+            run.point = run.coroutine.throw(fault) if fault else run.coroutine.send(None)
+        except StopIteration as end:
+            self.runs.remove(run)
+            outcome: Outcome = end.value
+            self.outcomes.append((run.work.name, run.key, outcome))
+            settle(run.work.queue, run.key, outcome)
+            run.work.queue.done(run.key)
+            return False
+        assert isinstance(run.point, Point), f"it waits for something else: {run.point!r}"
+        return True
+
+    def is_delayed(self) -> bool:
+        return any(work.queue.statistics().delayed for work in self.works)
+
+
+class _MemoryWatched(Watched):
+    """Stands for `Watched` in a composition root: registers, and follows nothing."""
+
+    def __init__(self, process: Process, running: Running) -> None:
+        self._process = process
+        self._running = running
+
+    def add[T](
+        self,
+        resource: Resource,
+        decode: Callable[[bytes], T],
+        changed: Listener[T],
+        indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
+    ) -> Objects[T]:
+        store = Store(decode, indexes)
+        self._running.kinds.append(_Kind(resource, store, changed))
+        return Objects(self._process.client, resource, store, changed)
+
+    async def follow(self, works: Sequence[Work]) -> None:
+        self._running.works.extend(works)
+
+
+@dataclass
+class _Link:
+    """Stands for the sidecar's link to its driver."""
+
+    driver: FakeDriver
+    on_return: Callable[[], None] = field(default=lambda: None)
+
+
+@dataclass
+class Parts:
+    """What processes are started with; it outlives them."""
+
+    api: MemoryApi
+    backend: Backend
+    clock: FakeClock
+    rng: random.Random
+    sent: list[Sent] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    recheck_s: float | None = None
+    deletion_recheck_s: float | None = 600.0
+    overrides: tuple[str, ...] = ()
+
+
+def start_controller(parts: Parts) -> Running:
+    settings = ControllerSettings(kubeconfig=None, namespace="cosi", identity="c")
+    process = _process(parts, "controller", settings)
+    running = Running("controller", parts.api, process.client)
+    with patch.object(controller_root, "Watched", lambda p: _MemoryWatched(p, running)):
+        _finish(controller_root._work(process))
+    running.begin()
+    return running
+
+
+def start_sidecar(parts: Parts, *, instance: str = "d-1", up: bool = True) -> Running:
+    settings = SidecarSettings(
+        kubeconfig=None,
+        namespace="cosi",
+        identity="s",
+        terminal_recheck_s=parts.recheck_s,
+        deletion_recheck_s=parts.deletion_recheck_s,
+        retry_overrides=parts.overrides,
+    )
+    process = _process(parts, "sidecar", settings)
+    running = Running("sidecar", parts.api, process.client)
+    running.state = DriverState(DRIVER, instance, up)
+    link: Any = _Link(FakeDriver(parts.backend, "sidecar"))
+    with patch.object(sidecar_root, "Watched", lambda p: _MemoryWatched(p, running)):
+        _finish(sidecar_root._work(settings, process, link, running.state))
+    running.returned = link.on_return
+    running.begin()
+    return running
+
+
+def _process(parts: Parts, name: str, settings: ControllerSettings | SidecarSettings) -> Process:
+    return Process(
+        settings=settings,
+        component=name,
+        client=MemoryClient(parts.api, name, parts.sent),
+        events=MemoryEvents(parts.told),
+        clock=parts.clock,
+        rng=parts.rng,
+        metrics=METRICS,
+        health=Health(),
+        stop=anyio.Event(),
+    )
+
+
+def _finish(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("building a process waited for something")
+
+
+assert SECRETS  # the Secrets are reached by requests alone, never watched

@@ -1,0 +1,360 @@
+"""A cluster, a driver, both processes and time, in memory; checked after every step.
+
+`violations` collects what must never happen, in words. Users act through `user_*`; faults are
+raised at the points where runs wait (see `pause`).
+"""
+
+import base64
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests import invariants
+from tests.model.backend import Backend, Called
+from tests.model.memory import Json, MemoryApi
+from tests.model.pause import Point
+from tests.model.processes import (
+    DRIVER,
+    Parts,
+    Run,
+    Running,
+    Sent,
+    start_controller,
+    start_sidecar,
+)
+from tests.support.clock import FakeClock
+
+from cosi_operator.api.core import SECRETS
+from cosi_operator.api.v1alpha1 import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKET_CLASSES,
+    BUCKETS,
+)
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.outcome import Call
+from cosi_operator.plan import names
+
+NAMESPACE = "team"
+# Far above any scenario; reaching it means that two writers undo each other.
+STEP_LIMIT = 20_000
+
+
+@dataclass
+class World:
+    seed: int = 0
+    upstream: bool = False
+    recheck_s: float | None = None
+    deletion_recheck_s: float | None = 600.0
+    violations: list[str] = field(default_factory=list)
+    # Asked at each point where a run waits; may crash a process, or return a fault to raise there.
+    at_point: Callable[[Running, Run, Point], Exception | None] = field(
+        default=lambda running, run, point: None
+    )
+
+    def __post_init__(self) -> None:
+        self.api = MemoryApi(upstream=self.upstream)
+        self.backend = Backend(watch=self._driver_called)
+        self.clock = FakeClock()
+        self.parts = Parts(
+            self.api,
+            self.backend,
+            self.clock,
+            random.Random(self.seed),
+            recheck_s=self.recheck_s,
+            deletion_recheck_s=self.deletion_recheck_s,
+        )
+        self.instance = 1
+        self.up = True
+        self._before: dict[tuple[str, str], Json] = {}
+        self.api.listeners.append(self._changed)
+        self.processes: dict[str, Running] = {}
+        self.start("controller")
+        self.start("sidecar")
+
+    # --- processes
+
+    def start(self, name: str) -> None:
+        if name == "controller":
+            self.processes[name] = start_controller(self.parts)
+        else:
+            self.processes[name] = start_sidecar(
+                self.parts, instance=f"d-{self.instance}", up=self.up
+            )
+
+    def restart(self, name: str) -> None:
+        self.processes[name].end()
+        self.start(name)
+
+    def driver_goes(self) -> None:
+        self.up = self.processes["sidecar"].state.up = False
+
+    def driver_comes(self, *, new: bool = True) -> None:
+        sidecar = self.processes["sidecar"]
+        self.instance += new
+        sidecar.state.instance, sidecar.state.up = f"d-{self.instance}", True
+        self.up = True
+        sidecar.returned()
+
+    # --- time
+
+    def run_until_idle(self, limit_s: float = 7200.0) -> None:
+        """Work, and let time pass while something is delayed, `limit_s` seconds at most."""
+        end = self.clock.monotonic() + limit_s
+        pace_s = 1.0
+        for _ in range(STEP_LIMIT):
+            if self._work():
+                pace_s = 1.0
+            elif self.clock.monotonic() >= end or not any(
+                running.is_delayed() for running in self.processes.values()
+            ):
+                return
+            else:
+                self.clock.advance(min(pace_s, end - self.clock.monotonic()))
+                pace_s = min(60.0, pace_s * 2)
+        raise AssertionError("writes never stop: " + str(self.parts.sent[-20:]))
+
+    def _work(self) -> bool:
+        worked = False
+        for name in list(self.processes):
+            worked |= self.processes[name].deliver()
+            running = self.processes[name]
+            while (run := running.take()) is not None:
+                worked = True
+                self.finish(running, run)
+                running = self.processes[name]  # it may be another one after a crash
+        return worked
+
+    def finish(self, running: Running, run: Run) -> None:
+        """Step one run to its end, or to the crash of its process."""
+        fault = None
+        while running.step(run, fault):
+            assert run.point is not None
+            fault = self.at_point(running, run, run.point)
+            if self.processes[running.name] is not running:
+                return
+
+    # --- users
+
+    def user_creates(self, resource: Resource, name: str, **fields: Any) -> None:
+        metadata = {"name": name}
+        if resource.namespaced:
+            metadata["namespace"] = NAMESPACE
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+        self.api.create(resource, {**body, **fields})
+
+    def user_edits(self, resource: Resource, name: str, edit: Callable[[Json], None]) -> None:
+        body = json.loads(json.dumps(self.found(resource, name)))
+        edit(body)
+        self.api.update(resource, body)
+
+    def user_deletes(self, resource: Resource, name: str) -> None:
+        if self.find(resource, name):
+            self.api.delete(resource, key(resource, name))
+
+    def user_retries(self, resource: Resource, name: str, token: str) -> None:
+        def annotate(body: Json) -> None:
+            annotations = body["metadata"].setdefault("annotations", {})
+            annotations[names.RETRY_ANNOTATION] = token
+
+        self.user_edits(resource, name, annotate)
+
+    def find(self, resource: Resource, name: str) -> Json | None:
+        return self.api.find(resource, key(resource, name))
+
+    def found(self, resource: Resource, name: str) -> Json:
+        body = self.find(resource, name)
+        assert body is not None, f"{resource.plural} {name} is not there"
+        return body
+
+    # --- what is seen
+
+    def ready(self, resource: Resource, name: str) -> tuple[str, str]:
+        """Status and reason of the Ready condition."""
+        status = self.found(resource, name).get("status") or {}
+        found = [c for c in status.get("conditions") or [] if c["type"] == "Ready"]
+        return (found[0]["status"], found[0]["reason"]) if found else ("", "")
+
+    @property
+    def sent(self) -> list[Sent]:
+        return self.parts.sent
+
+    def writes(self) -> int:
+        return sum(1 for sent in self.parts.sent if sent.is_write)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that has to be the same after any fault; without times, versions and texts."""
+        seen: dict[str, Any] = {
+            f"{plural} {key}": _essence(plural, body)
+            for (plural, key), body in self.api.objects.items()
+        }
+        seen["buckets on the backend"] = dict(sorted(self.backend.buckets.items()))
+        seen["accounts on the backend"] = sorted(self.backend.accounts)
+        return seen
+
+    def check_settled(self) -> list[str]:
+        """What is wrong now that nothing goes on any more."""
+        found = list(self.violations)
+        for resource in (BUCKET_CLAIMS, BUCKETS, BUCKET_ACCESSES):
+            for body in self.api.list(resource):
+                if not self.upstream and not body["metadata"].get("deletionTimestamp"):
+                    found += invariants.status_violations(body, settled=True)
+        for body in self.api.list(SECRETS):
+            if keys_in(body) and keys_in(body) not in self.backend.live_keys():
+                found.append(f"Secret {body['metadata']['name']} holds a key that does not work")
+        return found
+
+    # --- what is checked at each step
+
+    def _changed(self, resource: Resource, kind: str, body: Json) -> None:
+        if resource.kind not in invariants.READY_FIELDS:
+            return
+        identity = (resource.plural, body["metadata"]["uid"])
+        before = self._before.get(identity)
+        self._before[identity] = body
+        if kind == "DELETED" or self.upstream:
+            return
+        self.violations += invariants.status_violations(body)
+        if before is not None:
+            self.violations += invariants.transition_violations(before, body)
+
+    def _driver_called(self, called: Called) -> None:
+        wrong = self.violations.append
+        if not called.name:
+            wrong(f"{called.call} with an empty name or id")
+        if called.call is Call.CREATE_BUCKET:
+            bucket = self.find(BUCKETS, called.name)
+            if not _holds(bucket, names.BUCKET_FINALIZER):
+                wrong(f"{called.call} for {called.name} without our finalizer")
+            return
+        if not called.bucket_id:
+            wrong(f"{called.call} with an empty bucket id")
+        buckets = [b for b in self.api.list(BUCKETS) if _id_of(b) in ("", called.bucket_id)]
+        if called.call is Call.DELETE_BUCKET:
+            if not any(_holds(b, names.BUCKET_FINALIZER) and _is_going(b) for b in buckets):
+                wrong(f"{called.call} of {called.bucket_id}, which nobody deletes")
+            return
+        self._access_called(called)
+
+    def _access_called(self, called: Called) -> None:
+        wrong = self.violations.append
+        wanted = [
+            access
+            for access in self.api.list(BUCKET_ACCESSES)
+            if names.account_name(access["metadata"]["uid"]) in called.name
+        ]
+        if not any(_holds(access, names.ACCESS_FINALIZER) for access in wanted):
+            wrong(f"{called.call} for {called.name} without our finalizer on the access")
+        if called.call is Call.GRANT_ACCESS:
+            marked = [b for b in self.api.list(BUCKETS) if _id_of(b) == called.bucket_id]
+            if not any(_holds(b, names.BUCKET_ACCESS_FINALIZER) for b in marked):
+                wrong(f"{called.call} for {called.name} without the mark on its Bucket")
+            for access in wanted:
+                secret = self.find(SECRETS, access["spec"]["credentialsSecretName"])
+                if secret and owner_of(secret) == access["metadata"]["uid"]:
+                    wrong(f"{called.call} for {called.name} over a Secret that holds keys")
+
+
+def key(resource: Resource, name: str) -> Key:
+    return Key(NAMESPACE if resource.namespaced else "", name)
+
+
+def info_in(secret: Json) -> Json:
+    raw = (secret.get("data") or {}).get("BucketInfo")
+    info: Json = json.loads(base64.b64decode(raw)) if raw else {}
+    return info
+
+
+def keys_in(secret: Json) -> str:
+    info = info_in(secret)
+    return str(info["spec"]["secretS3"]["accessKeyID"]) if info else ""
+
+
+def owner_of(secret: Json) -> str:
+    info = info_in(secret)
+    return str(info["metadata"]["name"]).removeprefix("bc-") if info else ""
+
+
+def _holds(body: Json | None, finalizer: str) -> bool:
+    return body is not None and finalizer in (body["metadata"].get("finalizers") or ())
+
+
+def _is_going(body: Json) -> bool:
+    return bool(body["metadata"].get("deletionTimestamp"))
+
+
+def _id_of(bucket: Json) -> str:
+    status = bucket.get("status") or {}
+    return str(status.get("bucketID") or bucket["spec"].get("existingBucketID") or "")
+
+
+def _essence(plural: str, body: Json) -> Json:
+    meta = body["metadata"]
+    essence: Json = {
+        "finalizers": sorted(meta.get("finalizers") or ()),
+        "deleting": bool(meta.get("deletionTimestamp")),
+        "spec": body.get("spec"),
+    }
+    if plural == SECRETS.plural:
+        info = info_in(body)
+        if info:
+            info["spec"]["secretS3"] = "keys" if info["spec"]["secretS3"] else None
+        return {**essence, "info": info, "annotations": meta.get("annotations")}
+    status = dict(body.get("status") or {})
+    status.pop("lastCall", None)
+    status["conditions"] = [
+        {name: c[name] for name in ("type", "status", "reason", "observedGeneration")}
+        for c in status.get("conditions") or []
+    ]
+    return {**essence, "status": status}
+
+
+# --- the objects that most scenarios begin with
+
+
+def add_class(world: World, name: str = "gold", *, policy: str = "Delete", **spec: Any) -> None:
+    fields = {"driverName": DRIVER, "deletionPolicy": policy, "parameters": {"tier": "1"}}
+    world.user_creates(BUCKET_CLASSES, name, **{**fields, **spec})
+
+
+def add_access_class(world: World, name: str = "keys") -> None:
+    world.user_creates(
+        BUCKET_ACCESS_CLASSES, name, driverName=DRIVER, authenticationType="Key", parameters={}
+    )
+
+
+def add_claim(world: World, name: str = "photos", **spec: Any) -> None:
+    world.user_creates(
+        BUCKET_CLAIMS,
+        name,
+        spec={"protocols": ["S3"], **(spec or {"bucketClassName": "gold"})},
+    )
+
+
+def add_access(world: World, name: str = "reader", *, claim: str = "photos", **spec: Any) -> None:
+    fields = {
+        "bucketAccessClassName": "keys",
+        "bucketClaimName": claim,
+        "credentialsSecretName": f"{name}-secret",
+        "protocol": "S3",
+    }
+    world.user_creates(BUCKET_ACCESSES, name, spec={**fields, **spec})
+
+
+def add_static_bucket(world: World, name: str = "old", *, policy: str = "Retain") -> None:
+    world.user_creates(
+        BUCKETS,
+        name,
+        spec={
+            "driverName": DRIVER,
+            "bucketClassName": "",
+            "existingBucketID": "id-of-old",
+            "deletionPolicy": policy,
+            "protocols": ["S3"],
+            "bucketClaim": {},
+        },
+    )
+    world.backend.buckets[name] = "id-of-old"

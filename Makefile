@@ -29,5 +29,8 @@ lint: .venv/.stamp ## ruff, mypy strict, the layers, and drift of everything gen
 test: lint parts ## lint, unit, property and integration tests
 	@$(RUN) -m pytest
 
+image: .venv/.stamp ## the OCI image into build/image, without Docker or a registry
+	@PYTHONPATH=hack $(BIN)/python -m image
+
 clean: ## remove what was built here
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Build the OCI image without Docker, registry or base image. See README.md beside this file."""

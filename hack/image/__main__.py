@@ -1,0 +1,68 @@
+"""`make image`: build the image into build/image, then say what it costs."""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from image.contract import ROOT, identify
+from image.measure import report
+from image.oci import make_image, write_archive
+from image.packages import modules_without_bytecode
+from image.rootfs import assemble
+from image.sbom import PLACE
+from image.tools import ImageError
+
+OUTPUT = ROOT / "build" / "image"
+ARCHIVE = "cosi-operator.oci.tar"
+MEGABYTE = 1e6
+
+
+def main() -> None:
+    """Read the command line and build, or only measure what is built."""
+    parser = argparse.ArgumentParser(prog="image", description=__doc__)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (%(default)s)")
+    parser.add_argument("--name", default="", help="repository:tag (cosi-operator:VERSION)")
+    parser.add_argument("--measure", action="store_true", help="measure what is built already")
+    arguments = parser.parse_args()
+    try:
+        if not arguments.measure:
+            build(arguments.output, arguments.name)
+        rootfs = arguments.output / "rootfs"
+        if not rootfs.exists():
+            raise ImageError(f"nothing is built in {arguments.output}: run `make image`")
+        print("\n".join(report(rootfs.resolve())))
+    except ImageError as error:
+        sys.exit(f"image: {error}")
+
+
+def build(output: Path, name: str) -> None:
+    """Fill the folder `output`: rootfs/, the archive, its digest and its bill of materials."""
+    started_s = time.monotonic()
+    identity = identify()
+    name = name or f"cosi-operator:{identity.version}"
+    rootfs = output / "rootfs"
+    shutil.rmtree(output, ignore_errors=True)
+    assemble(rootfs, ROOT, identity)
+    if missing := list(modules_without_bytecode(rootfs)):
+        raise ImageError(f"{len(missing)} modules have no bytecode, for instance {missing[0]}")
+    image = make_image(rootfs, identity)
+    write_archive(image, output / ARCHIVE, name)
+    shutil.copyfile(rootfs / PLACE, output / PLACE.name)
+    (output / "digest").write_text(f"{image.manifest.digest}\n")
+    print(f"{name} of {identity.revision} in {time.monotonic() - started_s:.0f} s")
+    print(f"{output / ARCHIVE}")
+    print(f"{image.manifest.digest}")
+    for layer in image.layers:
+        print(
+            f"{len(layer.blob.content) / MEGABYTE:7.1f} MB to load, "
+            f"{layer.size_bytes / MEGABYTE:6.1f} MB unpacked: {layer.what}"
+        )
+    loaded = sum(len(layer.blob.content) for layer in image.layers)
+    unpacked = sum(layer.size_bytes for layer in image.layers)
+    print(f"{loaded / MEGABYTE:7.1f} MB to load, {unpacked / MEGABYTE:6.1f} MB unpacked: in all")
+
+
+if __name__ == "__main__":
+    main()

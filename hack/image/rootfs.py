@@ -1,0 +1,92 @@
+"""Assemble the image's files in a folder: `python -m image.rootfs FOLDER`.
+
+`make image` and the Containerfile both run this, so both images hold the same files. Nothing but
+the standard library and uv is needed, and no rights.
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from image.contract import ENTRIES, FILE_TIME_S, ROOT, SOCKET_FOLDER, UID, Identity, identify
+from image.debian import record_packages
+from image.interpreter import install_interpreter, install_libraries, site_folder, strip
+from image.packages import compile_all, install_dependencies, install_operator
+from image.sbom import PLACE, make_sbom
+from image.tools import ImageError
+
+OWNED = {SOCKET_FOLDER: UID}
+"""Folder -> user and group; all else is root's."""
+STICKY = "tmp"
+BINARIES = "usr/bin/"
+
+ACCOUNTS = {
+    "passwd": f"root:x:0:0:root:/:/none\nnonroot:x:{UID}:{UID}:nonroot:/:/none\n",
+    "group": f"root:x:0:\nnonroot:x:{UID}:\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+
+
+def assemble(rootfs: Path, source: Path, identity: Identity) -> None:
+    """Fill the folder `rootfs`, which must not exist.
+
+    Args:
+        source: a folder with the repository's files that contract.INPUTS names.
+    Raises:
+        ImageError: something is missing on this machine; the message says what.
+    """
+    rootfs = rootfs.resolve()
+    rootfs.mkdir(parents=True)
+    install_interpreter(rootfs)
+    install_dependencies(rootfs, source)
+    install_operator(rootfs, source)
+    libraries = install_libraries(rootfs)
+    strip(rootfs)
+    _make_folders(rootfs)
+    packages = record_packages(rootfs, libraries)
+    sbom = rootfs / PLACE
+    sbom.parent.mkdir(parents=True)
+    sbom.write_text(json.dumps(make_sbom(rootfs, identity, packages), indent=1) + "\n")
+    compile_all(rootfs)
+    _normalize(rootfs)
+
+
+def _make_folders(rootfs: Path) -> None:
+    for name in ("etc/ssl/certs", "usr/lib/ssl", "run", "tmp", "dev", "proc", "sys", SOCKET_FOLDER):
+        (rootfs / name).mkdir(parents=True)
+    (rootfs / "var" / "run").symlink_to("../run")
+    for name, text in ACCOUNTS.items():
+        (rootfs / "etc" / name).write_text(text)
+    # The machine's own bundle may hold its owner's authorities; certifi's is Mozilla's, locked.
+    bundle = Path("/") / site_folder() / "certifi" / "cacert.pem"
+    (rootfs / "etc/ssl/certs/ca-certificates.crt").symlink_to(bundle)
+    (rootfs / "usr/lib/ssl/cert.pem").symlink_to("/etc/ssl/certs/ca-certificates.crt")
+
+
+def _normalize(rootfs: Path) -> None:
+    """Set modes, owners and times that do not depend on who builds, where and when."""
+    for path in [*sorted(rootfs.rglob("*"), reverse=True), rootfs]:
+        name = str(path.relative_to(rootfs))
+        if not path.is_symlink():
+            runs = path.is_dir() or name in ENTRIES or ".so" in path.name or BINARIES in name
+            path.chmod(0o1777 if name == STICKY else 0o755 if runs else 0o644)
+        if os.geteuid() == 0:  # else the archive's writer alone sets it
+            owner = OWNED.get(name, 0)
+            os.chown(path, owner, owner, follow_symlinks=False)
+        os.utime(path, (FILE_TIME_S, FILE_TIME_S), follow_symlinks=False)
+
+
+def main() -> None:
+    """Assemble anew in the folder named on the command line, from the repository around this."""
+    target = Path(sys.argv[1])
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        assemble(target, ROOT, identify())
+    except ImageError as error:
+        sys.exit(f"image: {error}")
+
+
+if __name__ == "__main__":
+    main()

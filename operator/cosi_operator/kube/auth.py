@@ -6,6 +6,7 @@ A credential never appears in a log line, an exception or a repr.
 """
 
 import os
+import re
 import ssl
 import subprocess
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import anyio
 import msgspec
@@ -28,7 +29,13 @@ TOKEN_MAX_AGE_S = 60.0
 EXEC_DEADLINE_S = 60.0
 # Renewed this long before its end, as a request takes time and clocks differ a little.
 EXPIRY_MARGIN = timedelta(seconds=10)
+# Without any, OpenSSL would ask for an encrypted key's password at the terminal, and wait.
+NO_PASSWORD = ""
 EXEC_API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+
+
+# What fits into a header: the rest of a line of visible ASCII.
+_TOKEN = re.compile(r"[!-~]+")
 
 
 class CredentialError(Exception):
@@ -85,16 +92,17 @@ class TokenFile:
         return True
 
     def _read(self) -> None:
+        problem = "it holds no token"
         try:
             token = self._path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            if not self._header:
-                raise CredentialError(f"token file {self._path}: {_words(error)}") from None
-            log.warning("token_file_unreadable", path=str(self._path), error=_words(error))
-            return
-        if not token:
-            raise CredentialError(f"token file {self._path} is empty")
-        self._header = f"Bearer {token}"
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
+            token, problem = "", _words(error)
+        if is_token(token):
+            self._header = f"Bearer {token}"
+        elif self._header:  # better the one from before than none
+            log.warning("token_file_unreadable", path=str(self._path), error=problem)
+        else:
+            raise CredentialError(f"token file {self._path}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,8 @@ class ExecPlugin:
 
 class _ExecStatus(Struct, rename="camel"):
     token: str = ""
-    expiration_timestamp: datetime | None = None
+    # With its zone, as the API asks; without one it can't be compared with our clock.
+    expiration_timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     client_certificate_data: str = ""
     client_key_data: str = ""
 
@@ -152,14 +161,22 @@ class ExecCredentials:
         return True
 
     def _accept(self, status: _ExecStatus) -> None:
+        name = f"exec plugin {self._plugin.command}"
+        if status.token and not is_token(status.token):
+            raise CredentialError(f"{name} gave a token that no header can carry")
         if status.client_certificate_data and status.client_key_data and self._tls is not None:
-            load_client_certificate(
-                self._tls,
-                status.client_certificate_data.encode(),
-                status.client_key_data.encode(),
-            )
+            try:
+                load_client_certificate(
+                    self._tls,
+                    status.client_certificate_data.encode(),
+                    status.client_key_data.encode(),
+                )
+            except ssl.SSLError:
+                raise CredentialError(
+                    f"{name} gave no PEM certificate with its key, unencrypted"
+                ) from None
         elif not status.token:
-            raise CredentialError(f"exec plugin {self._plugin.command} gave no credential")
+            raise CredentialError(f"{name} gave no credential")
         self._header = f"Bearer {status.token}" if status.token else ""
         self._expires = status.expiration_timestamp
         self._valid = True
@@ -191,7 +208,7 @@ class ExecCredentials:
             raise CredentialError(
                 f"exec plugin {plugin.command}: no answer in {EXEC_DEADLINE_S:g} s"
             ) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the command or its env
             hint = f"; {plugin.install_hint.strip()}" if plugin.install_hint else ""
             raise CredentialError(
                 f"exec plugin {plugin.command} can't be run: {_words(error)}{hint}"
@@ -210,28 +227,36 @@ class ExecCredentials:
         return answer.status
 
 
+def is_token(text: str) -> bool:
+    """Whether it can stand in an Authorization header."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def load_client_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     """Load a PEM pair that is not in files.
 
     OpenSSL's Python binding takes only paths. Where the system has anonymous memory files the
     key never meets a disk (and the root may be read-only); elsewhere a private file is deleted
     at once.
+
+    Raises:
+        ssl.SSLError: no PEM, no pair, or the key is encrypted.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("client-certificate")
         try:
             with open(descriptor, "wb", closefd=False) as pair:
                 pair.write(certificate + b"\n" + key)
-            tls.load_cert_chain(f"/proc/self/fd/{descriptor}")
+            tls.load_cert_chain(f"/proc/self/fd/{descriptor}", password=NO_PASSWORD)
         finally:
             os.close(descriptor)
         return
     with tempfile.NamedTemporaryFile() as pair:
         pair.write(certificate + b"\n" + key)
         pair.flush()
-        tls.load_cert_chain(pair.name)
+        tls.load_cert_chain(pair.name, password=NO_PASSWORD)
 
 
 def _words(error: OSError | ValueError) -> str:
-    """What went wrong, without the file's content (which a UnicodeDecodeError carries)."""
+    """What went wrong, without the content of the file (a UnicodeDecodeError carries it)."""
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__

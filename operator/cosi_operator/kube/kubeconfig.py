@@ -12,17 +12,17 @@ with a service account never pays.
 import base64
 import binascii
 import os
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
 import msgspec
 import structlog
-from msgspec import Struct
 
 from cosi_operator.clock import Clock
 from cosi_operator.kube.auth import (
@@ -32,12 +32,15 @@ from cosi_operator.kube.auth import (
     ExecPlugin,
     FixedToken,
     TokenFile,
+    is_token,
     load_client_certificate,
 )
+from cosi_operator.kube.kubeconfig_file import Cluster, Kubeconfig, User
 
 log = structlog.get_logger(__name__)
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
 
 class KubeconfigError(Exception):
@@ -65,74 +68,10 @@ class Connection:
     proxy: str | None = None
 
 
-class _Cluster(Struct, rename="kebab"):
-    server: str = ""
-    certificate_authority: str | None = None
-    certificate_authority_data: str | None = None
-    insecure_skip_tls_verify: bool | None = None
-    tls_server_name: str | None = None
-    proxy_url: str | None = None
-
-
-class _EnvVar(Struct):
-    name: str
-    value: str = ""
-
-
-class _Exec(Struct, rename="camel"):
-    command: str
-    api_version: str = ""
-    args: list[str] | None = None
-    env: list[_EnvVar] | None = None
-    install_hint: str | None = None
-    provide_cluster_info: bool | None = None
-
-
-class _User(Struct, rename="kebab"):
-    token: str | None = None
-    token_file: str | None = msgspec.field(default=None, name="tokenFile")
-    client_certificate: str | None = None
-    client_certificate_data: str | None = None
-    client_key: str | None = None
-    client_key_data: str | None = None
-    username: str | None = None
-    auth_provider: dict[str, Any] | None = None
-    impersonate: str | None = msgspec.field(default=None, name="as")
-    exec: _Exec | None = None
-
-
-class _Context(Struct):
-    cluster: str = ""
-    user: str = ""
-    namespace: str | None = None
-
-
-class _NamedCluster(Struct):
-    name: str
-    cluster: _Cluster | None = None
-
-
-class _NamedUser(Struct):
-    name: str
-    user: _User | None = None
-
-
-class _NamedContext(Struct):
-    name: str
-    context: _Context | None = None
-
-
-class _Kubeconfig(Struct, rename="kebab"):
-    current_context: str | None = None
-    clusters: list[_NamedCluster] | None = None
-    users: list[_NamedUser] | None = None
-    contexts: list[_NamedContext] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _File:
     path: Path
-    content: _Kubeconfig
+    content: Kubeconfig
 
 
 async def load(sources: Sources, clock: Clock) -> Connection:
@@ -175,13 +114,17 @@ def _in_cluster(sources: Sources, clock: Clock) -> Connection:
 def _namespace_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip() or "default"
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return "default"
 
 
 async def _from_files(names: Sequence[str], source: str, clock: Clock) -> Connection:
-    paths = [await anyio.Path(name).expanduser() for name in names if name]
-    files = [await _read_file(Path(path)) for path in paths if await path.exists()]
+    try:
+        paths = [await anyio.Path(name).expanduser() for name in names if name]
+        found = [Path(path) for path in paths if await path.exists()]
+    except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
+        raise KubeconfigError(f"{source}: can't be looked up ({error}); name the file") from None
+    files = [await _read_file(path) for path in found]
     if not files:
         raise KubeconfigError(
             f"{source}: {', '.join(map(str, paths))} does not exist; "
@@ -202,10 +145,12 @@ async def _read_file(path: Path) -> _File:
         raise KubeconfigError(f"{path}: is not YAML{where}") from None
     except UnicodeDecodeError:
         raise KubeconfigError(f"{path}: is not UTF-8 text") from None
+    except (ValueError, RecursionError):  # a 31st of February, or a thousand brackets
+        raise KubeconfigError(f"{path}: holds values that no kubeconfig has") from None
     except OSError as error:
         raise KubeconfigError(f"{path}: can't be read: {error.strerror or error}") from None
     try:
-        return _File(path, msgspec.convert(loaded.raw, _Kubeconfig))
+        return _File(path, msgspec.convert(loaded.raw, Kubeconfig))
     except msgspec.ValidationError as error:
         raise KubeconfigError(f"{path}: {error}") from None
 
@@ -222,7 +167,7 @@ def _resolve(files: Sequence[_File], clock: Clock) -> Connection:
         raise KubeconfigError(f"{where}.cluster is empty; name one of `clusters`")
     cluster_path, cluster = _named(files, "clusters", "cluster", context.cluster)
     user_path, user = (
-        _named(files, "users", "user", context.user) if context.user else (path, _User())
+        _named(files, "users", "user", context.user) if context.user else (path, User())
     )
     at_cluster = f"{cluster_path}: clusters[{context.cluster}]"
     at_user = f"{user_path}: users[{context.user}]"
@@ -246,7 +191,7 @@ def _resolve(files: Sequence[_File], clock: Clock) -> Connection:
         namespace=context.namespace or "default",
         credentials=_credentials(user, user_path, at_user, (clock, tls, cluster)),
         tls=tls,
-        tls_server_name=cluster.tls_server_name or None,
+        tls_server_name=_tls_server_name(cluster.tls_server_name, at_cluster),
         proxy=_proxy(cluster.proxy_url, at_cluster),
     )
 
@@ -263,25 +208,38 @@ def _named(files: Sequence[_File], plural: str, singular: str, name: str) -> tup
 
 
 def _server(server: str, where: str) -> str:
-    try:
-        parts = urlsplit(server)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        usable = usable and not (parts.username or parts.query or parts.fragment)
-    except ValueError:
-        usable = False
-    if not usable:
+    parts = _url(server)
+    if parts is None or parts.username or parts.query or parts.fragment:
         raise KubeconfigError(f"{where}.server must be a URL as https://host:port")
     return server.rstrip("/")
 
 
 def _proxy(proxy: str | None, where: str) -> str | None:
-    if proxy and not proxy.startswith(("http://", "https://")):
-        raise KubeconfigError(f"{where}.proxy-url: only http and https proxies are supported")
+    if proxy and _url(proxy) is None:
+        _refuse(f"{where}.proxy-url", "only http and https proxies are supported, as URLs")
     return proxy or None
 
 
+def _url(text: str) -> SplitResult | None:
+    """The parts of an http or https URL that can be connected to, else None."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:  # a port of 99999, brackets around no address
+        return None
+    is_host = ":" in host or _HOST_NAME.fullmatch(host)  # brackets were looked into
+    usable = parts.scheme in ("http", "https") and is_host and is_token(text)
+    return parts if usable else None
+
+
+def _tls_server_name(name: str | None, where: str) -> str | None:
+    if name and not _HOST_NAME.fullmatch(name):
+        _refuse(f"{where}.tls-server-name", "it must be a host name")
+    return name or None
+
+
 def _credentials(
-    user: _User, path: Path, where: str, context: tuple[Clock, ssl.SSLContext | None, _Cluster]
+    user: User, path: Path, where: str, context: tuple[Clock, ssl.SSLContext | None, Cluster]
 ) -> Credentials:
     clock, tls, cluster = context
     if user.username is not None:
@@ -293,6 +251,8 @@ def _credentials(
     if user.token_file:
         return TokenFile(path.parent / user.token_file, clock)
     if user.token:
+        if not is_token(user.token):
+            _refuse(f"{where}.token", "it has characters that no header can carry; write it anew")
         return FixedToken(user.token)
     if user.exec is None:
         return FixedToken()
@@ -319,7 +279,7 @@ def _refuse(field: str, fix: str) -> NoReturn:
     raise KubeconfigError(f"{field}: {fix}")
 
 
-def _cluster_info(cluster: _Cluster) -> dict[str, object]:
+def _cluster_info(cluster: Cluster) -> dict[str, object]:
     info: dict[str, object | None] = {
         "server": cluster.server,
         "certificate-authority-data": cluster.certificate_authority_data,
@@ -330,7 +290,7 @@ def _cluster_info(cluster: _Cluster) -> dict[str, object]:
     return {name: value for name, value in info.items() if value}
 
 
-def _client_certificate(tls: ssl.SSLContext, user: _User, path: Path, where: str) -> None:
+def _client_certificate(tls: ssl.SSLContext, user: User, path: Path, where: str) -> None:
     certificate = _bytes(
         user.client_certificate_data, user.client_certificate, path, f"{where}.client-certificate"
     )
@@ -341,19 +301,20 @@ def _client_certificate(tls: ssl.SSLContext, user: _User, path: Path, where: str
         raise KubeconfigError(f"{where}: client-certificate and client-key belong together")
     try:
         load_client_certificate(tls, certificate, key)
-    except ssl.SSLError as error:
-        raise KubeconfigError(
-            f"{where}.client-certificate: not a PEM pair that fits ({error.reason})"
-        ) from None
+    except ssl.SSLError:
+        _refuse(
+            f"{where}.client-certificate", "give a PEM certificate and its own key, unencrypted"
+        )
 
 
 def _bytes(inline: str | None, name: str | None, path: Path, where: str) -> bytes | None:
     """The content of a field that comes inline in base64 (which wins) or as a file's name."""
     if inline:
         try:
-            return base64.b64decode(inline, validate=True)
+            # Line ends are allowed, as Go's decoder allows them.
+            return base64.b64decode(re.sub(r"[\r\n]", "", inline), validate=True)
         except (binascii.Error, ValueError):
-            raise KubeconfigError(f"{where}-data: is not base64") from None
+            _refuse(f"{where}-data", "it is not base64; encode the PEM file whole")
     if name:
         return _read_bytes(path.parent / name, where)
     return None
@@ -364,11 +325,15 @@ def _read_bytes(path: Path, where: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise KubeconfigError(f"{where}: {path} can't be read: {error.strerror}") from None
+    except ValueError:
+        _refuse(where, "not the name of a file")
 
 
 def _tls(where: str, ca: bytes | None, *, insecure: bool) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cadata=ca.decode("ascii") if ca else None)
+        # An empty file is no wish for the machine's own CAs.
+        trusted = None if ca is None else ca.decode("ascii") or "empty"
+        context = ssl.create_default_context(cadata=trusted)
     except (ssl.SSLError, UnicodeDecodeError):
         raise KubeconfigError(f"{where}: holds no PEM certificate") from None
     # Python 3.13 turned RFC 5280's strict form on; the CAs of many clusters lack the key

@@ -1,0 +1,73 @@
+"""The parts of a kubeconfig file that are read; all else in it is left alone.
+
+Source: the kubeconfig v1 reference of Kubernetes.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class Cluster(Struct, rename="kebab"):
+    server: str = ""
+    certificate_authority: str | None = None
+    certificate_authority_data: str | None = None
+    insecure_skip_tls_verify: bool | None = None
+    tls_server_name: str | None = None
+    proxy_url: str | None = None
+
+
+class EnvVar(Struct):
+    name: str
+    value: str = ""
+
+
+class Exec(Struct, rename="camel"):
+    command: str
+    api_version: str = ""
+    args: list[str] | None = None
+    env: list[EnvVar] | None = None
+    install_hint: str | None = None
+    provide_cluster_info: bool | None = None
+
+
+class User(Struct, rename="kebab"):
+    token: str | None = None
+    token_file: str | None = msgspec.field(default=None, name="tokenFile")
+    client_certificate: str | None = None
+    client_certificate_data: str | None = None
+    client_key: str | None = None
+    client_key_data: str | None = None
+    username: str | None = None
+    auth_provider: dict[str, Any] | None = None
+    impersonate: str | None = msgspec.field(default=None, name="as")
+    exec: Exec | None = None
+
+
+class Context(Struct):
+    cluster: str = ""
+    user: str = ""
+    namespace: str | None = None
+
+
+class NamedCluster(Struct):
+    name: str
+    cluster: Cluster | None = None
+
+
+class NamedUser(Struct):
+    name: str
+    user: User | None = None
+
+
+class NamedContext(Struct):
+    name: str
+    context: Context | None = None
+
+
+class Kubeconfig(Struct, rename="kebab"):
+    current_context: str | None = None
+    clusters: list[NamedCluster] | None = None
+    users: list[NamedUser] | None = None
+    contexts: list[NamedContext] | None = None

@@ -69,6 +69,28 @@ _IN_TEXT = re.compile(
 _AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic|aws4-hmac-sha256)\s+([^\s\"',]{8,}[^\"'\n]*)")
 
 
+_LEVELS = (LogLevel.DEBUG, LogLevel.INFO, LogLevel.WARNING, LogLevel.ERROR)
+_level = LogLevel.INFO
+
+
+def current_level() -> LogLevel:
+    """From which level on lines are written now."""
+    return _level
+
+
+def set_level(wanted: LogLevel) -> None:
+    """Change the level while the process runs; every logger follows at once."""
+    global _level
+    _level = wanted
+
+
+def _drop_below_level(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Processor: stop here what is below the level."""
+    if method in _LEVELS and _LEVELS.index(LogLevel(method)) < _LEVELS.index(_level):
+        raise structlog.DropEvent
+    return event
+
+
 def _is_secret(name: object) -> bool:
     letters = "".join(filter(str.isalnum, str(name).lower()))
     return letters in SECRET_NAMES
@@ -120,6 +142,7 @@ def configure(
     Other libraries' loggers are written from WARNING on, whatever `level` says: at DEBUG they
     would write bodies of requests, and these hold credentials.
     """
+    set_level(level)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -129,8 +152,9 @@ def configure(
     ]
     render = _renderer(log_format, stream)
     structlog.configure(
-        processors=[*shared, render],
-        wrapper_class=structlog.make_filtering_bound_logger(level.value),
+        processors=[_drop_below_level, *shared, render],
+        # The processor filters, since loggers that were bound keep their class.
+        wrapper_class=structlog.make_filtering_bound_logger(LogLevel.DEBUG.value),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )

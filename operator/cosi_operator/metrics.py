@@ -6,7 +6,7 @@ existing dashboards fit. Seconds and bytes are in the names.
 """
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import (
@@ -20,15 +20,24 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cosi_operator.outcome import Call, Code
+from cosi_operator.outcome import Call, Code, MadeBy
 
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# The API server's verbs by the HTTP method that client-go's series names them by.
+METHODS = {
+    "get": "GET",
+    "list": "GET",
+    "watch": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "delete": "DELETE",
+}
 # The answers that an API server gives in daily life; others appear when they first happen.
 HTTP_CODES = ("200", "201", "400", "401", "403", "404", "409", "410", "422", "429", "500", "503")
 # client-go's label value for a request that got no answer.
 NO_ANSWER = "<error>"
 CALL_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 RECONCILE_BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 30, 60, 120)
+QUEUE_BUCKETS_S = (0.001, 0.01, 0.1, 1, 10, 60, 300)
 
 
 class Result(enum.StrEnum):
@@ -58,6 +67,40 @@ class QueueNumbers(Protocol):
     def adds(self) -> int: ...
     @property
     def retries(self) -> int: ...
+
+
+class State(enum.StrEnum):
+    """How an object stands, as its conditions say."""
+
+    READY = "ready"
+    RECONCILING = "reconciling"  # waits or is tried again by itself
+    STALLED = "stalled"  # nothing happens before something changes
+    DELETING = "deleting"
+    NEW = "new"  # nothing has been said about it yet
+
+
+type Census = Mapping[tuple[State, str], int]
+"""How many objects are in a state for a reason ("" where the state says it all)."""
+
+
+class _Objects(Collector):
+    """Counts the objects of each kind when it is scraped."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Callable[[], Census]] = {}
+
+    def watch(self, kind: str, read: Callable[[], Census]) -> None:
+        self._read[kind] = read
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "cosi_objects", "Objects by state and reason", labels=("kind", "state", "reason")
+        )
+        for kind, read in self._read.items():
+            census = {(state, ""): 0 for state in State} | dict(read())
+            for (state, reason), count in census.items():
+                family.add_metric((kind, state.value, reason), count)
+        yield family
 
 
 class _Queues(Collector):
@@ -127,10 +170,19 @@ class Metrics:
             buckets=RECONCILE_BUCKETS_S,
             registry=self.registry,
         )
+        self._objects = _Objects()
+        self.registry.register(self._objects)
+        self._waits = Histogram(
+            "workqueue_queue_duration_seconds",
+            "How long a ready key waited for a worker",
+            ("name",),
+            buckets=QUEUE_BUCKETS_S,
+            registry=self.registry,
+        )
         self._calls = Histogram(
             "cosi_sidecar_operations_seconds",
-            "Driver calls by what they answered",
-            ("call", "code"),
+            "Driver calls by what came of them; made_by tells who made the code",
+            ("call", "code", "made_by"),
             buckets=CALL_BUCKETS_S,
             registry=self.registry,
         )
@@ -138,6 +190,12 @@ class Metrics:
             "rest_client_requests",
             "Requests to the API server by answer",
             ("code", "method"),
+            registry=self.registry,
+        )
+        self._driver = Gauge(
+            "cosi_driver_up",
+            "1 while the driver answers on its socket",
+            ("driver",),
             registry=self.registry,
         )
         self._leads = Gauge(
@@ -157,13 +215,25 @@ class Metrics:
         self._runs.labels(controller, result.value).inc()
         self._run_seconds.labels(controller).observe(seconds)
 
-    def called(self, call: Call, code: Code, seconds: float) -> None:
-        """Count one attempt of a driver call."""
-        self._calls.labels(call.value, code.name).observe(seconds)
+    def watch_objects(self, kind: str, read: Callable[[], Census]) -> None:
+        """Show the objects of a kind: `read` counts them at every scrape."""
+        self._objects.watch(kind, read)
 
-    def requested(self, method: str, code: int | None) -> None:
+    def waited(self, queue: str, seconds: float) -> None:
+        """Count one key that a worker took."""
+        self._waits.labels(queue).observe(seconds)
+
+    def called(self, call: Call, code: Code, made_by: MadeBy, seconds: float) -> None:
+        """Count one attempt of a driver call."""
+        self._calls.labels(call.value, code.name, made_by.value).observe(seconds)
+
+    def requested(self, verb: str, code: int | None) -> None:
         """Count one request to the API server; `code` is None if no answer came."""
-        self._requests.labels(NO_ANSWER if code is None else str(code), method).inc()
+        self._requests.labels(NO_ANSWER if code is None else str(code), METHODS[verb]).inc()
+
+    def driver(self, name: str, *, up: bool) -> None:
+        """Say whether the driver answers."""
+        self._driver.labels(name).set(1 if up else 0)
 
     def leads(self, lease: str, *, leading: bool) -> None:
         """Say whether this process holds the Lease."""
@@ -176,12 +246,16 @@ class Metrics:
     def _seed(self, controllers: Iterable[str], leases: Iterable[str]) -> None:
         for controller in controllers:
             self._run_seconds.labels(controller)
+            self._waits.labels(controller)
             for result in Result:
                 self._runs.labels(controller, result.value)
         for call in Call:
             for code in Code:
-                self._calls.labels(call.value, code.name)
-        for method in METHODS:
+                self._calls.labels(call.value, code.name, MadeBy.DRIVER.value)
+            self._calls.labels(call.value, Code.UNAVAILABLE.name, MadeBy.TRANSPORT.value)
+            self._calls.labels(call.value, Code.DEADLINE_EXCEEDED.name, MadeBy.DEADLINE.value)
+            self._calls.labels(call.value, Code.OK.name, MadeBy.REPLY.value)
+        for method in sorted(set(METHODS.values())):
             for http_code in (*HTTP_CODES, NO_ANSWER):
                 self._requests.labels(http_code, method)
         for lease in leases:

@@ -25,7 +25,7 @@ Not promised: order between keys of different lanes, and anything across a resta
 import heapq
 import itertools
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from random import Random
 
@@ -71,12 +71,21 @@ class WorkQueue[K: Hashable]:
         clock: only its monotonic time and sleep are used.
         random: the source of the jitter.
         backoff: for `add_rate_limited`.
+        on_taken: told of each key that is taken, how many seconds it was ready before.
     """
 
-    def __init__(self, *, clock: Clock, random: Random, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        random: Random,
+        backoff: Backoff,
+        on_taken: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._clock = clock
         self._random = random
         self._backoff = backoff
+        self._on_taken = on_taken
         # Due and held by nobody, in order; the value is the time they became due (monotonic s).
         # A key is in at most one of these two lanes, and then not in _processing.
         self._ready: OrderedDict[K, float] = OrderedDict()
@@ -147,14 +156,16 @@ class WorkQueue[K: Hashable]:
         """Take the next key, to be given back by `done`; None when nothing is due."""
         self._promote()
         if self._ready and (not self._ready_low or self._normal_in_a_row < LOW_SHARE - 1):
-            key, _ = self._ready.popitem(last=False)
+            key, since = self._ready.popitem(last=False)
             self._normal_in_a_row += 1
         elif self._ready_low:
-            key, _ = self._ready_low.popitem(last=False)
+            key, since = self._ready_low.popitem(last=False)
             self._normal_in_a_row = 0
         else:
             return None
-        self._processing[key] = self._clock.monotonic()
+        now = self._clock.monotonic()
+        self._processing[key] = now
+        self._on_taken(now - since)
         return key
 
     async def get(self) -> K:

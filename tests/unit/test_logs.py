@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import structlog
 
-from cosi_operator.logs import configure, scrub
+from cosi_operator.logs import configure, current_level, scrub, set_level
 from cosi_operator.outcome import Reason
 from cosi_operator.settings import LogFormat, LogLevel
 
@@ -205,3 +205,15 @@ def test_the_format(log_format: LogFormat, stream: io.StringIO, human: bool) -> 
     assert text.endswith("\n")
     assert text.startswith("{") is not human
     assert ("\x1b[" in text) is (human and stream.isatty())
+
+
+def test_a_changed_level_holds_at_once_for_loggers_that_were_bound_before() -> None:
+    stream = io.StringIO()
+    log = configure(level=LogLevel.INFO, log_format=LogFormat.JSON, stream=stream).bind(part="a")
+    log.debug("unheard")
+    set_level(LogLevel.DEBUG)
+    assert current_level() is LogLevel.DEBUG
+    log.debug("heard")
+    set_level(LogLevel.ERROR)
+    log.warning("too quiet")
+    assert [line["event"] for line in lines(stream)] == ["heard"]

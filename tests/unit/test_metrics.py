@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from cosi_operator.metrics import Metrics, Result
-from cosi_operator.outcome import Call, Code
+from cosi_operator.metrics import Metrics, Result, State
+from cosi_operator.outcome import Call, Code, MadeBy
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,15 @@ class Numbers:
         ("controller_runtime_reconcile_time_seconds_count", {"controller": "bucket"}),
         (
             "cosi_sidecar_operations_seconds_count",
-            {"call": "DriverGrantBucketAccess", "code": "ALREADY_EXISTS"},
+            {
+                "call": "DriverGrantBucketAccess",
+                "code": "ALREADY_EXISTS",
+                "made_by": "driver",
+            },
+        ),
+        (
+            "cosi_sidecar_operations_seconds_count",
+            {"call": "DriverCreateBucket", "code": "DEADLINE_EXCEEDED", "made_by": "deadline"},
         ),
         ("rest_client_requests_total", {"code": "409", "method": "PUT"}),
         ("rest_client_requests_total", {"code": "<error>", "method": "GET"}),
@@ -41,24 +49,38 @@ def test_a_series_is_0_before_anything_happens(series: str, labels: dict[str, st
 def test_what_happens_is_counted() -> None:
     metrics = Metrics()
     metrics.reconciled("bucket", Result.ERROR, 0.2)
-    metrics.called(Call.CREATE_BUCKET, Code.OK, 2.0)
-    metrics.requested("PUT", 409)
-    metrics.requested("PUT", None)
+    metrics.called(Call.CREATE_BUCKET, Code.OK, MadeBy.DRIVER, 2.0)
+    metrics.requested("update", 409)
+    metrics.requested("update", None)
     metrics.leads("d-cosi", leading=True)
     value = metrics.registry.get_sample_value
     assert (
         value("controller_runtime_reconcile_total", {"controller": "bucket", "result": "error"})
         == 1
     )
-    assert (
-        value("cosi_sidecar_operations_seconds_sum", {"call": "DriverCreateBucket", "code": "OK"})
-        == 2
-    )
+    ok = {"call": "DriverCreateBucket", "code": "OK", "made_by": "driver"}
+    assert value("cosi_sidecar_operations_seconds_sum", ok) == 2
     assert value("rest_client_requests_total", {"code": "409", "method": "PUT"}) == 1
     assert value("rest_client_requests_total", {"code": "<error>", "method": "PUT"}) == 1
     assert value("leader_election_master_status", {"name": "d-cosi"}) == 1
     metrics.leads("d-cosi", leading=False)
     assert value("leader_election_master_status", {"name": "d-cosi"}) == 0
+
+
+def test_objects_are_counted_when_they_are_scraped_and_every_state_is_there() -> None:
+    metrics = Metrics()
+    metrics.watch_objects("Bucket", lambda: {(State.STALLED, "DriverInternal"): 2})
+    lines = metrics.expose().decode().splitlines()
+    assert 'cosi_objects{kind="Bucket",reason="DriverInternal",state="stalled"} 2.0' in lines
+    assert 'cosi_objects{kind="Bucket",reason="",state="ready"} 0.0' in lines
+
+
+def test_whether_the_driver_answers_is_shown() -> None:
+    metrics = Metrics()
+    metrics.driver("d.example.com", up=True)
+    metrics.driver("d.example.com", up=False)
+    labels = {"driver": "d.example.com"}
+    assert metrics.registry.get_sample_value("cosi_driver_up", labels) == 0
 
 
 def test_a_queue_is_read_when_it_is_scraped() -> None:

@@ -534,3 +534,15 @@ QueueModel.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestAnyOrderOfOperations = QueueModel.TestCase
+
+
+def test_each_key_that_is_taken_tells_how_long_it_was_ready() -> None:
+    clock, waits = FakeClock(), list[float]()
+    queue = WorkQueue[str](
+        clock=clock, random=FixedRandom(0), backoff=Backoff(), on_taken=waits.append
+    )
+    queue.add("a")
+    queue.add_after("b", 2)
+    clock.advance(5)
+    assert [queue.get_nowait(), queue.get_nowait(), queue.get_nowait()] == ["a", "b", None]
+    assert waits == [5, 3]

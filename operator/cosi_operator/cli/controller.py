@@ -11,6 +11,7 @@ from cosi_operator.api.view import (
     BucketClass,
     Key,
 )
+from cosi_operator.cli.census import census
 from cosi_operator.cli.process import Process, Watched, Work, process
 from cosi_operator.controller.access import OrphanAccessReconciler
 from cosi_operator.controller.claim import ACCESSES_BY_CLAIM, ClaimReconciler, Controller
@@ -25,13 +26,13 @@ RUN_TIMEOUT_S = 120.0  # requests have 30 s each; a run has a handful
 
 async def run_controller(settings: ControllerSettings) -> None:
     """Run until SIGTERM."""
-    async with process(settings, COMPONENT) as parts:
+    async with process(settings, COMPONENT, ("bucketclaim", "bucketaccess")) as parts:
         await parts.lead(LEASE_OWNER, lambda: _work(parts))
 
 
 async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a line or two
     watched = Watched(parts)
-    claims_queue, accesses_queue = parts.queue(), parts.queue()
+    claims_queue, accesses_queue = parts.queue("bucketclaim"), parts.queue("bucketaccess")
 
     def touch_claims(found: Iterable[Cached[BucketClaim]]) -> None:
         for cached in found:
@@ -85,6 +86,7 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
     access_classes = watched.add(
         v1alpha1.BUCKET_ACCESS_CLASSES, v1alpha1.decode_bucket_access_class, access_class_changed
     )
+    parts.metrics.watch_objects("BucketClaim", census(claims))
     reporter = Reporter(parts.events, parts.clock)
     claim = ClaimReconciler(Controller(claims, buckets, classes, accesses, reporter, parts.clock))
     orphan = OrphanAccessReconciler(accesses, access_classes, reporter)

@@ -24,7 +24,7 @@ class DriverLink:
 
     def __init__(self, settings: SidecarSettings, parts: Process) -> None:
         self._parts = parts
-        self.channel = DriverChannel(settings.driver_address)
+        self.channel = DriverChannel(settings.driver_address, on_call=parts.metrics.called)
         self.driver = Driver(self.channel)
         self._presence = Presence(
             self.channel,
@@ -67,6 +67,7 @@ class DriverLink:
 
     def _on_up(self, identity: DriverIdentity) -> None:
         self._parts.health.has(WAITS)
+        self._parts.metrics.driver(identity.name, up=True)
         state = self.state
         if state is None:
             self.state = DriverState(
@@ -83,3 +84,4 @@ class DriverLink:
         self._parts.health.waits(WAITS)
         if self.state:
             self.state.up = False
+            self._parts.metrics.driver(self.state.name, up=False)

@@ -66,8 +66,13 @@ class Process:
     health: Health
     stop: anyio.Event
 
-    def queue(self) -> WorkQueue[Key]:
-        return WorkQueue(clock=self.clock, random=self.rng, backoff=self.settings.backoff)
+    def queue(self, name: str) -> WorkQueue[Key]:
+        return WorkQueue(
+            clock=self.clock,
+            random=self.rng,
+            backoff=self.settings.backoff,
+            on_taken=lambda seconds: self.metrics.waited(name, seconds),
+        )
 
     def runner(self, work: "Work") -> Runner[Key]:
         settings = self.settings
@@ -215,10 +220,18 @@ async def _stop_on_signal(stop: anyio.Event) -> None:
 
 
 @asynccontextmanager
-async def process(settings: ProcessSettings, component: str) -> AsyncIterator[Process]:
-    """Everything up to, but without, the Lease; ends only when all tasks have."""
+async def process(
+    settings: ProcessSettings, component: str, controllers: Sequence[str]
+) -> AsyncIterator[Process]:
+    """Everything up to, but without, the Lease; ends only when all tasks have.
+
+    Args:
+        settings: of this process.
+        component: its name, in Events and to the API server.
+        controllers: the names of its reconcile loops.
+    """
     clock, rng = RealClock(), random.Random()  # noqa: S311 - jitter, not a secret
-    metrics, health, stop = Metrics(), Health(), anyio.Event()
+    metrics, health, stop = Metrics(controllers=controllers), Health(), anyio.Event()
 
     def count(verb: str, plural: str, status: int, seconds: float) -> None:  # noqa: ARG001
         metrics.requested(verb, status or None)

@@ -8,6 +8,7 @@ import anyio
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, Key
 from cosi_operator.classify import Policy
+from cosi_operator.cli.census import census
 from cosi_operator.cli.link import DriverLink
 from cosi_operator.cli.process import Process, Watched, Work, process
 from cosi_operator.plan import names
@@ -40,7 +41,7 @@ async def run_sidecar(settings: SidecarSettings) -> None:
         LeaseLost, DriverRenamedError: the process has to start again.
     """
     policy_for_driver(settings, "any")  # a bad policy ends the start, not the first failed call
-    async with process(settings, COMPONENT) as parts:
+    async with process(settings, COMPONENT, ("bucket", "bucketaccess")) as parts:
         link = DriverLink(settings, parts)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.run)
@@ -66,7 +67,9 @@ async def _work(
     settings: SidecarSettings, parts: Process, link: DriverLink, state: DriverState
 ) -> None:
     watched = Watched(parts)
-    watches = SidecarWatches(watched, parts.queue(), parts.queue(), state.name)
+    watches = SidecarWatches(
+        watched, parts.queue("bucket"), parts.queue("bucketaccess"), state.name
+    )
     reporter = Reporter(parts.events, parts.clock)
     sidecar = Sidecar(
         buckets=watches.buckets,
@@ -82,6 +85,12 @@ async def _work(
         recheck_s=settings.terminal_recheck_s,
         deletion_recheck_s=settings.deletion_recheck_s,
     )
+
+    def is_ours(bucket: Bucket) -> bool:
+        return names.same_driver(bucket.driver_name, state.name)
+
+    parts.metrics.watch_objects("Bucket", census(watches.buckets, is_ours))
+    parts.metrics.watch_objects("BucketAccess", census(watches.accesses, watches.is_ours))
 
     def on_return() -> None:
         sidecar.attempts.forget_all()
@@ -176,6 +185,11 @@ class SidecarWatches:
     def _touch_accesses(self, claim: Key) -> None:
         for cached in self.accesses.store.by_index(ACCESSES_BY_CLAIM, claim):
             self.accesses_queue.add(cached.view.meta.key)
+
+    def is_ours(self, access: BucketAccess) -> bool:
+        """Whether the class of an access names this driver."""
+        found = self.classes.get(Key("", access.class_name))
+        return found is not None and names.same_driver(found.driver_name, self._driver_name)
 
     def wake_unsettled(self) -> None:
         """The driver is back: what waits goes on, evenly spaced."""

@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 import anyio
 from google.protobuf.message import DecodeError, Message
 
-from cosi_operator.driver.errors import DriverMalformed, DriverRefused, DriverSilent
+from cosi_operator.driver.errors import DriverError, DriverMalformed, DriverRefused, DriverSilent
 from cosi_operator.driver.http2 import (
     PREFIX_BYTES,
     Answer,
@@ -32,6 +32,9 @@ from cosi_operator.driver.http2 import (
 from cosi_operator.outcome import Call, Code, MadeBy
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024  # gRPC's own default
+
+type OnCall = Callable[[Call, Code, MadeBy, float], None]
+"""Called after each attempt with what came of it, and the seconds it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,22 @@ class DriverChannel:
     Args:
         address: `unix:///path` or `unix:path`.
         max_reply_bytes: a longer reply is DriverMalformed.
+        on_call: told of every attempt.
     """
 
-    def __init__(self, address: str, *, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        on_call: OnCall = lambda *_: None,
+    ) -> None:
         scheme, _, path = address.partition(":")
         if scheme != "unix" or not path:
             raise ValueError(f"not the address of a Unix socket: {address!r}")
         self.path = Path(path.removeprefix("//"))
         self._max_reply_bytes = max_reply_bytes
+        self._on_call = on_call
         self._connecting = anyio.Lock()
         self._connection: Connection | None = None
         self._connected_to: SocketIdentity | None = None
@@ -109,6 +120,19 @@ class DriverChannel:
             DriverSilent: no verdict.
             DriverMalformed: OK, but the reply is missing, too large or no protobuf.
         """
+        began_s = anyio.current_time()
+        code, made_by = Code.OK, MadeBy.DRIVER
+        try:
+            return await self._call(method, request, timeout_s)
+        except DriverError as error:
+            code, made_by = error.status.code, error.status.made_by
+            raise
+        finally:
+            self._on_call(method.call, code, made_by, anyio.current_time() - began_s)
+
+    async def _call[Reply: Message](
+        self, method: Method[Reply], request: Message, timeout_s: float
+    ) -> Reply:
         call = method.call
         try:
             with anyio.fail_after(timeout_s):

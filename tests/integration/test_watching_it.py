@@ -1,0 +1,140 @@
+"""Metrics, probes and the log level of the running processes."""
+
+import json
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cosi_operator.outcome import Call
+from testbed import Testbed
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Watched:
+    """A testbed whose processes serve metrics and probes."""
+
+    def __init__(self, bed: Testbed, ports: dict[str, int]) -> None:
+        self.bed = bed
+        self._ports = ports
+
+    def ask(self, role: str, path: str, *, put: str | None = None) -> tuple[int, str]:
+        """GET, or PUT a text; the HTTP status and the body."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._ports[role]}{path}",
+            data=None if put is None else put.encode(),
+            method="GET" if put is None else "PUT",
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def sample(self, role: str, series: str) -> float | None:
+        """The value of one series, written as in the exposition; None if it is not there."""
+        lines = self.ask(role, "/metrics")[1].splitlines()
+        found = [line for line in lines if line.startswith(f"{series} ")]
+        return float(found[0].rpartition(" ")[2]) if found else None
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Watched]:
+    ports = {"controller": free_port(), "sidecar": free_port()}
+    flags = {role: f"--metrics-bind-address=127.0.0.1:{port}" for role, port in ports.items()}
+    with (
+        tempfile.TemporaryDirectory(prefix="cosi-") as directory,
+        Testbed.start(
+            Path(directory),
+            controller_flags=[flags["controller"]],
+            sidecar_flags=[flags["sidecar"]],
+        ) as bed,
+    ):
+        yield Watched(bed, ports)
+
+
+def test_what_happened_stands_in_the_series(watched: Watched) -> None:
+    bed = watched.bed
+    bed.make_classes("good")
+    bed.make_classes("bad", parameters={"case": "bad"})
+    bed.driver.set_rule(
+        Call.CREATE_BUCKET, match={"parameters.case": "bad"}, code="PERMISSION_DENIED"
+    )
+    bed.make_claims(["one", "two"], class_name="good")
+    bed.make_claims(["three"], class_name="bad")
+    bed.make_accesses(["one"], class_name="good")
+    bed.until_ready("bucketaccesses", ["one"])
+    bed.until_ready("bucketclaims", ["two"])
+    bed.until_reason("bucketclaims", "three", "DriverPermissionDenied")
+    bed.until_quiet(0.5)
+
+    def create(code: str) -> str:
+        labels = f'call="DriverCreateBucket",code="{code}",made_by="driver"'
+        return f"cosi_sidecar_operations_seconds_count{{{labels}}}"
+
+    assert watched.sample("sidecar", create("OK")) == 2
+    assert watched.sample("sidecar", create("PERMISSION_DENIED")) == 1
+    for role, kind, state, reason, count in (
+        ("sidecar", "Bucket", "ready", "", 2),
+        ("sidecar", "Bucket", "stalled", "DriverPermissionDenied", 1),
+        ("sidecar", "BucketAccess", "ready", "", 1),
+        ("sidecar", "BucketAccess", "stalled", "", 0),
+        ("controller", "BucketClaim", "ready", "", 2),
+        ("controller", "BucketClaim", "stalled", "DriverPermissionDenied", 1),
+    ):
+        series = f'cosi_objects{{kind="{kind}",reason="{reason}",state="{state}"}}'
+        assert watched.sample(role, series) == count, series
+    assert watched.sample("sidecar", f'cosi_driver_up{{driver="{bed.driver.name}"}}') == 1
+    for role, lease in (
+        ("sidecar", "mock-objectstorage-k8s-io-cosi"),
+        ("controller", "leader-lock-cosi-controller-manager"),
+    ):
+        assert watched.sample(role, f'leader_election_master_status{{name="{lease}"}}') == 1
+    assert (
+        watched.sample("sidecar", 'rest_client_requests_total{code="200",method="PUT"}') or 0
+    ) > 0
+    waits = 'workqueue_queue_duration_seconds_count{name="bucket"}'
+    assert (watched.sample("sidecar", waits) or 0) >= 3
+
+
+def test_the_sidecar_is_not_ready_while_its_driver_is_gone(watched: Watched) -> None:
+    bed = watched.bed
+    assert watched.ask("sidecar", "/readyz") == (200, "ok\n")
+    bed.driver.stop()
+    bed.until("not ready", lambda: watched.ask("sidecar", "/readyz")[0] == 503)
+    assert watched.ask("sidecar", "/readyz")[1] == "waiting for the driver\n"
+    assert watched.ask("sidecar", "/healthz") == (200, "ok\n")
+    series = f'cosi_driver_up{{driver="{bed.driver.name}"}}'
+    assert watched.sample("sidecar", series) == 0
+    bed.driver.run()
+    bed.until("ready again", lambda: watched.ask("sidecar", "/readyz")[0] == 200)
+    assert watched.sample("sidecar", series) == 1
+
+
+def test_the_log_level_is_changed_while_it_runs(watched: Watched) -> None:
+    bed = watched.bed
+
+    def debug_lines() -> int:
+        lines = [json.loads(line) for line in bed.log_of("controller").splitlines()]
+        return sum(line["level"] == "debug" for line in lines)
+
+    assert watched.ask("controller", "/loglevel") == (200, "info\n")
+    assert debug_lines() == 0
+    assert watched.ask("controller", "/loglevel", put="debug") == (200, "debug\n")
+    bed.make_classes("louder")
+    bed.make_claims(["louder"], class_name="louder")
+    bed.until_ready("bucketclaims", ["louder"])
+    bed.until("debugging lines", lambda: debug_lines() > 0)
+    assert watched.ask("controller", "/loglevel", put="loud")[0] == 400
+    assert watched.ask("controller", "/loglevel", put="info") == (200, "info\n")

@@ -17,7 +17,7 @@ class Clock(Protocol):
         """Seconds since some start, never backwards: for intervals and deadlines."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; cancellable."""
+        """Wait; cancellable. 0 or less, a deadline that has just passed, is no wait."""
 
 
 class RealClock:
@@ -30,4 +30,4 @@ class RealClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+        await anyio.sleep(max(0.0, seconds))  # anyio refuses what is below 0

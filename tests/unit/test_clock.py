@@ -1,9 +1,9 @@
 """The real clock keeps the promises of `clock.Clock` that the fake one keeps too."""
 
 import pytest
+from tests.support.clock import FakeClock
 
 from cosi_operator.clock import Clock, RealClock
-from tests.support.clock import FakeClock
 
 
 @pytest.mark.parametrize("clock", [RealClock(), FakeClock()], ids=["real", "fake"])

@@ -22,12 +22,25 @@ from cosi_operator.api.view import (
     Condition,
     Key,
     LastCall,
+    Meta,
     Status,
 )
 from cosi_operator.clock import Clock
+from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.events import EventRecorder, ObjectRef
-from cosi_operator.kube.objects import Body, Objects
-from cosi_operator.outcome import DriverStatus, Effect, Outcome, Reason, Requeue, Success, Terminal
+from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects
+from cosi_operator.outcome import (
+    Call,
+    Code,
+    DriverStatus,
+    Effect,
+    MadeBy,
+    Outcome,
+    Reason,
+    Requeue,
+    Success,
+    Terminal,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -39,15 +52,21 @@ type Reported = Bucket | BucketAccess | BucketClaim
 class Told:
     """What one run found out about one object, ready to be told.
 
-    `success` is the Ready condition when all is well; `failure_event` the Event reason otherwise.
-    `fields` are the status fields of the kind. `tries` describes the driver call, if one was made.
+    `judged` is the object as the run saw it: what it decided holds for that uid and generation
+    only. `success` is the Ready condition when all is well; `failure_event` the Event reason
+    otherwise. `fields` are the status fields of the kind. `call` is the driver call that the
+    object is made by. `must_store`: the driver has spoken, and is not to be asked again only
+    because someone else wrote the object meanwhile.
     """
 
     outcome: Outcome
+    judged: Meta
     success: tuple[Reason, str]
     success_event: str
     failure_event: str
     fields: dict[str, Any] = field(default_factory=dict)
+    call: Call = Call.CREATE_BUCKET
+    must_store: bool = False
     attempts: int = 0
     effect: Effect = Effect.MAYBE
     driver_instance: str = ""
@@ -68,60 +87,89 @@ class Reporter:
         Returns:
             The object as it now stands; None when it is gone.
         Raises:
+            Conflict: it was decided on a copy that is not the current one; decide again.
             ApiError, ApiSilent: the status could not be written; the run has to be repeated.
         """
         before = objects.get(key)
-        if before is None:
+        if before is None or before.meta.uid != told.judged.uid:
             return None
         if _is_minor(before, told):
             return before
         now = self._clock.wall()
-        await self.write(objects, key, lambda view: self._status(view, objects, told, now))
-        self._emit(before, objects, told)
+
+        def status(view: T) -> Status | None:
+            if view.meta.uid != told.judged.uid:
+                return None
+            if not told.must_store and view.meta.resource_version != told.judged.resource_version:
+                raise Conflict(409, "Conflict", f"{key} changed since it was looked at")
+            return self._status(view, objects, told, now)
+
+        written = await self.write(objects, key, status)
+        # What was told before, and not by a driver that was just asked, is no news.
+        if written or _was_asked(told.outcome):
+            self._emit(before, objects, told)
         return objects.get(key)
 
     async def write[T: Reported](
-        self, objects: Objects[T], key: Key, make: Callable[[T], Status]
+        self, objects: Objects[T], key: Key, make: Callable[[T], Status | None]
     ) -> bool:
         """Write a status; `make` is asked again on a fresh copy after a conflict.
 
         Returns:
-            Whether anything had to be written.
+            Whether anything had to be written. None from `make` writes nothing.
         """
         plural = objects.resource.plural
         asked: list[Status] = []
 
         def change(view: T, body: Body) -> Body:
             status = make(view)
+            if status is None:
+                return body
             asked.append(status)
             stored = body.get("status") or {}
             if plural in self._drops:
-                status = with_fields(status, conditions=view.conditions)
                 return v1alpha1.with_plain_status(body, status)
             after = v1alpha1.with_status(body, status)
             return body if after.get("status") == stored else after
 
-        if plural not in self._drops:
-            reply = await objects.edit_status(key, change)
+        dropped = plural in self._drops
+        reply = await objects.edit_status(key, change)
+        if not dropped:
             if reply is None:
                 return False
             if v1alpha1.keeps_conditions(reply, asked[-1]):
                 return True
-            self._drops.add(plural)
-            log.warning(
-                "served_schema_drops_conditions",
-                resource=plural,
-                remedy="install this project's CRDs; until then Events and the annotation"
-                f" {v1alpha1.STATUS_ANNOTATION} tell the same",
-            )
-        else:
-            await objects.edit_status(key, change)
-        view = objects.get(key)
-        if view is None:
-            return False
-        status = make(view)
-        await objects.edit(key, lambda body: v1alpha1.annotate_status(body, status))
-        return True
+            self._note_drops(plural)
+        return bool(asked) and (await self._annotate(objects, key, asked[-1]) or reply is not None)
+
+    def _note_drops(self, plural: str) -> None:
+        if plural in self._drops:
+            return
+        self._drops.add(plural)
+        log.warning(
+            "served_schema_drops_conditions",
+            resource=plural,
+            remedy="install this project's CRDs; until then Events and the annotation"
+            f" {v1alpha1.STATUS_ANNOTATION} tell the same",
+        )
+
+    async def _annotate[T: Reported](self, objects: Objects[T], key: Key, status: Status) -> bool:
+        """Put what the schema has no room for into the annotation; whether that was news.
+
+        The status itself is written by now, so a conflict is no reason to decide again.
+        """
+        for attempt in range(STATUS_TRIES):
+            before = objects.get(key)
+            try:
+                after = await objects.edit(key, lambda body: v1alpha1.annotate_status(body, status))
+            except Conflict:
+                if attempt == STATUS_TRIES - 1:
+                    raise
+                continue
+            if before is None or after is None:
+                return False
+            return before.meta.resource_version != after.meta.resource_version
+        raise AssertionError("unreachable")
 
     async def mark_pending[T: Bucket | BucketAccess](self, objects: Objects[T], key: Key) -> None:
         """Store that the next driver call may have an effect, before it is made."""
@@ -159,7 +207,7 @@ class Reporter:
     def _status[T: Reported](
         self, view: T, objects: Objects[T], told: Told, now: datetime
     ) -> Status:
-        generation = view.meta.generation
+        generation = told.judged.generation
         wanted = conditions.from_outcome(
             told.outcome,
             generation=generation,
@@ -183,10 +231,14 @@ class Reporter:
         fingerprint = f"{outcome.reason}:{_fingerprint(outcome)}"
         level: Level = "Warning"
         reason = told.failure_event
-        if outcome.reason is Reason.WAITING_FOR_BUCKET:
+        if outcome.reason in PLAIN_WAITS:
             level, reason = "Normal", outcome.reason.value
         message = f"{outcome.reason}: {_message(before, objects, told)}"
         self.event(objects, before, level, reason, message, fingerprint=fingerprint)
+
+
+# Nothing is wrong, it only takes its time: no Warning.
+PLAIN_WAITS = (Reason.WAITING_FOR_BUCKET, Reason.WAITING_FOR_ACCESSES)
 
 
 def ready_of(view: Reported) -> Condition | None:
@@ -215,9 +267,7 @@ def _last_call(view: Reported, told: Told, now: datetime) -> LastCall | None:
         return None
     outcome = told.outcome
     if isinstance(outcome, Success):
-        if view.last_call is None:
-            return None  # nothing was ever wrong: no need to write more
-        return with_fields(view.last_call, outcome="Success", retry_token=told.retry_token)
+        return _last_success(view, told, now)
     status: DriverStatus | None = outcome.status
     if status is None:
         return None
@@ -229,10 +279,10 @@ def _last_call(view: Reported, told: Told, now: datetime) -> LastCall | None:
         effect=told.effect,
         reason=outcome.reason.value,
         attempts=told.attempts,
-        generation=view.meta.generation,
+        generation=told.judged.generation,
         driver_instance=told.driver_instance,
         retry_token=told.retry_token,
-        time=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        time=_stamp(now),
     )
     # The time alone is no reason to write: a recheck that ends the same changes nothing.
     if (
@@ -243,6 +293,36 @@ def _last_call(view: Reported, told: Told, now: datetime) -> LastCall | None:
     ):
         return view.last_call
     return call
+
+
+def _last_success(view: Bucket | BucketAccess, told: Told, now: datetime) -> LastCall | None:
+    """What replaces a failure that is over, or records a retry annotation that was followed."""
+    before = view.last_call
+    if before is None and not told.retry_token:
+        return None  # nothing was ever wrong: no need to write more
+    fresh = LastCall(
+        call=told.call.value,
+        code=Code.OK.name,
+        made_by=MadeBy.DRIVER.value,
+        outcome="Success",
+        effect=Effect.MAYBE,
+        reason=told.success[0].value,
+        attempts=1,
+        generation=told.judged.generation,
+        driver_instance=told.driver_instance,
+        retry_token=told.retry_token,
+        time=_stamp(now),
+    )
+    said = before and (before.call, before.outcome, before.retry_token)
+    return before if said == (fresh.call, fresh.outcome, fresh.retry_token) else fresh
+
+
+def _stamp(now: datetime) -> str:
+    return now.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _was_asked(outcome: Outcome) -> bool:
+    return not isinstance(outcome, Success) and outcome.status is not None
 
 
 def _is_minor(before: Reported, told: Told) -> bool:

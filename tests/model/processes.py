@@ -31,7 +31,7 @@ from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Outcome
 from cosi_operator.runtime import settle
 from cosi_operator.settings import ControllerSettings, SidecarSettings
-from cosi_operator.sidecar.calls import DriverState
+from cosi_operator.sidecar.calls import Attempts, DriverState
 
 # The package has functions of the same names, which an import would find first.
 controller_root = importlib.import_module("cosi_operator.cli.controller")
@@ -201,6 +201,7 @@ class Running:
         self.outcomes: list[tuple[str, Key, Outcome]] = []
         self.returned: Callable[[], None] = lambda: None
         self.state = DriverState("")
+        self.attempts: Attempts | None = None
 
     def begin(self) -> None:
         """The first complete lists are there: work may begin."""
@@ -325,7 +326,15 @@ def start_sidecar(parts: Parts, *, instance: str = "d-1", up: bool = True) -> Ru
     running = Running("sidecar", parts.api, process.client)
     running.state = DriverState(DRIVER, instance, up)
     link: Any = _Link(FakeDriver(parts.backend, "sidecar"))
-    with patch.object(sidecar_root, "Watched", lambda p: _MemoryWatched(p, running)):
+
+    def attempts(*args: Any) -> Attempts:
+        running.attempts = Attempts(*args)
+        return running.attempts
+
+    with (
+        patch.object(sidecar_root, "Watched", lambda p: _MemoryWatched(p, running)),
+        patch.object(sidecar_root, "Attempts", attempts),
+    ):
         _finish(sidecar_root._work(settings, process, link, running.state))
     running.returned = link.on_return
     running.begin()

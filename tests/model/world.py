@@ -200,6 +200,8 @@ class World:
         found = list(self.violations)
         for resource in (BUCKET_CLAIMS, BUCKETS, BUCKET_ACCESSES):
             for body in self.api.list(resource):
+                if body["spec"].get("driverName", DRIVER) != DRIVER:
+                    continue
                 if not self.upstream and not body["metadata"].get("deletionTimestamp"):
                     found += invariants.status_violations(body, settled=True)
         for body in self.api.list(SECRETS):

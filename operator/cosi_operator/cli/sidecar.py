@@ -164,10 +164,9 @@ class SidecarWatches:
 
     def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
         self.accesses_queue.add(key)
-        access = new or old
-        claim = self.claims.get(access.claim_key) if access else None
-        if claim and claim.bucket_name:
-            self._touch_bucket(claim.bucket_name, only_deleting=True)
+        if access := new or old:  # also without its claim: a Bucket waits for its last access
+            for cached in self.buckets.store.by_index(BUCKETS_BY_CLAIM, access.claim_key):
+                self._touch_bucket(cached.view.meta.name, only_deleting=True)
 
     def _class_changed(
         self, key: Key, _old: BucketAccessClass | None, _new: BucketAccessClass | None

@@ -36,6 +36,7 @@ class OrphanAccessReconciler:
         )
         told = Told(
             outcome=missing,
+            judged=access.meta,
             success=(Reason.GRANTED, ""),
             success_event="",
             failure_event="FailedGrantAccess",

@@ -129,24 +129,31 @@ class ClaimReconciler:
         claim = end.view.claim
         if claim is None or not end.report:
             return end.outcome
-        await self._c.reporter.tell(self._c.claims, claim.meta.key, _told(end.outcome, end.view))
+        told = _told(end.outcome, end.view, claim)
+        await self._c.reporter.tell(self._c.claims, claim.meta.key, told)
         return end.outcome
 
     async def _refused(self, view: ClaimView, outcome: Outcome) -> Outcome:
         """The API server refused a write for good, for instance a Bucket it holds for invalid."""
         if isinstance(outcome, Terminal) and view.claim is not None:
-            await self._c.reporter.tell(self._c.claims, view.claim.meta.key, _told(outcome, view))
+            claim = self._c.claims.get(view.claim.meta.key) or view.claim
+            told = _told(outcome, view, claim)
+            try:
+                await self._c.reporter.tell(self._c.claims, claim.meta.key, told)
+            except (ApiError, ApiSilent) as error:
+                return outcome_of(error)
         return outcome
 
 
-def _told(outcome: Outcome, view: ClaimView) -> Told:
+def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Told:
     bucket = view.bucket
     fields: dict[str, Any] = {"ready": isinstance(outcome, Success)}
-    if bucket and view.claim and bucket.claim and bucket.claim.uid == view.claim.meta.uid:
+    if bucket and bucket.claim and bucket.claim.uid == claim.meta.uid:
         fields["bucket_name"] = bucket.meta.name
     name = bucket.meta.name if bucket else ""
     return Told(
         outcome=outcome,
+        judged=claim.meta,
         success=(Reason.PROVISIONED, f"Bucket {name} is ready."),
         success_event="BucketReady",
         failure_event="FailedCreateBucket",

@@ -38,13 +38,14 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Time and settings of one reconcile run."""
+    """Time and settings of one reconcile run. `started`: since when this process reconciles."""
 
     driver: DriverView
     now: datetime
     pending: Pending = Pending()
     recheck_s: float | None = None
     deletion_recheck_s: float | None = 600.0
+    started: datetime | None = None
 
 
 # --- steps ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """When a stored verdict still stands, so that the driver is not asked again. Pure."""
 
+import math
 from datetime import UTC, datetime
 
 from cosi_operator.api.view import Bucket, BucketAccess, Condition, LastCall
@@ -32,7 +33,7 @@ def standing(
     last = stored.last_call
     if last is not None and last.outcome == "Terminal" and last.call == call:
         recheck = context.deletion_recheck_s if stored.meta.deleting else context.recheck_s
-        left = None if recheck is None else recheck - age_s(last.time, context.now)
+        left = None if recheck is None else _left_s(last.time, recheck, context)
         same = (
             last.generation == stored.meta.generation
             and last.driver_instance == context.driver.instance
@@ -41,6 +42,21 @@ def standing(
         if same and (left is None or left > 0):
             return Done(_stored(stored.conditions, last, recheck_s=left), report=False)
     return backing_off(context)
+
+
+def _left_s(time: str, recheck_s: float, context: Context) -> float:
+    """Seconds until the next recheck of a verdict of that time.
+
+    Rechecks that end the same write nothing, so the time can be many intervals old. What was due
+    before this process started is not made up for all at once: it keeps its place in the interval.
+    """
+    age = age_s(time, context.now)
+    if context.started is None:
+        return recheck_s - age
+    before = age_s(time, context.started)
+    if before <= 0 or before == float("inf"):
+        return recheck_s - age
+    return math.ceil(before / recheck_s) * recheck_s - age
 
 
 def backing_off(context: Context) -> Done | None:

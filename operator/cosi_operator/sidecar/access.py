@@ -1,6 +1,6 @@
 """Reconciles the BucketAccesses of one driver: the doing half of `plan/access.py`."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from cosi_operator.api.view import (
@@ -14,7 +14,7 @@ from cosi_operator.classify import Verdict
 from cosi_operator.driver.v1alpha1 import Credentials, GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
-from cosi_operator.outcome import Effect, MadeBy, Outcome, Reason, Success, Terminal
+from cosi_operator.outcome import Call, Effect, MadeBy, Outcome, Reason, Success, Terminal
 from cosi_operator.plan import access as planning
 from cosi_operator.plan import names
 from cosi_operator.plan.access import AccessView
@@ -25,6 +25,7 @@ from cosi_operator.plan.steps import (
     Context,
     DeleteSecret,
     Done,
+    DriverView,
     DryRunSecret,
     EditBucketFinalizers,
     EditFinalizers,
@@ -47,6 +48,15 @@ from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, ju
 from cosi_operator.sidecar.secrets import SecretContent, Secrets
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Keys in memory; `credentials` hides itself when printed."""
+
+    uid: str
+    granted: Granted
+    credentials: Credentials
+
+
 class AccessReconciler:
     """Brings one BucketAccess and its Secret to what they should be."""
 
@@ -57,8 +67,10 @@ class AccessReconciler:
         self._classes = classes
         self._secrets = secrets
         # Keys that were minted but whose Secret is not stored yet (the API server was away): kept
-        # in memory, by UID, so that the next run stores these instead of minting others.
-        self._held: dict[str, tuple[Granted, Credentials]] = {}
+        # in memory, so that the next run stores these instead of minting others. They go with
+        # their access, of whose UID they hold.
+        self._held: dict[Key, _Held] = {}
+        self._started = sidecar.clock.wall()
         self._doubts = Doubts()
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -68,7 +80,7 @@ class AccessReconciler:
             end = await run_steps(
                 self._read(key), plan=planning.plan, apply=self._apply, fold=planning.fold
             )
-            return await self._report(end)
+            return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
             self._doubts.note(key, error)
             return outcome_of(error)
@@ -82,20 +94,21 @@ class AccessReconciler:
         elif claim is None and access:  # the claim was removed by force; the Bucket still names it
             bound = self._s.buckets.store.by_index(BUCKETS_BY_CLAIM, access.claim_key)
             bucket = next((cached.view for cached in bound), None)
-        held = self._held.get(access.meta.uid) if access else None
+        driver = self._s.state.view()
         return AccessView(
             access=access,
             access_class=self._classes.get(Key("", access.class_name)) if access else None,
             claim=claim,
             bucket=bucket,
             shared=self._is_shared(access),
-            granted=held[0] if held else None,
+            granted=held.granted if (held := self._held_for(access)) else None,
             context=Context(
-                driver=self._s.state.view(),
+                driver=driver,
                 now=self._s.clock.wall(),
-                pending=self._s.attempts.pending(key, self._made_on(access)),
+                pending=self._s.attempts.pending(key, _made_on(access, driver)),
                 recheck_s=self._s.recheck_s,
                 deletion_recheck_s=self._s.deletion_recheck_s,
+                started=self._started,
             ),
         )
 
@@ -108,15 +121,9 @@ class AccessReconciler:
             for cached in self._s.accesses.store.by_index(ACCESSES_BY_CLAIM, access.claim_key)
         )
 
-    def _made_on(self, access: BucketAccess | None) -> Fingerprint:
-        if access is None:
-            return Fingerprint("", 0, "", "")
-        return Fingerprint(
-            access.meta.uid,
-            access.meta.generation,
-            self._s.state.instance,
-            planning.retry_token(access),
-        )
+    def _held_for(self, access: BucketAccess | None) -> "_Held | None":
+        held = self._held.get(access.meta.key) if access else None
+        return held if held and access and held.uid == access.meta.uid else None
 
     async def _apply(self, view: AccessView, step: AccessStep) -> Fact | Failed:
         assert view.access is not None
@@ -138,7 +145,7 @@ class AccessReconciler:
             case StoreSecret():
                 return await self._store(view, access, step)
             case Revoke():
-                return await self._revoke(access, step)
+                return await self._revoke(view, access, step)
             case DeleteSecret(key=key):
                 await self._secrets.delete(key, access.meta.uid)
                 return SecretIs(exists=False)
@@ -171,7 +178,7 @@ class AccessReconciler:
                 return Granted(step.name, "the account exists already, so no keys were sent")
             if step.resolving and (known := self._resolved(view, reply)):
                 return self._let_go(access, known)
-            return self._failed(access, reply)
+            return self._failed(view, access, reply)
         if step.resolving:
             if reply.account_id:
                 return Granted(reply.account_id)
@@ -181,7 +188,7 @@ class AccessReconciler:
         if reply.credentials is None:
             return Granted(reply.account_id, reply.problem)
         granted = Granted(reply.account_id)
-        self._held[access.meta.uid] = (granted, reply.credentials)
+        self._held[access.meta.key] = _Held(access.meta.uid, granted, reply.credentials)
         return granted
 
     def _let_go(self, access: BucketAccess, known: Revoked) -> Revoked:
@@ -208,7 +215,8 @@ class AccessReconciler:
         return None
 
     async def _store(self, view: AccessView, access: BucketAccess, step: StoreSecret) -> Fact:
-        _, credentials = self._held[access.meta.uid]
+        held = self._held_for(access)
+        assert held is not None
         assert view.bucket is not None
         kind = view.access_class.authentication_type if view.access_class else ""
         content = SecretContent(
@@ -217,14 +225,14 @@ class AccessReconciler:
             account_id=step.account_id,
             authentication_type=kind or AuthenticationType.KEY.value,
             protocols=(access.protocol,) if access.protocol else view.bucket.protocols,
-            credentials=credentials,
+            credentials=held.credentials,
         )
         result = await self._secrets.create(step.key, content)
         if isinstance(result, SecretIs) and result.ours:
-            del self._held[access.meta.uid]
+            del self._held[access.meta.key]
         return result
 
-    async def _revoke(self, access: BucketAccess, step: Revoke) -> Fact | Failed:
+    async def _revoke(self, view: AccessView, access: BucketAccess, step: Revoke) -> Fact | Failed:
         reply = await judged(
             self._s.driver.revoke_access(
                 step.bucket_id, step.account_id, step.context, timeout_s=self._s.call_timeout_s
@@ -233,28 +241,29 @@ class AccessReconciler:
             driver=self._s.state,
         )
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
-            return self._failed(access, reply)
-        self._held.pop(access.meta.uid, None)
+            return self._failed(view, access, reply)
+        self._held.pop(access.meta.key, None)
         self._s.reporter.event(
             self._s.accesses, access, "Normal", "AccessRevoked", "The access was revoked."
         )
         return Revoked()
 
-    def _failed(self, access: BucketAccess, refused: Refused) -> Failed:
+    def _failed(self, view: AccessView, access: BucketAccess, refused: Refused) -> Failed:
         deleting = access.meta.deleting
         return failure(
             refused,
             attempts=self._s.attempts,
             key=access.meta.key,
-            made_on=self._made_on(access),
+            made_on=_made_on(access, view.context.driver),
             recheck_s=self._s.deletion_recheck_s if deleting else self._s.recheck_s,
         )
 
-    async def _report(self, end: End[AccessView]) -> Outcome:
+    async def _report(self, key: Key, end: End[AccessView]) -> Outcome:
         access, outcome = end.view.access, end.outcome
         if access is None:
+            self._held.pop(key, None)
+            self._s.attempts.forget(key)
             return outcome
-        key = access.meta.key
         if isinstance(outcome, Success):
             self._s.attempts.forget(key)
         elif isinstance(outcome, Terminal) and outcome.status and end.report:
@@ -263,7 +272,7 @@ class AccessReconciler:
                 replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s),
                 attempts=self._s.attempts,
                 key=key,
-                made_on=self._made_on(access),
+                made_on=_made_on(access, end.view.context.driver),
             )
         if end.report:
             await self._s.reporter.tell(
@@ -273,7 +282,7 @@ class AccessReconciler:
 
     def _told(self, end: End[AccessView], access: BucketAccess) -> Told:
         view = end.view
-        made_on = self._made_on(access)
+        made_on = _made_on(access, view.context.driver)
         account_id = access.account_id or (view.granted.account_id if view.granted else "")
         if not account_id and view.secret and view.secret.ours:
             account_id = view.secret.account_id or names.account_name(access.meta.uid)
@@ -281,6 +290,9 @@ class AccessReconciler:
         keep = access.granted and access.meta.deleting
         return Told(
             outcome=end.outcome,
+            judged=access.meta,
+            call=Call.GRANT_ACCESS,
+            must_store=isinstance(end.outcome, Success) or end.outcome.status is not None,
             success=(Reason.GRANTED, f"Secret {view.secret_key} holds the keys."),
             success_event="AccessGranted",
             failure_event="FailedRevokeAccess" if access.meta.deleting else "FailedGrantAccess",
@@ -290,6 +302,14 @@ class AccessReconciler:
             driver_instance=made_on.driver_instance,
             retry_token=made_on.retry_token,
         )
+
+
+def _made_on(access: BucketAccess | None, driver: DriverView) -> Fingerprint:
+    """What a driver call of this run is made on: the driver as it was when the run began."""
+    if access is None:
+        return Fingerprint("", 0, "", "")
+    token = planning.retry_token(access)
+    return Fingerprint(access.meta.uid, access.meta.generation, driver.instance, token)
 
 
 def _edit(body: Body, step: EditFinalizers) -> None:

@@ -38,6 +38,7 @@ from cosi_operator.plan.steps import (
     DeleteAccess,
     DeleteBackend,
     Done,
+    DriverView,
     EditFinalizers,
     Fact,
     Failed,
@@ -46,7 +47,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.plan.verdicts import RESOLVE_ATTEMPTS
 from cosi_operator.reconcile import Doubts, End, outcome_of, run_steps
-from cosi_operator.report import Level, Reporter, Told, ready_of
+from cosi_operator.report import PLAIN_WAITS, Level, Reporter, Told, ready_of
 from cosi_operator.sidecar.calls import (
     Attempts,
     DriverState,
@@ -84,6 +85,7 @@ class BucketReconciler:
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._s = sidecar
+        self._started = sidecar.clock.wall()
         self._doubts = Doubts()
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -92,7 +94,7 @@ class BucketReconciler:
             await self._doubts.clear(self._s.buckets, key)
             view = self._read(key)
             end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=planning.fold)
-            return await self._report(end)
+            return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
             self._doubts.note(key, error)
             return outcome_of(error)
@@ -100,17 +102,19 @@ class BucketReconciler:
     def _read(self, key: Key) -> BucketView:
         bucket = self._s.buckets.get(key)
         claim = self._claim_of(bucket)
-        made_on = self._made_on(bucket, claim)
+        driver = self._s.state.view()
+        made_on = _made_on(bucket, claim, driver)
         return BucketView(
             bucket=bucket,
             claim=claim,
             accesses=tuple(self._accesses_of(bucket)),
             context=Context(
-                driver=self._s.state.view(),
+                driver=driver,
                 now=self._s.clock.wall(),
                 pending=self._s.attempts.pending(key, made_on),
                 recheck_s=self._s.recheck_s,
                 deletion_recheck_s=self._s.deletion_recheck_s,
+                started=self._started,
             ),
         )
 
@@ -127,12 +131,6 @@ class BucketReconciler:
         for cached in self._s.accesses.store.by_index(ACCESSES_BY_CLAIM, bucket.claim.key):
             if names.ACCESS_FINALIZER in cached.view.meta.finalizers:
                 yield cached.view
-
-    def _made_on(self, bucket: Bucket | None, claim: BucketClaim | None) -> Fingerprint:
-        if bucket is None:
-            return Fingerprint("", 0, "", "")
-        token = planning.retry_token(bucket, claim)
-        return Fingerprint(bucket.meta.uid, bucket.meta.generation, self._s.state.instance, token)
 
     async def _apply(self, view: BucketView, step: BucketStep) -> Fact | Failed:
         assert view.bucket is not None
@@ -153,7 +151,10 @@ class BucketReconciler:
             case DeleteAccess(key=key, uid=uid):
                 await self._s.accesses.delete(key, uid=uid)
                 return AccessDeleting(key)
-            case ReleaseClaim(key=key):
+            case ReleaseClaim(key=key, uid=uid):
+                current = self._s.claims.get(key)
+                if current is None or current.meta.uid != uid:
+                    return ClaimIs(None)
                 claim = await self._s.claims.edit(
                     key, lambda body: set_finalizers(body, remove=(names.CLAIM_FINALIZER,))
                 )
@@ -222,7 +223,7 @@ class BucketReconciler:
             refused,
             attempts=self._s.attempts,
             key=bucket.meta.key,
-            made_on=self._made_on(bucket, view.claim),
+            made_on=_made_on(bucket, view.claim, view.context.driver),
             recheck_s=self._s.deletion_recheck_s if deleting else self._s.recheck_s,
         )
 
@@ -231,37 +232,43 @@ class BucketReconciler:
             verdict,
             attempts=self._s.attempts,
             key=bucket.meta.key,
-            made_on=self._made_on(bucket, view.claim),
+            made_on=_made_on(bucket, view.claim, view.context.driver),
         )
 
-    async def _report(self, end: End[BucketView]) -> Outcome:
+    async def _report(self, key: Key, end: End[BucketView]) -> Outcome:
         bucket = end.view.bucket
+        if bucket is None or isinstance(end.outcome, Success):
+            self._s.attempts.forget(key)
         if bucket is None:
             return end.outcome
-        if isinstance(end.outcome, Success):
-            self._s.attempts.forget(bucket.meta.key)
         if end.report:
-            await self._s.reporter.tell(self._s.buckets, bucket.meta.key, self._told(end, bucket))
-        await self._tell_claim(end, bucket.meta.key)
+            await self._s.reporter.tell(self._s.buckets, key, self._told(end, bucket))
+        await self._tell_claim(end, key)
         return end.outcome
 
     def _told(self, end: End[BucketView], bucket: Bucket) -> Told:
         view = end.view
-        bucket_id = bucket.bucket_id or view.bucket_id or bucket.existing_bucket_id
+        bucket_id = planning.known_id(bucket, view)
         ready = isinstance(end.outcome, Success) and bool(bucket_id)
         note = (
             " (the driver said ALREADY_EXISTS, so its name is its id)"
             if view.already_existed
             else ""
         )
-        made_on = self._made_on(bucket, view.claim)
+        made_on = _made_on(bucket, view.claim, view.context.driver)
         keep = bucket.ready and bucket.meta.deleting  # a failed deletion leaves it usable
         return Told(
             outcome=end.outcome,
+            judged=bucket.meta,
+            must_store=isinstance(end.outcome, Success) or end.outcome.status is not None,
             success=(Reason.PROVISIONED, f"The bucket is ready; its id is {bucket_id}{note}."),
             success_event="BucketCreated",
             failure_event="FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket",
-            fields={"ready": ready or keep, "bucket_id": bucket_id if ready or keep else None},
+            # An id that a deletion has learned is kept: to learn it again, Create would be asked.
+            fields={
+                "ready": ready or keep,
+                "bucket_id": bucket_id if ready or bucket.meta.deleting else None,
+            },
             attempts=self._s.attempts.pending(bucket.meta.key, made_on).attempts or 1,
             effect=end.effect,
             driver_instance=made_on.driver_instance,
@@ -277,8 +284,10 @@ class BucketReconciler:
             return
         ready = bucket.ready and bool(bucket.bucket_id)
 
-        def status(current: BucketClaim) -> Status:
+        def status(current: BucketClaim) -> Status | None:
             wanted = conditions.mirror(current, bucket)
+            if current.meta.uid != claim.meta.uid:
+                return None
             return Status(
                 conditions=conditions.merge(current.conditions, wanted, self._s.clock.wall()),
                 observed_generation=current.meta.generation,
@@ -306,10 +315,13 @@ class BucketReconciler:
             )
         elif isinstance(end.outcome, Requeue | Terminal):
             reason = "FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket"
+            level: Level = "Warning"
+            if end.outcome.reason in PLAIN_WAITS:
+                level, reason = "Normal", end.outcome.reason.value
             self._s.reporter.event(
                 self._s.claims,
                 claim,
-                "Warning",
+                level,
                 reason,
                 f"{now.reason}: {now.message}",
                 fingerprint=f"{now.reason}:{bucket.meta.deleting}",
@@ -321,6 +333,14 @@ class BucketReconciler:
             self._s.reporter.event(self._s.buckets, view.bucket, level, reason, message)
         if view.claim is not None:
             self._s.reporter.event(self._s.claims, view.claim, level, reason, message)
+
+
+def _made_on(bucket: Bucket | None, claim: BucketClaim | None, driver: DriverView) -> Fingerprint:
+    """What a driver call of this run is made on: the driver as it was when the run began."""
+    if bucket is None:
+        return Fingerprint("", 0, "", "")
+    token = planning.retry_token(bucket, claim)
+    return Fingerprint(bucket.meta.uid, bucket.meta.generation, driver.instance, token)
 
 
 def _speaks_for(bucket: Bucket, claim: BucketClaim) -> bool:

@@ -44,6 +44,10 @@ class Attempts:
         self._rng = rng
         self._memory: dict[Key, _Memory] = {}
 
+    def __len__(self) -> int:
+        """How many objects are remembered."""
+        return len(self._memory)
+
     def pending(self, key: Key, made_on: Fingerprint) -> Pending:
         """What is remembered of this object in its present form."""
         memory = self._memory.get(key)

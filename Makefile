@@ -17,7 +17,7 @@ help: ## list the targets
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/bootstrap.txt
 	@touch $@
 
-parts: .venv/.stamp ## build etcd, kube-apiserver, kubectl and helm into .cache (once, about 5 minutes)
+parts: .venv/.stamp ## build etcd, kube-apiserver, kubectl, helm, kstatus into .cache (once, about 5 minutes)
 	@$(BIN)/python hack/controlplane/build.py
 
 demo: parts ## the main job, for real: a control plane, a real S3, a bucket, keys that work

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build the programs of the test control plane from their Go modules, once, into a cache.
 
-    python3 hack/controlplane/build.py                          # the four that everybody needs
+    python3 hack/controlplane/build.py                          # the five that everybody needs
     python3 hack/controlplane/build.py kube-controller-manager  # one more, only by name
 
 The result is `.cache/bin/NAME`. Beside it, `NAME.stamp` holds the cache key: a hash of all that
@@ -78,6 +78,7 @@ PROGRAMS = {
             55,
             by_default=False,  # only for tests of garbage collection and namespace deletion
         ),
+        Program("kstatus", "kstatus", "sigs.k8s.io/cli-utils", ".", 60),
     )
 }
 
@@ -156,6 +157,9 @@ def cache_key(program: Program, modules: Path = HERE) -> str:
         go_sum,
         *build_command(program, go_mod, Path(program.name)),
     ]
+    own = folder / "main.go"  # only kstatus is more than somebody's package
+    if own.is_file():
+        parts.append(own.read_text())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

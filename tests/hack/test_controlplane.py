@@ -105,7 +105,9 @@ def test_a_changed_pin_changes_the_cache_key(modules: Path, file: str) -> None:
 
 
 def test_programs_of_one_module_have_different_keys() -> None:
-    assert len({build.cache_key(program) for program in build.PROGRAMS.values()}) == 5
+    assert len({build.cache_key(program) for program in build.PROGRAMS.values()}) == len(
+        build.PROGRAMS
+    )
 
 
 def test_the_version_stamp_follows_the_pin(modules: Path) -> None:

@@ -1,0 +1,280 @@
+"""Failures that are not the driver's verdict: no answer, no driver, or a reply that can't be used.
+
+In a testbed of its own, whose sidecar gives a call 2 s. What a fault leaves behind is looked at
+too: no bucket and no account may stay on the backend once the objects are deleted.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosi_operator.outcome import Call
+from testbed import Testbed, access_body, condition, reasons
+
+DEADLINE_S = 2.0
+FIELDS = {
+    Call.CREATE_BUCKET: "parameters.case",
+    Call.DELETE_BUCKET: "delete_context.case",
+    Call.GRANT_ACCESS: "parameters.case",
+    Call.REVOKE_ACCESS: "revoke_access_context.case",
+}
+ABOUT_ACCESS = (Call.GRANT_ACCESS, Call.REVOKE_ACCESS)
+DELETIONS = (Call.DELETE_BUCKET, Call.REVOKE_ACCESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way in which one call goes wrong, and the reason that is shown."""
+
+    name: str
+    call: Call
+    rule: dict[str, Any]
+    reason: str
+    words: str
+    sentence: str
+
+    @property
+    def is_retried(self) -> bool:
+        return self.reason == "DriverDeadlineExceeded"
+
+
+def _faults() -> Iterator[Fault]:
+    short = dict(zip(FIELDS, ("create", "delete", "grant", "revoke"), strict=True))
+    for call, word in short.items():
+        yield Fault(
+            f"hang-{word}", call, {"hang": True, "act": True}, "DriverDeadlineExceeded",
+            "the driver did not answer in time",
+            f"{call} hangs, though it acted: tried again, slower each time",
+        )  # fmt: skip
+        for kind, words in (("malformed", "not the message"), ("oversize", "larger than")):
+            yield Fault(
+                f"{kind}-{word}", call, {"reply": kind}, "DriverMalformedReply", words,
+                f"{call} gets a reply that is {kind}: final",
+            )  # fmt: skip
+    yield Fault(
+        "no-id", Call.CREATE_BUCKET, {"reply": "empty_id"}, "DriverReturnedEmptyBucketID",
+        "bucket_id is empty", "a new bucket without an id: final",
+    )  # fmt: skip
+    yield Fault(
+        "no-account", Call.GRANT_ACCESS, {"reply": "empty_id"}, "DriverReturnedEmptyAccountID",
+        "account_id is empty", "a new account without an id: final",
+    )  # fmt: skip
+    yield Fault(
+        "no-keys", Call.GRANT_ACCESS, {"reply": "no_credentials"}, "DriverReturnedNoCredentials",
+        "credentials for 0 protocols", "a new account without keys: final",
+    )  # fmt: skip
+    yield Fault(
+        "half-keys", Call.GRANT_ACCESS, {"reply": "partial_credentials"},
+        "DriverReturnedNoCredentials", "lack accessSecretKey",
+        "a new account with half of its keys: final",
+    )  # fmt: skip
+
+
+FAULTS = list(_faults())
+BY_SENTENCE = [pytest.param(fault, id=fault.sentence) for fault in FAULTS]
+
+
+@pytest.fixture(scope="module")
+def own_bed() -> Iterator[Testbed]:
+    with (
+        tempfile.TemporaryDirectory(prefix="cosi-") as directory,
+        Testbed.start(
+            Path(directory), sidecar_flags=[f"--driver-call-timeout={DEADLINE_S:g}s"]
+        ) as bed,
+    ):
+        yield bed
+        assert bed.forbidden() == []
+
+
+def prepare(bed: Testbed, cases: Iterable[tuple[str, Call]]) -> None:
+    """Make all that has to stand before the call, and then what makes it due."""
+    wanted = dict(cases)
+    for name in wanted:
+        bed.make_classes(name, parameters={"case": name})
+        bed.make_claims([name], class_name=name)
+    bed.create_all(
+        "bucketaccesses",
+        [access_body(n, class_name=n) for n, call in wanted.items() if call in ABOUT_ACCESS],
+    )
+    deleted = {
+        "bucketclaims": [n for n, call in wanted.items() if call is Call.DELETE_BUCKET],
+        "bucketaccesses": [n for n, call in wanted.items() if call is Call.REVOKE_ACCESS],
+    }
+    for plural, names in deleted.items():
+        bed.until_ready(plural, names)
+        bed.delete_all(plural, names)
+
+
+def subject(bed: Testbed, name: str, call: Call) -> dict[str, Any]:
+    """The object that tells how the call went; {} when it is gone."""
+    plural = "bucketaccesses" if call in ABOUT_ACCESS else "bucketclaims"
+    return bed.find(plural, name) or {}
+
+
+def until_nothing_is_left(bed: Testbed, names: Iterable[str]) -> None:
+    """The objects, their Secrets, and on the backend their buckets and accounts."""
+    wanted = set(names)
+    bed.until_gone("bucketclaims", wanted)
+    bed.until_gone("bucketaccesses", wanted)
+    bed.until(
+        "the Buckets to be gone",
+        lambda: wanted.isdisjoint(
+            bucket["spec"]["bucketClaim"].get("name") for bucket in bed.all_of("buckets")
+        ),
+    )
+    assert not [s for s in bed.all_of("secrets") if s["metadata"]["name"][:-5] in wanted]
+    kept = {b.bucket_id for b in bed.driver.buckets() if b.parameters.get("case") in wanted}
+    assert kept == set()
+    known = {b.bucket_id for b in bed.driver.buckets()}
+    assert [a for a in bed.driver.accounts() if a.bucket_id not in known] == []
+
+
+@pytest.fixture(scope="module")
+def faulty(own_bed: Testbed) -> dict[str, Any]:
+    """All faults at once, as they stood when every one had been told; then all is deleted.
+
+    Returns:
+        Subject, calls and Warnings of each fault, by its name.
+    """
+    bed = own_bed
+    for fault in FAULTS:
+        bed.driver.set_rule(fault.call, match={FIELDS[fault.call]: fault.name}, **fault.rule)
+    prepare(bed, [(fault.name, fault.call) for fault in FAULTS])
+    for fault in FAULTS:
+        bed.until(
+            f"{fault.name} to be told",
+            lambda fault=fault: (  # type: ignore[misc]  # a lambda's default
+                condition(subject(bed, fault.name, fault.call)).get("reason") == fault.reason
+            ),
+        )
+    hanging = [fault.name for fault in FAULTS if fault.is_retried]
+    bed.until("a second attempt of what hangs", lambda: all(_calls(bed, n)[1:] for n in hanging))
+    seen: dict[str, Any] = {
+        fault.name: (
+            subject(bed, fault.name, fault.call),
+            [e for e in _calls(bed, fault.name) if e.call is fault.call],
+            [e for e in bed.events(fault.name) if e["type"] == "Warning"],
+        )
+        for fault in FAULTS
+    }
+    bed.driver.clear_rules()
+    for fault in FAULTS:
+        if fault.call in DELETIONS and not fault.is_retried:
+            plural = "bucketaccesses" if fault.call in ABOUT_ACCESS else "bucketclaims"
+            bed.annotate(plural, fault.name, retry="1")
+    names = [fault.name for fault in FAULTS]
+    bed.delete_all("bucketclaims", [f.name for f in FAULTS if f.call is not Call.DELETE_BUCKET])
+    until_nothing_is_left(bed, names)
+    return seen
+
+
+def _calls(bed: Testbed, name: str) -> list[Any]:
+    return [e for e in bed.driver.journal() if name in e.fields.values()]
+
+
+@pytest.mark.timeout(200)  # the first one makes them all
+@pytest.mark.parametrize("fault", BY_SENTENCE)
+def test_what_is_no_verdict_is_told_as_what_it_is_and_leaves_nothing_behind(
+    faulty: dict[str, Any], fault: Fault
+) -> None:
+    body, calls, warnings = faulty[fault.name]
+    kind = "Reconciling" if fault.is_retried else "Stalled"
+    assert reasons(body) == {"Ready": fault.reason, kind: fault.reason}
+    message = condition(body)["message"]
+    assert message.startswith(fault.call)
+    assert fault.words in message
+    assert ("Tried again by itself" in message) == fault.is_retried
+    assert ("kubectl annotate" in message) == (not fault.is_retried)
+    if fault.is_retried:
+        gaps = [b.time_s - a.time_s for a, b in itertools.pairwise(calls)]
+        assert all(gap >= DEADLINE_S + 0.8 * 2**n for n, gap in enumerate(gaps)), gaps
+    else:
+        assert len(calls) == 1
+    assert len(warnings) == 1
+    assert warnings[0]["message"].startswith(f"{fault.reason}: {fault.call}")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", list(FIELDS))
+def test_a_driver_killed_at_work_is_asked_again_by_its_successor_and_nothing_is_made_twice(
+    own_bed: Testbed, name: str, call: Call, when: str
+) -> None:
+    bed = own_bed
+    bed.driver.set_rule(call, match={FIELDS[call]: name}, die=when)
+    prepare(bed, [(name, call)])
+    bed.driver.wait_until_dead()
+    plural = "bucketaccesses" if call in ABOUT_ACCESS else "bucketclaims"
+    told = bed.until_reason(plural, name, "DriverUnreachable")
+    assert told["message"].startswith(f"{call}: the connection to the driver ended before")
+    assert set(reasons(bed.get(plural, name))) == {"Ready", "Reconciling"}
+    bed.driver.run()
+    if call in DELETIONS:
+        bed.until_gone(plural, [name])
+    else:
+        bed.until_ready(plural, [name])
+        assert len([b for b in bed.driver.buckets() if b.parameters["case"] == name]) == 1
+        assert len(bed.driver.accounts()) == (call is Call.GRANT_ACCESS)
+    assert len([e for e in bed.driver.journal(call) if name in e.fields.values()]) == 1
+    if call is not Call.DELETE_BUCKET:
+        bed.delete("bucketclaims", name)
+    until_nothing_is_left(bed, [name])
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param({"die": "after"}, id="the driver was killed after it had made the bucket"),
+        pytest.param({"hang": True, "act": True}, id="the deadline passed, the bucket was made"),
+    ],
+)
+def test_a_create_that_may_have_worked_is_asked_again_before_its_claim_is_deleted(
+    own_bed: Testbed, name: str, rule: dict[str, Any]
+) -> None:
+    bed = own_bed
+    bed.driver.set_rule(Call.CREATE_BUCKET, match={"parameters.case": name}, **rule)
+    prepare(bed, [(name, Call.CREATE_BUCKET)])
+    if "die" in rule:
+        bed.driver.wait_until_dead()
+        bed.until_reason("bucketclaims", name, "DriverUnreachable")
+    else:
+        bed.until_reason("bucketclaims", name, "DriverDeadlineExceeded")
+    bed.delete("bucketclaims", name)
+    if "die" in rule:
+        told = bed.until_reason("bucketclaims", name, "WaitingForDriver")
+        assert "goes on by itself when it is back" in told["message"]
+        bed.driver.run()
+    else:
+        assert len([b for b in bed.driver.buckets() if b.parameters["case"] == name]) == 1
+        bed.driver.clear_rules()
+    until_nothing_is_left(bed, [name])
+    order = [e.call for e in _calls(bed, name)][-2:]
+    assert order == [Call.CREATE_BUCKET, Call.DELETE_BUCKET]
+
+
+def test_without_a_socket_objects_say_so_and_go_on_when_the_driver_is_there(
+    own_bed: Testbed, name: str
+) -> None:
+    bed = own_bed
+    served, waiting = f"{name}-served", f"{name}-waiting"
+    prepare(bed, [(served, Call.CREATE_BUCKET)])
+    bed.until_ready("bucketclaims", [served])
+    bed.driver.stop()
+    bed.driver.socket_path.unlink(missing_ok=True)
+    bed.make_classes(waiting, parameters={"case": waiting})
+    bed.make_claims([waiting], class_name=waiting)
+    bed.create("bucketaccesses", access_body(served, class_name=served))
+    for plural, object_name in (("bucketclaims", waiting), ("bucketaccesses", served)):
+        told = bed.until_reason(plural, object_name, "WaitingForDriver")
+        assert "does not answer on its socket" in told["message"]
+        assert set(reasons(bed.get(plural, object_name))) == {"Ready", "Reconciling"}
+    assert reasons(bed.get("bucketclaims", served)) == {"Ready": "Provisioned"}
+    bed.driver.run()
+    bed.until_ready("bucketclaims", [waiting])
+    bed.until_ready("bucketaccesses", [served])
+    bed.delete_all("bucketclaims", [served, waiting])
+    until_nothing_is_left(bed, [served, waiting])

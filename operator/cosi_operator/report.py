@@ -181,6 +181,16 @@ class Reporter:
 
         await self.write(objects, key, pending)
 
+    async def forget_account(self, objects: Objects[BucketAccess], access: BucketAccess) -> None:
+        """Store that the account is gone, before another one is made."""
+
+        def forgotten(view: BucketAccess) -> Status | None:
+            if view.meta.uid != access.meta.uid:
+                return None
+            return Status(view.conditions, view.observed_generation, account_id="")
+
+        await self.write(objects, access.meta.key, forgotten)
+
     def event(
         self,
         objects: Objects[Any],

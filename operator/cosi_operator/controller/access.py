@@ -3,7 +3,8 @@
 from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Objects
-from cosi_operator.outcome import Outcome, Reason, Success, Terminal
+from cosi_operator.outcome import Call, Outcome, Reason, Success, Terminal
+from cosi_operator.plan import names
 from cosi_operator.reconcile import outcome_of
 from cosi_operator.report import Reporter, Told
 
@@ -24,7 +25,7 @@ class OrphanAccessReconciler:
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
         access = self._accesses.get(key)
-        if access is None or access.granted or access.meta.deleting:
+        if access is None or access.granted or access.meta.deleting or _has_sidecar(access):
             return Success()
         if self._classes.get(Key("", access.class_name)) is not None:
             return Success()
@@ -41,9 +42,16 @@ class OrphanAccessReconciler:
             success_event="",
             failure_event="FailedGrantAccess",
             fields={"ready": False},
+            call=Call.GRANT_ACCESS,
         )
         try:
             await self._reporter.tell(self._accesses, key, told)
         except (ApiError, ApiSilent) as error:
             return outcome_of(error)
         return missing
+
+
+def _has_sidecar(access: BucketAccess) -> bool:
+    """Whether a driver's sidecar has taken it on: it knows its own accesses without the class."""
+    meta = access.meta
+    return names.ACCESS_FINALIZER in meta.finalizers or names.DRIVER_ANNOTATION in meta.annotations

@@ -31,6 +31,7 @@ from cosi_operator.plan.steps import (
     Done,
     EditFinalizers,
     Fact,
+    ReadBucketObject,
     UpdateBucketObject,
 )
 from cosi_operator.reconcile import End, outcome_of, run_steps
@@ -94,6 +95,8 @@ class ClaimReconciler:
                         key, lambda body: set_finalizers(body, add=add, remove=remove)
                     )
                 )
+            case ReadBucketObject(key=key):
+                return BucketIs(await self._c.buckets.refresh(key))
             case CreateBucketObject(name=name):
                 return BucketIs(await self._create(view, view.claim, name))
             case UpdateBucketObject(key=key):

@@ -128,6 +128,13 @@ def _settled(access: BucketAccess) -> bool:
 
 def _problem(access: BucketAccess, view: AccessView) -> Terminal | None:
     """What stands in the way before any driver is asked; each names the field and the fix."""
+    if view.access_class is None:
+        return Terminal(
+            Reason.ACCESS_CLASS_NOT_FOUND,
+            f"spec.bucketAccessClassName names BucketAccessClass {access.class_name},"
+            " which does not exist. Create it, or name another one in a new BucketAccess.",
+            waiting=True,
+        )
     if invalid := _invalid(access, view.access_class):
         return Terminal(Reason.INVALID_SPEC, invalid)
     claim, bucket = view.claim, view.bucket
@@ -167,12 +174,7 @@ def _problem(access: BucketAccess, view: AccessView) -> Terminal | None:
     return None
 
 
-def _invalid(access: BucketAccess, access_class: BucketAccessClass | None) -> str:
-    if access_class is None:
-        return (
-            f"spec.bucketAccessClassName names BucketAccessClass {access.class_name!r},"
-            " which does not exist. Create it."
-        )
+def _invalid(access: BucketAccess, access_class: BucketAccessClass) -> str:
     kinds = [kind.value for kind in AuthenticationType if kind]
     if access_class.authentication_type not in kinds:
         return (
@@ -254,6 +256,13 @@ def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return EditFinalizers(access.meta.key, add=(names.ACCESS_FINALIZER,), annotations=intent)
     if names.BUCKET_ACCESS_FINALIZER not in bucket.meta.finalizers:
         return EditBucketFinalizers(bucket.meta.key, add=(names.BUCKET_ACCESS_FINALIZER,))
+    if access.account_id and not view.revoked:
+        # An account whose keys no Secret holds (the Secret was removed, or there were no keys):
+        # it goes before another one is made, or its keys would work for ever.
+        token = retry_token(access)
+        return standing(access, Call.REVOKE_ACCESS, view.context, token=token) or Revoke(
+            bucket.bucket_id, access.account_id, _parameters(view)
+        )
     if refused_before_effect(access.last_call, Call.GRANT_ACCESS):
         return MarkPending(Call.GRANT_ACCESS)
     return _grant(access, bucket.bucket_id, view, resolving=False)
@@ -304,7 +313,8 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
     if not account_id and view.granted:
         account_id = view.granted.account_id
     if not account_id and view.secret and view.secret.ours:
-        account_id = view.secret.account_id
+        # Keys are there, so an account is; the Go sidecar's Secrets do not say which.
+        account_id = view.secret.account_id or names.account_name(access.meta.uid)
     if account_id:
         return (
             standing(access, Call.REVOKE_ACCESS, view.context, token=retry_token(access))

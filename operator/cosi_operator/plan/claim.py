@@ -38,6 +38,7 @@ from cosi_operator.plan.steps import (
     EditFinalizers,
     Fact,
     Granted,
+    ReadBucketObject,
     Revoked,
     SecretAllowed,
     SecretIs,
@@ -54,8 +55,8 @@ HEAL_AFTER_S = 5.0
 class ClaimView:
     """Everything one run may look at.
 
-    `bucket` is the one that the claim leads to; `accesses` are those that name this claim and
-    hold our finalizer.
+    `bucket` is the one that the claim leads to, from the cache unless `bucket_read`; `accesses`
+    are those that name this claim and hold our finalizer.
     """
 
     claim: BucketClaim | None
@@ -63,6 +64,7 @@ class ClaimView:
     bucket: Bucket | None
     accesses: tuple[BucketAccess, ...]
     now: datetime
+    bucket_read: bool = False
 
 
 def target_name(claim: BucketClaim) -> str:
@@ -78,7 +80,7 @@ def plan(view: ClaimView) -> ClaimStep:
     if claim.meta.deleting:
         return _plan_deletion(claim, view)
     if claim.bucket_name and view.bucket is None:
-        return Done(
+        return _unless_read(view, claim) or Done(
             Terminal(
                 Reason.BUCKET_LOST,
                 f"Bucket {claim.bucket_name} of this claim no longer exists. Its data may be gone;"
@@ -92,6 +94,13 @@ def plan(view: ClaimView) -> ClaimStep:
             return _plan_static(claim, view.bucket)
         return _plan_dynamic(claim, view)
     return _plan_bound(claim, view.bucket, view)
+
+
+def _unless_read(view: ClaimView, claim: BucketClaim) -> ReadBucketObject | None:
+    """Nothing is final about a Bucket that only the cache lacks."""
+    if view.bucket_read:
+        return None
+    return ReadBucketObject(Key("", claim.bucket_name or target_name(claim)))
 
 
 def _both_or_neither(claim: BucketClaim) -> str:
@@ -209,7 +218,9 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         return Done(Success(), report=False)
     free = EditFinalizers(claim.meta.key, remove=(names.CLAIM_FINALIZER,))
     bucket = view.bucket
-    if bucket is None or not _is_bound(bucket, claim):
+    if bucket is None:  # freed too early, a Bucket made for this claim would stay for ever
+        return _unless_read(view, claim) or free
+    if not _is_bound(bucket, claim):
         return free
     ours = bucket.meta.name == names.bucket_name(claim.meta.uid)
     if ours or bucket.deletion_policy is DeletionPolicy.DELETE or bucket.meta.deleting:
@@ -237,7 +248,7 @@ def fold(view: ClaimView, fact: Fact) -> ClaimView:
         case ClaimIs(claim=claim):
             return replace(view, claim=claim)
         case BucketIs(bucket=bucket):
-            return replace(view, bucket=bucket)
+            return replace(view, bucket=bucket, bucket_read=True)
         case AccessDeleting(key=key):
             return replace(view, accesses=tuple(_deleting(a, key) for a in view.accesses))
         case AccessIs() | BackendIs() | BackendGone() | Granted() | Revoked() | SecretIs():

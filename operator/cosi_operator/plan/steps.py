@@ -160,6 +160,13 @@ class DeleteSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadBucketObject:
+    """Make sure that a Bucket which is not in the cache is not there: its watch may be late."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class CreateBucketObject:
     name: str
 
@@ -306,6 +313,7 @@ type AccessStep = (
 type ClaimStep = (
     Done
     | EditFinalizers
+    | ReadBucketObject
     | CreateBucketObject
     | UpdateBucketObject
     | BindBucketObject

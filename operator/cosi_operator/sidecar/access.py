@@ -8,6 +8,7 @@ from cosi_operator.api.view import (
     Bucket,
     BucketAccess,
     BucketAccessClass,
+    BucketClaim,
     Key,
 )
 from cosi_operator.classify import Verdict
@@ -88,12 +89,7 @@ class AccessReconciler:
     def _read(self, key: Key) -> AccessView:
         access = self._s.accesses.get(key)
         claim = self._s.claims.get(access.claim_key) if access else None
-        bucket = None
-        if claim and claim.bucket_name:
-            bucket = self._s.buckets.get(Key("", claim.bucket_name))
-        elif claim is None and access:  # the claim was removed by force; the Bucket still names it
-            bound = self._s.buckets.store.by_index(BUCKETS_BY_CLAIM, access.claim_key)
-            bucket = next((cached.view for cached in bound), None)
+        bucket = self._bucket_of(access, claim) if access else None
         driver = self._s.state.view()
         return AccessView(
             access=access,
@@ -111,6 +107,22 @@ class AccessReconciler:
                 started=self._started,
             ),
         )
+
+    def _bucket_of(self, access: BucketAccess, claim: BucketClaim | None) -> Bucket | None:
+        """The Bucket that the access leads to.
+
+        One that is deleted goes back to where it was granted: a claim of the same name may be a
+        new one by now, with another Bucket. The recorded intent only chooses among the Buckets
+        that are bound to this claim's name, for a tenant may write annotations.
+        """
+        bound = [b.view for b in self._s.buckets.store.by_index(BUCKETS_BY_CLAIM, access.claim_key)]
+        if access.meta.deleting:
+            recorded = access.meta.annotations.get(names.BUCKET_ID_ANNOTATION)
+            if granted := [b for b in bound if recorded and b.bucket_id == recorded]:
+                return granted[0]
+        if claim is not None:
+            return self._s.buckets.get(Key("", claim.bucket_name)) if claim.bucket_name else None
+        return bound[0] if bound else None  # the claim was removed by force
 
     def _is_shared(self, access: BucketAccess | None) -> bool:
         if access is None:
@@ -243,6 +255,8 @@ class AccessReconciler:
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._failed(view, access, reply)
         self._held.pop(access.meta.key, None)
+        if not access.meta.deleting and access.account_id:
+            await self._s.reporter.forget_account(self._s.accesses, access)
         self._s.reporter.event(
             self._s.accesses, access, "Normal", "AccessRevoked", "The access was revoked."
         )
@@ -283,7 +297,9 @@ class AccessReconciler:
     def _told(self, end: End[AccessView], access: BucketAccess) -> Told:
         view = end.view
         made_on = _made_on(access, view.context.driver)
-        account_id = access.account_id or (view.granted.account_id if view.granted else "")
+        # What was just granted is newer than what is stored.
+        stored = "" if view.revoked else access.account_id
+        account_id = (view.granted.account_id if view.granted else "") or stored
         if not account_id and view.secret and view.secret.ours:
             account_id = view.secret.account_id or names.account_name(access.meta.uid)
         granted = isinstance(end.outcome, Success)

@@ -16,7 +16,6 @@ from tests.model.world import (
 )
 
 from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
-from cosi_operator.api.view import Key
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
 
@@ -314,7 +313,3 @@ def test_an_access_of_a_new_claim_is_not_taken_for_one_of_the_retained_bucket(
     assert world.find(BUCKETS, "old") is None
     assert world.ready(BUCKET_ACCESSES, "second") == ("True", "Granted")
     assert world.backend.buckets["old"] == "id-of-old"
-
-
-KEY = Key("", NAME)
-assert names.bucket_name("bucketclaim-photos-1") == NAME

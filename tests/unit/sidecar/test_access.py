@@ -1,0 +1,379 @@
+"""The BucketAccess's half of the sidecar in a whole world, with its Secret and its keys."""
+
+import pytest
+from tests.model.backend import Answer
+from tests.model.memory import Json
+from tests.model.pause import Point
+from tests.model.processes import Run, Running
+from tests.model.world import (
+    World,
+    add_access,
+    add_access_class,
+    add_claim,
+    add_class,
+    add_static_bucket,
+    info_in,
+    keys_in,
+)
+
+from cosi_operator.api.core import SECRETS
+from cosi_operator.api.v1alpha1 import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKETS,
+)
+from cosi_operator.kube.errors import ApiSilent, ServerError
+from cosi_operator.outcome import Call, Code
+
+SECRET = "reader-secret"
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    add_class(made)
+    add_access_class(made)
+    add_claim(made)
+    return made
+
+
+def run(world: World) -> None:
+    world.run_until_idle()
+    assert world.check_settled() == []
+
+
+def grants(world: World) -> int:
+    return world.backend.count(Call.GRANT_ACCESS)
+
+
+def status(world: World, name: str = "reader") -> Json:
+    found: Json = world.found(BUCKET_ACCESSES, name)["status"]
+    return found
+
+
+def fail_once(world: World, verb: str, what: str, fault: Exception, *, before: bool) -> None:
+    """The next request of this kind meets a fault, before or after it took effect."""
+
+    def at_point(running: Running, run: Run, point: Point) -> Exception | None:
+        if point.verb != verb or not point.what.startswith(what) or point.before != before:
+            return None
+        world.at_point = lambda running, run, point: None
+        return fault
+
+    world.at_point = at_point
+
+
+def test_the_secret_holds_keys_that_work_and_the_status_says_so(world: World) -> None:
+    add_access(world)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    secret = world.found(SECRETS, SECRET)
+    assert keys_in(secret) in world.backend.live_keys()
+    assert info_in(secret)["spec"]["bucketName"] == "id-of-bucket-bucketclaim-photos-1"
+    assert status(world)["accountID"] == "acct-of-ba-bucketaccess-reader-1"
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["request lost", "reply lost"])
+@pytest.mark.parametrize(
+    "fault", [ApiSilent("gone"), ServerError(500, "InternalError", "etcd")], ids=["silent", "500"]
+)
+def test_keys_are_minted_once_though_storing_them_failed(
+    world: World, fault: Exception, before: bool
+) -> None:
+    fail_once(world, "create", "secrets", fault, before=before)
+    add_access(world)
+    run(world)
+    assert grants(world) == 1
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_no_key_is_minted_for_a_secret_that_cannot_be_stored(world: World) -> None:
+    world.api.refused_secrets.add(SECRET)
+    add_access(world)
+    world.run_until_idle(limit_s=300.0)
+    assert grants(world) == 0
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "SecretRefused")
+    world.api.refused_secrets.clear()
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_a_secret_of_someone_else_is_not_touched_and_is_looked_at_again(world: World) -> None:
+    world.user_creates(SECRETS, SECRET, stringData={"password": "theirs"})
+    before = world.found(SECRETS, SECRET)
+    add_access(world)
+    world.run_until_idle(limit_s=300.0)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "SecretNotOwned")
+    assert world.found(SECRETS, SECRET) == before
+    assert grants(world) == 0
+    writes = world.writes()
+    world.run_until_idle(limit_s=600.0)
+    assert world.writes() == writes
+    world.user_deletes(SECRETS, SECRET)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_a_secret_of_someone_else_stays_when_the_access_is_deleted(world: World) -> None:
+    world.user_creates(SECRETS, SECRET, stringData={"password": "theirs"})
+    add_access(world)
+    world.run_until_idle(limit_s=60.0)
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert world.find(SECRETS, SECRET)
+    assert world.find(BUCKET_ACCESSES, "reader") is None
+
+
+def test_a_name_that_is_taken_between_dry_run_and_grant_costs_the_key_not_the_secret(
+    world: World,
+) -> None:
+    def at_point(running: Running, run: Run, point: Point) -> None:
+        if point.verb == Call.GRANT_ACCESS and not point.before:
+            world.at_point = lambda running, run, point: None
+            world.user_creates(SECRETS, SECRET, stringData={"password": "theirs"})
+
+    world.at_point = at_point
+    add_access(world)
+    world.run_until_idle(limit_s=60.0)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "SecretNotOwned")
+    assert world.backend.accounts == {}
+
+
+def test_an_access_class_that_vanishes_after_a_failed_grant_makes_nobody_fight(
+    world: World,
+) -> None:
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INVALID_ARGUMENT, acts=False)
+    add_access(world)
+    run(world)
+    world.user_deletes(BUCKET_ACCESS_CLASSES, "keys")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "BucketAccessClassNotFound")
+    world.backend.answers.clear()
+    add_access_class(world)
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_a_retry_annotation_on_a_granted_access_is_followed_once_and_recorded(
+    world: World,
+) -> None:
+    add_access(world)
+    run(world)
+    world.user_retries(BUCKET_ACCESSES, "reader", "7")
+    run(world)
+    assert status(world)["lastCall"]["retryToken"] == "7"
+    reads = sum(sent.verb == "get" for sent in world.sent)
+    world.restart("sidecar")
+    run(world)
+    assert sum(sent.verb == "get" for sent in world.sent) == reads
+    assert grants(world) == 1
+
+
+@pytest.mark.parametrize("new_account", [False, True], ids=["same account", "a new account"])
+def test_after_a_secret_was_removed_a_retry_gives_new_keys_and_the_old_ones_end(
+    world: World, new_account: bool
+) -> None:
+    world.backend.new_account_each_time = new_account
+    add_access(world)
+    run(world)
+    old = keys_in(world.found(SECRETS, SECRET))
+    world.user_edits(SECRETS, SECRET, lambda body: body["metadata"].pop("finalizers"))
+    world.user_deletes(SECRETS, SECRET)
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    new = keys_in(world.found(SECRETS, SECRET))
+    assert new != old
+    assert world.backend.live_keys() == {new}
+    assert [status(world)["accountID"]] == list(world.backend.accounts)
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert world.backend.accounts == {}
+
+
+def test_an_account_without_keys_is_revoked_before_the_grant_is_tried_again(world: World) -> None:
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(no_credentials=True)
+    world.backend.new_account_each_time = True
+    add_access(world)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "DriverReturnedNoCredentials")
+    world.backend.answers.clear()
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    assert len(world.backend.accounts) == 1
+
+
+def test_a_grant_that_says_already_exists_is_healed_by_a_retry(world: World) -> None:
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.ALREADY_EXISTS, acts=False)
+    add_access(world)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "DriverReturnedNoCredentials")
+    assert grants(world) == 1
+    world.backend.answers.clear()
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(Answer(empty_id=True), "DriverReturnedEmptyAccountID", id="no account id"),
+        pytest.param(Answer(no_credentials=True), "DriverReturnedNoCredentials", id="no keys"),
+    ],
+)
+def test_a_grant_that_cannot_be_used_is_final_and_can_be_deleted(
+    world: World, answer: Answer, reason: str
+) -> None:
+    world.backend.answers[Call.GRANT_ACCESS] = answer
+    add_access(world)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", reason)
+    assert world.find(SECRETS, SECRET) is None
+    assert grants(world) == 1
+    world.backend.answers.clear()
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert world.find(BUCKET_ACCESSES, "reader") is None
+    assert world.backend.accounts == {}
+
+
+def test_a_secret_that_was_removed_by_hand_does_not_block_the_deletion(world: World) -> None:
+    add_access(world)
+    run(world)
+    world.user_edits(SECRETS, SECRET, lambda body: body["metadata"].pop("finalizers"))
+    world.user_deletes(SECRETS, SECRET)
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert world.find(BUCKET_ACCESSES, "reader") is None
+    assert world.backend.accounts == {}
+    assert grants(world) == 1
+
+
+def test_a_deleted_access_is_revoked_where_it_was_granted_not_where_its_claim_leads_now(
+    world: World,
+) -> None:
+    add_static_bucket(world)
+    add_claim(world, "shared", existingBucketName="old")
+    add_access(world, claim="shared")
+    run(world)
+    # The claim is removed by force, and another one takes its name.
+    world.user_edits(BUCKET_CLAIMS, "shared", lambda body: body["metadata"].pop("finalizers"))
+    world.user_deletes(BUCKET_CLAIMS, "shared")
+    add_claim(world, "shared")
+    run(world)
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    revoked = [c for c in world.backend.calls if c.call is Call.REVOKE_ACCESS]
+    assert [called.bucket_id for called in revoked] == ["id-of-old"]
+
+
+def test_a_status_of_an_access_that_was_replaced_meanwhile_is_not_told_of_the_new_one(
+    world: World,
+) -> None:
+    def at_point(running: Running, run: Run, point: Point) -> None:
+        if point.verb == "create" and point.what.startswith("secrets") and not point.before:
+            world.at_point = lambda running, run, point: None
+            world.user_edits(
+                BUCKET_ACCESSES, "reader", lambda body: body["metadata"].pop("finalizers")
+            )
+            world.user_deletes(BUCKET_ACCESSES, "reader")
+            add_access(world, credentialsSecretName="other")
+            world.processes["sidecar"].deliver()
+
+    world.run_until_idle()
+    world.at_point = at_point
+    add_access(world)
+    world.run_until_idle()
+    assert status(world)["accountID"] == "acct-of-ba-bucketaccess-reader-2"
+    assert keys_in(world.found(SECRETS, "other"))
+
+
+def test_a_claim_that_is_deleted_takes_its_accesses_with_it(world: World) -> None:
+    add_access(world)
+    add_access(world, "writer")
+    run(world)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    run(world)
+    for resource in (BUCKET_CLAIMS, BUCKETS, BUCKET_ACCESSES, SECRETS):
+        assert world.api.list(resource) == []
+    assert (world.backend.buckets, world.backend.accounts) == ({}, {})
+
+
+def test_a_failed_revoke_holds_the_claims_deletion_up_and_the_claim_says_why(world: World) -> None:
+    add_access(world)
+    run(world)
+    world.backend.answers[Call.REVOKE_ACCESS] = Answer(Code.PERMISSION_DENIED, acts=False)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(limit_s=60.0)
+    assert world.backend.count(Call.REVOKE_ACCESS) == 1
+    claim = world.found(BUCKET_CLAIMS, "photos")
+    assert world.ready(BUCKET_CLAIMS, "photos") == ("False", "WaitingForBucketAccesses")
+    assert "team/reader" in claim["status"]["conditions"][0]["message"]
+    world.backend.answers.clear()
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    world.run_until_idle(limit_s=60.0)
+    assert world.api.list(BUCKET_CLAIMS) == []
+
+
+def test_an_access_waits_for_what_it_names_and_goes_on_when_it_appears(world: World) -> None:
+    add_access(world, claim="later")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "BucketClaimNotFound")
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INVALID_ARGUMENT, acts=False)
+    add_claim(world, "later")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "WaitingForBucket")
+    world.backend.answers.clear()
+    world.user_retries(BUCKET_CLAIMS, "later", "1")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_an_access_without_its_class_waits_for_it_and_the_controller_says_so(
+    world: World,
+) -> None:
+    add_access(world, bucketAccessClassName="later")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "BucketAccessClassNotFound")
+    add_access_class(world, "later")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_a_class_that_cannot_be_used_is_told_and_its_repair_wakes_the_access(world: World) -> None:
+    world.user_edits(
+        BUCKET_ACCESS_CLASSES, "keys", lambda body: body.update(authenticationType="Password")
+    )
+    add_access(world)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "InvalidSpec")
+    world.user_edits(
+        BUCKET_ACCESS_CLASSES, "keys", lambda body: body.update(authenticationType="Key")
+    )
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_keys_in_memory_go_with_their_access(world: World) -> None:
+    """The Secret can't be stored, and the access vanishes meanwhile, by force."""
+
+    def at_point(running: Running, run: Run, point: Point) -> Exception | None:
+        if point.verb == "create" and point.what.startswith("secrets") and point.before:
+            return ApiSilent("gone")
+        return None
+
+    world.at_point = at_point
+    add_access(world)
+    world.run_until_idle(limit_s=30.0)
+    assert grants(world) == 1
+    reconciler = next(
+        work for work in world.processes["sidecar"].works if work.name == "bucketaccess"
+    ).reconcile.__self__  # type: ignore[attr-defined]  # a bound method, seen as a Callable
+    assert len(reconciler._held) == 1
+    world.user_edits(BUCKET_ACCESSES, "reader", lambda body: body["metadata"].pop("finalizers"))
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    world.run_until_idle(limit_s=600.0)
+    assert len(reconciler._held) == 0

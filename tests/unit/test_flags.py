@@ -417,3 +417,31 @@ def test_both_processes_share_what_is_not_the_drivers() -> None:
     own = {flag.name for flag in (*SIDECAR["Driver"], *SIDECAR["Retries"][:3])}
     names = {flag.name for group in SIDECAR.values() for flag in group}
     assert names - own == {flag.name for group in CONTROLLER.values() for flag in group}
+
+
+def test_the_retry_policy_may_come_from_the_environment_and_flags_go_first() -> None:
+    told = {
+        "COSI_RETRY_POLICY": "csi-like",
+        "COSI_RETRY_OVERRIDES": "UNKNOWN=requeue, DriverGrantBucketAccess:INTERNAL=terminal,",
+        "COSI_RETRY_POLICY_FILE": "/etc/p.yaml",
+    }
+    settings = sidecar(**told)
+    assert settings.retry_policy == "csi-like"
+    assert settings.retry_policy_file == "/etc/p.yaml"
+    assert settings.retry_overrides == (
+        "UNKNOWN=requeue",
+        "DriverGrantBucketAccess:INTERNAL=terminal",
+    )
+    flags = ("--retry-policy=cosi-spec", "--retry-override=ABORTED=requeue")
+    assert sidecar(*flags, **told).retry_policy == "cosi-spec"
+    assert sidecar(*flags, **told).retry_overrides == ("ABORTED=requeue",)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("COSI_RETRY_POLICY", "csi"), ("COSI_RETRY_OVERRIDES", "UNKNOWN=requeue,X=requeue")],
+)
+def test_a_bad_retry_policy_in_the_environment_is_named_by_its_variable(
+    variable: str, value: str
+) -> None:
+    assert refusal(**{variable: value}).startswith(f"{variable} in the environment: ")

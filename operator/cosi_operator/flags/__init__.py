@@ -222,21 +222,25 @@ class _Words:
         )
 
     def retry_policy(self) -> str:
-        profile = self.text("retry-policy") or ""
+        source, profile = self._sourced("retry-policy")
         if profile:
             try:
                 policy_for("", profile)
             except PolicyError as error:
-                raise UsageError(f"--retry-policy: {error}") from None
-        return profile
+                raise UsageError(f"{source}: {error}") from None
+        return profile or ""
 
     def retry_overrides(self) -> tuple[str, ...]:
+        """All of the flags; without one, those of the environment, separated by commas."""
+        source, last = self._sourced("retry-override")
         overrides = tuple(self._given.values.get("retry-override", ()))
+        if not overrides and last:
+            overrides = tuple(text for part in last.split(",") if (text := part.strip()))
         for text in overrides:
             try:
                 parse_override(text)
             except PolicyError as error:
-                raise UsageError(f"--retry-override: {error}") from None
+                raise UsageError(f"{source}: {error}") from None
         return overrides
 
     def _sourced(self, name: str) -> tuple[str, str | None]:

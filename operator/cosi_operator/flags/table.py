@@ -27,17 +27,21 @@ RETRIES = (
         "which status codes of the driver are tried again: conservative, cosi-spec or csi-like"
         " (default conservative)",
         value="PROFILE",
+        env=("COSI_RETRY_POLICY",),
     ),
     Flag(
         "retry-override",
         "an exception from the policy, [driver/][Call:]CODE=verdict, for instance"
-        " DriverGrantBucketAccess:UNKNOWN=requeue; can be given more than once",
+        " DriverGrantBucketAccess:UNKNOWN=requeue; can be given more than once"
+        " (in the environment: separated by commas)",
         value="OVERRIDE",
+        env=("COSI_RETRY_OVERRIDES",),
     ),
     Flag(
         "retry-policy-file",
         "a YAML or JSON file with a policy and overrides per driver",
         value="PATH",
+        env=("COSI_RETRY_POLICY_FILE",),
     ),
 )
 

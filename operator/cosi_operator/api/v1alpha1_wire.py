@@ -26,6 +26,7 @@ class Meta(Wire, frozen=True):
     deletion_timestamp: str | None = None
     finalizers: tuple[str, ...] | None = None
     annotations: dict[str, str] | None = None
+    creation_timestamp: str | None = None
 
     def to_view(self) -> view.Meta:
         return view.Meta(
@@ -37,6 +38,7 @@ class Meta(Wire, frozen=True):
             deleting=self.deletion_timestamp is not None,
             finalizers=self.finalizers or (),
             annotations=self.annotations or {},
+            created=self.creation_timestamp or "",
         )
 
 

@@ -56,7 +56,10 @@ class AuthenticationType(enum.StrEnum):
 
 
 class Meta(Struct, frozen=True):
-    """The part of ObjectMeta that decisions need. `generation` counts changes of the spec."""
+    """The part of ObjectMeta that decisions need.
+
+    `generation` counts changes of the spec; `created` is RFC 3339, in whole seconds.
+    """
 
     name: str
     namespace: str = ""
@@ -66,6 +69,7 @@ class Meta(Struct, frozen=True):
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
     annotations: Mapping[str, str] = {}
+    created: str = ""
 
     @property
     def key(self) -> Key:

@@ -46,8 +46,10 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.plan.verdicts import age_s
 
-# The sidecar tells the claim that its Bucket is ready. If it has not after this time (upstream's
-# loses such writes), the controller does.
+# The sidecar tells the claim of its Bucket, in one write that says all. If it has not after this
+# time (there is none; it waits for its driver; upstream's loses such writes), the controller does.
+# Measured: five writes for a claim instead of six, two Events instead of three, and no conflict
+# of the two writers (a fifth of refused claims had one). docs/adr/0011.
 HEAL_AFTER_S = 5.0
 
 
@@ -175,6 +177,8 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
     if repaired := _repaired(claim, bucket, view.bucket_class):
         return repaired
     if not claim.bucket_name:
+        if left := _left_for_sidecar(bucket.meta.created, view.now):
+            return left
         waiting = Terminal(
             Reason.WAITING_FOR_BUCKET,
             f"Bucket {bucket.meta.name} waits for the sidecar of driver {bucket.driver_name}.",
@@ -183,13 +187,16 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
         return Done(waiting)
     if bucket.ready and bucket.bucket_id and not claim.ready:
         since = next((c.last_transition_time for c in bucket.conditions if c.type == "Ready"), "")
-        left = HEAL_AFTER_S - age_s(since, view.now)
-        if left > 0:
-            return Done(
-                Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=left, quiet=True), report=False
-            )
-        return Done(Success())
+        return _left_for_sidecar(since, view.now) or Done(Success())
     return Done(Success(), report=False)  # the sidecar tells the claim how its Bucket fares
+
+
+def _left_for_sidecar(since: str, now: datetime) -> Done | None:
+    """Look again when the sidecar has had its time, counted from `since`; None if it has."""
+    left = HEAL_AFTER_S - age_s(since, now)
+    if left <= 0:
+        return None
+    return Done(Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=left, quiet=True), report=False)
 
 
 def _repaired(

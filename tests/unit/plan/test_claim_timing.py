@@ -1,0 +1,58 @@
+"""Who tells a claim of its Bucket: the sidecar has 5 s, then the controller does."""
+
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from cosi_operator.api.view import Bucket, BucketClaim
+from cosi_operator.outcome import Reason, Requeue, Success, Terminal
+from cosi_operator.plan import names
+from cosi_operator.plan.claim import HEAL_AFTER_S, ClaimView, plan
+from cosi_operator.plan.steps import Done
+from tests.support import views
+
+NEW = views.meta(views.CLAIM, finalizers=(names.CLAIM_FINALIZER,))
+MADE = views.meta(views.BUCKET, created=views.STAMP)
+READY = replace(
+    views.READY, conditions=(replace(views.READY_CONDITION, last_transition_time=views.STAMP),)
+)
+
+
+def planned(claim: BucketClaim, bucket: Bucket, *, after_s: float) -> Done:
+    now = views.NOW + timedelta(seconds=after_s)
+    step = plan(ClaimView(claim, views.CLASS, bucket, (), now))
+    assert isinstance(step, Done)
+    return step
+
+
+@pytest.mark.parametrize(
+    ("claim", "bucket"),
+    [
+        pytest.param(NEW, MADE, id="its Bucket was just made"),
+        pytest.param(views.BOUND_CLAIM, READY, id="its Bucket just became ready"),
+    ],
+)
+def test_within_5_s_the_controller_writes_nothing_and_looks_again_when_they_are_over(
+    claim: BucketClaim, bucket: Bucket
+) -> None:
+    step = planned(claim, bucket, after_s=1.5)
+    assert step == Done(
+        Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=HEAL_AFTER_S - 1.5, quiet=True),
+        report=False,
+    )
+
+
+def test_without_a_sidecar_the_claim_names_its_bucket_and_what_it_waits_for_after_5_s() -> None:
+    step = planned(NEW, MADE, after_s=5)
+    assert step.report
+    assert isinstance(step.outcome, Terminal)
+    assert step.outcome.reason is Reason.WAITING_FOR_BUCKET
+
+
+def test_a_ready_bucket_that_nobody_told_the_claim_of_is_told_after_5_s() -> None:
+    assert planned(views.BOUND_CLAIM, READY, after_s=5) == Done(Success())
+
+
+def test_a_bucket_whose_age_is_not_known_is_not_waited_for() -> None:
+    assert planned(NEW, views.meta(MADE, created=""), after_s=0).report

@@ -4,13 +4,13 @@ from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
+from tests.support import views
 
 from cosi_operator.api.view import Bucket, BucketClaim
 from cosi_operator.outcome import Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
 from cosi_operator.plan.claim import HEAL_AFTER_S, ClaimView, plan
 from cosi_operator.plan.steps import Done
-from tests.support import views
 
 NEW = views.meta(views.CLAIM, finalizers=(names.CLAIM_FINALIZER,))
 MADE = views.meta(views.BUCKET, created=views.STAMP)

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := PYTHONPATH=operator:hack $(BIN)/python
 
-.PHONY: help demo test lint bench image clean parts
+.PHONY: help demo test lint bench image docs clean parts
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -31,6 +31,10 @@ test: lint parts ## lint, unit, property and integration tests
 
 image: .venv/.stamp ## the OCI image into build/image, without Docker or a registry
 	@PYTHONPATH=hack $(BIN)/python -m image
+
+docs: .venv/.stamp ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 clean: ## remove what was built here
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

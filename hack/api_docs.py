@@ -11,8 +11,8 @@ NOT_TOLD = frozenset({"apiVersion", "kind", "metadata"})
 HEAD = """# API reference
 
 `objectstorage.k8s.io/v1alpha1`, as the CRDs in `deploy/crds` define it; `kubectl explain` shows
-the same. Fields marked + are this project's own: on a cluster with upstream's CRDs they are dropped,
-and the annotation `cosi.objectstorage.k8s.io/status` holds them instead.
+the same. Fields marked + are this project's own: on a cluster with upstream's CRDs they are
+dropped, and the annotation `cosi.objectstorage.k8s.io/status` holds them instead.
 
 <!-- Generated from deploy/crds by hack/update-api-docs: do not edit. -->
 """

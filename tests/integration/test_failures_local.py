@@ -6,25 +6,28 @@ too: no bucket and no account may stay on the backend once the objects are delet
 
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.cases import (
+    DELETIONS,
+    FIELDS,
+    calls_of,
+    misbehave,
+    plural_of,
+    prepare,
+    subject,
+    until_nothing_is_left,
+    until_told,
+)
 
 from cosi_operator.outcome import Call
 from testbed import Testbed, access_body, condition, reasons
 
 DEADLINE_S = 2.0
-FIELDS = {
-    Call.CREATE_BUCKET: "parameters.case",
-    Call.DELETE_BUCKET: "delete_context.case",
-    Call.GRANT_ACCESS: "parameters.case",
-    Call.REVOKE_ACCESS: "revoke_access_context.case",
-}
-ABOUT_ACCESS = (Call.GRANT_ACCESS, Call.REVOKE_ACCESS)
-DELETIONS = (Call.DELETE_BUCKET, Call.REVOKE_ACCESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,49 +94,6 @@ def own_bed() -> Iterator[Testbed]:
         assert bed.forbidden() == []
 
 
-def prepare(bed: Testbed, cases: Iterable[tuple[str, Call]]) -> None:
-    """Make all that has to stand before the call, and then what makes it due."""
-    wanted = dict(cases)
-    for name in wanted:
-        bed.make_classes(name, parameters={"case": name})
-        bed.make_claims([name], class_name=name)
-    bed.create_all(
-        "bucketaccesses",
-        [access_body(n, class_name=n) for n, call in wanted.items() if call in ABOUT_ACCESS],
-    )
-    deleted = {
-        "bucketclaims": [n for n, call in wanted.items() if call is Call.DELETE_BUCKET],
-        "bucketaccesses": [n for n, call in wanted.items() if call is Call.REVOKE_ACCESS],
-    }
-    for plural, names in deleted.items():
-        bed.until_ready(plural, names)
-        bed.delete_all(plural, names)
-
-
-def subject(bed: Testbed, name: str, call: Call) -> dict[str, Any]:
-    """The object that tells how the call went; {} when it is gone."""
-    plural = "bucketaccesses" if call in ABOUT_ACCESS else "bucketclaims"
-    return bed.find(plural, name) or {}
-
-
-def until_nothing_is_left(bed: Testbed, names: Iterable[str]) -> None:
-    """The objects, their Secrets, and on the backend their buckets and accounts."""
-    wanted = set(names)
-    bed.until_gone("bucketclaims", wanted)
-    bed.until_gone("bucketaccesses", wanted)
-    bed.until(
-        "the Buckets to be gone",
-        lambda: wanted.isdisjoint(
-            bucket["spec"]["bucketClaim"].get("name") for bucket in bed.all_of("buckets")
-        ),
-    )
-    assert not [s for s in bed.all_of("secrets") if s["metadata"]["name"][:-5] in wanted]
-    kept = {b.bucket_id for b in bed.driver.buckets() if b.parameters.get("case") in wanted}
-    assert kept == set()
-    known = {b.bucket_id for b in bed.driver.buckets()}
-    assert [a for a in bed.driver.accounts() if a.bucket_id not in known] == []
-
-
 @pytest.fixture(scope="module")
 def faulty(own_bed: Testbed) -> dict[str, Any]:
     """All faults at once, as they stood when every one had been told; then all is deleted.
@@ -143,21 +103,18 @@ def faulty(own_bed: Testbed) -> dict[str, Any]:
     """
     bed = own_bed
     for fault in FAULTS:
-        bed.driver.set_rule(fault.call, match={FIELDS[fault.call]: fault.name}, **fault.rule)
-    prepare(bed, [(fault.name, fault.call) for fault in FAULTS])
-    for fault in FAULTS:
-        bed.until(
-            f"{fault.name} to be told",
-            lambda fault=fault: (  # type: ignore[misc]  # a lambda's default
-                condition(subject(bed, fault.name, fault.call)).get("reason") == fault.reason
-            ),
-        )
-    hanging = [fault.name for fault in FAULTS if fault.is_retried]
-    bed.until("a second attempt of what hangs", lambda: all(_calls(bed, n)[1:] for n in hanging))
+        misbehave(bed, fault.name, fault.call, **fault.rule)
+    prepare(bed, {fault.name: fault.call for fault in FAULTS})
+    until_told(bed, {fault.name: (fault.call, fault.reason) for fault in FAULTS})
+    hanging = [fault for fault in FAULTS if fault.is_retried]
+    bed.until(
+        "a second attempt of what hangs",
+        lambda: all(len(calls_of(bed, f.name, f.call)) > 1 for f in hanging),
+    )
     seen: dict[str, Any] = {
         fault.name: (
             subject(bed, fault.name, fault.call),
-            [e for e in _calls(bed, fault.name) if e.call is fault.call],
+            calls_of(bed, fault.name, fault.call),
             [e for e in bed.events(fault.name) if e["type"] == "Warning"],
         )
         for fault in FAULTS
@@ -165,16 +122,11 @@ def faulty(own_bed: Testbed) -> dict[str, Any]:
     bed.driver.clear_rules()
     for fault in FAULTS:
         if fault.call in DELETIONS and not fault.is_retried:
-            plural = "bucketaccesses" if fault.call in ABOUT_ACCESS else "bucketclaims"
-            bed.annotate(plural, fault.name, retry="1")
+            bed.annotate(plural_of(fault.call), fault.name, retry="1")
     names = [fault.name for fault in FAULTS]
     bed.delete_all("bucketclaims", [f.name for f in FAULTS if f.call is not Call.DELETE_BUCKET])
     until_nothing_is_left(bed, names)
     return seen
-
-
-def _calls(bed: Testbed, name: str) -> list[Any]:
-    return [e for e in bed.driver.journal() if name in e.fields.values()]
 
 
 @pytest.mark.timeout(200)  # the first one makes them all
@@ -205,10 +157,10 @@ def test_a_driver_killed_at_work_is_asked_again_by_its_successor_and_nothing_is_
     own_bed: Testbed, name: str, call: Call, when: str
 ) -> None:
     bed = own_bed
-    bed.driver.set_rule(call, match={FIELDS[call]: name}, die=when)
-    prepare(bed, [(name, call)])
+    misbehave(bed, name, call, die=when)
+    prepare(bed, {name: call})
     bed.driver.wait_until_dead()
-    plural = "bucketaccesses" if call in ABOUT_ACCESS else "bucketclaims"
+    plural = plural_of(call)
     told = bed.until_reason(plural, name, "DriverUnreachable")
     assert told["message"].startswith(f"{call}: the connection to the driver ended before")
     assert set(reasons(bed.get(plural, name))) == {"Ready", "Reconciling"}
@@ -219,7 +171,7 @@ def test_a_driver_killed_at_work_is_asked_again_by_its_successor_and_nothing_is_
         bed.until_ready(plural, [name])
         assert len([b for b in bed.driver.buckets() if b.parameters["case"] == name]) == 1
         assert len(bed.driver.accounts()) == (call is Call.GRANT_ACCESS)
-    assert len([e for e in bed.driver.journal(call) if name in e.fields.values()]) == 1
+    assert len(calls_of(bed, name, call)) == 1
     if call is not Call.DELETE_BUCKET:
         bed.delete("bucketclaims", name)
     until_nothing_is_left(bed, [name])
@@ -236,8 +188,8 @@ def test_a_create_that_may_have_worked_is_asked_again_before_its_claim_is_delete
     own_bed: Testbed, name: str, rule: dict[str, Any]
 ) -> None:
     bed = own_bed
-    bed.driver.set_rule(Call.CREATE_BUCKET, match={"parameters.case": name}, **rule)
-    prepare(bed, [(name, Call.CREATE_BUCKET)])
+    misbehave(bed, name, Call.CREATE_BUCKET, **rule)
+    prepare(bed, {name: Call.CREATE_BUCKET})
     if "die" in rule:
         bed.driver.wait_until_dead()
         bed.until_reason("bucketclaims", name, "DriverUnreachable")
@@ -252,7 +204,7 @@ def test_a_create_that_may_have_worked_is_asked_again_before_its_claim_is_delete
         assert len([b for b in bed.driver.buckets() if b.parameters["case"] == name]) == 1
         bed.driver.clear_rules()
     until_nothing_is_left(bed, [name])
-    order = [e.call for e in _calls(bed, name)][-2:]
+    order = [e.call for e in calls_of(bed, name)][-2:]
     assert order == [Call.CREATE_BUCKET, Call.DELETE_BUCKET]
 
 
@@ -261,7 +213,7 @@ def test_without_a_socket_objects_say_so_and_go_on_when_the_driver_is_there(
 ) -> None:
     bed = own_bed
     served, waiting = f"{name}-served", f"{name}-waiting"
-    prepare(bed, [(served, Call.CREATE_BUCKET)])
+    prepare(bed, {served: Call.CREATE_BUCKET})
     bed.until_ready("bucketclaims", [served])
     bed.driver.stop()
     bed.driver.socket_path.unlink(missing_ok=True)

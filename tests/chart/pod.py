@@ -83,6 +83,7 @@ class Pod:
         else:
             command = [moved(word, mounts) for word in command]
             env = {name: moved(text, mounts) for name, text in env.items()}
+            env.setdefault("POD_NAMESPACE", self.namespace)  # else it is in the account's folder
             env["KUBECONFIG"] = str(self.plane.kubeconfig_for(self.namespace, self.account))
         env["PATH"] = os.environ.get("PATH", os.defpath)
         log = self.directory / f"{container}.log"

@@ -1,6 +1,7 @@
 """Kubernetes Events: what happened to an object, for people who run `kubectl describe`.
 
 Emitting never waits and never fails; a task sends. Rights: create and update of core/v1 Events.
+The roles of some drivers lack update: after the first refusal each repeat is an Event of its own.
 Three limits keep a fault that repeats from flooding etcd:
 
 - the same thing within an hour is one Event whose `count` grows;
@@ -27,6 +28,7 @@ from cosi_operator.kube.errors import (
     ApiError,
     ApiSilent,
     Conflict,
+    Forbidden,
     NotFound,
     ServerError,
     TooManyRequests,
@@ -119,6 +121,7 @@ class EventRecorder:
         self._buckets: _Memory[tuple[str, str], _Bucket] = _Memory(REMEMBERED_LIMIT)
         self._waiting: OrderedDict[_SeriesKey, _Series] = OrderedDict()
         self._sending = False
+        self._may_update = True
         self._more = anyio.Event()
         self._progress = anyio.Event()
 
@@ -196,6 +199,8 @@ class EventRecorder:
 
     async def _send(self, series: _Series) -> None:
         problem: Exception | None = None
+        if not self._may_update:
+            series.name = series.resource_version = ""
         for attempt in range(TRIES):
             if attempt and isinstance(problem, ApiSilent | ServerError | TooManyRequests):
                 await self._clock.sleep(RETRY_S)
@@ -212,7 +217,13 @@ class EventRecorder:
                     break
                 # The server forgets Events after an hour or so, and anyone may edit them.
                 series.name = series.resource_version = ""
-            except ApiError as error:  # the namespace is being deleted, or no right
+            except Forbidden as error:
+                if not series.resource_version:
+                    problem = error
+                    break
+                self._may_update = False
+                series.name = series.resource_version = ""
+            except ApiError as error:  # the namespace is being deleted
                 problem = error
                 break
             else:

@@ -8,6 +8,7 @@ that only this project's CRDs have.
 import base64
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -33,7 +34,8 @@ def copy(body: Mapping[str, Any]) -> Json:
 class MemoryApi:
     """The server. `listeners` hear of every change, in order, as a watch would."""
 
-    def __init__(self, *, upstream: bool = False) -> None:
+    def __init__(self, now: Callable[[], datetime], *, upstream: bool = False) -> None:
+        self._now = now
         self.objects: dict[tuple[str, Key], Json] = {}
         self.version = 100
         self.listeners: list[Listener] = []
@@ -64,7 +66,10 @@ class MemoryApi:
             return stored
         self._born[resource.plural, key] += 1
         count = self._born[resource.plural, key]
-        stored["metadata"] |= {"uid": f"{resource.kind.lower()}-{key.name}-{count}"}
+        stored["metadata"] |= {
+            "uid": f"{resource.kind.lower()}-{key.name}-{count}",
+            "creationTimestamp": self._now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
         if resource is SECRETS:
             plain = stored.pop("stringData", {})
             stored["data"] = {k: base64.b64encode(v.encode()).decode() for k, v in plain.items()}

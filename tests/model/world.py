@@ -56,9 +56,9 @@ class World:
     )
 
     def __post_init__(self) -> None:
-        self.api = MemoryApi(upstream=self.upstream)
-        self.backend = Backend(watch=self._driver_called)
         self.clock = FakeClock()
+        self.api = MemoryApi(self.clock.wall, upstream=self.upstream)
+        self.backend = Backend(watch=self._driver_called)
         self.parts = Parts(
             self.api,
             self.backend,
@@ -101,15 +101,19 @@ class World:
 
     # --- time
 
-    def run_until_idle(self, limit_s: float = 7200.0) -> None:
-        """Work, and let time pass while something is delayed, `limit_s` seconds at most."""
+    def run_until_idle(self, limit_s: float = 7200.0, *, only: str = "") -> None:
+        """Work, and let time pass while something is delayed, `limit_s` seconds at most.
+
+        `only`: the other process gets no turn.
+        """
+        working = [only] if only else list(self.processes)
         end = self.clock.monotonic() + limit_s
         pace_s = 1.0
         for _ in range(STEP_LIMIT):
-            if self._work():
+            if self._work(working):
                 pace_s = 1.0
             elif self.clock.monotonic() >= end or not any(
-                running.is_delayed() for running in self.processes.values()
+                self.processes[name].is_delayed() for name in working
             ):
                 return
             else:
@@ -117,9 +121,9 @@ class World:
                 pace_s = min(60.0, pace_s * 2)
         raise AssertionError("writes never stop: " + str(self.parts.sent[-20:]))
 
-    def _work(self) -> bool:
+    def _work(self, working: list[str]) -> bool:
         worked = False
-        for name in list(self.processes):
+        for name in working:
             worked |= self.processes[name].deliver()
             running = self.processes[name]
             while (run := running.take()) is not None:

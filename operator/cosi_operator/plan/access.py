@@ -201,7 +201,7 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if view.secret is None:
         return ReadSecret(view.secret_key)
     if view.secret.exists or view.secret_refused or view.granted:
-        return _plan_secret(view, view.secret, bucket.bucket_id)
+        return _plan_secret(access, bucket, view.secret, view)
     if away := driver_away(view.context):
         return away
     if not view.secret_allowed:
@@ -209,10 +209,14 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     return _plan_mint(access, bucket, view)
 
 
-def _plan_secret(view: AccessView, secret: SecretIs, bucket_id: str) -> AccessStep:
+def _plan_secret(
+    access: BucketAccess, bucket: Bucket, secret: SecretIs, view: AccessView
+) -> AccessStep:
     """The Secret's name is taken or refused, or there are credentials to store in it."""
     if secret.ours:
-        return Done(Success())  # the crash came between the Secret and the status
+        # The crash came between the Secret and the status. Ours has its finalizers by then; the Go
+        # sidecar's come after the Secret, and without them a deletion would leave keys that work.
+        return _plan_hold(access, bucket, view) or Done(Success())
     granted = view.granted
     if granted and granted.problem:
         reply = DriverStatus(Call.GRANT_ACCESS, Code.OK, MadeBy.REPLY, granted.problem)
@@ -220,9 +224,9 @@ def _plan_secret(view: AccessView, secret: SecretIs, bucket_id: str) -> AccessSt
         return Done(Terminal(reason, "", status=reply))
     if granted and (secret.exists or view.secret_refused):
         # The name was taken after the dry run: no key may stay that no Secret holds.
-        return Revoke(bucket_id, granted.account_id, _parameters(view))
+        return Revoke(bucket.bucket_id, granted.account_id, _parameters(view))
     if granted:
-        return StoreSecret(view.secret_key, granted.account_id, bucket_id)
+        return StoreSecret(view.secret_key, granted.account_id, bucket.bucket_id)
     if secret.exists:
         return Done(
             Terminal(
@@ -245,8 +249,8 @@ def _plan_secret(view: AccessView, secret: SecretIs, bucket_id: str) -> AccessSt
     )
 
 
-def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
-    """Intent, mark, Grant: all that can fail without the driver has been looked at by now."""
+def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
+    """The intent on the access, then the mark on the Bucket; None when both are there."""
     intent = {
         names.DRIVER_ANNOTATION: view.context.driver.name,
         names.BUCKET_ID_ANNOTATION: bucket.bucket_id,
@@ -256,6 +260,13 @@ def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return EditFinalizers(access.meta.key, add=(names.ACCESS_FINALIZER,), annotations=intent)
     if names.BUCKET_ACCESS_FINALIZER not in bucket.meta.finalizers:
         return EditBucketFinalizers(bucket.meta.key, add=(names.BUCKET_ACCESS_FINALIZER,))
+    return None
+
+
+def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
+    """Intent, mark, Grant: all that can fail without the driver has been looked at by now."""
+    if hold := _plan_hold(access, bucket, view):
+        return hold
     if access.account_id and not view.revoked:
         # An account whose keys no Secret holds (the Secret was removed, or there were no keys):
         # it goes before another one is made, or its keys would work for ever.

@@ -248,6 +248,7 @@ def expressions() -> list[str]:
 
 def test_alerts_and_dashboard_ask_for_series_and_labels_that_exist() -> None:
     metrics = Metrics(controllers=["bucket"], leases=["lease"])
+    metrics.watch_objects("Bucket", dict)
     exposed: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:

@@ -36,5 +36,8 @@ docs: .venv/.stamp ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
+bench: parts ## measure speed, size and requests (half an hour); PEER_CONTROLLER=... PEER_SIDECAR=... beside ours
+	@$(RUN) -m bench $(BENCH)
+
 clean: ## remove what was built here
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -234,8 +234,7 @@ def test_a_driver_that_forgot_the_alias_is_told_so(
         offline.template(tmp_path / "driver")
 
 
-SERIES = re.compile(r"\b([a-z_]+_[a-z_]+)(\{[^}]*\})")
-PARTS = ("_bucket", "_count", "_sum")
+SERIES = re.compile(r"\b([a-z]+_[a-z_]+)(\{[^}]*\}|\))(?!\s*\()")
 
 
 def expressions() -> list[str]:

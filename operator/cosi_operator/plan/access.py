@@ -90,6 +90,15 @@ def retry_token(access: BucketAccess) -> str:
     return access.meta.annotations.get(names.RETRY_ANNOTATION, "")
 
 
+def judged_on(access: BucketAccess, access_class: BucketAccessClass | None) -> str:
+    """What besides its own spec a verdict on an access holds for: the retry annotation, the class.
+
+    A Bucket holds a copy of its class; an access is granted with what its class says now.
+    """
+    made_for = f"{access_class.meta.uid}:{access_class.meta.generation}" if access_class else ""
+    return f"{retry_token(access)}|{made_for}"
+
+
 def driver_of(view: AccessView) -> str:
     """The driver that an access belongs to: its intent, else its class, else its Bucket."""
     if view.access is None:
@@ -122,7 +131,7 @@ def plan(view: AccessView) -> AccessStep:
 def _settled(access: BucketAccess) -> bool:
     """Granted, and no retry annotation asks to look whether the Secret is still there."""
     held = access.granted and access.account_id and names.ACCESS_FINALIZER in access.meta.finalizers
-    seen = access.last_call.retry_token if access.last_call else ""
+    seen = access.last_call.retry_token.partition("|")[0] if access.last_call else ""
     return bool(held) and retry_token(access) in ("", seen)
 
 
@@ -195,7 +204,8 @@ def _invalid(access: BucketAccess, access_class: BucketAccessClass) -> str:
 
 
 def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
-    verdict = standing(access, Call.GRANT_ACCESS, view.context, token=retry_token(access))
+    token = judged_on(access, view.access_class)
+    verdict = standing(access, Call.GRANT_ACCESS, view.context, token=token)
     if verdict and not view.granted:  # with credentials in hand only the Secret is missing
         return verdict
     if view.secret is None:
@@ -270,7 +280,7 @@ def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     if access.account_id and not view.revoked:
         # An account whose keys no Secret holds (the Secret was removed, or there were no keys):
         # it goes before another one is made, or its keys would work for ever.
-        token = retry_token(access)
+        token = judged_on(access, view.access_class)
         return standing(access, Call.REVOKE_ACCESS, view.context, token=token) or Revoke(
             bucket.bucket_id, access.account_id, _parameters(view)
         )
@@ -327,8 +337,9 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
         # Keys are there, so an account is; the Go sidecar's Secrets do not say which.
         account_id = view.secret.account_id or names.account_name(access.meta.uid)
     if account_id:
+        token = judged_on(access, view.access_class)
         return (
-            standing(access, Call.REVOKE_ACCESS, view.context, token=retry_token(access))
+            standing(access, Call.REVOKE_ACCESS, view.context, token=token)
             or driver_away(view.context)
             or Revoke(bucket_id, account_id, _parameters(view))
         )

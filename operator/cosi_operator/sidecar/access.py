@@ -90,10 +90,11 @@ class AccessReconciler:
         access = self._s.accesses.get(key)
         claim = self._s.claims.get(access.claim_key) if access else None
         bucket = self._bucket_of(access, claim) if access else None
+        access_class = self._classes.get(Key("", access.class_name)) if access else None
         driver = self._s.state.view()
         return AccessView(
             access=access,
-            access_class=self._classes.get(Key("", access.class_name)) if access else None,
+            access_class=access_class,
             claim=claim,
             bucket=bucket,
             shared=self._is_shared(access),
@@ -101,7 +102,7 @@ class AccessReconciler:
             context=Context(
                 driver=driver,
                 now=self._s.clock.wall(),
-                pending=self._s.attempts.pending(key, _made_on(access, driver)),
+                pending=self._s.attempts.pending(key, _made_on(access, access_class, driver)),
                 recheck_s=self._s.recheck_s,
                 deletion_recheck_s=self._s.deletion_recheck_s,
                 started=self._started,
@@ -268,7 +269,7 @@ class AccessReconciler:
             refused,
             attempts=self._s.attempts,
             key=access.meta.key,
-            made_on=_made_on(access, view.context.driver),
+            made_on=_made_on(access, view.access_class, view.context.driver),
             recheck_s=self._s.deletion_recheck_s if deleting else self._s.recheck_s,
         )
 
@@ -286,7 +287,7 @@ class AccessReconciler:
                 replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s),
                 attempts=self._s.attempts,
                 key=key,
-                made_on=_made_on(access, end.view.context.driver),
+                made_on=_made_on(access, end.view.access_class, end.view.context.driver),
             )
         if end.report:
             await self._s.reporter.tell(
@@ -296,7 +297,7 @@ class AccessReconciler:
 
     def _told(self, end: End[AccessView], access: BucketAccess) -> Told:
         view = end.view
-        made_on = _made_on(access, view.context.driver)
+        made_on = _made_on(access, view.access_class, view.context.driver)
         # What was just granted is newer than what is stored.
         stored = "" if view.revoked else access.account_id
         account_id = (view.granted.account_id if view.granted else "") or stored
@@ -316,15 +317,18 @@ class AccessReconciler:
             attempts=self._s.attempts.pending(access.meta.key, made_on).attempts or 1,
             effect=end.effect,
             driver_instance=made_on.driver_instance,
-            retry_token=made_on.retry_token,
+            # Of a success only the annotation counts: it is what asks for another look.
+            retry_token=planning.retry_token(access) if granted else made_on.retry_token,
         )
 
 
-def _made_on(access: BucketAccess | None, driver: DriverView) -> Fingerprint:
+def _made_on(
+    access: BucketAccess | None, access_class: BucketAccessClass | None, driver: DriverView
+) -> Fingerprint:
     """What a driver call of this run is made on: the driver as it was when the run began."""
     if access is None:
         return Fingerprint("", 0, "", "")
-    token = planning.retry_token(access)
+    token = planning.judged_on(access, access_class)
     return Fingerprint(access.meta.uid, access.meta.generation, driver.instance, token)
 
 

@@ -357,6 +357,24 @@ def test_a_class_that_cannot_be_used_is_told_and_its_repair_wakes_the_access(wor
     assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
 
 
+def test_a_repaired_access_class_is_another_request_so_a_refused_grant_is_asked_again(
+    world: World,
+) -> None:
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INVALID_ARGUMENT, acts=False)
+    add_access(world)
+    run(world)
+    world.user_edits(
+        BUCKET_ACCESS_CLASSES, "keys", lambda b: b["metadata"].update(labels={"a": "b"})
+    )
+    run(world)
+    assert grants(world) == 1
+    world.backend.answers.clear()
+    world.user_edits(BUCKET_ACCESS_CLASSES, "keys", lambda b: b.update(parameters={"role": "rw"}))
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    assert grants(world) == 2
+
+
 def test_keys_in_memory_go_with_their_access(world: World) -> None:
     """The Secret can't be stored, and the access vanishes meanwhile, by force."""
 

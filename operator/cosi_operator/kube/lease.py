@@ -68,7 +68,7 @@ class _Spec(Struct, rename="camel", frozen=True):
 
 
 class _Lease(Struct):
-    spec: _Spec = _Spec()
+    spec: _Spec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,8 @@ class LeaderElection:
             LeaseLost: it could not be renewed in time, or another took it.
             ExceptionGroup: around what `lead` raised.
         """
-        while await self._attempt(self._durations.lease_s) is not Attempt.HELD:
+        # No longer than a renewal may take: what is held then is not late already.
+        while await self._attempt(self._durations.renew_deadline_s) is not Attempt.HELD:
             await self._clock.sleep(self._pause_s())
         self._log.info("lease_acquired")
         lost = ""
@@ -190,7 +191,7 @@ class LeaderElection:
             except NotFound:
                 return await self._create()
             self._body = msgspec.json.decode(raw)
-        spec = msgspec.convert(self._body, _Lease).spec
+        spec = msgspec.convert(self._body, _Lease).spec or _Spec()
         if spec.holder_identity == self._identity:
             return await self._write(self._body, spec)
         if self._is_free(spec):

@@ -225,6 +225,10 @@ def leave(left: Leftovers) -> dict[str, Any]:
     claims["unmade"] = left.claim("unmade")  # nobody has asked the driver yet
     claims["unwritten"] = left.claim("unwritten")  # the bucket is made, its status is lost
     left.create_bucket(claims["unwritten"])
+    # Refused by the driver, and tried again for ever.
+    claims["refused"] = left.claim("refused")
+    name = claims["refused"]["status"]["bucketName"]
+    left.driver.set_rule(Call.CREATE_BUCKET, match={"name": name}, code="INVALID_ARGUMENT")
     # Killed between the Secret and its own finalizer.
     claims["killed"], bucket_id = left.ready("killed")
     access = left.access("killed-app", "killed")
@@ -322,10 +326,23 @@ def test_what_was_being_deleted_ends_and_its_account_and_bucket_are_gone(taken: 
     assert backend_id not in {account.bucket_id for account in taken.left.driver.accounts()}
 
 
+def test_what_was_refused_for_ever_stops_and_says_so(taken: Taken) -> None:
+    def stalled() -> bool:
+        claim = taken.left.get(v1alpha1.BUCKET_CLAIMS, "refused")
+        return any(
+            (condition["type"], condition["status"]) == ("Stalled", "True")
+            and condition["reason"] == "DriverInvalidArgument"
+            for condition in claim["status"].get("conditions", ())
+        )
+
+    eventually("the claim to be stalled", stalled)
+
+
 def test_only_what_was_never_finished_is_asked_for_and_nothing_is_granted_twice(
     taken: Taken,
 ) -> None:
-    unfinished = {taken.claims[name]["status"]["bucketName"] for name in ("unmade", "unwritten")}
+    states = ("unmade", "unwritten", "refused")
+    unfinished = {taken.claims[name]["status"]["bucketName"] for name in states}
     created = taken.calls(Call.CREATE_BUCKET, "name")
     assert sorted(created) == sorted(unfinished)
     assert taken.calls(Call.GRANT_ACCESS, "name") == []

@@ -238,10 +238,13 @@ class StubApiServer:
         return web.json_response(held)
 
     def _create(self, path: str, body: Json, *, dry_run: bool) -> web.Response:
+        namespace = path.split("/")[-2] if "/namespaces/" in path else ""
         path = f"{path}/{body['metadata']['name']}"
         if path in self.objects:
             return _refuse(409, "AlreadyExists", f"{path} already exists")
-        body = {**body, "metadata": {**body["metadata"], "uid": f"uid-{self.version + 1}"}}
+        metadata = {**body["metadata"], "uid": f"uid-{self.version + 1}"}
+        metadata |= {"namespace": namespace} if namespace else {}
+        body = {**body, "metadata": metadata}
         stored = body if dry_run else self._store(path, body, "ADDED")
         return web.json_response(stored, status=201)
 

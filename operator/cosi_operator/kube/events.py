@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import anyio
+import msgspec
 import structlog
 
 from cosi_operator.api.core import EVENTS
@@ -141,8 +142,9 @@ class EventRecorder:
         """
         now, now_s = self._clock.wall(), self._clock.monotonic()
         key = (*_identity(about), type, reason, fingerprint or message)
-        series = self._series.get(key)
-        if series is None or now_s - series.last_s > SERIES_S:
+        # What waits is still told, however old it is.
+        series = self._waiting.get(key) or self._recent(key, now_s)
+        if series is None:
             series = _Series(about, type, reason, message, first=now, last=now, last_s=now_s)
             self._series.put(key, series)
         series.about, series.message = about, message
@@ -183,6 +185,10 @@ class EventRecorder:
     async def _wait_until_idle(self) -> None:
         while self._waiting or self._sending:
             await self._progress.wait()
+
+    def _recent(self, key: _SeriesKey, now_s: float) -> _Series | None:
+        series = self._series.get(key)
+        return series if series is not None and now_s - series.last_s <= SERIES_S else None
 
     def _take_token(self, about: ObjectRef, now_s: float) -> bool:
         key = _identity(about)
@@ -239,10 +245,15 @@ class EventRecorder:
         else:
             if not series.name:
                 suffix = secrets.token_hex(8)
-                series.name = f"{series.about.name[: NAME_LIMIT - 17]}.{suffix}"
+                # Cut within a DNS name, what is left must not end in a dot or dash.
+                stem = series.about.name[: NAME_LIMIT - 17].rstrip(".-")
+                series.name = f"{stem}.{suffix}"
             body = self._body(series)
             raw = await self._client.create(EVENTS, body, namespace=_namespace(series.about))
-        series.resource_version = identify(raw).resource_version
+        try:
+            series.resource_version = identify(raw).resource_version
+        except msgspec.DecodeError:  # taken, by its status; the next one is an Event of its own
+            series.name = series.resource_version = ""
 
     def _body(self, series: _Series) -> dict[str, Any]:
         about = series.about

@@ -1,0 +1,288 @@
+"""Reads from the store, writes by conditional PUT; the store knows of each write at once."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+from tests.support.apiserver import Drop, Reply, StubApiServer, client_of, serving
+from tests.support.clock import FakeClock
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.kube.errors import ApiSilent, Conflict, Invalid
+from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
+from cosi_operator.kube.store import Store
+
+CLAIMS = Resource(
+    "objectstorage.k8s.io", "v1alpha1", "bucketclaims", "BucketClaim", namespaced=True
+)
+KEY = Key("team", "mine")
+PATH = CLAIMS.path("team", "mine")
+FINALIZER = "cosi.objectstorage.k8s.io/bucketclaim-protection"
+
+
+class View(msgspec.Struct, frozen=True):
+    metadata: dict[str, Any]
+    spec: dict[str, Any] = {}
+    status: dict[str, Any] = {}
+
+
+@dataclass
+class World:
+    server: StubApiServer
+    claims: Objects[View]
+    told: list[tuple[str, bool, bool]]
+
+    def exists(self, **fields: Any) -> Body:
+        """On the server, and in the store as by its watch."""
+        body = self.server.put(CLAIMS, KEY, **fields)
+        self.claims.store.upsert(msgspec.json.encode(body))
+        return body
+
+    @property
+    def there(self) -> Body:
+        return self.server.objects[PATH]
+
+    @property
+    def writes(self) -> list[str]:
+        return [seen.verb for seen in self.server.seen if seen.verb != "get"]
+
+    @property
+    def held_version(self) -> str:
+        view = self.claims.get(KEY)
+        return "" if view is None else str(view.metadata["resourceVersion"])
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with serving() as server, client_of(server, FakeClock()) as client:
+        told: list[tuple[str, bool, bool]] = []
+
+        def changed(key: Key, old: View | None, new: View | None) -> None:
+            told.append((key.name, old is not None, new is not None))
+
+        store: Store[View] = Store(msgspec.json.Decoder(View).decode)
+        yield World(server, Objects(client, CLAIMS, store, changed), told)
+
+
+def label(body: Body) -> None:
+    body["metadata"]["labels"] = {"a": "b"}
+
+
+def nothing(body: Body) -> None:
+    pass
+
+
+def ready(_: View, body: Body) -> Body:
+    return body | {"status": {"bucketReady": True}}
+
+
+# --- edit
+
+
+async def test_an_edit_is_stored_known_and_told(world: World) -> None:
+    world.exists(spec={"unknown": {"field": 1}})
+    view = await world.claims.edit(KEY, label)
+    assert view is not None
+    assert view.metadata["labels"] == {"a": "b"}
+    assert world.there["spec"] == {"unknown": {"field": 1}}, "what we do not know is kept"
+    assert world.held_version == world.there["metadata"]["resourceVersion"]
+    assert world.told == [("mine", True, True)]
+
+
+async def test_an_edit_that_changes_nothing_is_not_sent(world: World) -> None:
+    world.exists()
+    assert await world.claims.edit(KEY, nothing) is not None
+    assert world.server.seen == []
+    assert world.told == []
+
+
+async def test_an_edit_of_what_is_not_held_does_nothing(world: World) -> None:
+    assert await world.claims.edit(KEY, label) is None
+    assert await world.claims.edit_status(KEY, ready) is None
+    assert world.server.seen == []
+
+
+async def test_an_edit_of_a_stale_copy_is_a_conflict_and_the_copy_is_fresh_then(
+    world: World,
+) -> None:
+    world.exists()
+    world.server.put(CLAIMS, KEY, spec={"theirs": 1})
+    with pytest.raises(Conflict):
+        await world.claims.edit(KEY, label)
+    assert "labels" not in world.there["metadata"]
+    assert world.held_version == world.there["metadata"]["resourceVersion"]
+    assert (await world.claims.edit(KEY, label)) is not None
+
+
+async def test_a_change_function_gets_a_copy_of_its_own(world: World) -> None:
+    world.exists()
+    world.server.fail_next("update", Reply(422, "Invalid"))
+    with pytest.raises(Invalid):
+        await world.claims.edit(KEY, label)
+    view = world.claims.get(KEY)
+    assert view is not None
+    assert "labels" not in view.metadata
+
+
+async def test_an_edit_of_what_is_gone_forgets_it(world: World) -> None:
+    world.exists()
+    world.server.drop(CLAIMS, KEY)
+    assert await world.claims.edit(KEY, label) is None
+    assert world.claims.get(KEY) is None
+    assert world.told == [("mine", True, False)]
+
+
+async def test_the_write_that_ends_an_object_makes_it_gone(world: World) -> None:
+    metadata = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FINALIZER]}
+    world.exists(metadata=metadata)
+    assert await world.claims.edit(KEY, lambda b: set_finalizers(b, remove=(FINALIZER,))) is None
+    assert world.claims.get(KEY) is None
+    assert world.told == [("mine", True, False)]
+
+
+async def test_a_finalizer_of_another_keeps_a_deleted_object(world: World) -> None:
+    metadata = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x/y", FINALIZER]}
+    world.exists(metadata=metadata)
+    view = await world.claims.edit(KEY, lambda body: set_finalizers(body, remove=(FINALIZER,)))
+    assert view is not None
+    assert view.metadata["finalizers"] == ["x/y"]
+
+
+async def test_a_late_end_does_not_take_a_newer_copy_away(world: World) -> None:
+    metadata = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    ended = world.exists(metadata=metadata)
+    world.server.drop(CLAIMS, KEY)
+    successor = world.server.put(CLAIMS, KEY)
+    world.claims.store.upsert(msgspec.json.encode(successor))
+    assert world.claims._fold(KEY, msgspec.json.encode(ended)) is None
+    assert world.held_version == successor["metadata"]["resourceVersion"]
+
+
+# --- edit_status
+
+
+async def test_a_status_goes_to_its_subresource_and_the_reply_is_given(world: World) -> None:
+    world.exists()
+    reply = await world.claims.edit_status(KEY, ready)
+    assert reply is not None
+    assert reply["status"] == {"bucketReady": True}
+    assert world.server.seen[-1].path == f"{PATH}/status"
+    assert await world.claims.edit_status(KEY, ready) is None, "nothing differs"
+    assert world.writes == ["update"]
+
+
+async def test_after_a_conflict_the_status_is_computed_on_what_is_there_now(world: World) -> None:
+    world.exists(spec={"n": 1})
+    world.server.put(CLAIMS, KEY, spec={"n": 2})
+    seen: list[int] = []
+
+    def change(view: View, body: Body) -> Body:
+        seen.append(view.spec["n"])
+        return body | {"status": {"n": view.spec["n"]}}
+
+    await world.claims.edit_status(KEY, change)
+    assert seen == [1, 2]
+    assert world.there["status"] == {"n": 2}
+
+
+async def test_endless_conflicts_end(world: World) -> None:
+    world.exists()
+    world.server.fail_next("update", *[Reply(409, "Conflict")] * STATUS_TRIES)
+    with pytest.raises(Conflict):
+        await world.claims.edit_status(KEY, ready)
+    assert len(world.writes) == STATUS_TRIES
+
+
+async def test_an_object_that_goes_during_a_conflict_is_gone(world: World) -> None:
+    world.exists()
+    world.server.fail_next("update", Reply(409, "Conflict"))
+    world.server.fail_next("get", Reply(404, "NotFound"))
+    assert await world.claims.edit_status(KEY, ready) is None
+    assert world.claims.get(KEY) is None
+    assert world.writes == ["update"]
+
+
+async def test_a_status_of_what_is_gone_forgets_it(world: World) -> None:
+    world.exists()
+    world.server.drop(CLAIMS, KEY)
+    assert await world.claims.edit_status(KEY, ready) is None
+    assert world.told == [("mine", True, False)]
+
+
+# --- create, delete, refresh
+
+
+async def test_what_was_created_is_known_at_once(world: World) -> None:
+    body = {"apiVersion": CLAIMS.api_version, "kind": "BucketClaim", "metadata": {"name": "mine"}}
+    view = await world.claims.create(body, namespace="team")
+    assert view is not None
+    assert world.held_version == world.there["metadata"]["resourceVersion"]
+    assert world.told == [("mine", False, True)]
+
+
+async def test_a_delete_is_of_exactly_that_object(world: World) -> None:
+    world.exists()
+    world.server.drop(CLAIMS, KEY)
+    successor = world.server.put(CLAIMS, KEY)
+    with pytest.raises(Conflict):
+        await world.claims.delete(KEY, uid="uid-101")
+    assert world.there == successor
+    assert world.held_version == successor["metadata"]["resourceVersion"], "and it is known now"
+
+
+async def test_a_delete_of_what_is_gone_is_fine(world: World) -> None:
+    await world.claims.delete(KEY, uid="uid-101")
+
+
+async def test_a_delete_without_an_answer_is_told(world: World) -> None:
+    world.exists()
+    world.server.fail_next("delete", *[Drop()] * 10)
+    clock = world.claims.client._transport._clock
+    assert isinstance(clock, FakeClock)
+    async with clock.flying():
+        with pytest.raises(ApiSilent):
+            await world.claims.delete(KEY, uid="uid-101")
+
+
+async def test_a_refresh_brings_what_is_there(world: World) -> None:
+    world.server.put(CLAIMS, KEY)
+    assert await world.claims.refresh(KEY) is not None
+    world.server.drop(CLAIMS, KEY)
+    assert await world.claims.refresh(KEY) is None
+    assert world.claims.get(KEY) is None
+    assert world.told == [("mine", False, True), ("mine", True, False)]
+
+
+async def test_a_body_is_complete_and_private(world: World) -> None:
+    body = world.exists()
+    world.claims.store.upsert(
+        msgspec.json.encode({"metadata": body["metadata"] | {"resourceVersion": "500"}})
+    )
+    first = world.claims.body(KEY)
+    assert first is not None
+    assert (first["apiVersion"], first["kind"]) == (CLAIMS.api_version, "BucketClaim")
+    first["metadata"]["name"] = "other"
+    assert world.claims.body(KEY) != first
+
+
+# --- finalizers
+
+
+@pytest.mark.parametrize(
+    ("before", "add", "remove", "after"),
+    [
+        pytest.param(None, ("a",), (), ["a"], id="the first one"),
+        pytest.param(["a"], ("a",), (), ["a"], id="never twice"),
+        pytest.param(["x", "a", "y"], (), ("a",), ["x", "y"], id="others keep their order"),
+        pytest.param(["a"], (), ("a",), None, id="no empty list is left"),
+        pytest.param(["x"], ("b",), ("a",), ["x", "b"], id="the new one comes last"),
+    ],
+)
+def test_finalizers(
+    before: list[str] | None, add: tuple[str, ...], remove: tuple[str, ...], after: list[str] | None
+) -> None:
+    body: Body = {"metadata": {} if before is None else {"finalizers": before}}
+    set_finalizers(body, add=add, remove=remove)
+    assert body["metadata"].get("finalizers") == after

@@ -21,7 +21,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     match: Mapping[str, str] = {}  # request fields, for instance name or parameters.tier
     times: int | None = None  # applies so often, then never again; None: always
     code: str = "OK"  # a status code's name
-    message: str = ""  # {request_id} becomes a fresh id on each call
+    message: str = ""  # {request_id}: a fresh id on each call; {secret_key}: a Grant's, with `act`
     headers_first: bool = False  # an error after initial headers, not as a lone trailer
     delay_s: float = 0.0
     hang: bool = False  # never answers
@@ -40,6 +40,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
         | None
     ) = None
     oversize_bytes: int = 5 * 1024 * 1024
+    reply_fields: Mapping[str, str] = {}  # name, bucket_id or account_id to answer instead
 
     def __post_init__(self) -> None:
         if self.code not in Code.__members__:

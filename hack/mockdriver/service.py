@@ -93,8 +93,7 @@ class Service:
         if rule.hang:
             await asyncio.get_running_loop().create_future()
         if rule.code != "OK" or reply is None:
-            message = rule.message.replace("{request_id}", uuid.uuid4().hex)
-            return Code[rule.code], message, b"", rule
+            return Code[rule.code], _message(rule, reply), b"", rule
         return Code.OK, "", _bend(reply, rule), rule
 
     def _act(self, call: Call, request: Any, rule: Rule) -> Message:
@@ -153,8 +152,19 @@ def _credentials(account: Account, rule: Rule) -> dict[str, cosi_pb2.CredentialD
     return {"s3": cosi_pb2.CredentialDetails(secrets=secrets)}
 
 
+def _message(rule: Rule, reply: Any) -> str:
+    """The words of a refusal."""
+    message = rule.message.replace("{request_id}", uuid.uuid4().hex)
+    if "{secret_key}" in message:
+        secrets = reply.credentials["s3"].secrets
+        message = message.replace("{secret_key}", secrets["accessSecretKey"])
+    return message
+
+
 def _bend(reply: Message, rule: Rule) -> bytes:
     """The bytes to send: the reply, or what the rule makes of it."""
+    for field, value in rule.reply_fields.items():
+        setattr(reply, field, value)
     match rule.reply:
         case "malformed":
             return UNPARSABLE

@@ -26,6 +26,9 @@ from cosi_operator.people.commands import (
     Printed,
     run_policy,
 )
+from cosi_operator.people.driver_check.ask import announcement
+from cosi_operator.people.driver_check.command import check_driver, new_prefix
+from cosi_operator.people.driver_check.seen import Options
 from cosi_operator.people.read import NotInstalledError, Reader
 from cosi_operator.people.text import clean
 from cosi_operator.settings import LogFormat, LogLevel
@@ -60,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: Command) -> Printed:
     try:
+        if command.check is not None:
+            prefix = new_prefix()
+            _agree(command.check, announcement(command.check, prefix))
+            return anyio.run(check_driver, command, prefix, RealClock())
         if command.name not in CLUSTER_COMMANDS:
             return run_policy(command)
         return anyio.run(_ask, command)
@@ -72,6 +79,19 @@ def _run(command: Command) -> Printed:
     except ApiError as error:
         words = f"the API server refused: {error}"
     return Printed("", EXIT_FAILED, f"error: {clean(words)}\n")
+
+
+def _agree(options: Options, what: str) -> None:
+    """Say what is about to happen, and go on only with consent."""
+    sys.stderr.write(what)
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError("nobody is there to agree: nothing was created; add --yes")
+    sys.stderr.write("Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CommandError("nothing was created")
 
 
 async def _ask(command: Command) -> Printed:

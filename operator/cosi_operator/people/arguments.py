@@ -4,13 +4,20 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cosi_operator.api.view import AuthenticationType
 from cosi_operator.classify import CONSERVATIVE, PROFILES
+from cosi_operator.driver.channel import DriverChannel
 from cosi_operator.outcome import Call, Code
+from cosi_operator.people.driver_check.seen import Options
 from cosi_operator.people.policy import CALLS
 
 EPILOG = """\
 exit codes: 0 all is well, 1 something is not ready, 2 wrong usage or it could not be done
 As a kubectl plugin: kubectl cosi status
+"""
+CHECK_EPILOG = """\
+It says first what it will create, asks (unless --yes), and removes all of it again.
+exit codes: 0 no check failed, 1 one did, 2 wrong usage, no consent, or no driver there
 """
 # Kinds as kubectl takes them, mapped to the one name that the commands know.
 KINDS = {
@@ -33,7 +40,7 @@ class Command:
     """One parsed command line. Only what its command takes is set."""
 
     name: str
-    json: bool = False
+    output: str = "text"
     kubeconfig: str | None = None
     namespace: str | None = None
     all_namespaces: bool = False
@@ -44,6 +51,11 @@ class Command:
     driver: str = ""
     call: Call | None = None
     code: Code | None = None
+    check: Options | None = None
+
+    @property
+    def json(self) -> bool:
+        return self.output == "json"
 
 
 def parse(argv: Sequence[str], prog: str) -> Command:
@@ -52,7 +64,7 @@ def parse(argv: Sequence[str], prog: str) -> Command:
     words = vars(found)
     return Command(
         name=found.command,
-        json=words.get("output") == "json",
+        output=words.get("output", "text"),
         kubeconfig=words.get("kubeconfig"),
         namespace=words.get("namespace"),
         all_namespaces=words.get("all_namespaces", False),
@@ -63,6 +75,19 @@ def parse(argv: Sequence[str], prog: str) -> Command:
         driver=words.get("driver", ""),
         call=words.get("call"),
         code=words.get("code"),
+        check=_check_options(found) if found.command == "driver check" else None,
+    )
+
+
+def _check_options(found: argparse.Namespace) -> Options:
+    return Options(
+        address=found.driver_addr,
+        parameters=dict(found.parameter or ()),
+        access_parameters=dict(found.access_parameter or ()),
+        authentication=AuthenticationType(found.authentication_type),
+        timeout_s=found.timeout,
+        include_dangerous=found.include_dangerous,
+        yes=found.yes,
     )
 
 
@@ -77,6 +102,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_cluster_commands(commands)
     _add_policy_commands(commands)
+    _add_driver_commands(commands)
     return parser
 
 
@@ -138,6 +164,40 @@ def _add_policy_commands(commands: _Commands) -> None:
         _output(parser)
 
 
+def _add_driver_commands(commands: _Commands) -> None:
+    group = commands.add_parser(
+        "driver", help="check a driver", description="For those who write or choose a driver."
+    ).add_subparsers(metavar="COMMAND", required=True)
+    check = _add(group, "check", "driver check", "Check a running driver, call by call.")
+    check.epilog = CHECK_EPILOG
+    defaults = Options()
+    check.add_argument(
+        "--driver-addr", metavar="A", type=_address, default=defaults.address,
+        help="the driver's socket (%(default)s)",
+    )  # fmt: skip
+    check.add_argument(
+        "--parameter", metavar="K=V", type=_pair, action="append",
+        help="a parameter of the BucketClass that the driver needs; repeat",
+    )  # fmt: skip
+    check.add_argument(
+        "--access-parameter", metavar="K=V", type=_pair, action="append",
+        help="a parameter of the BucketAccessClass; repeat",
+    )  # fmt: skip
+    check.add_argument(
+        "--authentication-type", choices=("Key", "IAM"), default="Key", help="(%(default)s)"
+    )
+    check.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=defaults.timeout_s,
+        help="seconds for one call (%(default)g)",
+    )  # fmt: skip
+    check.add_argument(
+        "--include-dangerous", action="store_true",
+        help="send empty ids too; on a driver with a fault that may remove EVERY bucket it has",
+    )  # fmt: skip
+    check.add_argument("--yes", action="store_true", help="do not ask before anything is created")
+    _output(check, "junit")
+
+
 def _namespace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--namespace", help="instead of the context's")
 
@@ -161,8 +221,33 @@ def _target(parser: argparse.ArgumentParser, *kinds: str) -> None:
     )
 
 
-def _output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+def _output(parser: argparse.ArgumentParser, *more: str) -> None:
+    parser.add_argument("-o", "--output", choices=("text", "json", *more), default="text")
+
+
+def _address(text: str) -> str:
+    try:
+        DriverChannel(text)  # connects to nothing
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; for instance unix:///run/cosi.sock") from None
+    return text
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE")
+    return key, value
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: write seconds, above 0")
+    return seconds
 
 
 def _call(text: str) -> Call:

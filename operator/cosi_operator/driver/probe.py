@@ -1,0 +1,121 @@
+"""Calls that only a check of a driver makes: with an empty field, and with an eye for spelling.
+
+The operator itself goes through `v1alpha1.Driver`, which refuses to send an empty id. Here nothing
+is refused, so whoever calls decides what may be sent to which driver.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cosi_operator.api.view import AuthenticationType
+from cosi_operator.driver.channel import DriverChannel, Method
+from cosi_operator.driver.credentials import Credentials, read_credentials
+from cosi_operator.outcome import Call
+from cosi_operator.rpc import cosi_pb2
+
+_SERVICE = "/cosi.v1alpha1.Provisioner/"
+_GET_INFO = Method(
+    Call.GET_INFO, "/cosi.v1alpha1.Identity/DriverGetInfo", cosi_pb2.DriverGetInfoResponse
+)
+_CREATE = Method(
+    Call.CREATE_BUCKET, _SERVICE + Call.CREATE_BUCKET, cosi_pb2.DriverCreateBucketResponse
+)
+_DELETE = Method(
+    Call.DELETE_BUCKET, _SERVICE + Call.DELETE_BUCKET, cosi_pb2.DriverDeleteBucketResponse
+)
+_GRANT = Method(
+    Call.GRANT_ACCESS, _SERVICE + Call.GRANT_ACCESS, cosi_pb2.DriverGrantBucketAccessResponse
+)
+_REVOKE = Method(
+    Call.REVOKE_ACCESS, _SERVICE + Call.REVOKE_ACCESS, cosi_pb2.DriverRevokeBucketAccessResponse
+)
+_TYPES = {
+    AuthenticationType.UNKNOWN: cosi_pb2.UnknownAuthenticationType,
+    AuthenticationType.KEY: cosi_pb2.Key,
+    AuthenticationType.IAM: cosi_pb2.IAM,
+}
+_PUBLIC = frozenset({"endpoint", "region", "expiryts"})  # of a credential's fields
+
+
+@dataclass(frozen=True, slots=True)
+class GrantSeen:
+    """What a Grant replied.
+
+    `keys`: the names of the secret values, by protocol, as the driver spells them. `values` are
+    the secret ones among them, to look for elsewhere; they hide themselves.
+    """
+
+    account_id: str
+    keys: Mapping[str, tuple[str, ...]]
+    credentials: Credentials | None
+    problem: str
+    values: tuple[str, ...] = field(default=(), repr=False)
+
+
+class Probe:
+    """The calls of one driver, sent as they are given; each raises DriverError as `Driver` does."""
+
+    def __init__(self, channel: DriverChannel) -> None:
+        self._channel = channel
+
+    async def get_info(self, *, timeout_s: float) -> str:
+        """The driver's name, as it says it."""
+        request = cosi_pb2.DriverGetInfoRequest()
+        reply = await self._channel.call(_GET_INFO, request, timeout_s=timeout_s)
+        return reply.name
+
+    async def create_bucket(
+        self, name: str, parameters: Mapping[str, str], *, timeout_s: float
+    ) -> str:
+        """The bucket's id, "" if the driver gave none."""
+        request = cosi_pb2.DriverCreateBucketRequest(name=name, parameters=parameters)
+        reply = await self._channel.call(_CREATE, request, timeout_s=timeout_s)
+        return reply.bucket_id
+
+    async def delete_bucket(
+        self, bucket_id: str, context: Mapping[str, str], *, timeout_s: float
+    ) -> None:
+        """Delete a bucket. **An empty id may remove every bucket of the driver.**"""
+        request = cosi_pb2.DriverDeleteBucketRequest(bucket_id=bucket_id, delete_context=context)
+        await self._channel.call(_DELETE, request, timeout_s=timeout_s)
+
+    async def grant_access(
+        self,
+        bucket_id: str,
+        name: str,
+        kind: AuthenticationType,
+        parameters: Mapping[str, str],
+        *,
+        timeout_s: float,
+    ) -> GrantSeen:
+        """Make an account, and look at what came back for it."""
+        request = cosi_pb2.DriverGrantBucketAccessRequest(
+            bucket_id=bucket_id,
+            name=name,
+            authentication_type=_TYPES[kind],
+            parameters=parameters,
+        )
+        reply = await self._channel.call(_GRANT, request, timeout_s=timeout_s)
+        entries = {protocol: dict(found.secrets) for protocol, found in reply.credentials.items()}
+        read = read_credentials(entries)
+        return GrantSeen(
+            account_id=reply.account_id,
+            keys={protocol: tuple(sorted(values)) for protocol, values in entries.items()},
+            credentials=None if isinstance(read, str) else read,
+            problem=read if isinstance(read, str) else "",
+            values=tuple(
+                value
+                for values in entries.values()
+                for key, value in values.items()
+                if value and key.lower() not in _PUBLIC
+            ),
+        )
+
+    async def revoke_access(
+        self, bucket_id: str, account_id: str, context: Mapping[str, str], *, timeout_s: float
+    ) -> None:
+        """Take an account's access away. **An empty id may reach further than one account.**"""
+        request = cosi_pb2.DriverRevokeBucketAccessRequest(
+            bucket_id=bucket_id, account_id=account_id, revoke_access_context=context
+        )
+        await self._channel.call(_REVOKE, request, timeout_s=timeout_s)

@@ -1,0 +1,142 @@
+"""What a check of a driver asked and what it heard: plain records, no verdicts. Pure."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from cosi_operator.api.view import AuthenticationType
+from cosi_operator.driver.probe import GrantSeen
+from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
+from cosi_operator.settings import DEFAULT_DRIVER_ADDRESS
+
+HIDDEN = "[credential]"
+SHORTEST_SECRET = 6  # a shorter value stands in too many innocent texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asked for. `timeout_s`: seconds for one call."""
+
+    address: str = DEFAULT_DRIVER_ADDRESS
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    access_parameters: Mapping[str, str] = field(default_factory=dict)
+    authentication: AuthenticationType = AuthenticationType.KEY
+    timeout_s: float = 60.0
+    include_dangerous: bool = False
+    yes: bool = False
+
+
+class Step(enum.StrEnum):
+    """Every call that a check makes, apart from cleaning up; each at most once."""
+
+    INFO = "info"
+    INFO_AGAIN = "info-again"
+    CREATE = "create"
+    CREATE_AGAIN = "create-again"
+    CREATE_OTHER = "create-other-parameters"
+    CREATE_SECOND = "create-second"
+    AT_ONCE_1 = "create-at-once-1"
+    AT_ONCE_2 = "create-at-once-2"
+    ABANDONED = "create-abandoned"
+    REPEATED = "create-repeated"
+    BAD_NAME = "create-bad-name"
+    NO_NAME = "create-no-name"
+    GRANT = "grant"
+    GRANT_AGAIN = "grant-again"
+    GRANT_SECOND = "grant-second"
+    GRANT_UNKNOWN_TYPE = "grant-unknown-type"
+    GRANT_NO_BUCKET_ID = "grant-no-bucket-id"
+    GRANT_NO_NAME = "grant-no-name"
+    REVOKE = "revoke"
+    REVOKE_AGAIN = "revoke-again"
+    DELETE = "delete"
+    DELETE_AGAIN = "delete-again"
+    GRANT_GONE = "grant-gone"
+    REVOKE_GONE = "revoke-gone"
+    REVOKE_NO_BUCKET_ID = "revoke-no-bucket-id"
+    REVOKE_NO_ACCOUNT_ID = "revoke-no-account-id"
+    DELETE_NO_ID = "delete-no-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call and its end. `reply`: the driver's name, the bucket's id or the account's id."""
+
+    call: Call
+    status: DriverStatus
+    elapsed_s: float
+    reply: str = ""
+    grant: GrantSeen | None = None
+
+    @property
+    def ok(self) -> bool:
+        """The driver said OK, and its reply could be read."""
+        return self.status.code is Code.OK and self.status.made_by is MadeBy.DRIVER
+
+    @property
+    def refused(self) -> Code | None:
+        """The code, if the driver itself sent one that is not OK."""
+        return None if self.ok or self.status.made_by is not MadeBy.DRIVER else self.status.code
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All of one run.
+
+    `skipped` says why a step was not asked. `cleanup` are the calls that removed what was made;
+    `left` names what may still be there. `name_of_first` is the first bucket's. `leaks` are steps
+    whose message held a credential that the driver had handed out; no message holds it any more.
+    """
+
+    options: Options
+    asked: Mapping[Step, Asked]
+    skipped: Mapping[Step, str]
+    cleanup: tuple[Asked, ...] = ()
+    left: tuple[str, ...] = ()
+    name_of_first: str = ""
+    leaks: tuple[str, ...] = ()
+
+    @property
+    def driver(self) -> str:
+        """The driver's name, "" if it gave none."""
+        info = self.asked.get(Step.INFO)
+        return info.reply if info and info.ok else ""
+
+    @property
+    def every(self) -> tuple[tuple[str, Asked], ...]:
+        """All calls with what they were for."""
+        return (
+            *((str(s), a) for s, a in self.asked.items()),
+            *(("cleanup", a) for a in self.cleanup),
+        )
+
+
+def without_credentials(seen: Seen) -> Seen:
+    """The same with every credential that a Grant handed out taken out of the messages."""
+    secrets = {
+        value
+        for _, asked in seen.every
+        if asked.grant
+        for value in asked.grant.values
+        if len(value) >= SHORTEST_SECRET
+    }
+    leaks = tuple(
+        dict.fromkeys(
+            step for step, asked in seen.every if any(s in asked.status.message for s in secrets)
+        )
+    )
+    if not leaks:
+        return seen
+
+    def hidden(asked: Asked) -> Asked:
+        message = asked.status.message
+        for secret in sorted(secrets, key=len, reverse=True):
+            message = message.replace(secret, HIDDEN)
+        return replace(asked, status=replace(asked.status, message=message))
+
+    return replace(
+        seen,
+        asked={step: hidden(asked) for step, asked in seen.asked.items()},
+        cleanup=tuple(hidden(asked) for asked in seen.cleanup),
+        leaks=leaks,
+    )

@@ -1,0 +1,247 @@
+"""`cosi driver check` over a socket: what it touches, what it leaves, and two real drivers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosi_operator.outcome import Call
+from mockdriver.client import MockDriver
+from refdriver import RefDriver
+from seaweed import SeaweedFS
+
+OPERATOR = Path(__file__).parents[2] / "operator"
+TIMEOUT_S = 50.0
+GOOD: tuple[tuple[Call, dict[str, str]], ...] = (
+    (Call.CREATE_BUCKET, {"name": ""}),
+    (Call.GRANT_ACCESS, {"authentication_type": "UnknownAuthenticationType"}),
+    (Call.GRANT_ACCESS, {"bucket_id": ""}),
+    (Call.GRANT_ACCESS, {"name": ""}),
+    (Call.REVOKE_ACCESS, {"bucket_id": ""}),
+    (Call.REVOKE_ACCESS, {"account_id": ""}),
+    (Call.DELETE_BUCKET, {"bucket_id": ""}),
+)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[MockDriver]:
+    with (
+        tempfile.TemporaryDirectory(prefix="cosi-") as directory,
+        MockDriver.start(Path(directory), keep_state=False) as driver,
+    ):
+        yield driver
+
+
+@pytest.fixture
+def driver(process: MockDriver) -> MockDriver:
+    """A driver that refuses what is empty or unknown, as the interface asks."""
+    process.run()
+    process.reset()
+    for call, match in GOOD:
+        process.set_rule(call, match=match, code="INVALID_ARGUMENT", message="no")
+    return process
+
+
+def command(address: str, *words: str) -> list[str]:
+    start = [sys.executable, "-c", "import sys; from cosi_operator.people import main"]
+    start[-1] += "; sys.exit(main())"
+    return [*start, "driver", "check", "--driver-addr", address, *words]
+
+
+def run(address: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(address, *words),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        stdin=subprocess.DEVNULL,
+        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(OPERATOR)},
+        check=False,
+    )
+
+
+def checked(driver: MockDriver, *words: str) -> tuple[int, dict[str, str], Any]:
+    """Exit code, the checks that did not pass, and the whole report."""
+    done = run(driver.address, "--yes", "-o", "json", "--timeout", "0.5", *words)
+    assert done.returncode in (0, 1), done.stderr
+    tree = json.loads(done.stdout)
+    odd = {c["check"]: c["result"] for c in tree["checks"] if c["result"] not in ("pass", "skip")}
+    return done.returncode, odd, tree
+
+
+def test_a_good_driver_passes_and_keeps_nothing_of_it(driver: MockDriver) -> None:
+    code, odd, tree = checked(driver)
+    assert code == 0
+    assert odd == {"grant-spelling": "warn"}  # accessKeyId, as the sample driver writes it
+    assert driver.buckets() == []
+    assert driver.accounts() == []
+    assert tree["leftBehind"] == []
+
+
+def test_nothing_empty_is_sent_unless_it_is_asked_for(driver: MockDriver) -> None:
+    checked(driver)
+    for entry in driver.journal():
+        if entry.call in (Call.DELETE_BUCKET, Call.REVOKE_ACCESS, Call.GRANT_ACCESS):
+            assert entry.fields["bucket_id"]
+            assert entry.fields.get("account_id") != ""
+    code, odd, _ = checked(driver, "--include-dangerous")
+    assert (code, odd) == (0, {"grant-spelling": "warn"})
+    empty = [e for e in driver.journal(Call.DELETE_BUCKET) if not e.fields["bucket_id"]]
+    assert len(empty) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "rule", "failed"),
+    [
+        pytest.param(
+            Call.CREATE_BUCKET, {"reply": "empty_id"}, {"create", "removed"}, id="no bucket id"
+        ),
+        pytest.param(
+            Call.CREATE_BUCKET, {"reply_fields": {"bucket_id": "all"}},
+            {"create-distinct", "removed"}, id="one id for all buckets",
+        ),
+        pytest.param(
+            Call.CREATE_BUCKET, {"reply_fields": {"bucket_id": "a\x85b\u2028c"}},
+            {"create-id", "create-distinct"}, id="an id with line ends",
+        ),
+        pytest.param(
+            Call.GRANT_ACCESS, {"reply": "new_account"}, {"grant-again"}, id="always a new account"
+        ),
+        pytest.param(
+            Call.GRANT_ACCESS, {"reply": "no_credentials"}, {"grant-credentials"}, id="no keys"
+        ),
+        pytest.param(
+            Call.GRANT_ACCESS, {"reply": "partial_credentials"}, {"grant-credentials"},
+            id="half of the keys",
+        ),
+        pytest.param(
+            Call.GRANT_ACCESS, {"code": "ALREADY_EXISTS", "act": True, "message": "{secret_key}"},
+            {"grant"}, id="Grant answers ALREADY_EXISTS",
+        ),
+        pytest.param(
+            Call.REVOKE_ACCESS, {"code": "INTERNAL"}, {"revoke", "revoke-again", "removed"},
+            id="Revoke fails",
+        ),
+        pytest.param(
+            Call.DELETE_BUCKET, {"code": "INTERNAL"}, {"delete", "removed"}, id="Delete fails"
+        ),
+        pytest.param(
+            Call.DELETE_BUCKET, {"hang": True, "times": 1}, {"delete", "in-time"},
+            id="Delete does not answer",
+        ),
+        pytest.param(
+            Call.CREATE_BUCKET, {"reply": "malformed"}, {"create", "removed"}, id="no protobuf"
+        ),
+        pytest.param(
+            Call.CREATE_BUCKET, {"reply": "oversize"}, {"create", "removed"}, id="huge replies"
+        ),
+        pytest.param(
+            Call.GET_INFO, {"reply_fields": {"name": "not a name"}}, {"info-name"}, id="a bad name"
+        ),
+        pytest.param(Call.GET_INFO, {"code": "INTERNAL"}, {"info-name"}, id="no name"),
+    ],
+)  # fmt: skip
+def test_a_driver_that_misbehaves_fails_the_check_that_is_about_it(
+    driver: MockDriver, call: Call, rule: dict[str, Any], failed: set[str]
+) -> None:
+    driver.set_rule(call, **rule)
+    code, odd, tree = checked(driver)
+    assert code == 1
+    assert failed <= {check for check, result in odd.items() if result == "fail"}, odd
+    assert not any(account.secret_key in json.dumps(tree) for account in driver.accounts())
+
+
+def test_an_id_that_two_names_share_is_never_granted_revoked_or_deleted(
+    driver: MockDriver,
+) -> None:
+    driver.set_rule(Call.CREATE_BUCKET, reply_fields={"bucket_id": "precious"})
+    _, _, tree = checked(driver)
+    assert driver.calls(Call.DELETE_BUCKET) == 0
+    assert driver.calls(Call.REVOKE_ACCESS) == 0
+    assert driver.calls(Call.GRANT_ACCESS) == 0
+    assert "may not be ours" in str(tree["leftBehind"])
+
+
+def test_an_account_that_two_names_share_is_never_revoked_again(driver: MockDriver) -> None:
+    driver.set_rule(Call.GRANT_ACCESS, reply_fields={"account_id": "root"})
+    _, odd, tree = checked(driver)
+    assert odd["grant-distinct"] == "fail"
+    assert driver.calls(Call.REVOKE_ACCESS) == 0
+    assert "account root" in str(tree["leftBehind"])
+
+
+def test_a_driver_that_dies_is_told_apart_and_the_check_ends(driver: MockDriver) -> None:
+    driver.set_rule(Call.GRANT_ACCESS, die="before")
+    code, odd, tree = checked(driver)
+    assert code == 1
+    assert odd["stays-up"] == "fail"
+    assert tree["leftBehind"]
+    driver.wait_until_dead()
+
+
+def test_without_consent_nothing_is_asked(driver: MockDriver) -> None:
+    done = run(driver.address)
+    assert done.returncode == 2
+    assert "up to 6 buckets" in done.stderr
+    assert "--yes" in done.stderr
+    assert driver.journal() == []
+
+
+def test_the_announced_number_of_buckets_is_not_exceeded(driver: MockDriver) -> None:
+    checked(driver, "--include-dangerous")
+    names = {e.fields["name"] for e in driver.journal(Call.CREATE_BUCKET)} - {""}
+    accounts = {e.fields["name"] for e in driver.journal(Call.GRANT_ACCESS)} - {""}
+    assert len(names) <= 6
+    assert len(accounts) <= 6
+    assert len({name[: len("cosi-check-12345678")] for name in names | accounts}) == 1
+
+
+def test_where_no_driver_is_it_says_so(tmp_path: Path) -> None:
+    done = run(f"unix://{tmp_path}/none.sock", "--yes")
+    assert done.returncode == 2
+    assert "no driver answers" in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_interrupt_removes_what_was_made(driver: MockDriver) -> None:
+    driver.set_rule(Call.GRANT_ACCESS, hang=True)
+    check = subprocess.Popen(
+        command(driver.address, "--yes", "--timeout", "40"),
+        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(OPERATOR)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with check:
+        while not driver.journal(Call.GRANT_ACCESS):
+            assert check.poll() is None
+        check.send_signal(signal.SIGINT)
+        check.communicate(timeout=TIMEOUT_S)
+    assert check.returncode == 130
+    assert driver.buckets() == []
+
+
+def test_the_reference_driver_on_a_real_s3_passes_and_the_backend_is_as_before(
+    tmp_path: Path,
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="cosi-") as directory,
+        SeaweedFS.start(tmp_path) as server,
+        RefDriver.start(Path(directory), server.account) as driver,
+    ):
+        before = server.buckets()
+        done = run(driver.address, "--yes", "--include-dangerous", "-o", "json")
+        tree = json.loads(done.stdout)
+        assert server.buckets() == before
+    odd = {c["check"]: c["result"] for c in tree["checks"] if c["result"] != "pass"}
+    assert done.returncode == 0
+    # It answers NOT_FOUND to both, which this operator counts as done.
+    assert odd == {"delete-again": "warn", "revoke-no-bucket-id": "warn"}
+    assert tree["advice"]["flags"] == []

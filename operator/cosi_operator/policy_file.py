@@ -105,6 +105,8 @@ def parse_policy_file(text: str, name: str) -> PolicyFile:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         hint = "; put words that begin with * in quotes" if "*" in text else ""
         raise PolicyError(f"{where}: not readable as YAML or JSON: {problem}{hint}") from None
+    except RecursionError:
+        raise PolicyError(f"{name}: not readable: brackets are nested without end") from None
     if root is None:
         return PolicyFile()
     fields = _mapping(_At(name, root), "profile", "overrides", "drivers")

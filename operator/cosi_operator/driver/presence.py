@@ -3,7 +3,8 @@
 A loop with two states. Down: the socket file is looked at twice a second, and a new one is asked
 for its name at once; one that does not answer is asked again after 1 s, doubling up to 5 s. Up: the
 socket file is looked at once a second, and the driver is asked again when the file has changed, the
-connection was lost, or a call brought no answer.
+connection was lost, or a call brought no answer; at once, but not more than once a second, as some
+close each connection after its answer.
 
 What is seen of the driver's process is its socket file, so the instance stays the same while only
 the sidecar restarts, and changes when the driver listens anew.
@@ -63,6 +64,7 @@ class Presence:
         self._on_up = on_up
         self._on_down = on_down
         self._doubted = False
+        self._trusted_until = 0.0  # a doubt was cleared just now: the next one can wait
         self._waiting: anyio.CancelScope | None = None
         self._asked: SocketIdentity | None = None  # the socket that was asked last
         self._ask_again_at = 0.0  # while down, on the clock's monotonic time
@@ -73,8 +75,12 @@ class Presence:
     def note_silent(self) -> None:
         """A call brought no answer: look at once, if the driver is thought to be up."""
         self._doubted = True
-        if self.current is not None and self._waiting is not None:
+        if self._waiting is not None and self._must_look_now():
             self._waiting.cancel()
+
+    def _must_look_now(self) -> bool:
+        is_up = self.current is not None
+        return is_up and self._doubted and self._clock.monotonic() >= self._trusted_until
 
     async def run(self) -> None:
         """Watch for ever; cancel it to end."""
@@ -83,7 +89,7 @@ class Presence:
             await self._wait(DOWN_LOOK_S if self.current is None else UP_LOOK_S)
 
     async def _wait(self, seconds: float) -> None:
-        if self.current is not None and self._doubted:
+        if self._must_look_now():
             return
         with anyio.CancelScope() as self._waiting:
             await self._clock.sleep(seconds)
@@ -108,6 +114,8 @@ class Presence:
     async def _ask(self, socket: SocketIdentity) -> None:
         is_same = socket == self._asked
         self._asked = socket
+        if self._doubted:
+            self._trusted_until = self._clock.monotonic() + UP_LOOK_S
         self._doubted = False
         try:
             name = await self._driver.get_info(timeout_s=self._timeout_s)

@@ -1,5 +1,6 @@
 """What the charts render does the main job: both processes are started as their pod specs say."""
 
+import json
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tests.chart.pod import Pod, can_mount, pod_of
 
 from chart_outputs import NAMESPACE, RELEASE, Helm, objects
 from controlplane import ControlPlane
+from controlplane.daemon import Daemon
 from cosi_operator.outcome import Call
 from mockdriver.client import MockDriver
 
@@ -35,7 +37,10 @@ class Cluster:
     driver: MockDriver
     users: tuple[str, str]
     ports: list[int]
-    logs: tuple[Path, Path]
+    controller: Daemon
+    sidecar: Daemon
+    standby: Pod
+    """A second replica of the controller, not started; its ports are the last two."""
 
 
 @pytest.fixture(scope="module", params=["mounted", "rewritten"])
@@ -49,7 +54,7 @@ def cluster(
     folder = tmp_path_factory.mktemp("pod")
     if mounted and not can_mount(folder):
         mounted = False  # the kernel forbids it here: the same test, without the namespace
-    ports = free_ports(4)
+    ports = free_ports(6)
     local = [f"--set={part}.host=127.0.0.1" for part in ("metrics", "healthProbe")]
     with (
         ControlPlane.start(tmp_path_factory.mktemp("plane")) as plane,
@@ -80,11 +85,17 @@ def cluster(
             own.mkdir()
             volumes = {"cosi-socket": driver.socket_path.parent, "cosi-policy": policy}
             pods.append(Pod(plane, own, namespace, spec, volumes))
+        text = helm.template(
+            both_charts[0], *local, f"--set=metrics.port={ports[4]},healthProbe.port={ports[5]}"
+        )
+        (spec,) = (pod_of(one) for one in objects(text) if one["kind"] == "Deployment")
+        (folder / "standby").mkdir()
+        standby = Pod(plane, folder / "standby", NAMESPACE, spec)
         controller = pods[0].start("controller", mounted=mounted)
         sidecar = pods[1].start("cosi-sidecar", mounted=mounted)
         try:
-            logs = (controller.log_file, sidecar.log_file)
-            yield Cluster(plane, driver, (pods[0].user, pods[1].user), ports, logs)
+            users = (pods[0].user, pods[1].user)
+            yield Cluster(plane, driver, users, ports, controller, sidecar, standby)
         finally:
             controller.stop(grace_s=8)
             sidecar.stop(grace_s=8)
@@ -103,15 +114,18 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
-def leads(port: int) -> bool:
-    return any(
-        line.startswith("leader_election_master_status{") and line.endswith(" 1.0")
-        for line in get(port, "/metrics").splitlines()
-    )
+def leads(port: int, value: str = "1.0") -> bool:
+    """Whether the process says that it leads, or with "0.0" that it waits for its turn."""
+    try:
+        lines = get(port, "/metrics").splitlines()
+    except OSError:
+        return False
+    series = "leader_election_master_status{"
+    return any(line.startswith(series) and line.endswith(f" {value}") for line in lines)
 
 
 def test_the_probes_and_metrics_answer_where_the_pod_spec_asks(cluster: Cluster) -> None:
-    controller_metrics, controller_health, sidecar_metrics, sidecar_health = cluster.ports
+    controller_metrics, controller_health, sidecar_metrics, sidecar_health = cluster.ports[:4]
     for port in (controller_health, sidecar_health):
         for path in ("/healthz", "/readyz"):
             eventually(f"{path} on {port}", partial(answers, port, path))
@@ -138,6 +152,24 @@ def test_the_policy_file_is_the_one_of_the_values(cluster: Cluster) -> None:
     job.delete()
 
 
+def test_a_second_replica_is_ready_and_takes_over_when_the_first_one_ends(
+    cluster: Cluster,
+) -> None:
+    daemon = cluster.standby.start("controller", mounted=False)
+    try:
+        metrics, health = cluster.ports[4:]
+        eventually("the standby to be ready", partial(answers, health, "/readyz"))
+        eventually("the standby to say that it does not lead", partial(leads, metrics, "0.0"))
+        cluster.controller.stop(grace_s=8)
+        eventually("the standby to lead", partial(leads, metrics))
+        job = MainJob(cluster.plane, cluster.driver.name, name="later")
+        job.ask()
+        job.wait_until_granted()
+        job.delete()
+    finally:
+        daemon.stop(grace_s=8)
+
+
 def test_no_request_was_forbidden(cluster: Cluster) -> None:
     for user in cluster.users:
         asked = {entry.user for entry in cluster.plane.audit.entries()}
@@ -145,7 +177,8 @@ def test_no_request_was_forbidden(cluster: Cluster) -> None:
         assert refused(cluster.plane, user) == []
 
 
-def test_nothing_warns_in_the_logs(cluster: Cluster) -> None:
-    for log in cluster.logs:
-        warned = [line for line in log.read_text().splitlines() if '"level": "error"' in line]
-        assert warned == []
+def test_the_logs_are_json_and_tell_of_no_error(cluster: Cluster) -> None:
+    for process in (cluster.controller, cluster.sidecar):
+        lines = [json.loads(line) for line in process.log_file.read_text().splitlines()]
+        assert lines
+        assert [line for line in lines if line["level"] == "error"] == []

@@ -108,6 +108,7 @@ class Process:
             durations=self.settings.lease,
         )
         leading = False
+        self.metrics.leads(name, leading=False)  # a standby shows 0, so that 0 in sum can be seen
 
         async def led() -> None:
             nonlocal leading

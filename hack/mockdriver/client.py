@@ -143,6 +143,10 @@ class MockDriver:
         """
         self._ask("set_rule", rule={"call": call, **rule})
 
+    def start_with(self, *rules: Rule) -> None:
+        """Have the next process misbehave from its first call on, and those after it."""
+        self._rules_path.write_bytes(msgspec.json.encode(rules))
+
     def clear_rules(self) -> None:
         self._ask("clear_rules")
 

@@ -55,7 +55,9 @@ _IDS = (
     ),
     re.compile(r"(?<!\w)(?<!-[0-9a-f]{4}-)\d{9,}(?:\.\d+)?\b"),  # counters, Unix times
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Also what turns the direction of a text round or takes no room: it could make a message read as
+# something that it does not say.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 
 
 def strip_ids(words: str) -> str:

@@ -463,3 +463,8 @@ def test_a_claim_takes_over_the_conditions_of_its_bucket_for_its_own_generation(
 def test_a_failing_object_is_written_at_attempts_that_double() -> None:
     written = [n for n in range(1, 70) if conditions.is_worth_writing(n)]
     assert written == [1, 2, 4, 8, 16, 32, 64]
+
+
+@pytest.mark.parametrize("turned", "\u061c\u200b\u200e\u202e\u2060\u2066\ufeff")
+def test_a_drivers_words_can_not_be_made_to_read_as_others(turned: str) -> None:
+    assert conditions.strip_ids(f"a{turned}b") == "a b"

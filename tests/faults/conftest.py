@@ -1,0 +1,47 @@
+"""The one bed of the fault tests, the tiers, and the table of cases at the end of a run.
+
+COSI_FAULTS=full runs everything (`make faults-full`); without it the tests marked by `full_tier`
+are left out, as docs/faults.md says.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.faults.bed import FaultBed
+from tests.faults.table import TABLE
+
+
+@pytest.fixture(scope="session")
+def fault_bed_for_all() -> Iterator[FaultBed]:
+    """A bed behind the proxy; a short folder, as a socket's path has 107 bytes."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cosi-") as directory,
+        FaultBed.ready(Path(directory)) as bed,
+    ):
+        yield bed
+
+
+@pytest.fixture
+def bed(fault_bed_for_all: FaultBed) -> Iterator[FaultBed]:
+    """That bed, with both processes and the driver alive and no fault in force."""
+    bed = fault_bed_for_all
+    bed.proxy.clear()
+    bed.driver.run()
+    bed.forget_rules()
+    for role in ("controller", "sidecar"):
+        if not bed.processes[role].is_running:
+            bed.revive(role)
+    bed.until_leading("controller", "sidecar")
+    mark = bed.plane.audit.mark()
+    yield bed
+    bed.proxy.clear()
+    assert bed.forbidden(since=mark) == []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of fault cases, if any were run."""
+    if TABLE:
+        terminalreporter.section("fault cases")
+        terminalreporter.write_line(TABLE.text())

@@ -15,7 +15,7 @@ from cosi_operator.classify import Verdict
 from cosi_operator.driver.v1alpha1 import Credentials, GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
-from cosi_operator.outcome import Call, Effect, MadeBy, Outcome, Reason, Success, Terminal
+from cosi_operator.outcome import Call, Code, MadeBy, Outcome, Reason, Success, Terminal
 from cosi_operator.plan import access as planning
 from cosi_operator.plan import names
 from cosi_operator.plan.access import AccessView
@@ -220,8 +220,9 @@ class AccessReconciler:
         """What a refusal says about an account that is to be revoked, but whose id is not known."""
         if refused.status.made_by is MadeBy.TRANSPORT or refused.status.made_by is MadeBy.DEADLINE:
             return None  # no verdict: ask again
-        if refused.effect is Effect.NONE:
-            return Revoked()
+        if refused.status.code is Code.NOT_FOUND:
+            return Revoked()  # without the bucket there is no account either
+        # Other refusals speak of this call only, not of what the earlier one did.
         last_try = view.context.pending.attempts + 1 >= RESOLVE_ATTEMPTS
         if refused.verdict is Verdict.TERMINAL or last_try:
             return Revoked(unverified=True)

@@ -200,8 +200,7 @@ class BucketReconciler:
         """What a refusal says about a bucket that is to be deleted, but whose id is not known."""
         if refused.status.made_by is MadeBy.TRANSPORT or refused.status.made_by is MadeBy.DEADLINE:
             return None  # no verdict: ask again
-        if refused.effect is Effect.NONE:
-            return BackendGone()
+        # A refusal "before anything was done" speaks of this call only, not of the earlier one.
         last_try = view.context.pending.attempts + 1 >= RESOLVE_ATTEMPTS
         if refused.verdict is Verdict.TERMINAL or last_try:
             return BackendGone(unverified=True)

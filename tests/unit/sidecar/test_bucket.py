@@ -312,3 +312,16 @@ def test_an_access_of_a_new_claim_is_not_taken_for_one_of_the_retained_bucket(
     assert world.find(BUCKETS, "old") is None
     assert world.ready(BUCKET_ACCESSES, "second") == ("True", "Granted")
     assert world.backend.buckets["old"] == "id-of-old"
+
+
+def test_a_refusal_now_does_not_deny_what_an_earlier_create_may_have_made(world: World) -> None:
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INTERNAL, acts=True)
+    add_claim(world)
+    world.run_until_idle(limit_s=5.0)
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.UNAUTHENTICATED, acts=False)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    run(world)
+    assert world.api.list(BUCKETS) == []
+    told = [(e.about.kind, e.message) for e in world.parts.told if e.reason == "BackendUnverified"]
+    assert [kind for kind, _ in told] == ["Bucket", "BucketClaim"]
+    assert all(NAME in message for _, message in told)

@@ -23,7 +23,7 @@ from cosi_operator.kube.kubeconfig import Connection, Sources, load
 from cosi_operator.kube.transport import OnRequest, Request, Transport
 
 REQUEST_DEADLINE_S = 30.0
-# A watch that is still silent after its own end is half-open: the other side is gone.
+# A watch that goes on after its own end is half-open: the other side is gone.
 IDLE_MARGIN_S = 5.0
 
 
@@ -235,8 +235,8 @@ class KubeClient:
         The iterator ends when the server ends the watch properly (after `timeout_s`).
 
         Raises:
-            ApiError: it was refused. ApiSilent: cut, maybe within a line, or silent for
-            `timeout_s` + 5 s. Entering raises them, and so do the lines.
+            ApiError: it was refused. ApiSilent: cut, maybe within a line, or without an end
+            after `timeout_s` + 5 s. Entering raises them, and so do the lines.
         """
         query = {
             "watch": "1",
@@ -246,5 +246,5 @@ class KubeClient:
         }
         return self._transport.stream(
             Request("watch", resource, Key(namespace, ""), query=query),
-            idle_s=timeout_s + IDLE_MARGIN_S,
+            limit_s=timeout_s + IDLE_MARGIN_S,
         )

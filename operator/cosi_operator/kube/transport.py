@@ -16,6 +16,7 @@ aiohttp repeats all but a create once more by itself, at once, as a kept connect
 
 import random
 import re
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,10 @@ BACKOFF_MAX_S = 5.0
 GATEWAY_STATUSES = (502, 503, 504)
 # etcd takes 1.5 MiB per object, so this is never met by an honest server.
 LINE_LIMIT_BYTES = 16 * 2**20
+
+# The kernel asks an idle other end after 30 s, then each 10 s, and gives up after three times. A
+# node that vanished says nothing, and a watch would wait for it until its own end.
+PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 METHODS = {
     "get": "GET",
@@ -93,6 +98,17 @@ class Request:
         path = self.resource.path(self.key.namespace, self.key.name, self.subresource)
         query = urlencode({name: value for name, value in self.query.items() if value})
         return URL(f"{server}{path}{'?' if query else ''}{query}", encoded=True)
+
+
+def keeping_alive(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for that address whose other end is probed."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in PROBES.items():
+        if hasattr(socket, name):  # each system has its own
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
 
 
 def pause_before_retry(
@@ -144,7 +160,10 @@ class Transport:
         self._rng = random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=connection.tls or True, limit=0, keepalive_timeout=KEEPALIVE_S
+                ssl=connection.tls or True,
+                limit=0,
+                keepalive_timeout=KEEPALIVE_S,
+                socket_factory=keeping_alive,
             ),
             headers={"Accept": "application/json", "User-Agent": user_agent},
             # Deadlines stand around each request; a total here would end watches.
@@ -166,7 +185,8 @@ class Transport:
         attempt, renewed = 1, False
         while True:
             left_s = self._timeout_s - (self._clock.monotonic() - started_s)
-            header = await self._authorization(request)
+            header = await self._authorization(request, left_s)
+            left_s = self._timeout_s - (self._clock.monotonic() - started_s)
             try:
                 return await self._attempt(request, url, header, left_s)
             except Unauthorized:
@@ -184,31 +204,33 @@ class Transport:
 
     @asynccontextmanager
     async def stream(
-        self, request: Request, *, idle_s: float
+        self, request: Request, *, limit_s: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a watch; gives its lines. One attempt, and one more after a 401.
 
         Raises:
-            ApiError: refused. ApiSilent: cut, or nothing came for `idle_s`; also from the lines.
+            ApiError: refused. ApiSilent: cut, or it had no end within `limit_s`; also from the
+            lines.
         """
         url = request.url(self._connection.server)
-        header = await self._authorization(request)
+        header = await self._authorization(request, self._timeout_s)
         try:
             response = await self._open(request, url, header)
         except Unauthorized:
             if not self._connection.credentials.reject(header):
                 raise
-            response = await self._open(request, url, await self._authorization(request))
-        lines = _lines(response, self._clock, idle_s, request.what)
+            header = await self._authorization(request, self._timeout_s)
+            response = await self._open(request, url, header)
+        lines = _lines(response, self._clock, limit_s, request.what)
         try:
             yield lines
         finally:
             response.close()  # not kept alive: more of the stream may be under way
             await lines.aclose()
 
-    async def _authorization(self, request: Request) -> str:
+    async def _authorization(self, request: Request, left_s: float) -> str:
         try:
-            with anyio.fail_after(self._timeout_s):
+            with anyio.fail_after(left_s):
                 return await self._connection.credentials.authorization()
         except CredentialError as error:
             raise Unauthorized(401, "NoCredentials", f"{request.what}: {error}") from None
@@ -270,13 +292,15 @@ class Transport:
 
 
 async def _lines(
-    response: aiohttp.ClientResponse, clock: Clock, idle_s: float, what: str
+    response: aiohttp.ClientResponse, clock: Clock, limit_s: float, what: str
 ) -> AsyncGenerator[bytes]:
     """Split on the byte 0x0A alone: U+0085 and U+2028 are ordinary characters within JSON."""
     pending = bytearray()
+    # From the start, not from each line: a late one must not prolong a half-open watch.
+    end_s = clock.monotonic() + limit_s
     while True:
         try:
-            chunk = await within(clock, idle_s, response.content.readany)
+            chunk = await within(clock, end_s - clock.monotonic(), response.content.readany)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ApiSilent(f"{what}: {_words(error)}") from None
         if not chunk:
@@ -317,4 +341,7 @@ def _silent(request: Request, error: Exception) -> ApiSilent:
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):
+        # Its text quotes the URL, which for a proxy holds the password.
+        return f"{type(error).__name__}: {error.status} {error.message}"[:256]
     return f"{type(error).__name__}: {error}".rstrip(": ")[:256]

@@ -15,6 +15,7 @@ import functools
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -176,3 +177,12 @@ def moved(word: str, mounts: Mapping[str, Path]) -> str:
 def pod_of(found: Object) -> Any:
     """The pod spec of a Deployment."""
     return found["spec"]["template"]["spec"]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now, all different."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

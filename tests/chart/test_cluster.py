@@ -1,11 +1,14 @@
 """The charts on a real API server: manifests, install, upgrade, roll back, uninstall."""
 
+import http.client
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.chart.flow import eventually
+from tests.chart.pod import Pod, free_ports, pod_of
 from tests.chart.test_rendered import COMBINATIONS
 
 from chart_outputs import NAMESPACE, RELEASE, TESTS, Helm, HelmError, Object, objects
@@ -190,3 +193,35 @@ def test_crds_that_kubectl_installed_are_taken_over_when_asked(
         )
         helm.run("uninstall", RELEASE, f"--namespace={NAMESPACE}")
         assert plane.run_kubectl("get", "bucketclaim", "mine", "--output=name")
+
+
+def readiness(port: int) -> str:
+    """What /readyz answers, whatever the status; "" if nobody listens."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().read().decode()
+    except OSError:
+        return ""
+    finally:
+        connection.close()
+
+
+def test_without_crds_the_controller_waits_and_goes_on_by_itself_once_they_are_there(
+    monitored: ControlPlane, helm: Helm, operator_chart: Path, tmp_path: Path
+) -> None:
+    metrics, health = free_ports(2)
+    helm.run(
+        "install", RELEASE, str(operator_chart), *IN_NAMESPACE, "--set=crds.install=false",
+        f"--set=metrics.host=127.0.0.1,metrics.port={metrics}",
+        f"--set=healthProbe.host=127.0.0.1,healthProbe.port={health}",
+    )  # fmt: skip
+    spec = pod_of(deployment(monitored))
+    daemon = Pod(monitored, tmp_path, NAMESPACE, spec).start("controller", mounted=False)
+    try:
+        waiting = "waiting for the API server\n"
+        eventually("it to wait", lambda: readiness(health) == waiting)
+        monitored.apply(ROOT / "deploy" / "crds")
+        eventually("it to be ready", lambda: readiness(health) == "ok\n")
+    finally:
+        daemon.stop(grace_s=8)

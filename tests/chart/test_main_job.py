@@ -1,7 +1,6 @@
 """What the charts render does the main job: both processes are started as their pod specs say."""
 
 import json
-import socket
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.chart.flow import MainJob, eventually, refused
-from tests.chart.pod import Pod, can_mount, pod_of
+from tests.chart.pod import Pod, can_mount, free_ports, pod_of
 
 from chart_outputs import NAMESPACE, RELEASE, Helm, objects
 from controlplane import ControlPlane
@@ -20,15 +19,6 @@ from mockdriver.client import MockDriver
 
 DRIVER_NAMESPACE = "vendor"
 POLICY = "profile: csi-like"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +33,14 @@ class Cluster:
     """A second replica of the controller, not started; its ports are the last two."""
 
 
-@pytest.fixture(scope="module", params=["mounted", "rewritten"])
+@pytest.fixture(scope="module")
 def cluster(
-    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     both_charts: tuple[Path, Path],
 ) -> Iterator[Cluster]:
     """Both charts installed by helm, and their containers running."""
-    mounted = request.param == "mounted"
     folder = tmp_path_factory.mktemp("pod")
-    if mounted and not can_mount(folder):
-        mounted = False  # the kernel forbids it here: the same test, without the namespace
+    mounted = can_mount(folder)
     ports = free_ports(6)
     local = [f"--set={part}.host=127.0.0.1" for part in ("metrics", "healthProbe")]
     with (

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := PYTHONPATH=operator:hack $(BIN)/python
 
-.PHONY: help demo test lint bench image docs clean parts
+.PHONY: help demo test lint bench image docs clean parts faults faults-full
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,6 +28,12 @@ lint: .venv/.stamp ## ruff, mypy strict, the layers, and drift of everything gen
 
 test: lint parts ## lint, unit, property and integration tests
 	@$(RUN) -m pytest
+
+faults: parts ## crashes, lost replies, bad API servers, two leaders; prints the table (part of `test`)
+	@$(RUN) -m pytest tests/faults
+
+faults-full: parts ## every fault at every side effect of every scenario, and a soak of 3 minutes
+	@COSI_FAULTS=full $(RUN) -m pytest tests/faults
 
 image: .venv/.stamp ## the OCI image into build/image, without Docker or a registry
 	@PYTHONPATH=hack $(BIN)/python -m image

@@ -126,6 +126,20 @@ class FaultBed(Testbed):
                 return int(line.split()[1])
         raise ValueError(f"{role} does not run")
 
+    # --- tokens
+
+    def token_of(self, role: str) -> str:
+        """The token that a role's kubeconfig leads to now."""
+        return self._token_file(role).read_text()
+
+    def rotate_token(self, role: str) -> None:
+        """Replace it by a new one, as the kubelet does."""
+        write_secret(self._token_file(role), self.plane.token_for(*self.accounts[role]))
+
+    def _token_file(self, role: str) -> Path:
+        space, account = self.accounts[role]
+        return self.plane.directory / "kubeconfigs" / f"{space}.{account}.token"
+
     # --- the driver
 
     @property

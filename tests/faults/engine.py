@@ -11,16 +11,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.bed import CALL_FIELD, FaultBed, Json
+from tests.faults.bed import CALL_FIELD, FaultBed
 from tests.faults.fault import Fault, How
 from tests.faults.requests import Asked
+from tests.faults.results import RPC, Base, Effect, Result
 from tests.faults.scenarios import Scenario
 from tests.faults.state import Case, Snapshot, difference
 
-from cosi_operator.outcome import Call
 from mockdriver.journal import Entry
 
 BASE_RUNS = 3
@@ -33,7 +32,6 @@ LAST_LOOK_S = 2.5
 MAX_FAILURES = 3
 CONVERGE_S = 25.0
 POLL_S = 0.02
-RPC = "sidecar call "  # begins the label of a driver call
 EXTRA_CALLS = 1
 
 API_CRASHES = (How.CRASH_BEFORE, How.CRASH_AFTER)
@@ -55,58 +53,6 @@ ANSWERS = (
     How.UNAUTHORIZED,
     How.FORBIDDEN,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """One side effect of a scenario: the `number`-th (from 1) with this label."""
-
-    label: str
-    number: int
-
-    @property
-    def call(self) -> Call | None:
-        """The driver call, or None for an API write."""
-        return Call(self.label.removeprefix(RPC)) if self.label.startswith(RPC) else None
-
-    @property
-    def is_event(self) -> bool:
-        """Whether it only tells people what happened."""
-        return self.label.endswith(" events")
-
-    def __str__(self) -> str:
-        return self.label if self.number == 1 else f"{self.label} (no. {self.number})"
-
-
-@dataclass(slots=True)
-class Result:
-    """How one case ended. `met` is False when the effect did not come, so nothing was broken."""
-
-    scenario: str
-    way: str
-    effect: Effect
-    case: str
-    met: bool = True
-    problems: list[str] = field(default_factory=list)
-    mark: int = 0
-
-    @property
-    def kind(self) -> str:
-        """The way, in words for the table."""
-        return How[self.way].value if self.way in How.__members__ else self.way
-
-    def __str__(self) -> str:
-        problems = "; ".join(self.problems)
-        return f"{self.scenario}: {self.effect}: {self.kind} ({self.case}): {problems}"
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """A scenario without a fault: how it ends, by which effects, with how many driver calls."""
-
-    state: Json
-    effects: tuple[Effect, ...]
-    calls: int
 
 
 class Engine:
@@ -139,6 +85,30 @@ class Engine:
                 return
         self._look_back([result for result, _ in together + alone])
         self._clean_up(scenario, [case for _, case in together + alone])
+
+    def run_stale(self, scenario: Scenario, kinds: Sequence[tuple[str, str]]) -> list[Result]:
+        """For each role and kind: the role is down while the user acts, and starts from a list of
+        that kind as it was when the bed began."""
+        base = self._base(scenario)
+        pairs = [
+            self._result(scenario, f"stale list of {plural}", Effect(f"{role} start", 1))
+            for role, plural in kinds
+        ]
+        scenario.prepare(self.bed, [case for _, case in pairs])
+        self._until_quiet()
+        for (role, plural), (result, case) in zip(kinds, pairs, strict=True):
+            asked = self._calls()
+            fault = self.bed.proxy.arm(Fault(How.STALE, _list_of(role, plural)))
+            self.bed.kill(role)
+            scenario.act(self.bed, case)
+            self.bed.revive(role)
+            result.met = self._until_met(case, base, fault.fired.is_set)
+            self._until_settled([case], base)
+            self._judge([(result, case)], base, asked)
+            self.bed.proxy.clear()
+        self._look_back([result for result, _ in pairs])
+        self._clean_up(scenario, [case for _, case in pairs])
+        return self.results
 
     # --- without a fault
 
@@ -376,3 +346,7 @@ class Engine:
 
     def _hangs(self, case: Case, asked: int) -> bool:
         return any(entry.code == "" for entry in self._calls_since(case, asked))
+
+
+def _list_of(role: str, plural: str) -> Callable[[Asked], bool]:
+    return lambda asked: (asked.role, asked.verb, asked.plural) == (role, "list", plural)

@@ -142,6 +142,7 @@ class Proxy:
 
     async def _answer(self, role: str, request: web.BaseRequest) -> web.StreamResponse:
         asked = parse(role, request.method, request.path, request.query)
+        asked.authorization = request.headers.get("Authorization", "")
         body = await request.read()
         self.cases.fill(asked, json.loads(body) if body else None)
         self.log.append(asked)

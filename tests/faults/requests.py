@@ -26,6 +26,7 @@ class Asked:
     dry_run: bool = False
     at_s: float = field(default_factory=time.monotonic)
     code: int = 0
+    authorization: str = field(default="", repr=False)
 
     @property
     def is_effect(self) -> bool:

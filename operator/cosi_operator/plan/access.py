@@ -63,7 +63,8 @@ class AccessView:
     """Everything one run may look at.
 
     `claim` and `bucket` are what the access leads to, by name; `shared` tells that another access
-    still needs the mark on the Bucket. `secret` is None until it was read. `granted` is a Grant
+    still needs the mark on the Bucket. `clean`: when the run began, it was certain that no earlier
+    Grant had left anything. `secret` is None until it was read. `granted` is a Grant
     whose credentials this process still holds.
     """
 
@@ -73,6 +74,7 @@ class AccessView:
     bucket: Bucket | None
     context: Context
     shared: bool = False
+    clean: bool = False
     secret: SecretIs | None = None
     secret_allowed: bool = False
     secret_refused: str = ""
@@ -84,6 +86,13 @@ class AccessView:
     def secret_key(self) -> Key:
         assert self.access is not None
         return Key(self.access.meta.namespace, self.access.secret_name)
+
+
+def is_clean(access: BucketAccess | None) -> bool:
+    """Whether no earlier run can have made an account: none could call, or none had effect."""
+    if access is None or names.ACCESS_FINALIZER not in access.meta.finalizers:
+        return True
+    return refused_before_effect(access.last_call, Call.GRANT_ACCESS)
 
 
 def retry_token(access: BucketAccess) -> str:

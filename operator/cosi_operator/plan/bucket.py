@@ -43,7 +43,8 @@ class BucketView:
     """Everything one run may look at.
 
     `claim` is the bound claim, only when its UID is the one that the Bucket names; `accesses` are
-    those that name this claim and hold our finalizer. `bucket_id`, `backend_gone` and `unverified`
+    those that name this claim and hold our finalizer. `clean`: when the run began, it was certain
+    that no earlier Create had left anything. `bucket_id`, `backend_gone` and `unverified`
     are learned during the run.
     """
 
@@ -51,10 +52,21 @@ class BucketView:
     claim: BucketClaim | None
     accesses: tuple[BucketAccess, ...]
     context: Context
+    clean: bool = False
     bucket_id: str = ""
     already_existed: bool = False
     backend_gone: bool = False
     unverified: bool = False
+
+
+def is_clean(bucket: Bucket | None) -> bool:
+    """Whether no earlier run can have made a backend bucket: none could call, or none had effect.
+
+    Without this, a refusal would deny what an earlier call with an unknown end has made.
+    """
+    if bucket is None or names.BUCKET_FINALIZER not in bucket.meta.finalizers:
+        return True
+    return refused_before_effect(bucket.last_call, Call.CREATE_BUCKET)
 
 
 def retry_token(bucket: Bucket, claim: BucketClaim | None) -> str:

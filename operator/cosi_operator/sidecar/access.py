@@ -15,7 +15,7 @@ from cosi_operator.classify import Verdict
 from cosi_operator.driver.v1alpha1 import Credentials, GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
-from cosi_operator.outcome import Call, Code, MadeBy, Outcome, Reason, Success, Terminal
+from cosi_operator.outcome import Call, Code, Effect, MadeBy, Outcome, Reason, Success, Terminal
 from cosi_operator.plan import access as planning
 from cosi_operator.plan import names
 from cosi_operator.plan.access import AccessView
@@ -98,6 +98,7 @@ class AccessReconciler:
             claim=claim,
             bucket=bucket,
             shared=self._is_shared(access),
+            clean=planning.is_clean(access),
             granted=held.granted if (held := self._held_for(access)) else None,
             context=Context(
                 driver=driver,
@@ -316,7 +317,7 @@ class AccessReconciler:
             failure_event="FailedRevokeAccess" if access.meta.deleting else "FailedGrantAccess",
             fields={"ready": granted or keep, "account_id": account_id or None},
             attempts=self._s.attempts.pending(access.meta.key, made_on).attempts or 1,
-            effect=end.effect,
+            effect=end.effect if view.clean or view.revoked else Effect.MAYBE,
             driver_instance=made_on.driver_instance,
             # Of a success only the annotation counts: it is what asks for another look.
             retry_token=planning.retry_token(access) if granted else made_on.retry_token,

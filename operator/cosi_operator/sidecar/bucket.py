@@ -108,6 +108,7 @@ class BucketReconciler:
             bucket=bucket,
             claim=claim,
             accesses=tuple(self._accesses_of(bucket)),
+            clean=planning.is_clean(bucket),
             context=Context(
                 driver=driver,
                 now=self._s.clock.wall(),
@@ -269,7 +270,7 @@ class BucketReconciler:
                 "bucket_id": bucket_id if ready or bucket.meta.deleting else None,
             },
             attempts=self._s.attempts.pending(bucket.meta.key, made_on).attempts or 1,
-            effect=end.effect,
+            effect=end.effect if view.clean else Effect.MAYBE,
             driver_instance=made_on.driver_instance,
             retry_token=made_on.retry_token,
         )

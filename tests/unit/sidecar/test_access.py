@@ -395,3 +395,16 @@ def test_keys_in_memory_go_with_their_access(world: World) -> None:
     world.user_deletes(BUCKET_ACCESSES, "reader")
     world.run_until_idle(limit_s=600.0)
     assert len(reconciler._held) == 0
+
+
+def test_a_stored_refusal_does_not_deny_what_an_earlier_grant_may_have_made(world: World) -> None:
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.UNKNOWN, acts=True)
+    add_access(world)
+    run(world)
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.UNAUTHENTICATED, acts=False)
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    world.backend.answers.clear()
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert world.backend.accounts == {}

@@ -325,3 +325,17 @@ def test_a_refusal_now_does_not_deny_what_an_earlier_create_may_have_made(world:
     told = [(e.about.kind, e.message) for e in world.parts.told if e.reason == "BackendUnverified"]
     assert [kind for kind, _ in told] == ["Bucket", "BucketClaim"]
     assert all(NAME in message for _, message in told)
+
+
+def test_a_stored_refusal_does_not_deny_what_an_earlier_create_may_have_made(world: World) -> None:
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.UNKNOWN, acts=True)
+    add_claim(world)
+    run(world)
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.UNAUTHENTICATED, acts=False)
+    world.user_retries(BUCKET_CLAIMS, "photos", "1")
+    run(world)
+    assert world.ready(BUCKET_CLAIMS, "photos") == ("False", "DriverUnauthenticated")
+    world.backend.answers.clear()
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    run(world)
+    assert world.backend.buckets == {}

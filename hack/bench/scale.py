@@ -1,0 +1,337 @@
+"""Simulations for docs/scaling.md: the real store, queue and plans, synthetic objects, no server.
+
+    PYTHONPATH=operator:hack python -m bench.scale
+
+Memory and CPU are measured on the real code. Times of a burst are computed: a virtual clock, the
+real work queues, and an API server that takes so many writes a second, shared fairly.
+"""
+
+import heapq
+import itertools
+import json
+import os
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from bench.procs import memory_mib
+from cosi_operator.api import v1alpha1
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
+from cosi_operator.kube.store import Store
+from cosi_operator.plan import bucket as bucket_plan
+from cosi_operator.plan import claim as claim_plan
+from cosi_operator.plan.steps import Context, DriverView
+from cosi_operator.settings import Backoff
+from cosi_operator.workqueue import WorkQueue
+
+STAMP = "2026-01-01T00:00:00Z"
+WORKERS = 40
+SAMPLED = 97
+
+
+# Synthetic objects, as the API server sends them.
+
+
+def _uid(*parts: object) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, repr(parts)))
+
+
+def _object(kind: str, name: str, number: int, spec: object, status: dict[str, object]) -> bytes:
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Provisioned",
+        "message": f"Bucket bucket-{_uid('claim', number)} is ready.",
+        "observedGeneration": 1,
+        "lastTransitionTime": STAMP,
+    }
+    metadata: dict[str, object] = {
+        "name": name,
+        "uid": _uid(kind, number),
+        "resourceVersion": str(1000 + number),
+        "generation": 1,
+        "creationTimestamp": STAMP,
+        "finalizers": [f"cosi.objectstorage.k8s.io/{kind.lower()}-protection"],
+    }
+    if kind != "Bucket":
+        metadata["namespace"] = f"team-{number % 500}"
+    body = {
+        "apiVersion": "objectstorage.k8s.io/v1alpha1",
+        "kind": kind,
+        "metadata": metadata,
+        "spec": spec,
+        "status": {**status, "conditions": [ready], "observedGeneration": 1},
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def claim(number: int) -> bytes:
+    """A ready claim in one of 500 namespaces."""
+    spec = {"bucketClassName": f"class-{number % 50}", "protocols": ["S3"]}
+    status = {"bucketReady": True, "bucketName": f"bucket-{_uid('BucketClaim', number)}"}
+    return _object("BucketClaim", f"claim-{number}", number, spec, status)
+
+
+def bucket(number: int) -> bytes:
+    """Its Bucket, of one of 50 drivers."""
+    reference = {
+        "apiVersion": "objectstorage.k8s.io/v1alpha1",
+        "kind": "BucketClaim",
+        "namespace": f"team-{number % 500}",
+        "name": f"claim-{number}",
+        "uid": _uid("BucketClaim", number),
+    }
+    spec = {
+        "driverName": f"driver-{number % 50}.example.com",
+        "bucketClassName": f"class-{number % 50}",
+        "bucketClaim": reference,
+        "deletionPolicy": "Delete",
+        "protocols": ["S3"],
+    }
+    name = f"bucket-{_uid('BucketClaim', number)}"
+    return _object("Bucket", name, number, spec, {"bucketReady": True, "bucketID": f"id-{name}"})
+
+
+def access(number: int) -> bytes:
+    """A granted access to it."""
+    spec = {
+        "bucketClaimName": f"claim-{number}",
+        "bucketAccessClassName": f"class-{number % 50}",
+        "credentialsSecretName": f"claim-{number}-keys",
+        "protocol": "S3",
+    }
+    status = {"accessGranted": True, "accountID": f"acct-{_uid('BucketAccess', number)}"}
+    return _object("BucketAccess", f"access-{number}", number, spec, status)
+
+
+@dataclass(slots=True)
+class Stores:
+    """What a sidecar holds: everything in the cluster, whichever driver it is for."""
+
+    buckets: Store[Bucket] = field(
+        default_factory=lambda: Store(
+            v1alpha1.decode_bucket,
+            {"claim": lambda found: (found.claim.key,) if found.claim else ()},
+        )
+    )
+    claims: Store[BucketClaim] = field(default_factory=lambda: Store(v1alpha1.decode_bucket_claim))
+    accesses: Store[BucketAccess] = field(
+        default_factory=lambda: Store(
+            v1alpha1.decode_bucket_access,
+            {
+                "class": lambda found: (found.class_name,),
+                "claim": lambda found: (found.claim_key,),
+            },
+        )
+    )
+
+    def fill(self, count: int) -> None:
+        """The first lists after a start."""
+        self.buckets.replace((bucket(n) for n in range(count)), "1")
+        self.claims.replace((claim(n) for n in range(count)), "1")
+        self.accesses.replace((access(n) for n in range(count)), "1")
+
+
+def memory(count: int) -> dict[str, float]:
+    """MiB by which a sidecar grows for `count` claims with a Bucket and an access each."""
+    before = memory_mib(os.getpid())["rss"]
+    stores = Stores()
+    stores.fill(count)
+    grown = memory_mib(os.getpid())["rss"] - before
+    return {"claims": len(stores.claims), "mib": round(grown, 1)}
+
+
+def start(count: int) -> dict[str, float]:
+    """CPU seconds from the first list's bytes until every settled object was looked at once."""
+    raws = [[make(n) for n in range(count)] for make in (bucket, claim, access)]
+    stores = Stores()
+    began = time.process_time()
+    stores.buckets.replace(raws[0], "1")
+    longest = time.process_time() - began
+    stores.claims.replace(raws[1], "1")
+    stores.accesses.replace(raws[2], "1")
+    taken_in = time.process_time() - began
+    context = Context(driver=DriverView("driver-7.example.com", "one"), now=datetime.now(UTC))
+    looked_at = 0
+    for _, held_bucket in stores.buckets.items():  # noqa: PERF102 - a Store, not a dict
+        found = held_bucket.view
+        held = stores.claims.get(found.claim.key) if found.claim else None
+        view = bucket_plan.BucketView(found, held.view if held else None, (), context)
+        bucket_plan.plan(view)
+        looked_at += 1
+    for _, claimed in stores.claims.items():  # noqa: PERF102
+        target = stores.buckets.get(Key("", claim_plan.target_name(claimed.view)))
+        claim_plan.plan(
+            claim_plan.ClaimView(
+                claimed.view, None, target.view if target else None, (), context.now
+            )
+        )
+        looked_at += 1
+    return {
+        "claims": count,
+        "list_requests": 3 * -(-count // 500),
+        "longest_block_s": round(longest, 2),
+        "taken_in_s": round(taken_in, 2),
+        "looked_at_s": round(time.process_time() - began, 2),
+    }
+
+
+class VirtualClock:
+    """Time that goes from event to event."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall(self) -> datetime:
+        return datetime.fromtimestamp(self.now_s, UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError("nothing waits here: the simulation moves the time")
+
+
+@dataclass(slots=True)
+class Stage:
+    """One process: its queue, its workers, and what a run of it costs."""
+
+    queue: WorkQueue[int]
+    writes: int
+    driver_s: float = 0.0
+    busy: int = 0
+
+
+def burst(
+    count: int,
+    *,
+    writes_per_s: float,
+    driver_s: float = 0.05,
+    workers: int = WORKERS,
+    drivers: int = 1,
+) -> dict[str, float]:
+    """When the last of `count` claims that come at once is ready, by the real queues.
+
+    Args:
+        count: the claims, spread evenly over the drivers.
+        writes_per_s: what the API server takes from all together.
+        driver_s: seconds that a driver needs for a call.
+        workers: of each process.
+        drivers: sidecars that share the work.
+    """
+    clock = VirtualClock()
+
+    def queue() -> WorkQueue[int]:
+        return WorkQueue(clock=clock, random=random.Random(1), backoff=Backoff())
+
+    controller = Stage(queue(), writes=2)
+    sidecars = [Stage(queue(), writes=3, driver_s=driver_s) for _ in range(drivers)]
+    for number in range(count):
+        controller.queue.add(number)
+    made = [0.0] * count
+    late = ready = deepest = 0
+    server_free_s, order = 0.0, itertools.count()
+    ends: list[tuple[float, int, Stage, int]] = []
+
+    def begin(stage: Stage) -> None:
+        """Every idle worker takes a key; its writes queue up at the API server."""
+        nonlocal server_free_s
+        while stage.busy < workers and (key := stage.queue.get_nowait()) is not None:
+            stage.busy += 1
+            server_free_s = max(server_free_s, clock.now_s) + stage.writes / writes_per_s
+            heapq.heappush(ends, (server_free_s + stage.driver_s, next(order), stage, key))
+
+    begin(controller)
+    while ends:
+        clock.now_s, _, stage, key = heapq.heappop(ends)
+        stage.busy -= 1
+        stage.queue.done(key)
+        if stage is controller:
+            made[key] = clock.now_s
+            sidecar = sidecars[key % drivers]
+            sidecar.queue.add(key)
+            if key % SAMPLED == 0:  # the queue counts its depth anew each time
+                deepest = max(deepest, sidecar.queue.statistics().depth)
+            begin(sidecar)
+        else:
+            ready += 1
+            late += clock.now_s - made[key] > claim_plan.HEAL_AFTER_S
+        begin(stage)
+    assert ready == count
+    return {
+        "claims": count,
+        "drivers": drivers,
+        "workers": workers,
+        "driver_s": driver_s,
+        "seconds": round(clock.now_s, 1),
+        "claims_per_s": round(count / clock.now_s, 1),
+        "deepest_queue": deepest,
+        "told_to_wait": late,
+    }
+
+
+def retries(count: int, *, cap_s: float = 300.0) -> list[tuple[float, float]]:
+    """Driver calls a second over time, when a driver answers UNAVAILABLE to `count` claims."""
+    clock = VirtualClock()
+    backoff = Backoff(cap_s=cap_s)
+    queue: WorkQueue[int] = WorkQueue(clock=clock, random=random.Random(1), backoff=backoff)
+    for number in range(count):
+        queue.add(number)
+    rates: list[tuple[float, float]] = []
+    for minute in _minutes(20):
+        calls = 0
+        while clock.now_s < (minute + 1) * 60:
+            while (key := queue.get_nowait()) is not None:
+                calls += 1
+                queue.add_rate_limited(key)
+                queue.done(key)
+            clock.now_s += 0.25
+        rates.append((minute + 1, round(calls / 60, 1)))
+    return rates
+
+
+def _minutes(count: int) -> Iterator[int]:
+    return iter(range(count))
+
+
+def main() -> None:
+    """Print everything as Markdown."""
+    print("## Memory\n")
+    _table([memory(count) for count in (1_000, 10_000, 100_000)])
+    print("\n## Start\n")
+    _table([start(count) for count in (1_000, 10_000, 100_000)])
+    print("\n## A burst\n")
+    _table(
+        [
+            burst(1_000, writes_per_s=1000),
+            burst(10_000, writes_per_s=1000),
+            burst(100_000, writes_per_s=1000),
+            burst(100_000, writes_per_s=1000, drivers=50),
+            burst(10_000, writes_per_s=1000, driver_s=1.0),
+            burst(10_000, writes_per_s=1000, driver_s=1.0, workers=200),
+            burst(10_000, writes_per_s=1000, driver_s=1.0, drivers=50),
+            burst(100_000, writes_per_s=5000, drivers=50),
+        ]
+    )
+    print("\n## Retries\n")
+    _table(
+        [
+            {"claims": count, **{f"minute {minute:g}": rate for minute, rate in found}}
+            for count in (1_000, 100_000)
+            for found in [[r for r in retries(count) if r[0] in (1, 2, 5, 10, 20)]]
+        ]
+    )
+
+
+def _table(rows: list[dict[str, float]]) -> None:
+    print(f"| {' | '.join(rows[0])} |")
+    print(f"|{'---|' * len(rows[0])}")
+    for row in rows:
+        print(f"| {' | '.join(f'{value:g}' for value in row.values())} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -54,6 +54,7 @@ class Link:
     is_cause: bool = False
     then: str = ""  # what happens by itself
     advice: str = ""  # what a person can do
+    command: str = ""  # and what to run then, to be copied as it stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,23 +202,30 @@ def _told(kind: str, view: Reported, name: str) -> Link:
         return link
     message = ready.message if ready else ""
     then, advice = _prospects(kind, view, state, reason=link.reason)
-    return replace(link, message=message, then=then, advice=advice)
+    command = ""
+    if state in (State.FAILED, State.RETRYING) or _is_refused_deletion(view):
+        command = f"cosi retry {_retry_words(kind, view)}"
+    return replace(link, message=message, then=then, advice=advice, command=command)
+
+
+def _is_refused_deletion(view: Reported) -> bool:
+    stalled = condition(view, "Stalled")
+    return view.meta.deleting and stalled is not None and stalled.status == "True"
 
 
 def _prospects(kind: str, view: Reported, state: State, *, reason: str) -> tuple[str, str]:
     known = ADVICE.get(Reason(reason), "") if reason in set(Reason) else ""
-    again = f"cosi retry {_retry_words(kind, view)}"
     match state:
         case State.FAILED:
             then = "nothing: not tried again until the spec changes or the driver restarts"
-            return then, f"{known or 'Repair what the message names.'} Then: {again}"
+            return then, known or "Repair what the message names."
         case State.RETRYING:
             last = None if isinstance(view, BucketClaim) else view.last_call
             count = f"; attempt {last.attempts} failed at {last.time}" if last else ""
-            return f"tried again by itself, slower each time{count}", f"At once: {again}"
+            return f"tried again by itself, slower each time{count}", ""
         case State.DELETING:
             blockers = ", ".join(view.meta.finalizers) or "none"
-            return f"being deleted; finalizers left: {blockers}", ""
+            return f"being deleted; finalizers left: {blockers}", known
         case State.WAITING if not view.conditions:
             worker = "the COSI controller" if kind == "BucketClaim" else "the driver's sidecar"
             return f"nothing was written about it yet; that is up to {worker}", (

@@ -1,7 +1,7 @@
 """What the commands print, made from what was read. Pure; the time is an argument."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
@@ -45,9 +45,29 @@ class DriverRow:
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON of records, for `-o json`."""
-    raw = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    """Indented JSON of records, for `-o json`. Fields are in camelCase, as everywhere in the API."""
+    raw = msgspec.json.format(msgspec.json.encode(_camel(value)), indent=2)
     return f"{raw.decode()}\n"
+
+
+def _camel(value: Any) -> Any:
+    """Records as mappings with camelCase keys; the keys of mappings are data, and stay."""
+    if isinstance(value, Mapping):
+        return {key: _camel(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_camel(item) for item in value]
+    if is_dataclass(value):
+        names = [each.name for each in fields(value)]
+    elif isinstance(value, msgspec.Struct):
+        names = list(value.__struct_fields__)
+    else:
+        return value
+    return {_camel_name(name): _camel(getattr(value, name)) for name in names}
+
+
+def _camel_name(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def not_ready(views: Iterable[Reported]) -> list[NotReady]:
@@ -151,6 +171,9 @@ def _facts(link: Link) -> list[str]:
         if text:
             first, *rest = paragraph(text, " " * 17).splitlines()
             lines += [f"      {name:<9}  {first.strip()}", *rest]
+    if link.command:  # on one line, so that it can be copied
+        label = "then run" if link.advice else "at once"
+        lines.append(f"      {label:<9}  {clean(link.command)}")
     return lines
 
 

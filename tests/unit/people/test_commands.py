@@ -117,8 +117,9 @@ async def test_why_marks_the_bucket_and_says_so_in_json_too(
     printed = await cosi(client, "why", "c", "-n", "ns", "-o", "json")
     tree = json.loads(printed.out)
     assert (printed.code, tree["ready"]) == (1, False)
-    assert [link["kind"] for link in tree["links"] if link["is_cause"]] == ["Bucket"]
+    assert [link["kind"] for link in tree["links"] if link["isCause"]] == ["Bucket"]
     assert tree["links"][2]["message"] == "The region is unknown."
+    assert "lastCall" in tree["links"][2]
 
 
 async def test_why_with_a_tenants_rights_names_what_it_could_not_see(
@@ -227,7 +228,7 @@ async def test_drivers_counts_over_classes_and_buckets(
     assert "d.example.com" in (await cosi(client, "drivers")).out
     tree = json.loads((await cosi(client, "drivers", "-o", "json")).out)
     (row,) = tree["drivers"]
-    assert (row["buckets"], row["failed"], row["classes"], row["access_classes"]) == (
+    assert (row["buckets"], row["failed"], row["classes"], row["accessClasses"]) == (
         1,
         1,
         ["fast"],

@@ -175,6 +175,24 @@ def test_a_final_failure_shows_the_drivers_status_what_happens_and_what_to_do() 
         assert words in flat
 
 
+def test_the_command_to_run_stands_on_one_line_however_long_the_names_are() -> None:
+    name = "a-claim-with-a-name-that-is-longer-than-half-of-a-line-of-a-terminal"
+    claim = replace(BAD_CLAIM, meta=Meta(name, "a-namespace-that-is-nearly-as-long"))
+    text = why(chain(facts(claim=claim, bucket=Unseen("no right"))), "x")
+    assert f"      then run   cosi retry {name} -n a-namespace-that-is-nearly-as-long\n" in text
+
+
+def test_a_deletion_that_was_refused_says_what_to_do_and_to_run() -> None:
+    stuck = replace(
+        BAD_CLAIM,
+        meta=Meta("c", "ns", deleting=True),
+        conditions=conditions("DriverFailedPrecondition", "Not empty.", "Stalled"),
+    )
+    text = why(chain(facts(claim=stuck, bucket=Unseen("no right"))), "x")
+    assert "empty the bucket" in " ".join(text.split())
+    assert "      then run   cosi retry c -n ns\n" in text
+
+
 def test_a_status_that_the_driver_did_not_send_says_who_made_it() -> None:
     last = replace(LAST, made_by="deadline", code="DEADLINE_EXCEEDED", outcome="Requeue")
     bucket = replace(BUCKET, ready=False, conditions=RETRYING, last_call=last)

@@ -45,7 +45,7 @@ class DriverRow:
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON of records, for `-o json`. Fields are in camelCase, as everywhere in the API."""
+    """Indented JSON of records, for `-o json`; fields in camelCase, as everywhere in the API."""
     raw = msgspec.json.format(msgspec.json.encode(_camel(value)), indent=2)
     return f"{raw.decode()}\n"
 

@@ -18,7 +18,13 @@ from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import ApiError, ApiSilent, error_of
-from cosi_operator.kube.store import Store, identify, is_proven_newer
+from cosi_operator.kube.packed import Packed, Packer
+from cosi_operator.kube.store import (
+    Store,
+    identify,
+    is_proven_newer,
+    without_managed_fields,
+)
 from cosi_operator.kube.watch_state import (
     Ended,
     Happening,
@@ -106,7 +112,10 @@ class Reflector[T]:
         self._clock = clock
         self._rng = rng
         self._namespace = namespace
-        self._pages: list[bytes] = []
+        # Packed as they come: the list of a large cluster is whole only when its last page is
+        # there, and as plain JSON it would be the largest thing this process ever holds.
+        self._pages: list[Packed] = []
+        self._packer = Packer()
         self._told: tuple[str, int] | None = None
         self._log = log.bind(resource=resource.plural, group=resource.group)
 
@@ -142,17 +151,17 @@ class Reflector[T]:
             return self._refused("list", error)
         if not state.token:
             self._pages = []
-        self._pages.extend(page.items)
-        if not page.continue_token:
-            try:
+        try:
+            self._pages += [self._packer.pack(without_managed_fields(i)) for i in page.items]
+            if not page.continue_token:
                 self._replace(page.resource_version)
-            except msgspec.DecodeError as error:
-                return self._unreadable("list", str(error))
+        except msgspec.DecodeError as error:
+            return self._unreadable("list", str(error))
         return Page(page.resource_version, page.continue_token)
 
     def _replace(self, version: str) -> None:
         pages, self._pages = self._pages, []
-        for key, old, new in self._store.replace(pages, version):
+        for key, old, new in self._store.replace((page.unpack() for page in pages), version):
             self._tell(key, old, new)
         self.synced.set()
         if self._told is not None and self._told[0] == "list":

@@ -337,7 +337,8 @@ class Cluster(RuleBasedStateMachine):
         world.clock.advance(HOUR_S)
         world.run_until_idle()
         assert (world.writes(), len(world.backend.calls)) == (writes, calls), world.sent[-3:]
-        assert world.check_settled() == []
+        problems = world.check_settled()
+        assert not problems, problems
 
     def _nothing_is_left(self) -> None:
         world = self.world
@@ -348,9 +349,11 @@ class Cluster(RuleBasedStateMachine):
         # What nobody could know was told as an Event that names it.
         unknown = " ".join(e.message for e in world.parts.told if e.reason == "BackendUnverified")
         left = set(world.backend.buckets) - self.retained
-        assert {name for name in left if name not in unknown} == set()
+        leaked = {name for name in left if name not in unknown}
+        assert not leaked, leaked
         accounts = {account.name for account in world.backend.accounts.values()}
-        assert {name for name in accounts if name not in unknown} == set()
+        leaked = {name for name in accounts if name not in unknown}
+        assert not leaked, leaked
 
 
 def test_whatever_happens_it_stays_within_its_promises_and_converges() -> None:

@@ -54,10 +54,12 @@ KEEP = EditFinalizers(KEY, add=(names.CLAIM_FINALIZER,))
 LET_GO = EditFinalizers(KEY, remove=(names.CLAIM_FINALIZER,))
 KEPT = meta(CLAIM, finalizers=(names.CLAIM_FINALIZER,))
 NAME = BUCKET.meta.name
+TOLD_CLAIM = replace(BOUND_CLAIM, observed_generation=1)
 STATIC = replace(CLAIM, class_name="", existing_bucket_name="old")
 KEPT_STATIC = meta(STATIC, finalizers=(names.CLAIM_FINALIZER,))
 OLD = Bucket(meta(BUCKET, name="old", uid="old-uid").meta, driver_name=BUCKET.driver_name)
 BOUND_OLD = replace(OLD, claim=BUCKET.claim)
+READY_OLD = replace(BOUND_OLD, ready=True, bucket_id="old-1")
 OTHERS = replace(OLD, claim=ClaimRef("team", "other", "other-uid"))
 GOING_STATIC = replace(meta(KEPT_STATIC, deleting=True), bucket_name="old")
 DELETE_OLD = DeleteBucketObject(Key("", "old"), "old-uid")
@@ -83,7 +85,7 @@ def seen(
         pytest.param(seen(CLAIM), KEEP, id="the finalizer goes on before the Bucket is made"),
         pytest.param(seen(KEPT), CreateBucketObject(NAME), id="then its Bucket is made"),
         pytest.param(
-            seen(BOUND_CLAIM, OURS), NOTHING, id="the sidecar tells a claim how its Bucket fares"
+            seen(TOLD_CLAIM, OURS), NOTHING, id="the sidecar tells a claim how its Bucket fares"
         ),
         pytest.param(seen(READY_CLAIM, READY), NOTHING, id="a ready claim costs nothing"),
         pytest.param(
@@ -107,7 +109,7 @@ def seen(
             id="a repaired class reaches a Bucket without a backend",
         ),
         pytest.param(
-            seen(BOUND_CLAIM, OURS, bucket_class=OTHER_DRIVER),
+            seen(TOLD_CLAIM, OURS, bucket_class=OTHER_DRIVER),
             NOTHING,
             id="the driver of a Bucket that a sidecar has taken on does not change",
         ),
@@ -117,7 +119,7 @@ def seen(
             id="the driver may change while no sidecar has taken the Bucket on",
         ),
         pytest.param(
-            seen(BOUND_CLAIM, meta(OURS, deleting=True), bucket_class=NEW_CLASS),
+            seen(TOLD_CLAIM, meta(OURS, deleting=True), bucket_class=NEW_CLASS),
             NOTHING,
             id="a Bucket that is being deleted is not repaired",
         ),
@@ -145,14 +147,14 @@ def test_dynamic(view: ClaimView, step: ClaimStep) -> None:
             id="a Bucket that is reserved for this claim's name is bound",
         ),
         pytest.param(
-            seen(replace(KEPT_STATIC, bucket_name="old", ready=True), BOUND_OLD),
+            seen(replace(KEPT_STATIC, bucket_name="old", ready=True), READY_OLD),
             NOTHING,
             id="bound is bound",
         ),
         pytest.param(
             seen(
-                replace(KEPT_STATIC, bucket_name="old"),
-                replace(BOUND_OLD, parameters={"other": "1"}),
+                replace(KEPT_STATIC, bucket_name="old", ready=True),
+                replace(READY_OLD, parameters={"other": "1"}),
             ),
             NOTHING,
             id="the parameters of an administrator's Bucket are not touched",
@@ -238,6 +240,13 @@ def test_static(view: ClaimView, step: ClaimStep) -> None:
             True,
             "waits for the sidecar of driver s3.example.com",
             id="no sidecar has spoken in 5 s",
+        ),
+        pytest.param(
+            seen(meta(replace(BOUND_CLAIM, observed_generation=1), generation=2), BUCKET),
+            Reason.WAITING_FOR_BUCKET,
+            True,
+            "waits for the sidecar of driver s3.example.com",
+            id="the claim was changed, and still no sidecar has spoken",
         ),
     ],
 )

@@ -115,7 +115,7 @@ def test_a_list_removes_what_vanished_and_keeps_what_we_wrote_since() -> None:
     store.replace([raw("vanishes", 1), raw("stays", 2), raw("changes", 3)], "5")
     store.upsert(raw("ours", 12))
     store.upsert(raw("stays", 11))
-    told = store.replace([raw("stays", 2), raw("changes", 9), raw("comes", 8)], "10")
+    told = list(store.replace([raw("stays", 2), raw("changes", 9), raw("comes", 8)], "10"))
     assert versions(store) == {"stays": "11", "changes": "9", "ours": "12", "comes": "8"}
     assert {(key.name, old is None, new is None) for key, old, new in told} == {
         ("changes", False, False),
@@ -137,7 +137,7 @@ def test_a_list_does_not_bring_back_what_we_saw_deleted_since() -> None:
     store = new_store()
     store.replace([raw("a", 1)], "5")
     store.remove(A, "7")  # the reply to the write that took off its last finalizer
-    assert store.replace([raw("a", 1)], "6") == []
+    assert list(store.replace([raw("a", 1)], "6")) == []
     assert len(store) == 0
 
 

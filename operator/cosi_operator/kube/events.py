@@ -38,7 +38,8 @@ from cosi_operator.kube.store import identify
 
 log = structlog.get_logger(__name__)
 
-BUFFER_LIMIT = 1000
+# Two Events each about four thousand failures at once; one that is dropped here is never told.
+BUFFER_LIMIT = 8192
 REMEMBERED_LIMIT = 4096
 SERIES_S = 3600.0
 BURST = 25.0

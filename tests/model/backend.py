@@ -68,9 +68,10 @@ class Backend:
         return {key for account in self.accounts.values() for key in account.keys}
 
 
-def refuse(call: Call, answer: Answer) -> None:
+def refuse(call: Call, answer: Answer, number: int) -> None:
+    """Raise the answer if it is no OK, with a request id that is another one each time."""
     if answer.code is not Code.OK:
-        raise DriverRefused(call, answer.code, f"no, says request {id(answer)}")
+        raise DriverRefused(call, answer.code, f"the backend says no, request id: {number:032x}")
 
 
 class FakeDriver(Driver):
@@ -95,7 +96,7 @@ class FakeDriver(Driver):
         if answer.acts:
             self._backend.buckets.setdefault(name, f"id-of-{name}")
         await self._stop(call, before=False)
-        refuse(call, answer)
+        refuse(call, answer, len(self._backend.calls))
         return CreatedBucket("" if answer.empty_id else self._backend.buckets.get(name, ""))
 
     async def delete_bucket(
@@ -108,7 +109,7 @@ class FakeDriver(Driver):
             for name in [n for n, held in self._backend.buckets.items() if held == bucket_id]:
                 del self._backend.buckets[name]
         await self._stop(call, before=False)
-        refuse(call, answer)
+        refuse(call, answer, len(self._backend.calls))
 
     async def grant_access(self, request: GrantRequest, *, timeout_s: float) -> GrantedAccess:
         call = Call.GRANT_ACCESS
@@ -126,7 +127,7 @@ class FakeDriver(Driver):
             )
             account.keys.append(key)
         await self._stop(call, before=False)
-        refuse(call, answer)
+        refuse(call, answer, len(self._backend.calls))
         if answer.empty_id:
             return GrantedAccess("", None, "nothing there")
         if answer.no_credentials:
@@ -143,4 +144,4 @@ class FakeDriver(Driver):
         if answer.acts:
             self._backend.accounts.pop(account_id, None)
         await self._stop(call, before=False)
-        refuse(call, answer)
+        refuse(call, answer, len(self._backend.calls))

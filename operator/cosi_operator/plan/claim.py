@@ -176,7 +176,8 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
     if repaired := _repaired(claim, bucket, view.bucket_class):
         return repaired
-    silent = not bucket.conditions and not bucket.ready  # no sidecar of ours has spoken yet
+    # No sidecar of ours has spoken of the Bucket as it now is (its driver may have been changed).
+    silent = not bucket.ready and bucket.observed_generation != bucket.meta.generation
     if not claim.bucket_name or (silent and claim.observed_generation != claim.meta.generation):
         if left := _left_for_sidecar(bucket.meta.created, view.now):
             return left

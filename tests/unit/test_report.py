@@ -1,0 +1,172 @@
+"""From outcomes to conditions and Events: what is written, what is not, and when."""
+
+import json
+
+import pytest
+import structlog
+from tests.model.backend import Answer
+from tests.model.memory import Json
+from tests.model.world import World, add_access, add_access_class, add_claim, add_class
+
+from cosi_operator.api.core import SECRETS
+from cosi_operator.api.v1alpha1 import (
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKETS,
+    STATUS_ANNOTATION,
+)
+from cosi_operator.outcome import Call, Code
+
+NAME = "bucket-bucketclaim-photos-1"
+KINDS = (BUCKETS, BUCKET_CLAIMS, BUCKET_ACCESSES)
+
+
+def made(*, upstream: bool = False, recheck_s: float | None = None) -> World:
+    world = World(upstream=upstream, recheck_s=recheck_s)
+    add_class(world)
+    add_access_class(world)
+    return world
+
+
+def run(world: World) -> None:
+    world.run_until_idle(limit_s=3600.0)
+    assert world.check_settled() == []
+
+
+def ready_of(body: Json) -> Json:
+    if own := body["metadata"].get("annotations", {}).get(STATUS_ANNOTATION):
+        conditions = json.loads(own)["conditions"]
+    else:
+        conditions = body["status"]["conditions"]
+    found: Json = next(c for c in conditions if c["type"] == "Ready")
+    return found
+
+
+def test_a_message_that_differs_in_its_request_id_makes_no_second_event_and_no_write() -> None:
+    world = made(recheck_s=60.0)
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.UNKNOWN, acts=False)
+    add_claim(world)
+    world.run_until_idle(limit_s=30.0)
+    writes, series = world.writes(), {told.series for told in world.parts.told}
+    world.run_until_idle(limit_s=600.0)
+    assert world.backend.count(Call.CREATE_BUCKET) > 5
+    assert world.writes() == writes
+    assert {told.series for told in world.parts.told} == series
+    assert "request id: <id>" in ready_of(world.found(BUCKETS, NAME))["message"]
+
+
+def test_another_code_is_another_event_and_another_reason() -> None:
+    world = made()
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INVALID_ARGUMENT, acts=False)
+    add_claim(world)
+    run(world)
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.PERMISSION_DENIED, acts=False)
+    world.user_retries(BUCKET_CLAIMS, "photos", "1")
+    run(world)
+    told = [e.message for e in world.parts.told if e.about.kind == "BucketClaim"]
+    assert [message.partition(":")[0] for message in told] == [
+        "DriverInvalidArgument",
+        "DriverPermissionDenied",
+    ]
+    assert world.ready(BUCKET_CLAIMS, "photos") == ("False", "DriverPermissionDenied")
+
+
+@pytest.mark.parametrize("upstream", [False, True], ids=["our CRDs", "upstream's CRDs"])
+def test_the_transition_time_moves_with_the_status_only(upstream: bool) -> None:
+    world = made(upstream=upstream)
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INTERNAL, acts=False)
+    add_claim(world)
+    world.run_until_idle(limit_s=0.5)
+    first = ready_of(world.found(BUCKETS, NAME))
+    world.run_until_idle(limit_s=100.0)
+    later = ready_of(world.found(BUCKETS, NAME))
+    assert later["message"] != first["message"]
+    assert later["lastTransitionTime"] == first["lastTransitionTime"]
+    world.backend.answers.clear()
+    run(world)
+    last = ready_of(world.found(BUCKETS, NAME))
+    assert last["status"] == "True"
+    assert last["lastTransitionTime"] > first["lastTransitionTime"]
+
+
+def test_every_success_is_one_normal_event_and_a_restart_tells_nothing_again() -> None:
+    world = made()
+    add_claim(world)
+    add_access(world)
+    run(world)
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    for process in ("controller", "sidecar"):
+        world.restart(process)
+    run(world)
+    assert [(e.about.kind, e.type, e.reason) for e in world.parts.told] == [
+        ("Bucket", "Normal", "BucketCreated"),
+        ("BucketClaim", "Normal", "BucketReady"),
+        ("BucketAccess", "Normal", "AccessGranted"),
+    ]
+
+
+def test_upstreams_crds_are_noticed_said_once_and_the_annotation_tells_the_same() -> None:
+    with structlog.testing.capture_logs() as logs:
+        world, ours = made(upstream=True), made()
+        for each in (world, ours):
+            each.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INVALID_ARGUMENT, acts=False)
+            add_claim(each)
+            add_access(each)
+            add_claim(each, "second", bucketClassName="gold")
+            run(each)
+    said = [log["resource"] for log in logs if log["event"] == "served_schema_drops_conditions"]
+    assert sorted(said) == ["bucketaccesses", "bucketclaims", "buckets"]
+    for resource, name in ((BUCKETS, NAME), (BUCKET_CLAIMS, "photos"), (BUCKET_ACCESSES, "reader")):
+        body = world.found(resource, name)
+        assert "conditions" not in body["status"]
+        kept = dict(ready_of(body)), dict(ready_of(ours.found(resource, name)))
+        for condition in kept:
+            del condition["lastTransitionTime"]
+        assert kept[0] == kept[1]
+    assert [e.series for e in world.parts.told] == [e.series for e in ours.parts.told]
+
+
+def test_a_final_verdict_stands_with_upstreams_crds_too() -> None:
+    world = made(upstream=True)
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INVALID_ARGUMENT, acts=False)
+    add_claim(world)
+    run(world)
+    version = world.api.version
+    for process in ("controller", "sidecar"):
+        world.restart(process)
+    run(world)
+    assert world.backend.count(Call.CREATE_BUCKET) == 1
+    assert world.api.version == version
+    world.backend.answers.clear()
+    world.user_retries(BUCKET_CLAIMS, "photos", "1")
+    run(world)
+    assert ready_of(world.found(BUCKET_CLAIMS, "photos"))["status"] == "True"
+
+
+def test_no_key_is_ever_told_but_in_its_secret() -> None:
+    world = made()
+    add_claim(world)
+    add_access(world)
+    with structlog.testing.capture_logs() as logs:
+        run(world)
+        world.user_deletes(BUCKET_ACCESSES, "reader")
+        run(world)
+    assert world.api.list(SECRETS) == []
+    everything = json.dumps([world.api.list(kind) for kind in KINDS]) + repr(world.parts.told)
+    assert "s3cret-" not in everything + repr(logs)
+    assert "KEY1" not in everything + repr(logs)
+
+
+def test_an_object_that_waits_is_told_once_however_often_it_is_looked_at() -> None:
+    world = made()
+    add_claim(world, bucketClassName="later")
+    run(world)
+    writes, told = world.writes(), len(world.parts.told)
+    for label in "abc":
+        body = json.loads(json.dumps(world.found(BUCKET_CLAIMS, "photos")))
+        body["metadata"]["labels"] = {"touched": label}
+        world.api.update(BUCKET_CLAIMS, body)
+        run(world)
+    assert world.writes() == writes
+    assert len(world.parts.told) == told

@@ -114,13 +114,16 @@ class Objects[T]:
         reply = await self.client.create(self.resource, body, namespace=namespace)
         return self._fold(Key(namespace, body["metadata"]["name"]), reply)
 
-    async def delete(self, key: Key, *, uid: str) -> None:
-        """Ask for the deletion of exactly this object; one that is gone already is fine."""
+    async def delete(self, key: Key, *, uid: str, resource_version: str | None = None) -> None:
+        """Ask for the deletion of exactly this object; one that is gone already is fine.
+
+        `resource_version` (None: any): only while nobody has written to it since.
+        """
         try:
-            await self.client.delete(self.resource, key, uid=uid)
+            await self.client.delete(self.resource, key, uid=uid, resource_version=resource_version)
         except NotFound:
             return
-        except Conflict:  # another object of the same name: not the one that was meant
+        except Conflict:  # another object of the same name, or it has changed
             await self.refresh(key)
             raise
 

@@ -165,6 +165,29 @@ def test_a_claim_deleted_before_the_watch_brought_its_bucket_leaves_no_bucket(
     assert world.backend.calls == []
 
 
+def test_a_bucket_that_a_sidecar_touches_meanwhile_is_not_deleted_unseen(world: World) -> None:
+    """The API server decides on a DELETE from one read. A finalizer that is stored after it does
+    not stop the deletion, and the sidecar's create would leave a bucket that nobody knows (seen
+    on a real one under load). With the resourceVersion in the DELETE, that is a conflict."""
+    deletes = []
+
+    def at_point(running: Running, run: Run, point: Point) -> Exception | None:
+        if point.verb == "delete" and point.what.startswith("buckets") and point.before:
+            deletes.append(point)
+            if len(deletes) == 1:
+                world.user_edits(BUCKETS, NAME, lambda body: body["metadata"].update(labels={}))
+        return None
+
+    add_claim(world)
+    world.run_until_idle(only="controller")
+    world.at_point = at_point
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(only="controller")
+    assert len(deletes) == 2
+    assert world.find(BUCKETS, NAME) is None
+    assert world.api.list(BUCKET_CLAIMS) == []
+
+
 def test_a_claim_whose_create_failed_can_be_deleted_without_another_call(world: World) -> None:
     world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INVALID_ARGUMENT, acts=False)
     add_claim(world)

@@ -1,5 +1,6 @@
 """The Secret of an access: complete or not there, as Go pods read it, and only ours is touched."""
 
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def secrets(world: World) -> Secrets:
     return Secrets(MemoryClient(world.api, "sidecar", world.sent))
 
 
-def now[R](coroutine: Any) -> R:
+def now[R](coroutine: Coroutine[Any, Any, R]) -> R:
     """Run to the end, past every point at which it could be held."""
     while True:
         try:

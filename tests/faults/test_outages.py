@@ -41,8 +41,9 @@ OUTAGES: dict[str, Callable[[FaultBed], None]] = {
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("outage", list(OUTAGES))
 def test_the_control_plane_restarts_under_load_and_nothing_is_lost_or_made_twice(
-    bed: FaultBed, outage: str
+    rough_bed: FaultBed, outage: str
 ) -> None:
+    bed = rough_bed
     prefix = outage.lower().replace(" ", "-")
     names = [f"{prefix}-{number}" for number in range(UNDER_LOAD)]
     Scenario.make_classes(Create(), bed, [Case(name) for name in names])

@@ -40,7 +40,7 @@ def test_already_exists_on_a_grant_neither_ends_the_process_nor_loops(bed: Fault
     ready_claim(bed, name)
     pid = bed.processes["sidecar"].pid
     bed.driver.set_rule(
-        Call.GRANT_ACCESS, match={"parameters.case": name}, act=True, code="ALREADY_EXISTS", times=1
+        Call.GRANT_ACCESS, match={"parameters.case": name}, code="ALREADY_EXISTS", times=1
     )
     bed.create("bucketaccesses", access_body(name, class_name=name))
     bed.until(

@@ -152,11 +152,17 @@ CONTROLLER, SIDECAR = "cosi-operator-controller", "cosi-operator-sidecar"
 @pytest.mark.parametrize(
     ("account", "verbs", "resource", "namespace", "allowed"),
     [
-        (SIDECAR, "get list watch update create delete", "buckets", "", True),
+        (SIDECAR, "get list watch update", "buckets", "", True),
+        (SIDECAR, "create delete", "buckets", "", False),
+        (SIDECAR, "get list watch update", "bucketclaims", "team", True),
+        (SIDECAR, "create delete", "bucketclaims", "team", False),
+        (SIDECAR, "get list watch update delete", "bucketaccesses", "team", True),
+        (SIDECAR, "create", "bucketaccesses", "team", False),
         (SIDECAR, "update", "buckets/status", "", True),
         (SIDECAR, "update", "bucketclaims/status", "team", True),
         (SIDECAR, "update", "bucketaccesses/status", "team", True),
         (SIDECAR, "get list watch", "bucketaccessclasses", "", True),
+        (SIDECAR, "update create delete", "bucketaccessclasses", "", False),
         (SIDECAR, "get list watch", "bucketclasses", "", False),
         (SIDECAR, "patch", "buckets", "", False),
         (SIDECAR, "patch", "buckets/status", "", False),

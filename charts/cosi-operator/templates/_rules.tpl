@@ -30,15 +30,18 @@
 
 {{- define "cosi-operator.rules.sidecar.ClusterRole" -}}
 - apiGroups: [objectstorage.k8s.io]
-  resources:
-    - buckets
-    - buckets/status
-    - bucketclaims
-    - bucketclaims/status
-    - bucketaccesses
-    - bucketaccesses/status
-    - bucketaccessclasses
-  verbs: [get, list, watch, update, create, delete]
+  resources: [buckets, bucketclaims]
+  verbs: [get, list, watch, update]
+# delete: the accesses of a Bucket go when it goes
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketaccesses]
+  verbs: [get, list, watch, update, delete]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [buckets/status, bucketclaims/status, bucketaccesses/status]
+  verbs: [update]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketaccessclasses]
+  verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, update, delete]

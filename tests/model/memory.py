@@ -95,19 +95,21 @@ class MemoryApi:
 
     def delete(
         self, resource: Resource, key: Key, *, uid: str = "", resource_version: str | None = None
-    ) -> None:
+    ) -> Json:
         held = self.get(resource, key)
         wanted = {"uid": uid or None, "resourceVersion": resource_version}
         if any(value not in (None, held["metadata"][name]) for name, value in wanted.items()):
             raise Conflict(409, "Conflict", f"{resource.plural} {key} is another one")
         if not held["metadata"].get("finalizers"):
             self._remove(resource, key, held)
-        elif not held["metadata"].get("deletionTimestamp"):
+            return {"kind": "Status", "status": "Success"}
+        if not held["metadata"].get("deletionTimestamp"):
             after = copy(held)
             after["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
             if "generation" in after["metadata"]:
                 after["metadata"]["generation"] += 1
-            self._store(resource, key, after, "MODIFIED")
+            return self._store(resource, key, after, "MODIFIED")
+        return held
 
     def _with_status(self, held: Json, body: Json) -> Json:
         status = copy(body.get("status") or {})

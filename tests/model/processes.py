@@ -64,7 +64,7 @@ class MemoryClient(KubeClient):
         self._sent = sent
 
     async def _send(
-        self, verb: str, resource: Resource, key: Key, act: Callable[[], Json | None]
+        self, verb: str, resource: Resource, key: Key, act: Callable[[], Json]
     ) -> bytes:
         what = f"{resource.plural} {key}"
         self._sent.append(Sent(self._process, verb, resource.plural, str(key)))
@@ -106,13 +106,14 @@ class MemoryClient(KubeClient):
 
     async def delete(
         self, resource: Resource, key: Key, *, uid: str, resource_version: str | None = None
-    ) -> None:
+    ) -> bytes:
         assert uid, "might hit a successor"
-
-        def act() -> None:
-            self._api.delete(resource, key, uid=uid, resource_version=resource_version)
-
-        await self._send("delete", resource, key, act)
+        return await self._send(
+            "delete",
+            resource,
+            key,
+            lambda: self._api.delete(resource, key, uid=uid, resource_version=resource_version),
+        )
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,7 @@ class ClaimReconciler:
                 # Bound to the copy that was looked at: the API server forgets a finalizer that a
                 # sidecar adds while it deletes, and then a bucket would stay that nobody knows.
                 seen = view.bucket.meta.resource_version if view.bucket else None
-                await self._c.buckets.delete(key, uid=uid, resource_version=seen)
-                return BucketIs(await self._c.buckets.refresh(key))
+                return BucketIs(await self._c.buckets.delete(key, uid=uid, resource_version=seen))
             case DeleteAccess(key=key, uid=uid):
                 await self._c.accesses.delete(key, uid=uid)
                 return AccessDeleting(key)

@@ -170,9 +170,11 @@ class KubeClient:
 
     async def delete(
         self, resource: Resource, key: Key, *, uid: str, resource_version: str | None = None
-    ) -> None:
+    ) -> bytes:
         """Ask for the deletion of exactly the object with `uid` (and `resource_version`).
 
+        Returns:
+            The object as it now is, while finalizers hold it; a Status when it is gone.
         Raises:
             ValueError: no uid: it might hit a successor of the same name.
             NotFound: it is gone. Conflict: another object has the name, or it changed.
@@ -188,7 +190,7 @@ class KubeClient:
             "preconditions": preconditions,
             "propagationPolicy": "Background",
         }
-        await self._transport.send(Request("delete", resource, key, body=_encode(options)))
+        return await self._transport.send(Request("delete", resource, key, body=_encode(options)))
 
     async def list(
         self,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.client import KubeClient
@@ -20,6 +21,10 @@ type Body = dict[str, Any]
 # A status is computed again on a fresh copy after each conflict; more than this many in a row
 # means that someone else writes without pause, and the key goes back to the queue.
 STATUS_TRIES = 5
+
+
+class _Kind(Struct):
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +119,26 @@ class Objects[T]:
         reply = await self.client.create(self.resource, body, namespace=namespace)
         return self._fold(Key(namespace, body["metadata"]["name"]), reply)
 
-    async def delete(self, key: Key, *, uid: str, resource_version: str | None = None) -> None:
+    async def delete(self, key: Key, *, uid: str, resource_version: str | None = None) -> T | None:
         """Ask for the deletion of exactly this object; one that is gone already is fine.
 
         `resource_version` (None: any): only while nobody has written to it since.
+
+        Returns:
+            The object as it now is, from the reply; None when it is gone.
         """
         try:
-            await self.client.delete(self.resource, key, uid=uid, resource_version=resource_version)
+            reply = await self.client.delete(
+                self.resource, key, uid=uid, resource_version=resource_version
+            )
         except NotFound:
-            return
+            return await self.refresh(key)
         except Conflict:  # another object of the same name, or it has changed
             await self.refresh(key)
             raise
+        if msgspec.json.decode(reply, type=_Kind).kind == self.resource.kind:
+            return self._fold(key, reply)
+        return await self.refresh(key)  # gone, it says: has it a successor?
 
     async def refresh(self, key: Key) -> T | None:
         """GET the object, into the store."""

@@ -95,13 +95,12 @@ class Secrets:
                 return
             meta = body["metadata"]
             if not meta.get("deletionTimestamp"):
-                await self._client.delete(
+                raw = await self._client.delete(
                     SECRETS, key, uid=meta["uid"], resource_version=meta["resourceVersion"]
                 )
-                raw = await self._client.get(SECRETS, key)
                 body = msgspec.json.decode(raw)
-                if body["metadata"]["uid"] != meta["uid"]:
-                    return
+                if body.get("kind") != SECRETS.kind:
+                    return  # a Status: nothing held it
             body["apiVersion"], body["kind"] = SECRETS.api_version, SECRETS.kind
             set_finalizers(body, remove=(names.SECRET_FINALIZER,))
             await self._client.update(SECRETS, body)

@@ -1,10 +1,11 @@
-"""The loop that all reconcilers share: plan one step, apply it, fold, until Done."""
+"""What all reconcilers share: the loop (plan a step, apply it, fold, until Done), and what they
+remember of copies that can't be trusted and objects that vanished."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cosi_operator.api.view import Key
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
 from cosi_operator.kube.errors import (
     ApiError,
     ApiSilent,
@@ -15,6 +16,7 @@ from cosi_operator.kube.errors import (
     ServerError,
 )
 from cosi_operator.kube.objects import Objects
+from cosi_operator.kube.store import identify
 from cosi_operator.outcome import Effect, Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan.steps import FACTS, Done, Fact, Failed
 
@@ -55,6 +57,51 @@ class Doubts:
         if key in self._keys:
             await objects.refresh(key)
             self._keys.discard(key)
+
+
+class Dropped[T: Bucket | BucketAccess | BucketClaim]:
+    """Objects that the API server dropped though our finalizer was on them.
+
+    It decides on a DELETE from one read, and a finalizer that is stored after that does not stop
+    it (kubernetes/kubernetes#77988): the object is gone without ever having been seen deleting.
+    What was made for it has to be taken back all the same. Only in memory: a process that crashes
+    in that moment as well forgets it.
+    """
+
+    def __init__(self, finalizer: str) -> None:
+        self._finalizer = finalizer
+        self._by_key: dict[Key, T] = {}
+
+    def look(self, old: T | None, new: T | None) -> None:
+        """Take notice of a change, if it is one of these."""
+        if old is None or (new is not None and new.meta.uid == old.meta.uid):
+            return
+        if self._finalizer in old.meta.finalizers and not old.meta.deleting:
+            self._by_key[old.meta.key] = old
+
+    async def find(self, objects: Objects[T], key: Key) -> T | None:
+        """The dropped object of this key, as it was last seen.
+
+        The API server is asked, since it may only be missing from a list that was old.
+
+        Raises:
+            ApiError, ApiSilent: it could not be asked.
+        """
+        dropped = self._by_key.get(key)
+        if dropped is None:
+            return None
+        try:
+            raw = await objects.client.get(objects.resource, key)
+        except NotFound:
+            return dropped
+        if identify(raw).uid != dropped.meta.uid:
+            return dropped
+        self.forget(key)
+        return None
+
+    def forget(self, key: Key) -> None:
+        """What was made for it is taken back."""
+        self._by_key.pop(key, None)
 
 
 async def run_steps[V, S](

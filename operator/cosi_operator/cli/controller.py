@@ -38,7 +38,8 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
         for cached in found:
             claims_queue.add(cached.view.meta.key)
 
-    def claim_changed(key: Key, _old: BucketClaim | None, _new: BucketClaim | None) -> None:
+    def claim_changed(key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
+        claim.dropped.look(old, new)
         claims_queue.add(key)
 
     def bucket_changed(key: Key, old: Bucket | None, new: Bucket | None) -> None:

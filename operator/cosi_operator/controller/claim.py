@@ -34,7 +34,7 @@ from cosi_operator.plan.steps import (
     ReadBucketObject,
     UpdateBucketObject,
 )
-from cosi_operator.reconcile import End, outcome_of, run_steps
+from cosi_operator.reconcile import Dropped, End, outcome_of, run_steps
 from cosi_operator.report import Reporter, Told
 
 ACCESSES_BY_CLAIM = "claim"  # index of accesses: the Key of the claim they name
@@ -57,15 +57,32 @@ class ClaimReconciler:
 
     def __init__(self, controller: Controller) -> None:
         self._c = controller
+        self.dropped = Dropped[BucketClaim](names.CLAIM_FINALIZER)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
         view = self._read(key)
         try:
+            await self._take_back(key)
             end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=planning.fold)
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
             return await self._refused(view, outcome_of(error))
+
+    async def _take_back(self, key: Key) -> None:
+        """Delete the Bucket that was made for a claim which the API server dropped."""
+        claim = await self.dropped.find(self._c.claims, key)
+        if claim is None:
+            return
+        bucket = await self._c.buckets.refresh(Key("", names.bucket_name(claim.meta.uid)))
+        bound = bucket is not None and bucket.claim and bucket.claim.uid == claim.meta.uid
+        if bucket is not None and bound and not bucket.meta.deleting:
+            await self._c.buckets.delete(
+                bucket.meta.key,
+                uid=bucket.meta.uid,
+                resource_version=bucket.meta.resource_version,
+            )
+        self.dropped.forget(key)
 
     def _read(self, key: Key) -> ClaimView:
         claim = self._c.claims.get(key)

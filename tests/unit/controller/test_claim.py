@@ -15,6 +15,7 @@ from tests.model.world import (
 )
 
 from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
+from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, Invalid
 from cosi_operator.outcome import Call, Code
 
@@ -186,6 +187,37 @@ def test_a_bucket_that_a_sidecar_touches_meanwhile_is_not_deleted_unseen(world: 
     assert len(deletes) == 2
     assert world.find(BUCKETS, NAME) is None
     assert world.api.list(BUCKET_CLAIMS) == []
+
+
+def test_a_claim_that_the_server_dropped_with_our_finalizer_on_it_leaves_no_bucket(
+    world: World,
+) -> None:
+    """kubernetes/kubernetes#77988: a DELETE that was decided before the finalizer was stored."""
+
+    def at_point(running: Running, run: Run, point: Point) -> Exception | None:
+        if point.verb == "create" and point.what.startswith("buckets") and not point.before:
+            dropped = world.found(BUCKET_CLAIMS, "photos")
+            key = Key(dropped["metadata"]["namespace"], "photos")
+            world.api._remove(BUCKET_CLAIMS, key, dropped)
+            world.at_point = lambda running, run, point: None
+        return None
+
+    world.at_point = at_point
+    add_claim(world)
+    run(world)
+    assert world.api.list(BUCKETS) == []
+    assert world.backend.buckets == {}
+
+
+def test_a_claim_that_is_only_missing_from_an_old_list_keeps_its_bucket(world: World) -> None:
+    add_claim(world)
+    run(world)
+    claims = next(k for k in world.processes["controller"].kinds if k.resource is BUCKET_CLAIMS)
+    for key, old, new in claims.store.replace([], "1"):
+        claims.changed(key, old, new)
+    assert len(claims.store) == 0
+    world.run_until_idle()
+    assert "deletionTimestamp" not in world.found(BUCKETS, NAME)["metadata"]
 
 
 def test_a_claim_whose_create_failed_can_be_deleted_without_another_call(world: World) -> None:

@@ -35,12 +35,14 @@ _TIME = re.compile(
 )
 _CLIENT_PORT = re.compile(r"(?<=:)\d{1,5}(?=->)")
 _IDS = (
-    # A UUID that stands alone: in `bucket-<UID>` it is our own name, the same at every try.
+    # URL-safe base64 goes first and whole: a dash may stand anywhere in it, and what the others
+    # leave of it would be pieces of a key. Two figures, or the size of an S3 secret. Names of
+    # Kubernetes have no capitals.
     re.compile(
-        r"(?i)(?<![a-z0-9-])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?!\w)"
+        r"(?<![\w+/%-])(?=[\w-]*[A-Z])(?=[\w-]*[a-z])"
+        r"(?:(?=(?:[A-Za-z_-]*\d){2})[\w-]{24,}|(?=[A-Za-z0-9]*[-_])[\w-]{40,})={0,2}(?![\w+/%-])",
+        re.ASCII,
     ),
-    re.compile(r"\btx[0-9a-f]{16,}(?:-\w+)*"),  # Ceph's transaction ids
-    re.compile(r"(?i)\b(?:0x[0-9a-f]{10,}|(?=[0-9a-f]*\d)[0-9a-f]{16,})\b"),
     # Long random-looking words: AWS-style ids, and keys that a careless driver may put there. Two
     # figures at least, so that AmazonS3Exception stays; all capitals, or the size of an S3 secret,
     # need fewer.
@@ -48,6 +50,12 @@ _IDS = (
         r"(?<![\w+/%])(?=(?:[A-Za-z+/_%]*\d){2})(?=[a-z0-9+/_%]*[A-Z])[\w+/%]{16,}={0,2}",
         re.ASCII,
     ),
+    # A UUID that stands alone: in `bucket-<UID>` it is our own name, the same at every try.
+    re.compile(
+        r"(?i)(?<![a-z0-9-])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?!\w)"
+    ),
+    re.compile(r"\btx[0-9a-f]{16,}(?:-\w+)*"),  # Ceph's transaction ids
+    re.compile(r"(?i)\b(?:0x[0-9a-f]{10,}|(?=[0-9a-f]*\d)[0-9a-f]{16,})\b"),
     re.compile(r"\b(?=[A-Z]*\d)[A-Z0-9]{16,}\b"),
     re.compile(
         r"(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])[A-Za-z0-9+/]{40}"

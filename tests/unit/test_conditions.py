@@ -468,3 +468,34 @@ def test_a_failing_object_is_written_at_attempts_that_double() -> None:
 @pytest.mark.parametrize("turned", "\u061c\u200b\u200e\u202e\u2060\u2066\ufeff")
 def test_a_drivers_words_can_not_be_made_to_read_as_others(turned: str) -> None:
     assert conditions.strip_ids(f"a{turned}b") == "a b"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "f-xY7_Lk-3mQ_pV-9zT_wR-2bN_cX-5dK_hJ-8gFs",
+        "-4aB-cD_eF-gH_iJ-kL_mN-oP_qR-8tU",
+        "_" * 9 + "aB3-" * 5,
+        "abcdefgh-" * 4 + "ABCD",
+    ],
+)
+@pytest.mark.parametrize(
+    "text", ["{}", "the key {} is bad", '{{"k":"{}"}}', "https://u:{}@h/", "k={}&x=1"]
+)
+def test_a_key_with_dashes_in_it_is_taken_out_whole(text: str, key: str) -> None:
+    shown = conditions.strip_ids(text.format(key))
+    assert "<id>" in shown
+    assert not [key[i : i + 8] for i in range(len(key) - 8) if key[i : i + 8] in shown]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bucket-0b1498b5-8aa6-4063-986c-ca4e68e83985 is not there",
+        "the class team-a-production-2024-gold is not known",
+        "InvalidBucketName: Bad_Name-bucket",
+        "AuthorizationQueryParametersError",
+    ],
+)
+def test_names_that_are_no_keys_stay(words: str) -> None:
+    assert conditions.strip_ids(words) == words

@@ -14,6 +14,8 @@ from tests.image.pod import Pod
 from controlplane.daemon import Daemon
 from testbed import Testbed
 
+pytestmark = pytest.mark.timeout(180)  # whichever test is first builds the image
+
 MEMORY_LIMIT_KIB = 128 * 1024  # the smallest limit in charts of real drivers
 
 IMPORTS = """
@@ -95,7 +97,6 @@ def test_the_pod_here_may_write_to_the_emptydir_alone(pod: Pod) -> None:
     assert "CapEff:\t0000000000000000" in status
 
 
-@pytest.mark.timeout(120)
 def test_a_claim_becomes_ready_and_goes_again(pod: Pod, bed: Testbed) -> None:
     start_sidecar(pod, bed)
     start_controller(pod, bed)

@@ -13,6 +13,7 @@ from cosi_operator.cli.link import DriverLink
 from cosi_operator.cli.process import Process, Watched, Work, process
 from cosi_operator.plan import names
 from cosi_operator.policy_file import resolve_policy
+from cosi_operator.reconcile import Dropped
 from cosi_operator.report import Reporter, ready_of
 from cosi_operator.settings import SidecarSettings
 from cosi_operator.sidecar.access import AccessReconciler
@@ -103,7 +104,9 @@ async def _work(
 
     link.on_return = on_return
     bucket = BucketReconciler(sidecar)
-    access = AccessReconciler(sidecar, watches.classes, Secrets(parts.client))
+    access = AccessReconciler(
+        sidecar, watches.classes, Secrets(parts.client), watches.dropped_accesses
+    )
     limit_s = REQUESTS_S + 2 * settings.timeouts.call_s
     await watched.follow(
         [
@@ -126,6 +129,7 @@ class SidecarWatches:
         self.buckets_queue = buckets_queue
         self.accesses_queue = accesses_queue
         self._driver_name = driver_name
+        self.dropped_accesses = Dropped[BucketAccess](names.ACCESS_FINALIZER)
         self.buckets = watched.add(
             v1alpha1.BUCKETS,
             v1alpha1.decode_bucket,
@@ -168,6 +172,7 @@ class SidecarWatches:
         self._touch_accesses(key)
 
     def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
+        self.dropped_accesses.look(old, new)
         self.accesses_queue.add(key)
         if access := new or old:  # also without its claim: a Bucket waits for its last access
             for cached in self.buckets.store.by_index(BUCKETS_BY_CLAIM, access.claim_key):

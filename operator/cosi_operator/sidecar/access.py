@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from msgspec.structs import replace as with_fields
+
 from cosi_operator.api.view import (
     AuthenticationType,
     Bucket,
@@ -15,7 +17,17 @@ from cosi_operator.classify import Verdict
 from cosi_operator.driver.v1alpha1 import Credentials, GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
-from cosi_operator.outcome import Call, Code, Effect, MadeBy, Outcome, Reason, Success, Terminal
+from cosi_operator.outcome import (
+    Call,
+    Code,
+    Effect,
+    MadeBy,
+    Outcome,
+    Reason,
+    Requeue,
+    Success,
+    Terminal,
+)
 from cosi_operator.plan import access as planning
 from cosi_operator.plan import names
 from cosi_operator.plan.access import AccessView
@@ -42,7 +54,7 @@ from cosi_operator.plan.steps import (
     StoreSecret,
 )
 from cosi_operator.plan.verdicts import RESOLVE_ATTEMPTS
-from cosi_operator.reconcile import Doubts, End, outcome_of, run_steps
+from cosi_operator.reconcile import Doubts, Dropped, End, outcome_of, run_steps
 from cosi_operator.report import Told
 from cosi_operator.sidecar.bucket import ACCESSES_BY_CLAIM, BUCKETS_BY_CLAIM, Sidecar
 from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
@@ -62,7 +74,11 @@ class AccessReconciler:
     """Brings one BucketAccess and its Secret to what they should be."""
 
     def __init__(
-        self, sidecar: Sidecar, classes: Objects[BucketAccessClass], secrets: Secrets
+        self,
+        sidecar: Sidecar,
+        classes: Objects[BucketAccessClass],
+        secrets: Secrets,
+        dropped: Dropped[BucketAccess],
     ) -> None:
         self._s = sidecar
         self._classes = classes
@@ -73,21 +89,47 @@ class AccessReconciler:
         self._held: dict[Key, _Held] = {}
         self._started = sidecar.clock.wall()
         self._doubts = Doubts()
+        self._dropped = dropped
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
         try:
             await self._doubts.clear(self._s.accesses, key)
+            if (unfinished := await self._take_back(key)) is not None:
+                return unfinished
             end = await run_steps(
-                self._read(key), plan=planning.plan, apply=self._apply, fold=planning.fold
+                self._read(self._s.accesses.get(key)),
+                plan=planning.plan,
+                apply=self._apply,
+                fold=planning.fold,
             )
             return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
             self._doubts.note(key, error)
             return outcome_of(error)
 
-    def _read(self, key: Key) -> AccessView:
-        access = self._s.accesses.get(key)
+    async def _take_back(self, key: Key) -> Outcome | None:
+        """Revoke an access that the API server dropped; None when there is none (any more)."""
+        dropped = await self._dropped.find(self._s.accesses, key)
+        if dropped is None:
+            return None
+        going = with_fields(dropped, meta=with_fields(dropped.meta, deleting=True))
+        end = await run_steps(
+            self._read(going), plan=planning.plan, apply=self._apply_to_dropped, fold=planning.fold
+        )
+        outcome = end.outcome
+        if isinstance(outcome, Requeue) or (isinstance(outcome, Terminal) and outcome.waiting):
+            return outcome
+        self._dropped.forget(key)
+        self._held.pop(key, None)
+        return None
+
+    async def _apply_to_dropped(self, view: AccessView, step: AccessStep) -> Fact | Failed:
+        # There is nothing left to write to, and the key may lead to a successor by now.
+        return AccessIs(None) if isinstance(step, EditFinalizers) else await self._apply(view, step)
+
+    def _read(self, access: BucketAccess | None) -> AccessView:
+        key = access.meta.key if access else Key("", "")
         claim = self._s.claims.get(access.claim_key) if access else None
         bucket = self._bucket_of(access, claim) if access else None
         access_class = self._classes.get(Key("", access.class_name)) if access else None

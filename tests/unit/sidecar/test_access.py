@@ -23,8 +23,10 @@ from cosi_operator.api.v1alpha1 import (
     BUCKET_CLAIMS,
     BUCKETS,
 )
+from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, ServerError
 from cosi_operator.outcome import Call, Code
+from cosi_operator.plan import names
 
 SECRET = "reader-secret"
 
@@ -408,3 +410,32 @@ def test_a_stored_refusal_does_not_deny_what_an_earlier_grant_may_have_made(worl
     world.user_deletes(BUCKET_ACCESSES, "reader")
     run(world)
     assert world.backend.accounts == {}
+
+
+@pytest.mark.parametrize("when", ["update", "create"])
+def test_an_access_that_the_server_dropped_with_our_finalizer_on_it_leaves_no_account(
+    world: World, when: str
+) -> None:
+    """kubernetes/kubernetes#77988: a DELETE that was decided before the finalizer was stored."""
+    world.run_until_idle()
+
+    def at_point(running: Running, run: Run, point: Point) -> Exception | None:
+        kind = "bucketaccesses" if when == "update" else "secrets"
+        if point.verb == when and point.what.startswith(kind) and not point.before:
+            dropped = world.found(BUCKET_ACCESSES, "reader")
+            key = Key(dropped["metadata"]["namespace"], "reader")
+            world.api._remove(BUCKET_ACCESSES, key, dropped)
+            world.at_point = lambda running, run, point: None
+        return None
+
+    world.at_point = at_point
+    add_access(world)
+    world.run_until_idle()
+    # Calls without a finalizer are all right here: no object is left that could hold one.
+    found = world.check_settled()
+    assert [violation for violation in found if "without our finalizer" not in violation] == []
+    assert grants(world) == 1
+    assert world.backend.accounts == {}
+    assert world.api.list(SECRETS) == []
+    (bucket,) = world.api.list(BUCKETS)
+    assert names.BUCKET_ACCESS_FINALIZER not in bucket["metadata"]["finalizers"]

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -52,7 +53,7 @@ from cosi_operator.outcome import Call, Code, Effect, MadeBy
 from cosi_operator.plan import names
 
 IS_LONG = os.environ.get("COSI_MODEL") == "long"
-EXAMPLES = int(os.environ.get("COSI_MODEL_EXAMPLES", "5000" if IS_LONG else "300"))
+EXAMPLES = int(os.environ.get("COSI_MODEL_EXAMPLES", "5000" if IS_LONG else "200"))
 PROFILE = settings(
     max_examples=EXAMPLES,
     stateful_step_count=60,
@@ -356,6 +357,7 @@ class Cluster(RuleBasedStateMachine):
         assert not leaked, leaked
 
 
+@pytest.mark.timeout(3600 if IS_LONG else 240)  # some 5 s of work; the machine may be busy
 def test_whatever_happens_it_stays_within_its_promises_and_converges() -> None:
     random.seed(0)
     run_state_machine_as_test(Cluster, settings=PROFILE)

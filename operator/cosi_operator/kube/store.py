@@ -209,8 +209,6 @@ class Store[T]:
         from a backup: then nothing that is held counts.
         """
         restored = is_proven_newer(self._seen, resource_version)
-        if restored:
-            self._deleted_uids.clear()
         differences: list[tuple[Key, T | None]] = []
         listed: set[Key] = set()
         for raw in raws:
@@ -224,6 +222,8 @@ class Store[T]:
             written_since = not restored and is_proven_newer(held.version, resource_version)
             if key not in listed and not written_since:
                 differences.append((key, self._drop(key)))
+        if restored:  # or the list came from a cache that lags; either way nothing is proven dead
+            self._deleted_uids.clear()
         self._seen = resource_version
         return ((key, old, self._view(key)) for key, old in differences)
 

@@ -124,6 +124,17 @@ def test_a_list_removes_what_vanished_and_keeps_what_we_wrote_since() -> None:
     }
 
 
+def test_what_only_an_old_list_did_not_name_comes_back_with_the_watch() -> None:
+    """A cache of the API server may lag: then the list is old, and nothing was deleted."""
+    store = new_store()
+    store.replace([], "1")
+    store.upsert(raw("a", 5))
+    store.advance("5")
+    assert [key.name for key, _, _ in store.replace([], "1")] == ["a"]
+    assert store.upsert(raw("a", 5)) is not None
+    assert versions(store) == {"a": "5"}
+
+
 def test_a_list_older_than_what_was_seen_means_a_restored_backup() -> None:
     store = new_store()
     store.replace([raw("a", 100), raw("b", 101)], "200")

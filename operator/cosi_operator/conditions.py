@@ -97,7 +97,8 @@ def describe_failure(status: DriverStatus) -> str:
             said = f": “{words}”" if words else " without a message"
             return f"{status.call} failed: the driver answered {status.code.name}{said}."
         case MadeBy.REPLY:
-            return f"{status.call}: the driver answered OK, but its reply can't be used: {words}."
+            said = f"{status.call}: the driver answered {status.code.name}"
+            return f"{said}, but its reply can't be used: {words}."
         case MadeBy.DEADLINE:
             return f"{status.call}: the driver did not answer in time."
         case MadeBy.TRANSPORT:

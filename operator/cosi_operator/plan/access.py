@@ -18,7 +18,7 @@ from cosi_operator.api.view import (
     BucketClaim,
     Key,
 )
-from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy, Reason, Success, Terminal
+from cosi_operator.outcome import Call, DriverStatus, MadeBy, Reason, Success, Terminal
 from cosi_operator.plan import names
 from cosi_operator.plan.steps import (
     AccessDeleting,
@@ -238,7 +238,7 @@ def _plan_secret(
         return _plan_hold(access, bucket, view) or Done(Success())
     granted = view.granted
     if granted and granted.problem:
-        reply = DriverStatus(Call.GRANT_ACCESS, Code.OK, MadeBy.REPLY, granted.problem)
+        reply = DriverStatus(Call.GRANT_ACCESS, granted.code, MadeBy.REPLY, granted.problem)
         reason = Reason.NO_CREDENTIALS if granted.account_id else Reason.EMPTY_ACCOUNT_ID
         return Done(Terminal(reason, "", status=reply))
     if granted and (secret.exists or view.secret_refused):

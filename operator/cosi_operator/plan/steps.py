@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from cosi_operator.api.view import AuthenticationType, Bucket, BucketAccess, BucketClaim, Key
-from cosi_operator.outcome import Call, Effect, Outcome, Reason
+from cosi_operator.outcome import Call, Code, Effect, Outcome, Reason
 
 # --- what a plan is given besides objects ---------------------------------------------------
 
@@ -237,6 +237,7 @@ class Granted:
 
     account_id: str
     problem: str = ""
+    code: Code = Code.OK  # what the driver answered; ALREADY_EXISTS brings no keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,8 @@ class AccessReconciler:
         )
         if isinstance(reply, Refused):
             if reply.verdict is Verdict.SUCCESS:
-                return Granted(step.name, "the account exists already, so no keys were sent")
+                problem = "the account exists already, so no keys were sent"
+                return Granted(step.name, problem, reply.status.code)
             if step.resolving and (known := self._resolved(view, reply)):
                 return self._let_go(access, known)
             return self._failed(view, access, reply)

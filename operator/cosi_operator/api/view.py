@@ -4,6 +4,7 @@ Every record is frozen. Absent strings are "", absent maps and lists are empty.
 """
 
 import enum
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,6 +23,11 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
+@functools.cache  # one text for the thousands of Events and bodies that hold it
+def _api_version(group: str, version: str) -> str:
+    return f"{group}/{version}" if group else version
+
+
 class Resource(NamedTuple):
     """Where a kind is served."""
 
@@ -33,7 +39,7 @@ class Resource(NamedTuple):
 
     @property
     def api_version(self) -> str:
-        return f"{self.group}/{self.version}" if self.group else self.version
+        return _api_version(self.group, self.version)
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """The URL path, for instance /apis/objectstorage.k8s.io/v1alpha1/buckets/b-1/status."""

@@ -85,6 +85,9 @@ class _Stream:
 class _Http2(H2Connection):
     # A driver's message may be a whole HTML page; h2 would end the connection over 64 KiB.
     DEFAULT_MAX_HEADER_LIST_SIZE = 2**20
+    # h2 remembers how each of the last 65,536 streams ended, 100 bytes each: 6 MiB after so many
+    # calls. It needs to know of those that a late frame may still be for.
+    MAX_CLOSED_STREAMS = 2**13
 
 
 class Connection(asyncio.Protocol):

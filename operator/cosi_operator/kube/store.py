@@ -16,6 +16,7 @@ is asked for; the last ones that were stay ready. A Bucket and its claim take 1.
 way, not 7 (docs/adr/0010), and a read that misses costs 10 us.
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Identity(Struct, frozen=True, rename="camel"):
 
     @property
     def key(self) -> Key:
-        return Key(self.namespace, self.name)
+        return Key(sys.intern(self.namespace), self.name)  # one text for all in a namespace
 
 
 class _Held(Struct, frozen=True, gc=False):

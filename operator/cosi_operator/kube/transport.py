@@ -14,11 +14,12 @@ Conflict makes the caller reread. A delete is bound to a uid. A 401 renews the c
 aiohttp repeats all but a create once more by itself, at once, as a kept connection may be stale.
 """
 
+import asyncio
 import random
 import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
@@ -48,6 +49,10 @@ type OnRequest = Callable[[str, str, int, float], None]
 CONNECT_DEADLINE_S = 10.0
 # The server keeps idle connections for minutes; load balancers in between often for 60 s.
 KEEPALIVE_S = 50.0
+# Each TLS connection takes 256 KiB (uvloop's read buffer), so 80 workers with one each took 20 MiB.
+# 16 requests at once are more than an API server works on at a time for one client; the others
+# wait here instead of there. A Lease's requests never wait.
+REQUESTS_AT_ONCE = 16
 ATTEMPTS = 5
 BACKOFF_BASE_S = 0.2
 BACKOFF_MAX_S = 5.0
@@ -158,6 +163,7 @@ class Transport:
         self._timeout_s = timeout_s
         self._on_request = on_request
         self._rng = random.Random()  # noqa: S311 - spreads retries, protects nothing
+        self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 ssl=connection.tls or True,
@@ -242,7 +248,7 @@ class Transport:
         status = 0
         try:
             with anyio.fail_after(left_s):
-                async with self._start(request, url, header) as response:
+                async with self._slot(request), self._start(request, url, header) as response:
                     body = await response.read()
             status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -252,6 +258,9 @@ class Transport:
         if 200 <= status < 300:
             return body
         raise _refusal(request, response, body)
+
+    def _slot(self, request: Request) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if request.resource.plural == "leases" else self._slots
 
     async def _open(self, request: Request, url: URL, header: str) -> aiohttp.ClientResponse:
         started_s = self._clock.monotonic()

@@ -16,7 +16,7 @@
   verbs: [update]
 - apiGroups: [objectstorage.k8s.io]
   resources: [bucketclasses, bucketaccessclasses]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, update]

@@ -10,6 +10,7 @@ Wire format: the gRPC project's "gRPC over HTTP2".
 
 import asyncio
 import hashlib
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,6 +99,14 @@ class DriverChannel:
         if not stat.S_ISSOCK(found.st_mode):
             return None
         return SocketIdentity(found.st_dev, found.st_ino, found.st_mtime_ns)
+
+    def foreign_owner(self) -> int | None:
+        """The user who owns the socket, if that is neither root nor this process's own user."""
+        try:
+            owner = self.path.stat().st_uid
+        except OSError:
+            return None
+        return None if owner in (0, os.geteuid()) else owner
 
     def close(self) -> None:
         """Close the connection; calls under way end with DriverSilent."""

@@ -135,6 +135,9 @@ class Presence:
         if identity == before:
             return
         log.info("driver_up", driver=identity.name, driver_instance=identity.instance)
+        if (owner := self._channel.foreign_owner()) is not None:
+            # Usual where driver and sidecar run as different users of one Pod; docs/security.md.
+            log.warning("driver_socket_of_another_user", owner_uid=owner)
         self._on_up(identity)
 
     def _down(self, why: str) -> None:

@@ -339,6 +339,9 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
     bucket_id = bucket.bucket_id if bucket else ""
     if bucket is None or not bucket_id:
         return None  # the Bucket was removed by force: there is nothing the driver could be asked
+    if not names.same_driver(bucket.driver_name, view.context.driver.name):
+        # Only a forged annotation leads here: the id is another driver's, and may be anyone's here.
+        return None
     account_id = access.account_id
     if not account_id and view.granted:
         account_id = view.granted.account_id

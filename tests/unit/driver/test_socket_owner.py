@@ -1,4 +1,4 @@
-"""The owner of the driver's socket is looked at: root and our own user are expected, others told."""
+"""The owner of the socket is looked at: root and our own user are expected, others are told."""
 
 import os
 import socket

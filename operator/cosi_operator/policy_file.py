@@ -129,7 +129,8 @@ class _At:
 
     def error(self, problem: str) -> PolicyError:
         line = self.node.start_mark.line + 1
-        return PolicyError(f"{self.file}:{line}: {f'{self.path}: ' if self.path else ''}{problem}")
+        path = "".join(c if c.isprintable() else "?" for c in self.path)  # names of the file's own
+        return PolicyError(f"{self.file}:{line}: {f'{path}: ' if path else ''}{problem}")
 
 
 def _given(text: str) -> Override:

@@ -38,6 +38,7 @@ from cosi_operator.plan.steps import (
     Grant,
     Granted,
     MarkPending,
+    ReadAccessObject,
     ReadSecret,
     Revoke,
     Revoked,
@@ -64,8 +65,9 @@ class AccessView:
 
     `claim` and `bucket` are what the access leads to, by name; `shared` tells that another access
     still needs the mark on the Bucket. `clean`: when the run began, it was certain that no earlier
-    Grant had left anything. `secret` is None until it was read. `granted` is a Grant
-    whose credentials this process still holds.
+    Grant had left anything. `unproven`: nothing in this run has shown yet that `access` is not
+    an old copy. `secret` is None until it was read. `granted` is a Grant whose credentials this
+    process still holds.
     """
 
     access: BucketAccess | None
@@ -75,6 +77,7 @@ class AccessView:
     context: Context
     shared: bool = False
     clean: bool = False
+    unproven: bool = False
     secret: SecretIs | None = None
     secret_allowed: bool = False
     secret_refused: str = ""
@@ -295,6 +298,8 @@ def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         )
     if refused_before_effect(access.last_call, Call.GRANT_ACCESS):
         return MarkPending(Call.GRANT_ACCESS)
+    if view.unproven:  # an old list may show an access that is long gone: nobody would revoke this
+        return ReadAccessObject(access.meta.key)
     return _grant(access, bucket.bucket_id, view, resolving=False)
 
 
@@ -371,7 +376,7 @@ def fold(view: AccessView, fact: Fact) -> AccessView:
     """The view after a step succeeded."""
     match fact:
         case AccessIs(access=access):
-            return replace(view, access=access)
+            return replace(view, access=access, unproven=False)
         case BucketIs(bucket=bucket):
             return replace(view, bucket=bucket)
         case SecretIs():

@@ -30,6 +30,7 @@ from cosi_operator.plan.steps import (
     Fact,
     Granted,
     MarkPending,
+    ReadBucketObject,
     ReleaseClaim,
     Revoked,
     SecretAllowed,
@@ -44,8 +45,9 @@ class BucketView:
 
     `claim` is the bound claim, only when its UID is the one that the Bucket names; `accesses` are
     those that name this claim and hold our finalizer. `clean`: when the run began, it was certain
-    that no earlier Create had left anything. `bucket_id`, `backend_gone` and `unverified`
-    are learned during the run.
+    that no earlier Create had left anything. `unproven`: nothing in this run has shown yet that
+    `bucket` is not an old copy. `bucket_id`, `backend_gone` and `unverified` are learned during
+    the run.
     """
 
     bucket: Bucket | None
@@ -53,6 +55,7 @@ class BucketView:
     accesses: tuple[BucketAccess, ...]
     context: Context
     clean: bool = False
+    unproven: bool = False
     bucket_id: str = ""
     already_existed: bool = False
     backend_gone: bool = False
@@ -94,6 +97,8 @@ def plan(view: BucketView) -> BucketStep:
         return Done(Success())
     if refused_before_effect(bucket.last_call, Call.CREATE_BUCKET):
         return MarkPending(Call.CREATE_BUCKET)
+    if view.unproven:  # an old list may show a Bucket that is long gone: nobody would delete this
+        return ReadBucketObject(bucket.meta.key)
     return CreateBackend(bucket.meta.name, bucket.parameters)
 
 
@@ -176,7 +181,7 @@ def fold(view: BucketView, fact: Fact) -> BucketView:
     """The view after a step succeeded."""
     match fact:
         case BucketIs(bucket=bucket):
-            return replace(view, bucket=bucket)
+            return replace(view, bucket=bucket, unproven=False)
         case ClaimIs(claim=claim):
             return replace(view, claim=claim)
         case AccessDeleting(key=key):

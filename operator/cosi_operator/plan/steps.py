@@ -118,6 +118,13 @@ class EditBucketFinalizers:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadAccessObject:
+    """Look whether the access is still what the copy says."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class ReadSecret:
     key: Key
 
@@ -292,6 +299,7 @@ FACTS = (
 
 type BucketStep = (
     Done
+    | ReadBucketObject
     | EditFinalizers
     | MarkPending
     | CreateBackend
@@ -301,6 +309,7 @@ type BucketStep = (
 )
 type AccessStep = (
     Done
+    | ReadAccessObject
     | EditFinalizers
     | EditBucketFinalizers
     | MarkPending

@@ -47,6 +47,7 @@ from cosi_operator.plan.steps import (
     Grant,
     Granted,
     MarkPending,
+    ReadAccessObject,
     ReadSecret,
     Revoke,
     Revoked,
@@ -141,6 +142,7 @@ class AccessReconciler:
             bucket=bucket,
             shared=self._is_shared(access),
             clean=planning.is_clean(access),
+            unproven=True,
             granted=held.granted if (held := self._held_for(access)) else None,
             context=Context(
                 driver=driver,
@@ -192,6 +194,8 @@ class AccessReconciler:
             case MarkPending():
                 await self._s.reporter.mark_pending(self._s.accesses, access.meta.key)
                 return AccessIs(self._s.accesses.get(access.meta.key))
+            case ReadAccessObject(key=key):
+                return AccessIs(await self._s.accesses.refresh(key))
             case ReadSecret(key=key):
                 return await self._secrets.read(key, access.meta.uid)
             case DryRunSecret(key=key):

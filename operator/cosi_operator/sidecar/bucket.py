@@ -43,6 +43,7 @@ from cosi_operator.plan.steps import (
     Fact,
     Failed,
     MarkPending,
+    ReadBucketObject,
     ReleaseClaim,
 )
 from cosi_operator.plan.verdicts import RESOLVE_ATTEMPTS
@@ -109,6 +110,7 @@ class BucketReconciler:
             claim=claim,
             accesses=tuple(self._accesses_of(bucket)),
             clean=planning.is_clean(bucket),
+            unproven=True,
             context=Context(
                 driver=driver,
                 now=self._s.clock.wall(),
@@ -145,6 +147,8 @@ class BucketReconciler:
             case MarkPending():
                 await self._s.reporter.mark_pending(self._s.buckets, view.bucket.meta.key)
                 return BucketIs(self._s.buckets.get(view.bucket.meta.key))
+            case ReadBucketObject(key=key):
+                return BucketIs(await self._s.buckets.refresh(key))
             case CreateBackend():
                 return await self._create(view, view.bucket, step)
             case DeleteBackend():

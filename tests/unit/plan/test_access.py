@@ -56,6 +56,7 @@ from cosi_operator.plan.steps import (
     Grant,
     Granted,
     MarkPending,
+    ReadAccessObject,
     ReadSecret,
     Revoke,
     Revoked,
@@ -216,6 +217,11 @@ def asked(access: BucketAccess, token: str = "1") -> BucketAccess:
             free(replace(REFUSED, last_call=judged(Call.GRANT_ACCESS, generation=0))),
             MarkPending(Call.GRANT_ACCESS),
             id="a stored denial is taken back before the driver is asked again",
+        ),
+        pytest.param(
+            free(UNSURE, with_context(instance="two"), unproven=True),
+            ReadAccessObject(UNSURE.meta.key),
+            id="a copy that may be old is read before keys are minted",
         ),
         pytest.param(
             free(UNSURE, with_context(instance="two")),

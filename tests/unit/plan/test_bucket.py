@@ -56,6 +56,7 @@ from cosi_operator.plan.steps import (
     Fact,
     Granted,
     MarkPending,
+    ReadBucketObject,
     ReleaseClaim,
     Revoked,
     SecretAllowed,
@@ -119,6 +120,11 @@ def seen(
         ),
         pytest.param(seen(BUCKET), KEEP, id="the finalizer goes on before the first driver call"),
         pytest.param(seen(OURS), CREATE, id="then the driver is asked for a bucket"),
+        pytest.param(
+            seen(OURS, unproven=True),
+            ReadBucketObject(OURS.meta.key),
+            id="a copy that may be old is read before the driver is asked",
+        ),
         pytest.param(
             seen(OURS, bucket_id="id-7"), FINE, id="the driver's id is reported, and that is all"
         ),
@@ -572,3 +578,7 @@ def test_from_new_to_ready_is_two_steps_and_one_call() -> None:
 def test_an_unbound_bucket_is_deleted_with_its_accesses_looked_up_by_nobody() -> None:
     lonely = replace(GOING, claim=REF)
     assert plan(seen(lonely, claim=None)) == DELETE
+
+
+def test_what_the_server_just_said_of_a_bucket_is_no_old_copy() -> None:
+    assert plan(fold(seen(OURS, unproven=True), BucketIs(OURS))) == CREATE

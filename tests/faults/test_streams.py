@@ -12,6 +12,7 @@ from tests.faults.scenarios import Create, DeleteGranted, Grant, Scenario
 from tests.faults.state import Case, Snapshot
 from tests.faults.table import TABLE
 
+from cosi_operator.outcome import Call
 from testbed import access_body, claim_body
 
 WATCHED = {
@@ -109,6 +110,44 @@ def test_a_process_that_starts_from_a_stale_list_does_no_harm(
     for result in engine.run_stale(scenario, KINDS):
         TABLE.add(result.scenario, result.way, met=result.met, survived=not result.problems)
         assert result.problems == [], str(result)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("role", "plural"), KINDS)
+def test_a_stale_list_in_the_middle_of_life_makes_nobody_delete_or_make_anything(
+    bed: FaultBed, role: str, plural: str
+) -> None:
+    """The watch ends with 410 and the list that follows is as it was when the bed began: empty.
+    So all that there is seems to be gone, for a moment."""
+    name = f"stale-{role}-{plural}"
+    case = Case(name)
+    Scenario.make_classes(Create(), bed, [case])
+    bed.create("bucketclaims", claim_body(name, class_name=name))
+    bed.create("bucketaccesses", access_body(name, class_name=name))
+    bed.until_ready("bucketaccesses", [name], timeout_s=60)
+    case.learn("bucketclaims", bed.get("bucketclaims", name))
+    case.learn("bucketaccesses", bed.get("bucketaccesses", name))
+    before = case.state(Snapshot.take(bed))
+    stale = bed.proxy.arm(
+        Fault(How.STALE, lambda a: (a.role, a.verb, a.plural) == (role, "list", plural))
+    )
+    gone = bed.proxy.arm(Fault(How.GONE, watch_of(role, plural)))
+    # Another claim and access with their classes, so that each kind has a line to break at.
+    other = f"{name}-other"
+    Scenario.make_classes(Create(), bed, [Case(other)])
+    bed.create("bucketclaims", claim_body(other, class_name=other))
+    bed.create("bucketaccesses", access_body(other, class_name=other))
+    assert gone.fired.wait(30)
+    assert stale.fired.wait(30)
+    bed.until_ready("bucketaccesses", [other], timeout_s=60)
+    bed.until("the state to be as before", lambda: case.state(Snapshot.take(bed)) == before)
+    assert [entry.call for entry in bed.calls_of(name)] == [Call.CREATE_BUCKET, Call.GRANT_ACCESS]
+    bed.delete_all("bucketclaims", [name, other])
+    bed.until_gone("bucketclaims", [name, other], timeout_s=60)
+    bed.until_gone("bucketaccesses", [name, other], timeout_s=60)
+    bed.until("the backend to be empty", lambda: bed.driver.buckets() == [], timeout_s=60)
+    assert bed.driver.accounts() == []
+    TABLE.add(f"{role} lists {plural}", f"410, then {How.STALE.value}", met=True, survived=True)
 
 
 @pytest.mark.timeout(120)

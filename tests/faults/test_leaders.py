@@ -11,7 +11,7 @@ from tests.faults.bed import FLAGS, FaultBed
 from tests.faults.fault import Fault, How
 from tests.faults.scenarios import Create, Scenario
 from tests.faults.state import Case, Snapshot
-from tests.faults.table import TABLE
+from tests.faults.table import TABLE, full_tier
 
 from cosi_operator.outcome import Call
 from testbed import access_body, claim_body
@@ -41,7 +41,7 @@ def holder(bed: FaultBed, role: str) -> str:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("role", ["sidecar", "controller"])
+@pytest.mark.parametrize("role", ["sidecar", pytest.param("controller", marks=full_tier)])
 def test_a_leader_that_slept_past_its_lease_makes_nothing_twice_and_steps_down(
     bed: FaultBed, role: str
 ) -> None:

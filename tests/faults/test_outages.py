@@ -11,7 +11,7 @@ from tests.faults.fault import Fault, How
 from tests.faults.requests import Asked
 from tests.faults.scenarios import Create, Scenario
 from tests.faults.state import Case, Snapshot
-from tests.faults.table import FULL, TABLE
+from tests.faults.table import FULL, TABLE, full_tier
 
 from testbed import access_body, claim_body
 
@@ -39,7 +39,14 @@ OUTAGES: dict[str, Callable[[FaultBed], None]] = {
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("outage", list(OUTAGES))
+@pytest.mark.parametrize(
+    "outage",
+    [
+        "the API server is killed",
+        pytest.param("the API server restarts", marks=full_tier),
+        "etcd is killed",
+    ],
+)
 def test_the_control_plane_restarts_under_load_and_nothing_is_lost_or_made_twice(
     rough_bed: FaultBed, outage: str
 ) -> None:

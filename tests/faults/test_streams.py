@@ -10,7 +10,7 @@ from tests.faults.fault import Fault, How
 from tests.faults.requests import Asked
 from tests.faults.scenarios import Create, DeleteGranted, Grant, Scenario
 from tests.faults.state import Case, Snapshot
-from tests.faults.table import TABLE
+from tests.faults.table import TABLE, full_tier
 
 from cosi_operator.outcome import Call
 from testbed import access_body, claim_body
@@ -82,6 +82,7 @@ def test_what_a_silent_watch_kept_back_is_made_up_for_when_it_ends(bed: FaultBed
     bed.until_gone("bucketclaims", [name], timeout_s=60)
 
 
+@full_tier  # its deadline of 30 s
 @pytest.mark.timeout(300)
 def test_a_request_that_is_never_answered_holds_up_nobody_else(bed: FaultBed) -> None:
     stuck, other = "stuck", "not-stuck"
@@ -101,7 +102,14 @@ def test_a_request_that_is_never_answered_holds_up_nobody_else(bed: FaultBed) ->
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("scenario", [Create(), Grant(), DeleteGranted()], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(Create(), id="create"),
+        pytest.param(Grant(), id="grant", marks=full_tier),
+        pytest.param(DeleteGranted(), id="delete with an access", marks=full_tier),
+    ],
+)
 def test_a_process_that_starts_from_a_stale_list_does_no_harm(
     bed: FaultBed, scenario: Scenario
 ) -> None:

@@ -1,6 +1,7 @@
 """What a process has used so far, read from /proc (Linux only)."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,11 +28,22 @@ def memory_mib(pid: int) -> dict[str, float]:
     return found
 
 
+def machine_busy_s() -> float:
+    """CPU seconds that all cores were not idle, and what a hypervisor took away, since boot."""
+    line = Path("/proc/stat").read_text().splitlines()[0]
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, line.split()[1:])
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
+
+
 @dataclass(slots=True)
 class Used:
-    """CPU seconds of each process between two moments."""
+    """CPU seconds of each process between two moments, and the share that others took.
+
+    `others_percent` is of the whole machine: it says how far a time can be trusted.
+    """
 
     cpu_s: dict[str, float] = field(default_factory=dict)
+    others_percent: float = 0.0
 
     def per(self, count: int, *names: str) -> float:
         """Milliseconds for one of `count`, of these processes together."""
@@ -43,8 +55,12 @@ def measured(pids: Mapping[str, int]) -> Iterator[Used]:
     """Fill a `Used` when the block ends."""
     used = Used()
     before = {name: cpu_s(pid) for name, pid in pids.items()}
+    busy_s, began = machine_busy_s(), time.monotonic()
     yield used
     used.cpu_s = {name: round(cpu_s(pid) - before[name], 2) for name, pid in pids.items()}
+    others_s = max(0.0, machine_busy_s() - busy_s - sum(used.cpu_s.values()))
+    all_s = (time.monotonic() - began) * (os.cpu_count() or 1)
+    used.others_percent = round(100 * others_s / all_s, 1)
 
 
 def quantiles_ms(seconds: list[float]) -> dict[str, float]:

@@ -132,6 +132,8 @@ def burst(pair: Pair, count: int, sizes: Sizes) -> dict[str, object]:
                 (found.bed.driver.calls(Call.CREATE_BUCKET) - calls) / count, 3
             ),
             "cpu_ms_per_claim": {name: used.per(count, name) for name in used.cpu_s},
+            "cpu_ms_of_all": used.per(count, *used.cpu_s),
+            "others_percent": used.others_percent,
         }
         result["settles_s"] = found.until_idle()
         result["memory_mib"] = found.memory()
@@ -158,6 +160,7 @@ def _delete(found: World, names: list[str]) -> dict[str, object]:
         "seconds": round(timing.total_s, 2),
         "per_s": round(len(names) / timing.total_s, 1),
         "cpu_ms_per_claim": {name: used.per(len(names), name) for name in used.cpu_s},
+        "others_percent": used.others_percent,
     }
 
 

@@ -31,7 +31,10 @@ RESULTS = ROOT / "docs" / "performance"
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
-        "--only", action="append", default=[], help="cold_start, bursts, slow, storm or counts"
+        "--only",
+        action="append",
+        default=[],
+        help="cold_start, bursts, slow, storm or counts; what results.json has of the others stays",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
     parser.add_argument("--claims", help="sizes of the bursts, as in 100,1000")
@@ -74,6 +77,8 @@ def main() -> int:
         results["pairs"][pair.name] = _measure(pair, sizes, arguments.only)
     machine["load_after"] = round(os.getloadavg()[0], 2)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.only and (arguments.out / "results.json").exists():
+        results = _joined(json.loads((arguments.out / "results.json").read_text()), results)
     (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (arguments.out / "throughput.svg").write_text(_plot(results))
     table = markdown(results)
@@ -113,6 +118,18 @@ def _measure(pair: Pair, sizes: Sizes, only: list[str]) -> dict[str, Any]:
                 ),
             )
     return found
+
+
+def _joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """An earlier run's results, with what was measured now in place of the same parts."""
+    pairs = before["pairs"]
+    for name, found in now["pairs"].items():
+        bursts = {**pairs.get(name, {}).get("bursts", {}), **found["bursts"]}
+        pairs[name] = {**pairs.get(name, {}), **found}
+        pairs[name]["bursts"] = dict(sorted(bursts.items(), key=lambda item: int(item[0])))
+    commits = dict.fromkeys([*before["commit"].split(", "), now["commit"]])
+    sizes = {int(count) for count in (*before["bursts"], *now["bursts"])}
+    return {**now, "commit": ", ".join(commits), "bursts": sorted(sizes), "pairs": pairs}
 
 
 def _machine() -> dict[str, Any]:

@@ -65,7 +65,7 @@ def main() -> int:
         pairs.append(Pair("peer", arguments.peer_controller, arguments.peer_sidecar))
     machine = _machine()
     results: dict[str, Any] = {
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--short") else ""),
+        "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine,
         "bursts": sizes.bursts,
@@ -147,6 +147,12 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
     }
+
+
+def _commit() -> str:
+    """Short, with a + when tracked files differ from it."""
+    changed = _git("status", "--short", "--untracked-files=no")
+    return _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def _git(*arguments: str) -> str:

@@ -1,8 +1,4 @@
-"""The one bed of the fault tests, the tiers, and the table of cases at the end of a run.
-
-COSI_FAULTS=full runs everything (`make faults-full`); without it the tests marked by `full_tier`
-are left out, as docs/faults.md says.
-"""
+"""The one bed of the fault tests."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from tests.faults.bed import FaultBed
-from tests.faults.table import TABLE
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +42,3 @@ def bed(rough_bed: FaultBed) -> Iterator[FaultBed]:
     mark = rough_bed.plane.audit.mark()
     yield rough_bed
     assert rough_bed.forbidden(since=mark) == []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of fault cases, if any were run."""
-    if TABLE:
-        terminalreporter.section("fault cases")
-        terminalreporter.write_line(TABLE.text())

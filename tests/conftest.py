@@ -1,0 +1,43 @@
+"""The tiers of the fault tests, and their table of cases at the end of a run.
+
+COSI_FAULTS=full runs everything (`make faults-full`); without it the tests marked by `full_tier`
+are left out, as docs/faults.md says. The table is put together from all processes of a run, since
+`make test` uses several.
+"""
+
+from typing import Any
+
+import pytest
+from tests.faults.table import FULL, TABLE
+
+CASES = "fault_cases"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what belongs to the full tier."""
+    if FULL:
+        return
+    left_out = [item for item in items if item.get_closest_marker("full_tier")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process hands its cases to the one that prints."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[CASES] = TABLE.packed()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker process has ended."""
+    TABLE.merge(getattr(node, "workeroutput", {}).get(CASES, ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of fault cases, if any were run."""
+    if TABLE:
+        terminalreporter.section("fault cases")
+        terminalreporter.write_line(TABLE.text())

@@ -153,6 +153,9 @@ def act_on_bucket(view: bucket_plan.BucketView, step: s.BucketStep) -> bucket_pl
             assert bucket.last_call is not None
             call = replace(bucket.last_call, outcome="Pending", effect=Effect.MAYBE)
             fact = s.BucketIs(replace(bucket, last_call=call))
+        case s.ReadBucketObject(key=key):
+            assert key == bucket.meta.key
+            fact = s.BucketIs(bucket)
         case s.CreateBackend(name=name):
             assert name
             assert names.BUCKET_FINALIZER in bucket.meta.finalizers
@@ -239,6 +242,9 @@ def act_on_access(
             assert names.ACCESS_FINALIZER in access.meta.finalizers
             assert view.context.driver.up
             fact = s.Revoked()
+        case s.ReadAccessObject(key=key):
+            assert key == access.meta.key
+            fact = s.AccessIs(access)
         case s.DeleteSecret():
             assert standing.ours, "a Secret of someone else"
             assert access.meta.deleting

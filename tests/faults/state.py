@@ -21,6 +21,7 @@ VOLATILE = (
     "time",
     "attempts",
     "driverInstance",
+    "effect",  # of a refusal: "maybe" after an earlier call whose end is not known, and rightly
 )
 KEYS = ("accessKeyID", "accessSecretKey")
 

@@ -327,3 +327,17 @@ async def test_the_longest_name_and_message_still_fit(world: World) -> None:
     assert len(made) <= 253
     assert ".." not in made
     assert len(event["message"].encode()) <= 1024
+
+
+async def test_few_successes_are_remembered_and_none_of_them_pushes_out_a_failure(
+    world: World,
+) -> None:
+    world.emit()
+    await world.sent()
+    for number in range(events.REMEMBERED_SUCCESSES + 10):
+        about = ObjectRef("v", "Bucket", "", f"b-{number}", f"u-{number}")
+        world.recorder.emit(about, type="Normal", reason="BucketReady", message="It is ready.")
+    assert len(world.recorder._successes.entries) == events.REMEMBERED_SUCCESSES
+    await world.sent()
+    world.emit()
+    assert (await world.sent())[0]["count"] == 2

@@ -3,6 +3,7 @@
 Timing is meaningless here: the audit log slows the API server. Counts do not jitter.
 """
 
+import contextlib
 import time
 from collections import Counter
 
@@ -88,7 +89,8 @@ def count_all(world: World, *, count: int, refused: int, window_s: float) -> dic
 
     mark, calls = bed.plane.audit.mark(), bed.driver.counts()
     bed.make_accesses(names, class_name="gold")
-    bed.until_ready("bucketaccesses", names, timeout_s=120)
+    with contextlib.suppress(TimeoutError):  # another pair may never get there: it still counts
+        bed.until_ready("bucketaccesses", names, timeout_s=120)
     world.until_idle()
     found["access"] = summary(bed, mark, count) | {"driver": driver_calls(bed, calls, count)}
 
@@ -100,7 +102,8 @@ def count_all(world: World, *, count: int, refused: int, window_s: float) -> dic
 
     mark, calls = bed.plane.audit.mark(), bed.driver.counts()
     bed.delete_all("bucketaccesses", names)
-    bed.until_gone("bucketaccesses", names, timeout_s=120)
+    with contextlib.suppress(TimeoutError):
+        bed.until_gone("bucketaccesses", names, timeout_s=120)
     world.until_idle()
     found["access_deletion"] = summary(bed, mark, count) | {
         "driver": driver_calls(bed, calls, count)

@@ -181,7 +181,10 @@ def test_a_deleted_claim_costs_three_writes_and_one_driver_call(own_bed: Testbed
     requests = count.requests()
     assert count.driver_calls() == {"DriverDeleteBucket": COUNT - 20}
     assert writes(requests) == 3 * (COUNT - 20)
-    assert reads(requests) == {}
+    # None, but where the line of a Bucket's end came before the line of its claim's: there it is
+    # made sure that the Bucket is gone, which a cache can't know.
+    assert set(reads(requests)) <= {"get buckets -> 404"}
+    assert sum(reads(requests).values()) <= (COUNT - 20) // 10
 
 
 def copies(body: dict[str, Any], count: int) -> list[bytes]:

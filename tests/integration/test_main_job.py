@@ -5,6 +5,7 @@ import json
 import time
 from typing import Any
 
+import pytest
 from cosi_operator.outcome import Call
 from testbed import NAMESPACE, Testbed, access_body, claim_body, condition, reasons
 
@@ -134,6 +135,7 @@ def test_an_existing_bucket_is_bound_without_a_create_and_to_one_claim_only(
     assert name not in str(bed.driver.journal(Call.DELETE_BUCKET))
 
 
+@pytest.mark.timeout(240)  # it watches for a minute that nothing happens
 def test_200_claims_at_once_are_ready_and_100_refused_are_left_in_peace(
     bed: Testbed, name: str
 ) -> None:

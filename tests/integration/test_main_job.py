@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+
 from cosi_operator.outcome import Call
 from testbed import NAMESPACE, Testbed, access_body, claim_body, condition, reasons
 

@@ -25,6 +25,7 @@ from testbed import Testbed, condition
 COUNT = 100
 NAMES = [f"b{number}" for number in range(COUNT)]
 CLASS = "budget"
+QUIET_S = 1.0
 CACHED = 2000
 DECODED = READY_LIMIT + 44  # held before the counting starts: so many are kept decoded, no more
 # Bytes that a held object takes, index entries included. Measured: 1025, 564, 1060 (docs/adr/0010).
@@ -87,7 +88,7 @@ def test_a_claim_costs_five_writes_two_events_one_driver_call_and_no_read(
     for start in range(0, COUNT, 20):  # few at a time: none has to wait for 5 s
         own_bed.make_claims(NAMES[start : start + 20], class_name=CLASS)
         own_bed.until_ready("bucketclaims", NAMES[start : start + 20])
-    own_bed.until_quiet()
+    own_bed.until_quiet(QUIET_S)
     requests = count.requests()
     assert count.driver_calls() == {"DriverCreateBucket": COUNT}
     told_to_wait = requests["update bucketclaims/status"] - COUNT
@@ -110,7 +111,7 @@ def test_an_access_costs_four_writes_and_asks_for_its_secret_once(own_bed: Testb
     count = Count(own_bed)
     own_bed.make_accesses(NAMES[:20], class_name=CLASS)
     own_bed.until_ready("bucketaccesses", NAMES[:20])
-    own_bed.until_quiet()
+    own_bed.until_quiet(QUIET_S)
     requests = count.requests()
     assert count.driver_calls() == {"DriverGrantBucketAccess": 20}
     assert writes(requests) == 4 * 20
@@ -126,13 +127,13 @@ def test_a_refused_claim_costs_one_driver_call_and_then_nothing(own_bed: Testbed
         "each claim to say that it is refused",
         lambda: sum(_is_refused(body) for body in own_bed.all_of("bucketclaims")) == COUNT,
     )
-    own_bed.until_quiet()
+    own_bed.until_quiet(QUIET_S)
     requests = count.requests()
     assert count.driver_calls() == {"DriverCreateBucket": COUNT}
     assert 5 * COUNT <= writes(requests) <= 7 * COUNT
     assert sum(reads(requests).values()) <= COUNT  # one for each write that met another
     after = Count(own_bed)
-    own_bed.until_quiet()
+    own_bed.until_quiet(QUIET_S)
     assert after.driver_calls() == {}
     assert after.requests() == Counter()
 
@@ -147,7 +148,7 @@ def test_a_restart_with_settled_objects_reads_each_kind_once_and_writes_nothing(
     count = Count(own_bed)
     for role in ("controller", "sidecar"):
         own_bed.restart(role)
-    own_bed.until_quiet()
+    own_bed.until_quiet(QUIET_S)
     requests = count.requests()
     assert count.driver_calls() == {}
     assert requests == {
@@ -165,7 +166,7 @@ def test_a_deleted_access_costs_four_writes_and_asks_for_its_secret_twice(
     count = Count(own_bed)
     own_bed.delete_all("bucketaccesses", NAMES[1:20])  # the first is looked at below
     own_bed.until_gone("bucketaccesses", NAMES[1:20])
-    own_bed.until_quiet()
+    own_bed.until_quiet(QUIET_S)
     requests = count.requests()
     assert count.driver_calls() == {"DriverRevokeBucketAccess": 19}
     assert writes(requests) == 4 * 19
@@ -177,7 +178,7 @@ def test_a_deleted_claim_costs_three_writes_and_one_driver_call(own_bed: Testbed
     count = Count(own_bed)
     own_bed.delete_all("bucketclaims", NAMES[20:])
     own_bed.until_gone("bucketclaims", NAMES[20:])
-    own_bed.until_quiet()
+    own_bed.until_quiet(QUIET_S)
     requests = count.requests()
     assert count.driver_calls() == {"DriverDeleteBucket": COUNT - 20}
     assert writes(requests) == 3 * (COUNT - 20)

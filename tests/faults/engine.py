@@ -203,7 +203,7 @@ class Engine:
         role = result.effect.label.split()[0]
         if call is None:
             assert fault is not None
-            result.met = self._until_met(case, base, fault.fired.is_set)
+            result.met = self._until_met(case, base, fault.over.is_set)
             if result.way == "reply lost":
                 self._until_settled([case], base)
                 bed.kill(role)
@@ -317,7 +317,9 @@ class Engine:
             late = [
                 str(asked)
                 for asked in self.bed.proxy.effects(since=result.mark, case=result.case)
-                if not (asked.plural == "events" and result.effect.is_event)
+                # A conflict has written nothing.
+                if asked.code != HTTPStatus.CONFLICT
+                and not (asked.plural == "events" and result.effect.is_event)
             ]
             if late and not (asks_again and result.scenario == "failing create"):
                 result.problems.append(f"written after it had settled: {', '.join(late)}")

@@ -47,7 +47,8 @@ class Fault:
     """One misbehaviour: of the requests that `wanted` picks it passes `skip`, then hits `times`.
 
     `strike` runs in the proxy's thread at the moment of a crash and has to kill the sender.
-    `seconds` is for DELAY. `fired` is set at the first hit.
+    `seconds` is for DELAY. `fired` is set at the first hit, `over` when it has done what it does:
+    only then may a killed process be started again, or the successor would be struck.
     """
 
     how: How
@@ -58,6 +59,7 @@ class Fault:
     strike: Callable[[], None] = lambda: None
     hits: int = 0
     fired: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
     lifted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def takes(self, asked: Asked) -> bool:

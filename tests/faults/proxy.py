@@ -151,7 +151,10 @@ class Proxy:
         fault = next((f for f in self._faults if f.how not in OF_STREAMS and f.takes(asked)), None)
         if fault is None:
             return await self._forward(request, asked, body)
-        return await self._break(fault, request, asked, body)
+        try:
+            return await self._break(fault, request, asked, body)
+        finally:
+            fault.over.set()
 
     async def _break(
         self, fault: Fault, request: web.BaseRequest, asked: Asked, body: bytes

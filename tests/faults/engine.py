@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from tests.faults.bed import CALL_FIELD, FaultBed

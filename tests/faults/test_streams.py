@@ -57,7 +57,10 @@ def test_nothing_is_missed_when_every_watch_breaks_at_its_next_line(
     bed: FaultBed, how: How
 ) -> None:
     faults = [bed.proxy.arm(Fault(how, watch_of(role, plural), times=2)) for role, plural in KINDS]
-    live_and_go(bed, f"broken-{how.name.lower().replace('_', '-')}")
+    for attempt in range(3):  # a watch that just rests meets its only line in a list
+        live_and_go(bed, f"broken-{how.name.lower().replace('_', '-')}-{attempt}")
+        if all(fault.hits for fault in faults):
+            break
     for (role, plural), fault in zip(KINDS, faults, strict=True):
         TABLE.add(f"{role} watches {plural}", how.value, met=fault.hits > 0, survived=True)
     assert all(fault.hits for fault in faults)

@@ -88,6 +88,8 @@ class AccessReconciler:
         # in memory, so that the next run stores these instead of minting others. They go with
         # their access, of whose UID they hold.
         self._held: dict[Key, _Held] = {}
+        # UIDs of accesses that go and are revoked: a conflict afterwards is no reason to ask again.
+        self._revoked: dict[Key, str] = {}
         self._started = sidecar.clock.wall()
         self._doubts = Doubts()
         self._dropped = dropped
@@ -122,7 +124,7 @@ class AccessReconciler:
         if isinstance(outcome, Requeue) or (isinstance(outcome, Terminal) and outcome.waiting):
             return outcome
         self._dropped.forget(key)
-        self._held.pop(key, None)
+        self._forget(key)
         return None
 
     async def _apply_to_dropped(self, view: AccessView, step: AccessStep) -> Fact | Failed:
@@ -143,6 +145,7 @@ class AccessReconciler:
             shared=self._is_shared(access),
             clean=planning.is_clean(access),
             unproven=True,
+            revoked=access is not None and self._revoked.get(key) == access.meta.uid,
             granted=held.granted if (held := self._held_for(access)) else None,
             context=Context(
                 driver=driver,
@@ -305,12 +308,18 @@ class AccessReconciler:
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._failed(view, access, reply)
         self._held.pop(access.meta.key, None)
-        if not access.meta.deleting and access.account_id:
+        if access.meta.deleting:  # no Grant can follow
+            self._revoked[access.meta.key] = access.meta.uid
+        elif access.account_id:
             await self._s.reporter.forget_account(self._s.accesses, access)
         self._s.reporter.event(
             self._s.accesses, access, "Normal", "AccessRevoked", "The access was revoked."
         )
         return Revoked()
+
+    def _forget(self, key: Key) -> None:
+        self._held.pop(key, None)
+        self._revoked.pop(key, None)
 
     def _failed(self, view: AccessView, access: BucketAccess, refused: Refused) -> Failed:
         deleting = access.meta.deleting
@@ -325,7 +334,7 @@ class AccessReconciler:
     async def _report(self, key: Key, end: End[AccessView]) -> Outcome:
         access, outcome = end.view.access, end.outcome
         if access is None:
-            self._held.pop(key, None)
+            self._forget(key)
             self._s.attempts.forget(key)
             return outcome
         if isinstance(outcome, Success):

@@ -24,7 +24,7 @@ from cosi_operator.api.v1alpha1 import (
     BUCKETS,
 )
 from cosi_operator.api.view import Key
-from cosi_operator.kube.errors import ApiSilent, ServerError
+from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
 
@@ -375,6 +375,18 @@ def test_a_repaired_access_class_is_another_request_so_a_refused_grant_is_asked_
     run(world)
     assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
     assert grants(world) == 2
+
+
+@pytest.mark.parametrize("what", ["update buckets", "update bucketaccesses"])
+def test_a_conflict_after_the_revoke_does_not_revoke_again(world: World, what: str) -> None:
+    add_access(world)
+    run(world)
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    verb, _, plural = what.partition(" ")
+    fail_once(world, verb, plural, Conflict(409, "Conflict", "someone was faster"), before=True)
+    run(world)
+    assert world.find(BUCKET_ACCESSES, "reader") is None
+    assert world.backend.count(Call.REVOKE_ACCESS) == 1
 
 
 def test_keys_in_memory_go_with_their_access(world: World) -> None:

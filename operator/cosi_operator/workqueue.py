@@ -15,15 +15,16 @@ for**. So:
   again. Nothing wanted is lost by it, and a recheck never runs twice.
 - `forget` leaves a delayed run in place: forgetting failures does not take back a wish.
 
-There are two lanes. A key added with `low=True` (the first list, a resync) waits while there are
-fresh changes, but one key in `LOW_SHARE` is always taken from the low lane, so neither starves.
-Keys whose delay has passed join the normal lane.
+A key added by `add_paced` waits in a lane of its own, from which one key is taken per turn of a
+`Pace`. A turn that nobody took in time is lost, not saved up: after a stall there is no burst. In
+its turn a paced key goes before the others, which it can't starve; until then it holds no worker.
 
-Not promised: order between keys of different lanes, and anything across a restart.
+Not promised: order between paced and other keys, and anything across a restart.
 """
 
 import heapq
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -34,7 +35,6 @@ import anyio
 from cosi_operator.clock import Clock
 from cosi_operator.settings import Backoff
 
-LOW_SHARE = 8
 # 2**63 times any base is far above any cap, and still a float.
 MAX_DOUBLINGS = 63
 # Superseded entries of the heap are swept when they outnumber the live ones by this.
@@ -49,10 +49,10 @@ class ShutDown(Exception):  # noqa: N818 - client-go's word; it is an end, not a
 class QueueStatistics:
     """A snapshot. `adds` and `retries` only grow and count what client-go's series count.
 
-    depth: keys ready to be taken. processing: keys held by workers. delayed: keys whose time has
-    not come. oldest_age_s: how long the longest-waiting ready key waits. longest_run_s: how long
-    the longest-held key is held. adds: wishes that made a key due. retries: calls of `add_after`
-    and `add_rate_limited`.
+    depth: keys ready to be taken. processing: keys held by workers. delayed: keys whose time or
+    turn has not come. oldest_age_s: how long the longest-waiting ready key waits. longest_run_s:
+    how long the longest-held key is held. adds: wishes that made a key due. retries: calls of
+    `add_after` and `add_rate_limited`.
     """
 
     depth: int
@@ -64,6 +64,24 @@ class QueueStatistics:
     retries: int
 
 
+@dataclass(slots=True)
+class Pace:
+    """Turns at least `1 / per_s` seconds apart. Queues that share one share its turns.
+
+    next_at: when the next turn may be taken (monotonic seconds).
+    """
+
+    per_s: float = math.inf
+    next_at: float = 0.0
+
+    def take(self, now: float) -> bool:
+        """Take the turn, if it has come."""
+        if now < self.next_at:
+            return False
+        self.next_at = now + 1 / self.per_s
+        return True
+
+
 class WorkQueue[K: Hashable]:
     """See the module. Belongs to one event loop; the methods without await never block.
 
@@ -71,6 +89,7 @@ class WorkQueue[K: Hashable]:
         clock: only its monotonic time and sleep are used.
         random: the source of the jitter.
         backoff: for `add_rate_limited`.
+        pace: for `add_paced`; without one, every turn has come.
         on_taken: told of each key that is taken, how many seconds it was ready before.
     """
 
@@ -80,20 +99,22 @@ class WorkQueue[K: Hashable]:
         clock: Clock,
         random: Random,
         backoff: Backoff,
+        pace: Pace | None = None,
         on_taken: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._random = random
         self._backoff = backoff
+        self._pace = pace or Pace()
         self._on_taken = on_taken
-        # Due and held by nobody, in order; the value is the time they became due (monotonic s).
-        # A key is in at most one of these two lanes, and then not in _processing.
+        # Due and held by nobody, in order. A key is in at most one of these two lanes, and then not
+        # in _processing. The value is the time (monotonic s) it became due.
         self._ready: OrderedDict[K, float] = OrderedDict()
-        self._ready_low: OrderedDict[K, float] = OrderedDict()
+        self._paced: OrderedDict[K, None] = OrderedDict()
         # Held by a worker; the value is the time of `get`.
         self._processing: dict[K, float] = {}
         # Due again while held: ready as soon as it is done. Always a subset of _processing.
-        # True: it waits for the low lane.
+        # True: it waits for the paced lane.
         self._dirty: dict[K, bool] = {}
         # Not due yet; the value is the time. Never a ready or dirty key; maybe one that is held.
         self._delayed: dict[K, float] = {}
@@ -107,21 +128,21 @@ class WorkQueue[K: Hashable]:
         self._waiters: OrderedDict[anyio.Event, None] = OrderedDict()
         # The one waiter that also watches the time, until it returns from `_wait`.
         self._timekeeper: anyio.Event | None = None
-        self._normal_in_a_row = 0
         self._adds = 0
         self._retries = 0
         self._stopping = False
 
-    def add(self, key: K, *, low: bool = False) -> None:
-        """Look at the key as soon as possible. Ignored once shut down.
-
-        Args:
-            low: behind fresh changes. A key that waits in the low lane moves up with a normal
-                `add`; one in the normal lane stays there.
-        """
+    def add(self, key: K) -> None:
+        """Look at the key as soon as possible, also if it is paced. Ignored once shut down."""
         if not self._stopping:
             self._delayed.pop(key, None)
-            self._make_due(key, self._clock.monotonic(), low=low)
+            self._make_due(key, self._clock.monotonic(), paced=False)
+
+    def add_paced(self, key: K) -> None:
+        """Look at the key in its turn, also if it is delayed. One that is due stays due."""
+        if not self._stopping:
+            self._delayed.pop(key, None)
+            self._make_due(key, self._clock.monotonic(), paced=True)
 
     def add_after(self, key: K, delay_s: float) -> None:
         """Look at the key in `delay_s` seconds, unless an earlier look is already wanted."""
@@ -155,15 +176,14 @@ class WorkQueue[K: Hashable]:
     def get_nowait(self) -> K | None:
         """Take the next key, to be given back by `done`; None when nothing is due."""
         self._promote()
-        if self._ready and (not self._ready_low or self._normal_in_a_row < LOW_SHARE - 1):
+        now = self._clock.monotonic()
+        if self._paced and self._pace.take(now):
+            key, _ = self._paced.popitem(last=False)
+            since = now
+        elif self._ready:
             key, since = self._ready.popitem(last=False)
-            self._normal_in_a_row += 1
-        elif self._ready_low:
-            key, since = self._ready_low.popitem(last=False)
-            self._normal_in_a_row = 0
         else:
             return None
-        now = self._clock.monotonic()
         self._processing[key] = now
         self._on_taken(now - since)
         return key
@@ -188,9 +208,9 @@ class WorkQueue[K: Hashable]:
         """
         if self._processing.pop(key, None) is None:
             raise ValueError(f"done without get: {key}")
-        low = self._dirty.pop(key, None)
-        if low is not None:
-            self._enqueue(key, self._clock.monotonic(), low=low)
+        paced = self._dirty.pop(key, None)
+        if paced is not None:
+            self._enqueue(key, self._clock.monotonic(), paced=paced)
         if self._stopping and not self._dirty:
             self._wake_all()
 
@@ -203,10 +223,12 @@ class WorkQueue[K: Hashable]:
         return self._failures.get(key, 0)
 
     def shut_down(self) -> None:
-        """Take no more keys and drop the delayed ones; what is due can still be taken."""
+        """Take no more keys, drop the delayed and the paced; what is due can still be taken."""
         self._promote()
         self._stopping = True
         self._delayed.clear()
+        self._paced.clear()
+        self._dirty = {key: paced for key, paced in self._dirty.items() if not paced}
         self._heap.clear()
         self._wake_all()
 
@@ -214,34 +236,37 @@ class WorkQueue[K: Hashable]:
         """How it stands now. Delays that have passed are seen as passed."""
         self._promote()
         now = self._clock.monotonic()
-        due = itertools.chain(self._ready.values(), self._ready_low.values())
         return QueueStatistics(
-            depth=len(self._ready) + len(self._ready_low),
+            depth=len(self._ready),
             processing=len(self._processing),
-            delayed=len(self._delayed),
-            oldest_age_s=now - min(due, default=now),
+            delayed=len(self._delayed) + len(self._paced),
+            oldest_age_s=now - min(self._ready.values(), default=now),
             longest_run_s=now - min(self._processing.values(), default=now),
             adds=self._adds,
             retries=self._retries,
         )
 
     def _is_due(self, key: K) -> bool:
-        return key in self._ready or key in self._ready_low or key in self._dirty
+        return key in self._ready or key in self._paced or key in self._dirty
 
-    def _make_due(self, key: K, since: float, *, low: bool) -> None:
-        """Make a key that is not delayed ready, or dirty while it is held."""
+    def _make_due(self, key: K, since: float, *, paced: bool) -> None:
+        """Make a key that is not delayed due: in its lane, or dirty while it is held."""
         if not self._is_due(key):
             self._adds += 1
         if key in self._processing:
-            self._dirty[key] = self._dirty.get(key, True) and low
-        elif key in self._ready_low and not low:
-            self._ready[key] = self._ready_low.pop(key)
-        elif not self._is_due(key):
-            self._enqueue(key, since, low=low)
+            self._dirty[key] = self._dirty.get(key, True) and paced
+        elif key not in self._ready:
+            if not paced:
+                self._paced.pop(key, None)
+            self._enqueue(key, since, paced=paced)
 
-    def _enqueue(self, key: K, since: float, *, low: bool) -> None:
-        (self._ready_low if low else self._ready)[key] = since
-        self._wake()
+    def _enqueue(self, key: K, since: float, *, paced: bool) -> None:
+        if paced:
+            self._paced[key] = None
+            self._wake(self._timekeeper)
+        else:
+            self._ready[key] = since
+            self._wake()
 
     def _promote(self) -> None:
         """Make the delayed keys due whose time has come."""
@@ -250,7 +275,7 @@ class WorkQueue[K: Hashable]:
             due, _, key = heapq.heappop(self._heap)
             if self._delayed.get(key) == due:
                 del self._delayed[key]
-                self._make_due(key, due, low=False)
+                self._make_due(key, due, paced=False)
 
     def _sweep(self) -> None:
         """Keep the heap in proportion to what is delayed."""
@@ -275,9 +300,10 @@ class WorkQueue[K: Hashable]:
         waiter = anyio.Event()
         self._waiters[waiter] = None
         try:
-            if self._timekeeper is None and self._heap:
+            next_at = self._next_at()
+            if self._timekeeper is None and next_at < math.inf:
                 self._timekeeper = waiter
-                await self._wait_or_sleep(waiter, self._heap[0][0] - self._clock.monotonic())
+                await self._wait_or_sleep(waiter, next_at - self._clock.monotonic())
             else:
                 await waiter.wait()
         except BaseException:
@@ -289,6 +315,11 @@ class WorkQueue[K: Hashable]:
             if self._timekeeper is waiter:
                 self._timekeeper = None
                 self._wake()  # who wakes finds nothing due, and watches the time from now on
+
+    def _next_at(self) -> float:
+        """When the next delay passes or the next turn comes; inf if nothing waits for either."""
+        delay = self._heap[0][0] if self._heap else math.inf
+        return min(delay, self._pace.next_at) if self._paced else delay
 
     async def _wait_or_sleep(self, waiter: anyio.Event, seconds: float) -> None:
         async with anyio.create_task_group() as group:

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 from tests.support.clock import FakeClock
 
 from cosi_operator.settings import Backoff
-from cosi_operator.workqueue import LOW_SHARE, SWEEP_SLACK, ShutDown, WorkQueue
+from cosi_operator.workqueue import SWEEP_SLACK, Pace, ShutDown, WorkQueue
 
 
 class FixedRandom(Random):
@@ -31,10 +31,22 @@ class FixedRandom(Random):
         return self._value
 
 
+TURN_S = 4.0
+
+
 def make(
-    clock: FakeClock, *, jitter: float = 0.0, backoff: Backoff | None = None
+    clock: FakeClock,
+    *,
+    jitter: float = 0.0,
+    backoff: Backoff | None = None,
+    pace: Pace | None = None,
 ) -> WorkQueue[str]:
-    return WorkQueue(clock=clock, random=FixedRandom(jitter), backoff=backoff or Backoff())
+    return WorkQueue(
+        clock=clock,
+        random=FixedRandom(jitter),
+        backoff=backoff or Backoff(),
+        pace=pace or Pace(1 / TURN_S),
+    )
 
 
 def take_all(queue: WorkQueue[str]) -> list[str]:
@@ -148,33 +160,60 @@ def forget_keeps_the_delay(queue: WorkQueue[str], clock: FakeClock) -> None:
     clock.advance(2)
 
 
-def low_moves_up(queue: WorkQueue[str], clock: FakeClock) -> None:
-    queue.add("a", low=True)
-    queue.add("b", low=True)
-    queue.add("c", low=True)
-    queue.add("b")
+def a_change_lifts_a_paced_key(queue: WorkQueue[str], clock: FakeClock) -> None:
+    for key in "abc":
+        queue.add_paced(key)
+    queue.add("c")
+    assert take_all(queue) == ["a", "c"]
+    clock.advance(TURN_S)
 
 
-def normal_stays(queue: WorkQueue[str], clock: FakeClock) -> None:
+def a_pace_does_not_lower_a_change(queue: WorkQueue[str], clock: FakeClock) -> None:
     queue.add("b")
-    queue.add("a", low=True)
-    queue.add("b", low=True)
+    queue.add("a")
+    queue.add_paced("a")
+    queue.add_paced("b")
 
 
 def dirty_remembers_the_fresh_change(queue: WorkQueue[str], clock: FakeClock) -> None:
     held(queue)
-    queue.add("b", low=True)
-    queue.add("a", low=True)
+    queue.add_paced("b")
+    queue.add_paced("a")
     queue.add("a")
-    queue.add("a", low=True)
+    queue.add_paced("a")
     queue.done("a")
 
 
-def dirty_low_goes_behind(queue: WorkQueue[str], clock: FakeClock) -> None:
+def dirty_waits_for_its_turn(queue: WorkQueue[str], clock: FakeClock) -> None:
     held(queue)
-    queue.add("a", low=True)
+    queue.add_paced("b")
+    queue.add_paced("a")
     queue.done("a")
-    queue.add("b")
+    assert take_all(queue) == ["b"]
+    clock.advance(TURN_S)
+
+
+def a_pace_takes_out_of_the_delay(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_after("a", 300)
+    queue.add_paced("a")
+
+
+def a_delay_on_a_paced_key(queue: WorkQueue[str], clock: FakeClock) -> None:
+    queue.add_paced("a")
+    queue.add_paced("b")
+    assert take_all(queue) == ["a"]
+    queue.add_after("b", TURN_S / 2)
+    clock.advance(TURN_S / 2)
+
+
+def shut_down_drops_the_paced(queue: WorkQueue[str], clock: FakeClock) -> None:
+    held(queue)
+    queue.add_paced("a")
+    queue.add_paced("b")
+    queue.shut_down()
+    queue.done("a")
+    queue.add_paced("c")
+    clock.advance(600)
 
 
 def shut_down_keeps_what_is_due(queue: WorkQueue[str], clock: FakeClock) -> None:
@@ -215,12 +254,19 @@ def shut_down_keeps_what_is_due(queue: WorkQueue[str], clock: FakeClock) -> None
             order_of_delays, ["a", "b"], id="delayed keys come in the order of their times"
         ),
         pytest.param(forget_keeps_the_delay, ["a"], id="forget does not take back a delayed run"),
-        pytest.param(low_moves_up, ["b", "a", "c"], id="a fresh change lifts a low key"),
-        pytest.param(normal_stays, ["b", "a"], id="a resync does not lower a fresh change"),
+        pytest.param(a_change_lifts_a_paced_key, ["b"], id="a change lifts a paced key"),
         pytest.param(
-            dirty_remembers_the_fresh_change, ["a", "b"], id="a fresh change while held stays fresh"
+            a_pace_does_not_lower_a_change, ["b", "a"], id="a change that is due waits for no turn"
         ),
-        pytest.param(dirty_low_goes_behind, ["b", "a"], id="a resync while held stays behind"),
+        pytest.param(
+            dirty_remembers_the_fresh_change, ["b", "a"], id="a fresh change while held stays fresh"
+        ),
+        pytest.param(dirty_waits_for_its_turn, ["a"], id="paced while held waits for its turn"),
+        pytest.param(
+            a_pace_takes_out_of_the_delay, ["a"], id="a paced key does not wait out its delay"
+        ),
+        pytest.param(a_delay_on_a_paced_key, [], id="a delay on a paced key changes nothing"),
+        pytest.param(shut_down_drops_the_paced, [], id="shut down drops the paced keys"),
         pytest.param(
             shut_down_keeps_what_is_due, ["a"], id="shut down keeps what is due and takes no more"
         ),
@@ -233,13 +279,29 @@ def test_the_rules_of_the_queue(script: Script, due: list[str]) -> None:
     assert take_all(queue) == due
 
 
-def test_neither_lane_starves() -> None:
-    queue = make(FakeClock())
-    for number in range(40):
-        queue.add(f"fresh-{number:02}")
-        queue.add(f"resync-{number:02}", low=True)
-    first = take_all(queue)[: 2 * LOW_SHARE]
-    assert [key for key in first if key.startswith("resync")] == ["resync-00", "resync-01"]
+def test_a_stall_is_not_made_up_for_and_changes_do_not_wait() -> None:
+    clock = FakeClock()
+    queue = make(clock)
+    for number in range(100):
+        queue.add_paced(f"paced-{number:02}")
+    assert take_all(queue) == ["paced-00"]
+    clock.advance(20 * TURN_S)  # nobody took a turn
+    queue.add("change")
+    assert take_all(queue) == ["paced-01", "change"]
+    clock.advance(0.9 * TURN_S)
+    assert take_all(queue) == []
+    clock.advance(0.1 * TURN_S)
+    assert take_all(queue) == ["paced-02"]
+
+
+def test_queues_that_share_a_pace_share_its_turns() -> None:
+    clock, pace = FakeClock(), Pace(1 / TURN_S)
+    queues = [make(clock, pace=pace), make(clock, pace=pace)]
+    for queue in queues:
+        queue.add_paced("a")
+    assert [take_all(queue) for queue in queues] == [["a"], []]
+    clock.advance(TURN_S)
+    assert [take_all(queue) for queue in queues] == [[], ["a"]]
 
 
 @pytest.mark.parametrize(
@@ -282,12 +344,12 @@ def test_statistics_tell_what_is_where() -> None:
     held(queue)
     clock.advance(10)
     queue.add("b")
-    queue.add("c", low=True)
+    queue.add_paced("c")
     queue.add_after("d", 5)
     queue.add_after("e", 60)
     clock.advance(7)
     seen = queue.statistics()
-    assert (seen.depth, seen.processing, seen.delayed) == (3, 1, 1)
+    assert (seen.depth, seen.processing, seen.delayed) == (2, 1, 2)
     assert (seen.oldest_age_s, seen.longest_run_s) == (7, 17)
     assert (seen.adds, seen.retries) == (4, 2)
 
@@ -352,6 +414,21 @@ async def test_get_waits_for_a_delay_and_not_longer(getters: Getters) -> None:
     assert getters.taken == []
     await getters.clock.run(0.1)
     assert getters.taken == ["a"]
+
+
+async def test_get_waits_for_a_turn_and_not_longer(getters: Getters) -> None:
+    getters.queue.add_after("late", 300)
+    await getters.start(3)
+    for key in "abc":
+        getters.queue.add_paced(key)
+    await getters.clock.settle()
+    assert getters.taken == ["a"]
+    await getters.clock.run(0.9 * TURN_S)
+    assert getters.taken == ["a"]
+    await getters.clock.run(0.1 * TURN_S)
+    assert getters.taken == ["a", "b"]
+    await getters.clock.run(TURN_S)
+    assert getters.taken == ["a", "b", "c"]
 
 
 async def test_an_earlier_delay_shortens_the_wait(getters: Getters) -> None:
@@ -429,6 +506,8 @@ class QueueModel(RuleBasedStateMachine):
         super().__init__()
         self.clock = FakeClock()
         self.wanted: dict[str, float] = {}  # the next run of each key: its time
+        self.paced: set[str] = set()  # those of them that wait for a turn
+        self.next_turn_s = 0.0
         self.held: set[str] = set()
         self.failed: dict[str, int] = {}
         self.stopped = False
@@ -437,23 +516,33 @@ class QueueModel(RuleBasedStateMachine):
     def start(self, seed: int) -> None:
         self.backoff = Backoff(base_s=1, cap_s=30)
         self.queue: WorkQueue[str] = WorkQueue(
-            clock=self.clock, random=Random(seed), backoff=self.backoff
+            clock=self.clock, random=Random(seed), backoff=self.backoff, pace=Pace(1 / TURN_S)
         )
 
     def now(self) -> float:
         return self.clock.monotonic()
 
     def due(self) -> set[str]:
-        return {key for key, when in self.wanted.items() if when <= self.now()}
+        now = self.now()
+        return {key for key, when in self.wanted.items() if when <= now} - self.paced
 
     def want(self, key: str, when: float) -> None:
-        if not self.stopped:
-            self.wanted[key] = min(when, self.wanted.get(key, when))
+        if self.stopped or (key in self.paced and when > self.now()):
+            return
+        self.paced.discard(key)
+        self.wanted[key] = min(when, self.wanted.get(key, when))
 
-    @rule(key=KEYS, low=st.booleans())
-    def add(self, key: str, low: bool) -> None:
-        self.queue.add(key, low=low)
+    @rule(key=KEYS)
+    def add(self, key: str) -> None:
+        self.queue.add(key)
         self.want(key, self.now())
+
+    @rule(key=KEYS)
+    def add_paced(self, key: str) -> None:
+        self.queue.add_paced(key)
+        if not self.stopped and key not in self.due():
+            self.paced.add(key)
+            self.wanted[key] = self.now()
 
     @rule(key=KEYS, delay_s=DELAYS_S)
     def add_after(self, key: str, delay_s: int) -> None:
@@ -482,13 +571,18 @@ class QueueModel(RuleBasedStateMachine):
     @rule()
     def get(self) -> None:
         key = self.queue.get_nowait()
+        has_turn = bool(self.paced - self.held) and self.now() >= self.next_turn_s
         if key is None:
             assert self.due() <= self.held, "a due key that nobody holds was not handed out"
-        else:
-            assert key not in self.held, "held twice"
-            assert key in self.due(), "handed out though nobody asked for it by now"
-            self.held.add(key)
-            del self.wanted[key]
+            assert not has_turn, "a turn was not given"
+            return
+        assert key not in self.held, "held twice"
+        assert key in (self.paced if has_turn else self.due()), "handed out before its time"
+        if has_turn:
+            self.next_turn_s = self.now() + TURN_S
+        self.paced.discard(key)
+        self.held.add(key)
+        del self.wanted[key]
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -504,6 +598,7 @@ class QueueModel(RuleBasedStateMachine):
             self.queue.shut_down()
             self.stopped = True
             self.wanted = {key: when for key, when in self.wanted.items() if key in due}
+            self.paced.clear()
 
     @invariant()
     def the_numbers_agree(self) -> None:
@@ -512,7 +607,7 @@ class QueueModel(RuleBasedStateMachine):
         seen = self.queue.statistics()
         assert seen.processing == len(self.held)
         assert seen.depth == len(self.due() - self.held)
-        assert seen.delayed == len(self.wanted.keys() - self.due())
+        assert seen.delayed == len(self.wanted.keys() - self.due() - (self.paced & self.held))
         assert all(self.queue.failures(key) == self.failed.get(key, 0) for key in "abcd")
 
     def teardown(self) -> None:
@@ -522,7 +617,11 @@ class QueueModel(RuleBasedStateMachine):
         for key in self.held:
             self.queue.done(key)
         self.clock.advance(1000)
-        assert sorted(take_all(self.queue)) == sorted(self.wanted)
+        taken = []
+        for _ in "abcd":
+            taken += take_all(self.queue)
+            self.clock.advance(TURN_S)
+        assert sorted(taken) == sorted(self.wanted)
         assert self.queue.statistics().delayed == 0
 
 

@@ -37,7 +37,7 @@ from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Outcome
 from cosi_operator.runtime import Runner
 from cosi_operator.settings import ProcessSettings
-from cosi_operator.workqueue import WorkQueue
+from cosi_operator.workqueue import Pace, WorkQueue
 
 log = structlog.get_logger(__name__)
 
@@ -66,11 +66,12 @@ class Process:
     health: Health
     stop: anyio.Event
 
-    def queue(self, name: str) -> WorkQueue[Key]:
+    def queue(self, name: str, *, pace: Pace | None = None) -> WorkQueue[Key]:
         return WorkQueue(
             clock=self.clock,
             random=self.rng,
             backoff=self.settings.backoff,
+            pace=pace,
             on_taken=lambda seconds: self.metrics.waited(name, seconds),
         )
 

@@ -25,7 +25,7 @@ from cosi_operator.sidecar.bucket import (
 )
 from cosi_operator.sidecar.calls import Attempts, DriverState
 from cosi_operator.sidecar.secrets import Secrets
-from cosi_operator.workqueue import WorkQueue
+from cosi_operator.workqueue import Pace, WorkQueue
 
 COMPONENT = "cosi-sidecar"
 # When a driver comes back, what waits for it goes on at this pace, so that it is not run over.
@@ -73,8 +73,12 @@ async def _work(
     settings: SidecarSettings, parts: Process, link: DriverLink, state: DriverState
 ) -> None:
     watched = Watched(parts)
+    wakes = Pace(WAKES_PER_S)
     watches = SidecarWatches(
-        watched, parts.queue("bucket"), parts.queue("bucketaccess"), state.name
+        watched,
+        parts.queue("bucket", pace=wakes),
+        parts.queue("bucketaccess", pace=wakes),
+        state.name,
     )
     reporter = Reporter(parts.events, parts.clock)
     sidecar = Sidecar(
@@ -201,9 +205,9 @@ class SidecarWatches:
         return found is not None and names.same_driver(found.driver_name, self._driver_name)
 
     def wake_unsettled(self) -> None:
-        """The driver is back: what waits goes on, evenly spaced."""
-        for position, (queue, key) in enumerate(self._unsettled()):
-            queue.add_after(key, position / WAKES_PER_S)
+        """The driver is back: what waits goes on, in turns."""
+        for queue, key in self._unsettled():
+            queue.add_paced(key)
 
     def _unsettled(self) -> Iterator[tuple[WorkQueue[Key], Key]]:
         for key, bucket in self.buckets.store.items():

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,27 @@ class FaultBed(Testbed):
         self.driver.clear_rules()
         for rule in RULES:
             self.driver.set_rule(**msgspec.structs.asdict(rule))
+
+    def until_empty(self) -> None:
+        """Wait until no object and nothing on the backend is left.
+
+        Raises:
+            AssertionError: something was left; names it.
+        """
+        with suppress(TimeoutError):
+            self.until("everything to be gone", lambda: self.left_over() == [])
+        assert self.left_over() == []
+
+    def left_over(self) -> list[str]:
+        """What tests make and have to take away again, classes aside."""
+        found = [
+            f"{plural} {item}"
+            for plural in ("bucketclaims", "buckets", "bucketaccesses", "secrets")
+            for item in self.all_of(plural)
+        ]
+        found += [f"on the backend: {bucket}" for bucket in self.driver.buckets()]
+        found += [f"on the backend: account {a.name}" for a in self.driver.accounts()]
+        return found
 
     def calls_of(self, case: str) -> list[Entry]:
         """The calls about one case since the driver's present process started."""

@@ -1,36 +1,64 @@
-"""The one bed of the fault tests."""
+"""The bed of the fault tests: one for all, as long as each leaves it as it was."""
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.faults.bed import FaultBed
 
 
+class Beds:
+    """Makes a bed when there is none; a failed test's leftovers are not the next one's fault."""
+
+    def __init__(self) -> None:
+        """No bed yet."""
+        self._stack = ExitStack()
+        self._bed: FaultBed | None = None
+
+    def get(self) -> FaultBed:
+        if self._bed is None:
+            # A short folder, as a socket's path has 107 bytes.
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="cosi-"))
+            self._bed = self._stack.enter_context(FaultBed.ready(Path(folder)))
+        return self._bed
+
+    def discard(self) -> None:
+        self._stack.close()
+        self._bed = None
+
+
 @pytest.fixture(scope="session")
-def fault_bed_for_all() -> Iterator[FaultBed]:
-    """A bed behind the proxy; a short folder, as a socket's path has 107 bytes."""
-    with (
-        tempfile.TemporaryDirectory(prefix="cosi-") as directory,
-        FaultBed.ready(Path(directory)) as bed,
-    ):
-        yield bed
+def beds() -> Iterator[Beds]:
+    made = Beds()
+    yield made
+    made.discard()
 
 
 @pytest.fixture
-def rough_bed(fault_bed_for_all: FaultBed) -> Iterator[FaultBed]:
-    """That bed, with both processes and the driver alive and no fault in force."""
-    bed = fault_bed_for_all
-    bed.proxy.clear()
-    bed.driver.run()
-    bed.forget_rules()
-    for role in ("controller", "sidecar"):
-        if not bed.processes[role].is_running:
-            bed.revive(role)
-    bed.until_leading("controller", "sidecar")
-    yield bed
-    bed.proxy.clear()
+def rough_bed(beds: Beds, request: pytest.FixtureRequest) -> Iterator[FaultBed]:
+    """A bed with both processes and the driver alive and no fault in force."""
+    failed = request.session.testsfailed
+    bed = beds.get()
+    try:
+        bed.proxy.clear()
+        bed.driver.run()
+        bed.forget_rules()
+        for role in ("controller", "sidecar"):
+            if not bed.processes[role].is_running:
+                bed.revive(role)
+        bed.until_leading("controller", "sidecar")
+        yield bed
+        bed.proxy.clear()
+        has_failed = request.session.testsfailed > failed
+        if not has_failed:
+            bed.until_empty()
+    except BaseException:
+        beds.discard()
+        raise
+    if has_failed:
+        beds.discard()
 
 
 @pytest.fixture

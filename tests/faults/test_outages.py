@@ -24,13 +24,6 @@ GROWTH_KIB = 24 * 1024
 SOAK_FAULTS = (How.DROP_REQUEST, How.LOSE_REPLY, How.CONFLICT, How.TOO_MANY, How.BROKEN, How.AWAY)
 
 
-def nothing_is_left(bed: FaultBed) -> None:
-    bed.until("the backend to be empty", lambda: bed.driver.buckets() == [], timeout_s=60)
-    left = Snapshot.take(bed)
-    assert left.claims == left.buckets == left.accesses == left.secrets == {}
-    assert left.accounts == ()
-
-
 OUTAGES: dict[str, Callable[[FaultBed], None]] = {
     "the API server is killed": lambda bed: bed.plane.restart_apiserver(grace_s=0),
     "the API server restarts": lambda bed: bed.plane.restart_apiserver(),
@@ -69,7 +62,7 @@ def test_the_control_plane_restarts_under_load_and_nothing_is_lost_or_made_twice
     bed.delete_all("bucketclaims", names)
     bed.until_gone("bucketclaims", names, timeout_s=90)
     bed.until_gone("bucketaccesses", names, timeout_s=90)
-    nothing_is_left(bed)
+    bed.until_empty()
     survivors = [r for r, process in bed.processes.items() if process.pid == pids[r]]
     TABLE.add(f"{UNDER_LOAD} claims", outage, met=True, survived=True)
     assert survivors or outage != "the API server is killed"
@@ -112,7 +105,7 @@ def test_claims_come_and_go_while_one_request_in_a_hundred_fails(bed: FaultBed) 
     bed.until("all Buckets to be gone", lambda: bed.all_of("buckets") == [], timeout_s=60)
     for fault in faults:
         bed.proxy.lift(fault)
-    nothing_is_left(bed)
+    bed.until_empty()
     hits = sum(fault.hits for fault in faults)
     print(f"{made} claims, {hits} of {len(bed.proxy.log)} requests failed, memory {memory}")
     assert hits > made / 50

@@ -32,6 +32,7 @@ from cosi_operator.plan.steps import (
     EditFinalizers,
     Fact,
     ReadBucketObject,
+    ReadClaim,
     UpdateBucketObject,
 )
 from cosi_operator.reconcile import Dropped, End, outcome_of, run_steps
@@ -101,6 +102,7 @@ class ClaimReconciler:
                 if names.ACCESS_FINALIZER in cached.view.meta.finalizers
             ),
             now=self._c.clock.wall(),
+            unproven=True,
         )
 
     async def _apply(self, view: ClaimView, step: ClaimStep) -> Fact:
@@ -112,6 +114,10 @@ class ClaimReconciler:
                         key, lambda body: set_finalizers(body, add=add, remove=remove)
                     )
                 )
+            case ReadClaim(key=key):
+                fresh = await self._c.claims.refresh(key)
+                # Another one, or changed: that has put the key into the queue again.
+                return ClaimIs(fresh if _is_same(fresh, view.claim) else None)
             case ReadBucketObject(key=key):
                 return BucketIs(await self._c.buckets.refresh(key))
             case CreateBucketObject(name=name):
@@ -165,6 +171,12 @@ class ClaimReconciler:
             except (ApiError, ApiSilent) as error:
                 return outcome_of(error)
         return outcome
+
+
+def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
+    if fresh is None or fresh.meta.deleting:
+        return False
+    return (fresh.meta.uid, fresh.meta.generation) == (seen.meta.uid, seen.meta.generation)
 
 
 def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Told:

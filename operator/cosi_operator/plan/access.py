@@ -365,11 +365,11 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
     if names.BUCKET_ACCESS_FINALIZER not in bucket.meta.finalizers:
         return None  # the mark precedes every Grant: none was made, or all is revoked already
     # An earlier Grant may have made an account whose id was never learned: ask again to learn it.
-    return (
-        backing_off(view.context)
-        or driver_away(view.context)
-        or _grant(access, bucket_id, view, resolving=True)
-    )
+    if halt := backing_off(view.context) or driver_away(view.context):
+        return halt
+    if view.unproven:
+        return ReadAccessObject(access.meta.key)
+    return _grant(access, bucket_id, view, resolving=True)
 
 
 def fold(view: AccessView, fact: Fact) -> AccessView:

@@ -155,11 +155,22 @@ def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | Non
     halt = standing(bucket, Call.DELETE_BUCKET, view.context, token=token)
     if halt := halt or driver_away(view.context):
         return halt
-    if bucket_id := known_id(bucket, view):
+    bucket_id = known_id(bucket, view)
+    if view.unproven and not (bucket_id and _is_ours_alone(bucket)):
+        # An old list may show what is long gone, and its id may have been given away again.
+        return ReadBucketObject(bucket.meta.key)
+    if bucket_id:
         return DeleteBackend(bucket_id, bucket.parameters)
     # The id was never learned, and Delete without an id is never sent: on one real driver it
     # removes every bucket. Create is idempotent, so asking again tells what there is to delete.
     return CreateBackend(bucket.meta.name, bucket.parameters, resolving=True)
+
+
+def _is_ours_alone(bucket: Bucket) -> bool:
+    """Whether the backend bucket was made for this very object, under a name never used again."""
+    claim = bucket.claim
+    named = claim is not None and bucket.meta.name == names.bucket_name(claim.uid)
+    return named and not bucket.existing_bucket_id
 
 
 def _waiting_for(accesses: tuple[BucketAccess, ...]) -> Terminal:

@@ -39,6 +39,7 @@ from cosi_operator.plan.steps import (
     Fact,
     Granted,
     ReadBucketObject,
+    ReadClaim,
     Revoked,
     SecretAllowed,
     SecretIs,
@@ -58,7 +59,8 @@ class ClaimView:
     """Everything one run may look at.
 
     `bucket` is the one that the claim leads to, from the cache unless `bucket_read`; `accesses`
-    are those that name this claim and hold our finalizer.
+    are those that name this claim and hold our finalizer. `unproven`: nothing in this run has
+    shown yet that `claim` is not an old copy.
     """
 
     claim: BucketClaim | None
@@ -67,6 +69,7 @@ class ClaimView:
     accesses: tuple[BucketAccess, ...]
     now: datetime
     bucket_read: bool = False
+    unproven: bool = False
 
 
 def target_name(claim: BucketClaim) -> str:
@@ -93,7 +96,7 @@ def plan(view: ClaimView) -> ClaimStep:
         if bool(claim.class_name) == bool(claim.existing_bucket_name):
             return Done(Terminal(Reason.INVALID_SPEC, _both_or_neither(claim)))
         if claim.existing_bucket_name:
-            return _plan_static(claim, view.bucket)
+            return _plan_static(claim, view)
         return _plan_dynamic(claim, view)
     return _plan_bound(claim, view.bucket, view)
 
@@ -121,8 +124,8 @@ def _is_bound(bucket: Bucket, claim: BucketClaim) -> bool:
     return bucket.claim is not None and bucket.claim.uid == claim.meta.uid
 
 
-def _plan_static(claim: BucketClaim, bucket: Bucket | None) -> ClaimStep:
-    name = claim.existing_bucket_name
+def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
+    name, bucket = claim.existing_bucket_name, view.bucket
     if bucket is None:
         return Done(
             Terminal(
@@ -145,6 +148,8 @@ def _plan_static(claim: BucketClaim, bucket: Bucket | None) -> ClaimStep:
         )
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
+    if view.unproven:
+        return ReadClaim(claim.meta.key)
     return BindBucketObject(bucket.meta.key)
 
 
@@ -168,6 +173,8 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         )
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
+    if view.unproven:  # an old list may show a claim that is long gone: nobody would delete this
+        return ReadClaim(claim.meta.key)
     return CreateBucketObject(names.bucket_name(claim.meta.uid))
 
 
@@ -258,7 +265,7 @@ def fold(view: ClaimView, fact: Fact) -> ClaimView:
     """The view after a step succeeded."""
     match fact:
         case ClaimIs(claim=claim):
-            return replace(view, claim=claim)
+            return replace(view, claim=claim, unproven=False)
         case BucketIs(bucket=bucket):
             return replace(view, bucket=bucket, bucket_read=True)
         case AccessDeleting(key=key):

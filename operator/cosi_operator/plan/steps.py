@@ -174,6 +174,13 @@ class ReadBucketObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadClaim:
+    """Make sure that a claim is still there: the list it was in may be old."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class CreateBucketObject:
     name: str
 
@@ -323,6 +330,7 @@ type AccessStep = (
 type ClaimStep = (
     Done
     | EditFinalizers
+    | ReadClaim
     | ReadBucketObject
     | CreateBucketObject
     | UpdateBucketObject

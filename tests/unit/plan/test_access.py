@@ -429,6 +429,11 @@ def test_what_stands_in_the_way_is_named_with_its_field(
             seen(GOING, secret=FREE), RESOLVE, id="a Grant whose end is unknown is asked again"
         ),
         pytest.param(
+            seen(GOING, secret=FREE, unproven=True),
+            ReadAccessObject(GOING.meta.key),
+            id="but not on a copy that may be old",
+        ),
+        pytest.param(
             seen(GOING, secret=FREE, bucket=READY),
             LET_GO,
             id="without the mark no Grant was made: nothing to ask",

@@ -229,6 +229,11 @@ def test_creation(view: BucketView, step: BucketStep) -> None:
             id="static with Delete: the administrator asked for it",
         ),
         pytest.param(
+            seen(replace(GOING_STATIC, deletion_policy=DeletionPolicy.DELETE), unproven=True),
+            ReadBucketObject(GOING_STATIC.meta.key),
+            id="static: a copy that may be old is read, its id may be someone else's by now",
+        ),
+        pytest.param(
             seen(replace(GOING_STATIC, deletion_policy=DeletionPolicy.DELETE, bucket_id="")),
             DeleteBackend("old-1", {"tier": "gold"}),
             id="static that never was reported: the id stands in the spec",
@@ -267,6 +272,11 @@ def test_an_access_of_the_go_sidecar_has_no_recorded_bucket_and_counts() -> None
 @pytest.mark.parametrize(
     ("view", "step"),
     [
+        pytest.param(
+            seen(GOING_NEW, unproven=True),
+            ReadBucketObject(KEY),
+            id="before a Create whose end is unknown is asked again, the copy is read",
+        ),
         pytest.param(
             seen(GOING_NEW), RESOLVE, id="a Create whose end is unknown is asked again for the id"
         ),

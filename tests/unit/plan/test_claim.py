@@ -42,6 +42,7 @@ from cosi_operator.plan.steps import (
     Fact,
     Granted,
     ReadBucketObject,
+    ReadClaim,
     Revoked,
     SecretAllowed,
     SecretIs,
@@ -84,6 +85,11 @@ def seen(
         pytest.param(seen(None), NOTHING, id="a claim that is gone needs nothing"),
         pytest.param(seen(CLAIM), KEEP, id="the finalizer goes on before the Bucket is made"),
         pytest.param(seen(KEPT), CreateBucketObject(NAME), id="then its Bucket is made"),
+        pytest.param(
+            seen(KEPT, unproven=True),
+            ReadClaim(KEY),
+            id="a copy that may be old is read before a Bucket is made",
+        ),
         pytest.param(
             seen(TOLD_CLAIM, OURS), NOTHING, id="the sidecar tells a claim how its Bucket fares"
         ),
@@ -140,6 +146,11 @@ def test_dynamic(view: ClaimView, step: ClaimStep) -> None:
         pytest.param(seen(STATIC, OLD), KEEP, id="the finalizer goes on before the binding"),
         pytest.param(
             seen(KEPT_STATIC, OLD), BindBucketObject(Key("", "old")), id="a free Bucket is bound"
+        ),
+        pytest.param(
+            seen(KEPT_STATIC, OLD, unproven=True),
+            ReadClaim(KEY),
+            id="a copy that may be old is read before a Bucket is bound",
         ),
         pytest.param(
             seen(KEPT_STATIC, replace(OLD, claim=ClaimRef("team", "photos"))),
@@ -345,13 +356,15 @@ def test_where_a_claim_leads() -> None:
     assert target_name(STATIC) == "old"
 
 
-VIEW = seen(GOING_CLAIM, READY, accesses=(GRANTED, meta(GRANTED, name="b", uid="b")))
+VIEW = seen(GOING_CLAIM, READY, accesses=(GRANTED, meta(GRANTED, name="b", uid="b")), unproven=True)
 
 
 @pytest.mark.parametrize(
     ("fact", "expected"),
     [
-        pytest.param(ClaimIs(None), change(VIEW, claim=None), id="a claim that is gone"),
+        pytest.param(
+            ClaimIs(None), change(VIEW, claim=None, unproven=False), id="a claim that is gone"
+        ),
         pytest.param(
             BucketIs(None),
             change(VIEW, bucket=None, bucket_read=True),

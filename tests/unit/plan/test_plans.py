@@ -158,6 +158,7 @@ def act_on_bucket(view: bucket_plan.BucketView, step: s.BucketStep) -> bucket_pl
             fact = s.BucketIs(bucket)
         case s.CreateBackend(name=name):
             assert name
+            assert not view.unproven
             assert names.BUCKET_FINALIZER in bucket.meta.finalizers
             assert view.context.driver.up
             fact = s.BackendIs("id-7")
@@ -191,7 +192,7 @@ def test_every_plan_of_a_bucket(
     numbered = tuple(
         replace(a, meta=replace(a.meta, name=f"a{n}", uid=f"u{n}")) for n, a in enumerate(found)
     )
-    view = bucket_plan.BucketView(bucket, claim, numbered, context)
+    view = bucket_plan.BucketView(bucket, claim, numbered, context, unproven=True)
     ends(view, bucket_plan.plan, act_on_bucket)
 
 
@@ -223,6 +224,7 @@ def act_on_access(
             fact = s.SecretAllowed()
         case s.Grant(bucket_id=bucket_id, name=name):
             assert bucket_id
+            assert not view.unproven
             assert name == "ba-access-uid"
             assert not (view.secret and view.secret.ours), "over keys that are held"
             assert view.secret is not None or not access.secret_name
@@ -273,7 +275,13 @@ def test_every_plan_of_an_access(
     shared: bool,
 ) -> None:
     view = access_plan.AccessView(
-        access, views.KEYS_CLASS if has_class else None, claim, bucket, context, shared
+        access,
+        views.KEYS_CLASS if has_class else None,
+        claim,
+        bucket,
+        context,
+        shared,
+        unproven=True,
     )
     ends(view, access_plan.plan, lambda view, step: act_on_access(view, step, standing))
 
@@ -288,10 +296,14 @@ def act_on_claim(view: claim_plan.ClaimView, step: s.ClaimStep) -> claim_plan.Cl
             assert not (add and claim.meta.deleting), "the API server would refuse it"
             after = edited(claim.meta, add, remove)
             fact = s.ClaimIs(None if is_gone(after) else replace(claim, meta=after))
+        case s.ReadClaim(key=key):
+            assert key == claim.meta.key
+            fact = s.ClaimIs(claim)
         case s.ReadBucketObject():
             fact = s.BucketIs(bucket)
         case s.CreateBucketObject(name=name):
             assert bucket is None
+            assert not view.unproven
             assert names.CLAIM_FINALIZER in claim.meta.finalizers
             fact = s.BucketIs(replace(views.BUCKET, meta=replace(views.BUCKET.meta, name=name)))
         case s.UpdateBucketObject(driver_name=driver_name, parameters=parameters):
@@ -300,6 +312,7 @@ def act_on_claim(view: claim_plan.ClaimView, step: s.ClaimStep) -> claim_plan.Cl
             fact = s.BucketIs(replace(bucket, driver_name=driver_name, parameters=parameters))
         case s.BindBucketObject():
             assert bucket is not None
+            assert not view.unproven
             assert bucket.claim is None or bucket.claim == ClaimRef("team", "photos")
             fact = s.BucketIs(replace(bucket, claim=views.REF))
         case s.DeleteBucketObject(uid=uid):
@@ -330,6 +343,6 @@ def test_every_plan_of_a_claim(
         replace(a, meta=replace(a.meta, name=f"a{n}", uid=f"u{n}")) for n, a in enumerate(found)
     )
     view = claim_plan.ClaimView(
-        claim, views.CLASS if has_class else None, bucket, numbered, views.NOW
+        claim, views.CLASS if has_class else None, bucket, numbered, views.NOW, unproven=True
     )
     ends(view, claim_plan.plan, act_on_claim)

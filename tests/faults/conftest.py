@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.faults.bed import FaultBed
 
+SHOWN = 8000  # characters
+
 
 class Beds:
     """Makes a bed when there is none; a failed test's leftovers are not the next one's fault."""
@@ -36,6 +38,13 @@ def beds() -> Iterator[Beds]:
     made.discard()
 
 
+def show(bed: FaultBed) -> None:
+    """The ends of the logs and what was asked last, for the report of a failed test."""
+    for role in bed.processes:
+        print(f"--- log of {role}:", bed.log_of(role)[-SHOWN:], sep="\n")
+    print("--- requests:", *(f"{a.at_s:.2f} {a}" for a in bed.proxy.log[-100:]), sep="\n")
+
+
 @pytest.fixture
 def rough_bed(beds: Beds, request: pytest.FixtureRequest) -> Iterator[FaultBed]:
     """A bed with both processes and the driver alive and no fault in force."""
@@ -52,7 +61,9 @@ def rough_bed(beds: Beds, request: pytest.FixtureRequest) -> Iterator[FaultBed]:
         yield bed
         bed.proxy.clear()
         has_failed = request.session.testsfailed > failed
-        if not has_failed:
+        if has_failed:
+            show(bed)
+        else:
             bed.until_empty()
     except BaseException:
         beds.discard()

@@ -124,6 +124,10 @@ class Engine:
         mark, asked = self.bed.proxy.mark(), self._calls()
         for case in cases:
             scenario.act(self.bed, case)
+        self.bed.until(
+            "the operator to act",
+            lambda: all(self.bed.proxy.effects(since=mark, case=case.name) for case in cases),
+        )
         self._until_quiet()
         seen = Snapshot.take(self.bed)
         states = [case.state(seen) for case in cases]
@@ -262,15 +266,14 @@ class Engine:
 
     def _until_met(self, case: Case, base: Base, happened: Callable[[], bool]) -> bool:
         """Wait for the fault; False when the case ended without it."""
-        deadline = time.monotonic() + CONVERGE_S
-        while time.monotonic() < deadline:
-            if happened():
-                return True
+        started_s = time.monotonic()
+        while not happened() and time.monotonic() < started_s + CONVERGE_S:
             with suppress(ConnectionError):  # the driver has just died
-                if self._quiet_s(case) > BASE_QUIET_S and self._differs([case], base) == {}:
-                    return False
+                quiet_s = min(self._quiet_s(case), time.monotonic() - started_s)
+                if quiet_s > BASE_QUIET_S and self._differs([case], base) == {}:
+                    break
             time.sleep(POLL_S)
-        return False
+        return happened()
 
     def _until_settled(self, cases: Sequence[Case], base: Base) -> None:
         """Wait until all cases are as without a fault, and quiet; or until time is up."""

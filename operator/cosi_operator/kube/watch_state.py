@@ -7,11 +7,12 @@
 
 Restarts are spaced by a growing backoff counted from the start of the try that failed, so a
 stream that lived for a while starts again nearly at once, and a dead one can't spin. The backoff
-is forgotten after 2 healthy minutes. (The cases are those of client-go's reflector; the form is
-that of kube-rs' watcher.)
+is forgotten after 2 healthy minutes, and by a watch that brought something and goes on from there:
+a proxy that cuts often must not leave us blind for 30 s each time. (The cases are those of
+client-go's reflector; the form is that of kube-rs' watcher.)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 BACKOFF_BASE_S = 0.8
@@ -40,12 +41,16 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Read changes after `version`; the server ends the watch after `timeout_s`."""
+    """Read changes after `version`; the server ends the watch after `timeout_s`.
+
+    fruitful: it has brought a line.
+    """
 
     started_s: float
     version: str
     timeout_s: float
     failures: int = 0
+    fruitful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,7 @@ def _after_list(state: Listing, happening: Happening, now_s: float, draw: float)
 def _after_watch(state: Watching, happening: Happening, now_s: float, draw: float) -> State:
     match happening:
         case Progress(version=version):
-            return Watching(state.started_s, version, state.timeout_s, state.failures)
+            return replace(state, version=version, fruitful=True)
         case Ended() | Silent():
             return _rest(state, state.version, None, now_s, draw)
         case Refused(status=403):
@@ -162,7 +167,8 @@ def _rest(
     state: Listing | Watching, version: str | None, asked_s: float | None, now_s: float, draw: float
 ) -> Resting:
     lived_s = now_s - state.started_s
-    healthy = isinstance(state, Watching) and lived_s >= HEALTHY_S
+    goes_on = version is not None
+    healthy = isinstance(state, Watching) and (lived_s >= HEALTHY_S or (state.fruitful and goes_on))
     failures = 1 if healthy else state.failures + 1
     spacing_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10))
     # From start to start, but never without any pause.

@@ -62,7 +62,7 @@ LIST_AGAIN = Resting(BACKOFF_BASE_S, None, failures=1)
             WATCHING,
             Progress("8"),
             1.0,
-            Watching(0.0, "8", 400.0),
+            Watching(0.0, "8", 400.0, fruitful=True),
             id="a change or bookmark moves the version",
         ),
         pytest.param(WATCHING, Ended(), LONG_S, AGAIN, id="a normal end: watch on"),
@@ -111,6 +111,12 @@ def test_the_backoff_doubles_up_to_thirty_seconds_and_is_forgotten_after_two_min
     assert delays == [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
     assert step(state, Silent(), 119.0, 1.0) == Resting(0.8, "7", 9)
     assert step(state, Silent(), 120.0, 1.0) == Resting(0.8, "7", 1)
+
+
+def test_a_watch_that_brought_something_goes_on_at_once_and_a_new_list_does_not() -> None:
+    state = step(Watching(0.0, "7", 400.0, failures=9), Progress("8"), 1.0, 1.0)
+    assert step(state, Silent(), 1.0, 1.0) == Resting(0.8, "8", 1)
+    assert step(state, Refused(410), 1.0, 1.0) == Resting(29.0, None, 10)
 
 
 def test_restarts_are_spaced_from_start_to_start() -> None:

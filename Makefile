@@ -38,7 +38,7 @@ faults-full: parts ## every fault at every side effect of every scenario, and a 
 	@COSI_FAULTS=full $(RUN) -m pytest tests/faults
 
 image: .venv/.stamp ## the OCI image into build/image, without Docker or a registry
-	@PYTHONPATH=hack $(BIN)/python -m image
+	@PYTHONPATH=hack $(BIN)/python -m image $(IMAGE)
 
 docs: .venv/.stamp ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -7,16 +7,15 @@ import time
 from pathlib import Path
 
 from image.contract import ROOT, identify
-from image.measure import report
+from image.measure import report, report_peer
 from image.oci import make_image, write_archive
 from image.packages import modules_without_bytecode
 from image.rootfs import assemble
 from image.sbom import PLACE
-from image.tools import ImageError
+from image.tools import MEGABYTE, ImageError
 
 OUTPUT = ROOT / "build" / "image"
 ARCHIVE = "cosi-operator.oci.tar"
-MEGABYTE = 1e6
 
 
 def main() -> None:
@@ -25,6 +24,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (%(default)s)")
     parser.add_argument("--name", default="", help="repository:tag (cosi-operator:VERSION)")
     parser.add_argument("--measure", action="store_true", help="measure what is built already")
+    parser.add_argument(
+        "--peer", type=Path, action="append", default=[], help="measure this program, too"
+    )
     arguments = parser.parse_args()
     try:
         if not arguments.measure:
@@ -33,6 +35,8 @@ def main() -> None:
         if not rootfs.exists():
             raise ImageError(f"nothing is built in {arguments.output}: run `make image`")
         print("\n".join(report(rootfs.resolve())))
+        for peer in arguments.peer:
+            print(report_peer(peer))
     except ImageError as error:
         sys.exit(f"image: {error}")
 

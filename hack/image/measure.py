@@ -1,5 +1,6 @@
 """What the image costs: its size, and the time from exec until a process has loaded everything."""
 
+import gzip
 import os
 import statistics
 import subprocess
@@ -7,7 +8,7 @@ import time
 from pathlib import Path
 
 from image.contract import ENTRIES, UID, USER
-from image.tools import need
+from image.tools import MEGABYTE, ImageError, need
 
 RUNS = 5
 TIMEOUT_S = 60.0
@@ -26,11 +27,15 @@ def cold_starts_s(rootfs: Path, entry: str) -> list[float]:
         enter = [need("chroot", package="coreutils"), f"--userspec={USER}", str(rootfs)]
     else:  # a user namespace gives the right to change the root, not to be another user
         enter = [need("unshare", package="util-linux"), "--map-root-user", f"--root={rootfs}"]
+    return _times_s([*enter, f"/{entry}", "--help"])
+
+
+def _times_s(command: list[str]) -> list[float]:
     took_s = []
     for _ in range(RUNS):
         started_s = time.perf_counter()
         subprocess.run(
-            [*enter, f"/{entry}", "--help"],
+            command,
             env={},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -39,6 +44,33 @@ def cold_starts_s(rootfs: Path, entry: str) -> list[float]:
         )
         took_s.append(time.perf_counter() - started_s)
     return took_s
+
+
+def report_peer(binary: Path) -> str:
+    """Say in a line what another program costs, for instance the Go sidecar.
+
+    Its size is that of the file, as it stands and as a layer of an image would carry it.
+
+    Raises:
+        ImageError: it can't be run.
+    """
+    try:
+        content = binary.read_bytes()
+        took_s = _times_s([str(binary), "--help"])
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ImageError(f"--peer {binary}: {error}") from None
+    loaded = len(gzip.compress(content, mtime=0))
+    return (
+        f"{binary}: {loaded / MEGABYTE:.1f} MB to load, {len(content) / MEGABYTE:.1f} MB unpacked; "
+        f"--help: {_seconds(took_s)}"
+    )
+
+
+def _seconds(took_s: list[float]) -> str:
+    return (
+        f"{statistics.median(took_s):.2f} s from exec to exit (median of {RUNS}, "
+        f"slowest {max(took_s):.2f} s)"
+    )
 
 
 def report(rootfs: Path) -> list[str]:
@@ -53,7 +85,6 @@ def report(rootfs: Path) -> list[str]:
             continue
         lines.append(
             f"/{entry} --help as user {UID if os.geteuid() == 0 else os.geteuid()}: "
-            f"{statistics.median(took_s):.2f} s from exec to exit (median of {RUNS}, "
-            f"slowest {max(took_s):.2f} s)"
+            f"{_seconds(took_s)}"
         )
     return lines

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+MEGABYTE = 1e6
+
 
 class ImageError(Exception):
     """The image can't be built here; the message says what to do, for a person to read."""

@@ -201,7 +201,10 @@ class Reporter:
         *,
         fingerprint: str = "",
     ) -> None:
-        """Emit one Event about an object, in its namespace."""
+        """Emit one Event about an object, in its namespace; none about one that is gone."""
+        current = objects.get(view.meta.key)
+        if current is None or current.meta.uid != view.meta.uid:
+            return
         about = ObjectRef(
             api_version=objects.resource.api_version,
             kind=objects.resource.kind,

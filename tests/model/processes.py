@@ -133,10 +133,12 @@ class Told:
 
 
 class MemoryEvents(EventRecorder):
-    """Keeps what is emitted."""
+    """Keeps what is emitted, and what of it is about an object that its process knows is gone."""
 
-    def __init__(self, told: list[Told]) -> None:
+    def __init__(self, told: list[Told], too_late: list[Told]) -> None:
         self._told = told
+        self._too_late = too_late
+        self.kinds: Sequence[_Kind] = ()
 
     def emit(
         self,
@@ -147,7 +149,12 @@ class MemoryEvents(EventRecorder):
         message: str,
         fingerprint: str = "",
     ) -> None:
-        self._told.append(Told(about, type, reason, message, fingerprint or message))
+        told = Told(about, type, reason, message, fingerprint or message)
+        self._told.append(told)
+        key = Key(about.namespace, about.name)
+        held = [kind.store.get(key) for kind in self.kinds if kind.resource.kind == about.kind]
+        if about.uid not in [cached.view.meta.uid for cached in held if cached]:
+            self._too_late.append(told)
 
 
 @dataclass
@@ -192,11 +199,13 @@ class Run:
 class Running:
     """One process: what it watches, its queues, and the runs that are under way."""
 
-    def __init__(self, name: str, api: MemoryApi, client: KubeClient) -> None:
+    def __init__(self, name: str, api: MemoryApi, process: Process) -> None:
         self.name = name
         self._api = api
-        self._client = client
+        self._client = process.client
         self.kinds: list[_Kind] = []
+        assert isinstance(process.events, MemoryEvents)
+        process.events.kinds = self.kinds
         self.works: list[Work] = []
         self.runs: list[Run] = []
         self.outcomes: list[tuple[str, Key, Outcome]] = []
@@ -299,6 +308,7 @@ class Parts:
     rng: random.Random
     sent: list[Sent] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    told_too_late: list[Told] = field(default_factory=list)
     recheck_s: float | None = None
     deletion_recheck_s: float | None = 600.0
     overrides: tuple[str, ...] = ()
@@ -307,7 +317,7 @@ class Parts:
 def start_controller(parts: Parts) -> Running:
     settings = ControllerSettings(kubeconfig=None, namespace="cosi", identity="c")
     process = _process(parts, "controller", settings)
-    running = Running("controller", parts.api, process.client)
+    running = Running("controller", parts.api, process)
     with patch.object(controller_root, "Watched", lambda p: _MemoryWatched(p, running)):
         _finish(controller_root._work(process))
     running.begin()
@@ -324,7 +334,7 @@ def start_sidecar(parts: Parts, *, instance: str = "d-1", up: bool = True) -> Ru
         retry_overrides=parts.overrides,
     )
     process = _process(parts, "sidecar", settings)
-    running = Running("sidecar", parts.api, process.client)
+    running = Running("sidecar", parts.api, process)
     running.state = DriverState(DRIVER, instance, up)
     link: Any = _Link(FakeDriver(parts.backend, "sidecar"))
 
@@ -347,7 +357,7 @@ def _process(parts: Parts, name: str, settings: ControllerSettings | SidecarSett
         settings=settings,
         component=name,
         client=MemoryClient(parts.api, name, parts.sent),
-        events=MemoryEvents(parts.told),
+        events=MemoryEvents(parts.told, parts.told_too_late),
         clock=parts.clock,
         rng=parts.rng,
         metrics=METRICS,

@@ -202,6 +202,7 @@ class World:
     def check_settled(self) -> list[str]:
         """What is wrong now that nothing goes on any more."""
         found = list(self.violations)
+        found += [f"an Event after its object is gone: {told}" for told in self.parts.told_too_late]
         for resource in (BUCKET_CLAIMS, BUCKETS, BUCKET_ACCESSES):
             for body in self.api.list(resource):
                 if body["spec"].get("driverName", DRIVER) != DRIVER:

@@ -210,6 +210,20 @@ MISTAKES = [
     ),
     pytest.param(
         Mistake(
+            _ready_claim_and(
+                lambda bed, name: bed.create(
+                    "bucketaccesses", access_body(name, class_name=name, secret="Team/Keys")
+                )
+            ),
+            "bucketaccesses",
+            "InvalidSpec",
+            ("spec.credentialsSecretName 'Team/Keys'", "lower case"),
+            _edit_spec("bucketaccesses", credentialsSecretName="team-keys"),
+        ),
+        id="a Secret name that no Secret can have",
+    ),
+    pytest.param(
+        Mistake(
             _ready_claim_and(_taken_secret),
             "bucketaccesses",
             "SecretNotOwned",

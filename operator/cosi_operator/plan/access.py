@@ -212,6 +212,11 @@ def _invalid(access: BucketAccess, access_class: BucketAccessClass) -> str:
         )
     if not access.secret_name:
         return "spec.credentialsSecretName is empty. Name the Secret that shall hold the keys."
+    if not names.is_object_name(access.secret_name):
+        return (
+            f"spec.credentialsSecretName {access.secret_name!r} can't be the name of a Secret. Use"
+            " lower case letters, digits, '-' and '.', at most 253, in a new BucketAccess."
+        )
     return ""
 
 

@@ -3,6 +3,8 @@
 Source: COSI v0.2.2, sidecar and controller; the `cosi.` annotations are ours alone.
 """
 
+import re
+
 CLAIM_FINALIZER = "cosi.objectstorage.k8s.io/bucketclaim-protection"
 BUCKET_FINALIZER = "cosi.objectstorage.k8s.io/bucket-protection"
 ACCESS_FINALIZER = "cosi.objectstorage.k8s.io/bucketaccess-protection"
@@ -36,3 +38,9 @@ def bucket_info_name(access_uid: str) -> str:
 def same_driver(one: str, other: str) -> bool:
     """Driver names are compared without regard to case, as upstream does."""
     return one.lower() == other.lower()
+
+
+def is_object_name(name: str) -> bool:
+    """Whether the API server takes it as the name of a Secret (RFC 1123 subdomain)."""
+    label = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+    return len(name) <= 253 and re.fullmatch(rf"{label}(\.{label})*", name) is not None

@@ -266,6 +266,13 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             id="no name for the Secret",
         ),
         pytest.param(
+            seen(replace(ACCESS, secret_name="team/Keys")),
+            Reason.INVALID_SPEC,
+            False,
+            "spec.credentialsSecretName 'team/Keys' can't be the name of a Secret",
+            id="a name that no Secret can have",
+        ),
+        pytest.param(
             seen(ACCESS, claim=None, bucket=None),
             Reason.CLAIM_NOT_FOUND,
             True,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from tests.faults.bed import CALL_FIELD, FaultBed
+from tests.faults.bed import CALL_FIELD, REFUSED, FaultBed
 from tests.faults.fault import Fault, How
 from tests.faults.requests import Asked
 from tests.faults.results import RPC, Base, Effect, Result
@@ -190,7 +190,7 @@ class Engine:
         self, scenario: Scenario, base: Base, pairs: Sequence[tuple[Result, Case]]
     ) -> None:
         asked = self._calls()
-        faults = [self._arm(result, case) for result, case in pairs]
+        faults = [self._arm(scenario, result, case) for result, case in pairs]
         for _, case in pairs:
             scenario.act(self.bed, case)
         self._until_settled([case for _, case in pairs], base)
@@ -202,7 +202,7 @@ class Engine:
 
     def _run_alone(self, scenario: Scenario, base: Base, result: Result, case: Case) -> None:
         bed, call, asked = self.bed, result.effect.call, self._calls()
-        fault = self._arm(result, case)
+        fault = self._arm(scenario, result, case)
         scenario.act(bed, case)
         extra: dict[str, int] = {}
         role = result.effect.label.split()[0]
@@ -229,11 +229,14 @@ class Engine:
         bed.proxy.clear()
         bed.forget_rules()
 
-    def _arm(self, result: Result, case: Case) -> Fault | None:
+    def _arm(self, scenario: Scenario, result: Result, case: Case) -> Fault | None:
         """Put the fault of a case in force; None when the driver does it."""
         effect, bed = result.effect, self.bed
         if (call := effect.call) is not None:
             rule = RPC_WAYS[result.way]
+            if scenario.verdict == REFUSED:  # what a driver refuses it does not do before
+                rule = {name: value for name, value in rule.items() if name != "act"}
+                rule |= {"die": "before"} if "die" in rule else {}
             bed.driver.set_rule(call, match={CALL_FIELD[call]: case.name}, times=1, **rule)
             return None
         role = effect.label.split()[0]

@@ -171,7 +171,8 @@ class FaultBed(Testbed):
         """
         with suppress(TimeoutError):
             self.until("everything to be gone", lambda: self.left_over() == [])
-        assert self.left_over() == []
+        left = self.left_over()
+        assert not left, "left over:\n" + "\n".join(left)
 
     def left_over(self) -> list[str]:
         """What tests make and have to take away again, classes aside."""

@@ -23,7 +23,7 @@ from cosi_operator.api.core import SECRETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.cli.health import Health
 from cosi_operator.cli.process import Listener, Process, Watched, Work
-from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.client import KubeClient, ListPage
 from cosi_operator.kube.events import EventRecorder, EventType, ObjectRef
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
@@ -52,7 +52,7 @@ class Sent:
 
     @property
     def is_write(self) -> bool:
-        return self.verb not in ("get", "dry-run")
+        return self.verb not in ("get", "list", "dry-run")
 
 
 class MemoryClient(KubeClient):
@@ -75,6 +75,19 @@ class MemoryClient(KubeClient):
 
     async def get(self, resource: Resource, key: Key) -> bytes:
         return await self._send("get", resource, key, lambda: self._api.get(resource, key))
+
+    async def list(  # type: ignore[override]  # one page is all
+        self, resource: Resource, *, namespace: str = "", continue_token: str = ""
+    ) -> ListPage:
+        found: list[Json] = []
+
+        def act() -> Json:
+            found.extend(self._api.list(resource))
+            return {}
+
+        await self._send("list", resource, Key(namespace, ""), act)
+        items = [body for body in found if body["metadata"].get("namespace", "") == namespace]
+        return ListPage(tuple(encode(body) for body in items), str(self._api.version), "")
 
     async def create(
         self,

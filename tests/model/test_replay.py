@@ -21,6 +21,13 @@ from cosi_operator.outcome import Call
 KINDS = (BUCKET_CLAIMS, BUCKETS, BUCKET_ACCESSES)
 
 
+def made_world() -> World:
+    world = World()
+    add_class(world)
+    add_access_class(world)
+    return world
+
+
 def dynamic(world: World) -> None:
     add_claim(world)
     add_access(world)
@@ -34,9 +41,7 @@ def static(world: World) -> None:
 
 def lived(live: Callable[[World], None], resource: Resource) -> tuple[World, list[Json]]:
     """A world in which all is over, and each form that the objects of one kind had in it."""
-    world = World()
-    add_class(world)
-    add_access_class(world)
+    world = made_world()
     forms: list[Json] = []
     world.api.listeners.append(
         lambda kind, what, body: forms.append(body) if kind is resource else None
@@ -75,3 +80,20 @@ def test_a_list_from_the_past_makes_nothing_again(
         world.run_until_idle()
         assert world.snapshot() == before, f"after form {number}: {again[number]}"
         assert count(world) == made
+
+
+def test_a_bucket_does_not_go_before_an_access_that_an_old_list_lacks() -> None:
+    world = made_world()
+    dynamic(world)
+    world.run_until_idle()
+    assert len(world.backend.accounts) == 1
+    world.restart("sidecar")
+    (kind,) = [k for k in world.processes["sidecar"].kinds if k.resource is BUCKET_ACCESSES]
+    for key, old, new in kind.store.replace([], "1"):
+        kind.changed(key, old, new)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle()
+    assert not world.backend.accounts
+    assert not world.backend.buckets
+    assert not [world.api.list(resource) for resource in KINDS if world.api.list(resource)]
+    assert world.check_settled() == []

@@ -14,7 +14,7 @@ from msgspec import Struct
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Conflict, NotFound
-from cosi_operator.kube.store import Store
+from cosi_operator.kube.store import Store, identify
 
 type Body = dict[str, Any]
 
@@ -149,6 +149,16 @@ class Objects[T]:
                 self._forget(key, body)
             return None
         return self._fold(key, raw)
+
+    async def relist(self, namespace: str) -> None:
+        """LIST the objects of a namespace, into the store; those that are gone stay in it."""
+        token = ""
+        while True:
+            page = await self.client.list(self.resource, namespace=namespace, continue_token=token)
+            for raw in page.items:
+                self._fold(identify(raw).key, raw)
+            if not (token := page.continue_token):
+                return
 
     def _fold(self, key: Key, raw: bytes) -> T | None:
         meta = msgspec.json.decode(raw).get("metadata", {})

@@ -22,6 +22,7 @@ from cosi_operator.outcome import Call, DriverStatus, MadeBy, Reason, Success, T
 from cosi_operator.plan import names
 from cosi_operator.plan.steps import (
     AccessDeleting,
+    AccessesListed,
     AccessIs,
     AccessStep,
     BackendGone,
@@ -392,7 +393,7 @@ def fold(view: AccessView, fact: Fact) -> AccessView:
             return replace(view, granted=fact)
         case Revoked(unverified=unverified):
             return replace(view, revoked=True, granted=None, unverified=unverified)
-        case ClaimIs() | AccessDeleting() | BackendIs() | BackendGone():
+        case ClaimIs() | AccessDeleting() | AccessesListed() | BackendIs() | BackendGone():
             raise AssertionError(f"no step of a BucketAccess yields {fact}")
         case _:
             assert_never(fact)

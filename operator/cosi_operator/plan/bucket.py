@@ -15,6 +15,7 @@ from cosi_operator.outcome import Call, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
 from cosi_operator.plan.steps import (
     AccessDeleting,
+    AccessesListed,
     AccessIs,
     BackendGone,
     BackendIs,
@@ -29,6 +30,7 @@ from cosi_operator.plan.steps import (
     EditFinalizers,
     Fact,
     Granted,
+    ListAccesses,
     MarkPending,
     ReadBucketObject,
     ReleaseClaim,
@@ -44,10 +46,10 @@ class BucketView:
     """Everything one run may look at.
 
     `claim` is the bound claim, only when its UID is the one that the Bucket names; `accesses` are
-    those that name this claim and hold our finalizer. `clean`: when the run began, it was certain
-    that no earlier Create had left anything. `unproven`: nothing in this run has shown yet that
-    `bucket` is not an old copy. `bucket_id`, `backend_gone` and `unverified` are learned during
-    the run.
+    those that name this claim and hold our finalizer, from the cache unless `listed`. `clean`: when
+    the run began, it was certain that no earlier Create had left anything. `unproven`: nothing in
+    this run has shown yet that `bucket` is not an old copy. `bucket_id`, `backend_gone` and
+    `unverified` are learned during the run.
     """
 
     bucket: Bucket | None
@@ -56,6 +58,7 @@ class BucketView:
     context: Context
     clean: bool = False
     unproven: bool = False
+    listed: bool = False
     bucket_id: str = ""
     already_existed: bool = False
     backend_gone: bool = False
@@ -120,6 +123,9 @@ def _plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
             return DeleteAccess(access.meta.key, access.meta.uid)
     if accesses:
         return Done(_waiting_for(accesses))
+    # The mark goes with the last access. Without its bucket no key of an access can be revoked.
+    if names.BUCKET_ACCESS_FINALIZER in ours and bucket.claim and not view.listed:
+        return ListAccesses(bucket.claim.namespace)
     if (
         bucket.deletion_policy is DeletionPolicy.DELETE
         and names.BUCKET_FINALIZER in ours
@@ -195,6 +201,8 @@ def fold(view: BucketView, fact: Fact) -> BucketView:
             return replace(view, bucket=bucket, unproven=False)
         case ClaimIs(claim=claim):
             return replace(view, claim=claim)
+        case AccessesListed(accesses=accesses):
+            return replace(view, accesses=accesses, listed=True)
         case AccessDeleting(key=key):
             return replace(
                 view, accesses=tuple(_deleting(a, a.meta.key == key) for a in view.accesses)

@@ -24,6 +24,7 @@ from cosi_operator.outcome import Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
 from cosi_operator.plan.steps import (
     AccessDeleting,
+    AccessesListed,
     AccessIs,
     BackendGone,
     BackendIs,
@@ -272,7 +273,7 @@ def fold(view: ClaimView, fact: Fact) -> ClaimView:
             return replace(view, accesses=tuple(_deleting(a, key) for a in view.accesses))
         case AccessIs() | BackendIs() | BackendGone() | Granted() | Revoked() | SecretIs():
             raise AssertionError(f"no step of a BucketClaim yields {fact}")
-        case SecretAllowed():
+        case SecretAllowed() | AccessesListed():
             raise AssertionError(f"no step of a BucketClaim yields {fact}")
         case _:
             assert_never(fact)

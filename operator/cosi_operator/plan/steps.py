@@ -174,6 +174,13 @@ class ReadBucketObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ListAccesses:
+    """Look for the accesses that the mark on a Bucket tells of: the cache's list may be old."""
+
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReadClaim:
     """Make sure that a claim is still there: the list it was in may be old."""
 
@@ -231,6 +238,13 @@ class AccessDeleting:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessesListed:
+    """Those that name the claim of a Bucket and hold our finalizer, as the API server has them."""
+
+    accesses: tuple[BucketAccess, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BackendIs:
     """The driver has the bucket under this id ("" when its reply named none)."""
 
@@ -283,6 +297,7 @@ type Fact = (
     | ClaimIs
     | AccessIs
     | AccessDeleting
+    | AccessesListed
     | BackendIs
     | BackendGone
     | Granted
@@ -296,6 +311,7 @@ FACTS = (
     ClaimIs,
     AccessIs,
     AccessDeleting,
+    AccessesListed,
     BackendIs,
     BackendGone,
     Granted,
@@ -311,6 +327,7 @@ type BucketStep = (
     | MarkPending
     | CreateBackend
     | DeleteBackend
+    | ListAccesses
     | DeleteAccess
     | ReleaseClaim
 )

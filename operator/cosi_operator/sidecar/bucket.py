@@ -28,6 +28,7 @@ from cosi_operator.plan import names
 from cosi_operator.plan.bucket import BucketView
 from cosi_operator.plan.steps import (
     AccessDeleting,
+    AccessesListed,
     BackendGone,
     BackendIs,
     BucketIs,
@@ -42,6 +43,7 @@ from cosi_operator.plan.steps import (
     EditFinalizers,
     Fact,
     Failed,
+    ListAccesses,
     MarkPending,
     ReadBucketObject,
     ReleaseClaim,
@@ -153,6 +155,9 @@ class BucketReconciler:
                 return await self._create(view, view.bucket, step)
             case DeleteBackend():
                 return await self._delete(view, view.bucket, step)
+            case ListAccesses(namespace=namespace):
+                await self._s.accesses.relist(namespace)
+                return AccessesListed(tuple(self._accesses_of(view.bucket)))
             case DeleteAccess(key=key, uid=uid):
                 await self._s.accesses.delete(key, uid=uid)
                 return AccessDeleting(key)

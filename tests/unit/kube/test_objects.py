@@ -255,6 +255,18 @@ async def test_a_refresh_brings_what_is_there(world: World) -> None:
     assert world.told == [("mine", False, True), ("mine", True, False)]
 
 
+async def test_a_relist_brings_all_pages_of_one_namespace(world: World) -> None:
+    world.server.put(CLAIMS, KEY)
+    world.server.put(CLAIMS, Key("other", "theirs"))
+    for number in range(501):  # one more than a page
+        world.server.put(CLAIMS, Key("team", f"claim-{number}"))
+    await world.claims.relist("team")
+    assert len(world.told) == 502
+    assert world.claims.get(KEY) is not None
+    assert world.claims.get(Key("other", "theirs")) is None
+    assert [seen.verb for seen in world.server.seen] == ["list", "list"]
+
+
 async def test_a_body_is_complete_and_private(world: World) -> None:
     body = world.exists()
     world.claims.store.upsert(

@@ -169,6 +169,10 @@ def act_on_bucket(view: bucket_plan.BucketView, step: s.BucketStep) -> bucket_pl
             assert names.BUCKET_FINALIZER in bucket.meta.finalizers
             assert view.context.driver.up
             fact = s.BackendGone()
+        case s.ListAccesses(namespace=namespace):
+            assert bucket.claim is not None
+            assert namespace == bucket.claim.namespace
+            fact = s.AccessesListed(view.accesses)
         case s.DeleteAccess(key=key):
             assert bucket.meta.deleting
             fact = s.AccessDeleting(key)

@@ -26,6 +26,7 @@ import structlog
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.cli.health import Health, serve_health
+from cosi_operator.cli.memory import give_back
 from cosi_operator.clock import Clock, RealClock
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
@@ -247,6 +248,7 @@ async def process(
     ):
         events = EventRecorder(client, component=component, instance=settings.identity, clock=clock)
         tasks.start_soon(events.run)
+        tasks.start_soon(give_back, clock)
         tasks.start_soon(_stop_on_signal, stop)
         tasks.start_soon(serve_health, settings, health, metrics)
         yield Process(

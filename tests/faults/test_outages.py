@@ -20,8 +20,8 @@ UNDER_LOAD = 60
 SOAK_CLAIMS, SOAK_S = (2000, 180.0) if FULL else (150, 4.0)
 BATCH = 50
 FAILING_SHARE = 0.01
-# From the middle of the run to its end; before, caches of a known size fill: 4096 deleted objects of
-# each kind, 4096 Events.
+# From the middle of the run to its end; before, caches of a known size fill: 4096 deleted objects
+# of each kind, 4096 Events.
 GROWTH_KIB = 10 * 1024
 SOAK_FAULTS = (How.DROP_REQUEST, How.LOSE_REPLY, How.CONFLICT, How.TOO_MANY, How.BROKEN, How.AWAY)
 

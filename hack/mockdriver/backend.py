@@ -39,6 +39,10 @@ class _Change(Struct, frozen=True, omit_defaults=True):
     reset: bool = False
 
 
+# Every secret key begins with it, so that a key is found wherever it leaked to.
+CANARY = "canary-"
+
+
 class RefusedError(Exception):
     """The backend's own verdict, as a status."""
 
@@ -94,7 +98,7 @@ class Backend:
             bucket_id,
             name,
             access_key="AK" + secrets.token_hex(8).upper(),
-            secret_key=secrets.token_urlsafe(30),
+            secret_key=CANARY + secrets.token_urlsafe(30),
         )
         self._commit(_Change(account=account))
         return account

@@ -15,12 +15,13 @@ from tests.faults.proxy import Proxy
 from controlplane.daemon import Daemon
 from controlplane.flags import write_secret
 from cosi_operator.outcome import Call
+from mockdriver.backend import CANARY
 from mockdriver.client import MockDriver
 from mockdriver.journal import Entry
 from mockdriver.rules import Rule
 from testbed import Testbed, operator_process
 from testbed.bed import DRIVER_NAME as DRIVER_NAME
-from testbed.bed import OUR_CRDS
+from testbed.bed import NAMESPACE, OUR_CRDS
 
 type Json = dict[str, Any]
 
@@ -184,6 +185,18 @@ class FaultBed(Testbed):
         found += [f"on the backend: {bucket}" for bucket in self.driver.buckets()]
         found += [f"on the backend: account {a.name}" for a in self.driver.accounts()]
         return found
+
+    def leaks(self) -> list[str]:
+        """Where a secret key stands besides Secrets: logs, Events, objects."""
+        texts = {f"the log of {role}": self.log_of(role) for role in self.processes}
+        for plural in ("bucketclaims", "buckets", "bucketaccesses"):
+            texts |= {
+                f"{plural} {b['metadata']['name']}": json.dumps(b) for b in self.all_of(plural)
+            }
+        for space in (NAMESPACE, "default"):
+            for event in self.all_of("events", space):
+                texts[f"Event {event['metadata']['name']}"] = json.dumps(event)
+        return [where for where, text in texts.items() if CANARY in text]
 
     def calls_of(self, case: str) -> list[Entry]:
         """The calls about one case since the driver's present process started."""

@@ -65,6 +65,7 @@ def rough_bed(beds: Beds, request: pytest.FixtureRequest) -> Iterator[FaultBed]:
             show(bed)
         else:
             bed.until_empty()
+            assert bed.leaks() == []
     except BaseException:
         beds.discard()
         raise

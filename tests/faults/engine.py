@@ -306,6 +306,7 @@ class Engine:
         asked: int,
         extra: dict[str, int] | None = None,
     ) -> None:
+        assert self.bed.leaks() == []
         differences = self._differs([case for _, case in pairs], base)
         for result, case in pairs:
             result.problems += differences.get(case.name, [])

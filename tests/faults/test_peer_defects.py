@@ -12,6 +12,7 @@ from tests.faults.scenarios import Create, Scenario
 from tests.faults.state import Case
 
 from cosi_operator.outcome import Call
+from mockdriver.backend import CANARY
 from testbed import access_body, claim_body, condition
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +154,16 @@ def test_what_is_made_again_under_the_same_name_is_served_again(bed: FaultBed) -
     bed.create("bucketclaims", claim_body(name, class_name=name))
     bed.until_ready("bucketclaims", [name], timeout_s=60)
     all_go(bed, name)
+
+
+def test_a_key_that_leaked_would_be_found(bed: FaultBed) -> None:
+    name = "leaking"
+    body = claim_body(name, class_name="none")
+    body["metadata"]["annotations"] = {"note": f"{CANARY}1234"}
+    bed.create("bucketclaims", body)
+    assert bed.leaks() == [f"bucketclaims {name}"]
+    bed.delete("bucketclaims", name)
+    bed.until_empty()
 
 
 def test_the_tests_that_the_documentation_names_are_there() -> None:

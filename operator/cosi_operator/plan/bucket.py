@@ -124,8 +124,10 @@ def _plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     if accesses:
         return Done(_waiting_for(accesses))
     # The mark goes with the last access. Without its bucket no key of an access can be revoked.
-    if names.BUCKET_ACCESS_FINALIZER in ours and bucket.claim and not view.listed:
-        return ListAccesses(bucket.claim.namespace)
+    claim_ref = bucket.claim
+    marked = names.BUCKET_ACCESS_FINALIZER in ours
+    if marked and claim_ref and claim_ref.name and not view.listed:
+        return ListAccesses(claim_ref.namespace)
     if (
         bucket.deletion_policy is DeletionPolicy.DELETE
         and names.BUCKET_FINALIZER in ours

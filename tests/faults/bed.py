@@ -21,7 +21,8 @@ from mockdriver.journal import Entry
 from mockdriver.rules import Rule
 from testbed import Testbed, operator_process
 from testbed.bed import DRIVER_NAME as DRIVER_NAME
-from testbed.bed import NAMESPACE, OUR_CRDS
+from testbed.bed import OUR_CRDS
+from testbed.objects import NAMESPACE
 
 type Json = dict[str, Any]
 

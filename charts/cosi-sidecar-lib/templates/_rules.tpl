@@ -13,7 +13,7 @@
   verbs: [update]
 - apiGroups: [objectstorage.k8s.io]
   resources: [bucketaccessclasses]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, update, delete]

@@ -348,7 +348,8 @@ class ControlPlane:
         try:
             for version in versions:
                 plural = spec["names"]["plural"]
-                self.api.call("GET", f"/apis/{spec['group']}/{version}/{plural}?limit=1")
+                # Not with a limit: etcd would answer that, before the watch cache can answer others.
+                self.api.call("GET", f"/apis/{spec['group']}/{version}/{plural}")
         except ApiError as error:
             if error.code in (404, 429, 503):  # not yet
                 return False

@@ -80,7 +80,7 @@ def count_all(world: World, *, count: int, refused: int, window_s: float) -> dic
     world.until_idle()
 
     mark, calls = bed.plane.audit.mark(), bed.driver.counts()
-    timing = run(bed.plane, lambda load: load.claims(names, "gold", deadline_s=120))
+    timing = run(bed.plane, lambda load: load.claims(names, "gold"))
     world.until_idle()
     found["claim"] = summary(bed, mark, count) | {
         "driver": driver_calls(bed, calls, count),
@@ -110,7 +110,7 @@ def count_all(world: World, *, count: int, refused: int, window_s: float) -> dic
     }
 
     mark, calls = bed.plane.audit.mark(), bed.driver.counts()
-    run(bed.plane, lambda load: load.deletions(names, deadline_s=120))
+    run(bed.plane, lambda load: load.deletions(names))
     world.until_idle()
     found["deletion"] = summary(bed, mark, count) | {"driver": driver_calls(bed, calls, count)}
     found["refused"] = _count_refused(world, refused, window_s)

@@ -22,7 +22,8 @@ from testbed import NAMESPACE, claim_body
 from testbed.objects import path_of, typed
 
 CONNECTIONS = 20
-DEADLINE_S = 600.0
+STALLED_S = 60.0
+"""When none came so far for this long, those that are left are counted as missing."""
 
 
 class _Status(Struct, rename="camel"):
@@ -65,7 +66,12 @@ class Timing:
     """When the last request of the load was answered."""
     latencies_s: list[float] = field(default_factory=list)
     missing: int = 0
-    """Objects that had not come so far when the deadline passed."""
+    """Objects that never came so far; then `total_s` ends when the last of the others did."""
+
+    @property
+    def per_s(self) -> float:
+        """Objects that came so far, a second."""
+        return round(len(self.latencies_s) / self.total_s, 1) if self.total_s else 0.0
 
 
 class Load:
@@ -81,7 +87,6 @@ class Load:
         class_name: str,
         *,
         connections: int = CONNECTIONS,
-        deadline_s: float = DEADLINE_S,
     ) -> Timing:
         """Make the claims and wait until each says that it is ready."""
         bodies = {n: typed("bucketclaims", claim_body(n, class_name=class_name)) for n in names}
@@ -93,23 +98,20 @@ class Load:
         def is_ready(line: _Line) -> bool:
             return line.object.status is not None and line.object.status.bucket_ready
 
-        return await self._until(names, make, is_ready, connections, deadline_s)
+        return await self._until(names, make, is_ready, connections)
 
     async def deletions(
         self,
         names: Sequence[str],
         *,
         connections: int = CONNECTIONS,
-        deadline_s: float = DEADLINE_S,
     ) -> Timing:
         """Delete the claims and wait until each is gone."""
 
         async def delete(name: str) -> None:
             await self.send("DELETE", path_of("bucketclaims", NAMESPACE, name))
 
-        return await self._until(
-            names, delete, lambda line: line.type == "DELETED", connections, deadline_s
-        )
+        return await self._until(names, delete, lambda line: line.type == "DELETED", connections)
 
     async def send(
         self, method: str, path: str, body: object = None, kind: str = "application/json"
@@ -145,7 +147,6 @@ class Load:
         act: Callable[[str], Awaitable[object]],
         is_done: Callable[[_Line], bool],
         connections: int,
-        deadline_s: float,
     ) -> Timing:
         timing, began, pending = Timing(), dict[str, float](), set(names)
         path = path_of("bucketclaims", NAMESPACE)
@@ -160,17 +161,19 @@ class Load:
                 name = line.object.metadata.name
                 if name in pending and is_done(line):
                     pending.discard(name)
-                    timing.latencies_s.append(time.perf_counter() - began[name])
+                    now = time.perf_counter()
+                    timing.latencies_s.append(now - began[name])
+                    timing.total_s = now - start
                     if not pending:
                         return
+                    stalled.reschedule(loop.time() + STALLED_S)
 
-        start = time.perf_counter()
+        loop, start = asyncio.get_running_loop(), time.perf_counter()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(STALLED_S) as stalled, asyncio.TaskGroup() as tasks:
                 tasks.create_task(see())
                 await self.for_each(names, timed, connections)
                 timing.sent_s = time.perf_counter() - start
-        timing.total_s = time.perf_counter() - start
         timing.missing = len(pending)
         return timing
 

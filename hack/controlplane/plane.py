@@ -348,7 +348,7 @@ class ControlPlane:
         try:
             for version in versions:
                 plural = spec["names"]["plural"]
-                # Not with a limit: etcd would answer that, before the watch cache can answer others.
+                # With a limit etcd would answer, before the watch cache can answer the others.
                 self.api.call("GET", f"/apis/{spec['group']}/{version}/{plural}")
         except ApiError as error:
             if error.code in (404, 429, 503):  # not yet

@@ -59,7 +59,7 @@ class Service:
 
     def _handler(self, call: Call) -> Handler:
         async def answer(request: Message, context: Context) -> bytes:
-            fields = _fields(request)
+            fields = _fields(request) | _trace(context)
             entry = self._journal.arrive(call, fields, time.time())
             code = Code.CANCELLED  # stays if the caller goes away
             try:
@@ -133,6 +133,12 @@ def _fields(request: Any) -> dict[str, str]:
         else:
             flat[field.name] = value
     return flat
+
+
+def _trace(context: Context) -> dict[str, str]:
+    """Which trace the call belongs to, if it says so (W3C Trace Context)."""
+    metadata = context.invocation_metadata() or ()
+    return {name: str(value) for name, value in metadata if name == "traceparent"}
 
 
 def _credentials(account: Account, rule: Rule) -> dict[str, cosi_pb2.CredentialDetails]:

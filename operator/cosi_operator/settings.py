@@ -117,7 +117,8 @@ class ProcessSettings:
 
     `kubeconfig` None: the Pod's own service account. `namespace` holds the Lease. `identity` is
     the Lease's holder, different for every process. The addresses are `host:port`, with an empty
-    host for all interfaces. `stop_grace_s` is all the time between SIGTERM and the end.
+    host for all interfaces. `trace_endpoint` is the URL of a collector, None for no traces.
+    `stop_grace_s` is all the time between SIGTERM and the end.
     """
 
     kubeconfig: str | None
@@ -133,6 +134,7 @@ class ProcessSettings:
     deletion_recheck_s: float | None = 600.0
     metrics_address: str | None = None
     health_address: str | None = None
+    trace_endpoint: str | None = None
     stop_grace_s: float = 25.0
 
     def __post_init__(self) -> None:

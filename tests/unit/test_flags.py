@@ -242,7 +242,7 @@ def test_our_own_flags() -> None:
         *("--terminal-recheck-interval=1h30m", "--deletion-recheck-interval", "0"),
         *("--driver-call-timeout=1.5s", "--workers=7", "--log-format=JSON"),
         *("--leader-elect=false", "--metrics-bind-address=:8080"),
-        "--health-probe-bind-address=127.0.0.1:8081",
+        *("--health-probe-bind-address=127.0.0.1:8081", "--trace-endpoint=https://otel:4318/in"),
     )
     assert settings == SidecarSettings(
         kubeconfig=None,
@@ -259,6 +259,7 @@ def test_our_own_flags() -> None:
         leader_elect=False,
         metrics_address=":8080",
         health_address="127.0.0.1:8081",
+        trace_endpoint="https://otel:4318/in",
     )
 
 
@@ -331,6 +332,11 @@ def test_durations_as_in_go(text: str, seconds: float | None) -> None:
         pytest.param(
             "--metrics-bind-address=:80 --health-probe-bind-address=:80", "different ports",
             id="one port twice",
+        ),
+        pytest.param("--trace-endpoint=otel:4317", "write http://host:port", id="no URL"),
+        pytest.param(
+            "--trace-endpoint=http://me:hunter2@otel:4318", "--trace-endpoint is no address",
+            id="a password in the URL",
         ),
         pytest.param("--retry-policy=csi", "--retry-policy: ", id="no such policy"),
         pytest.param("--retry-override=X=requeue", "--retry-override: ", id="no such code"),

@@ -24,7 +24,11 @@ class DriverLink:
 
     def __init__(self, settings: SidecarSettings, parts: Process) -> None:
         self._parts = parts
-        self.channel = DriverChannel(settings.driver_address, on_call=parts.metrics.called)
+        self.channel = DriverChannel(
+            settings.driver_address,
+            on_call=parts.called,
+            headers=parts.tracing.headers if parts.tracing else dict,
+        )
         self.driver = Driver(self.channel)
         self._presence = Presence(
             self.channel,

@@ -19,7 +19,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
@@ -35,15 +35,20 @@ from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
 from cosi_operator.kube.watch import Change, Reflector
 from cosi_operator.metrics import Metrics
-from cosi_operator.outcome import Outcome
+from cosi_operator.outcome import Call, Code, MadeBy, Outcome
 from cosi_operator.runtime import Runner
 from cosi_operator.settings import ProcessSettings
 from cosi_operator.workqueue import Pace, WorkQueue
 
+if TYPE_CHECKING:
+    from cosi_operator.tracing import Tracing
+
 log = structlog.get_logger(__name__)
 
+# Kept back from the grace period, for what comes after the last run.
 EVENT_DRAIN_S = 3.0
-RELEASE_S = 2.0  # of the Lease, kept back from the grace period
+TRACE_DRAIN_S = 1.0
+RELEASE_S = 2.0  # of the Lease
 
 
 def package_version() -> str:
@@ -66,6 +71,7 @@ class Process:
     metrics: Metrics
     health: Health
     stop: anyio.Event
+    tracing: "Tracing | None"
 
     def queue(self, name: str, *, pace: Pace | None = None) -> WorkQueue[Key]:
         return WorkQueue(
@@ -77,18 +83,26 @@ class Process:
         )
 
     def runner(self, work: "Work") -> Runner[Key]:
-        settings = self.settings
+        settings, reconcile = self.settings, work.reconcile
+        if self.tracing is not None:
+            reconcile = self.tracing.traced(work.name, reconcile)
         return Runner(
             name=work.name,
             queue=work.queue,
-            reconcile=work.reconcile,
+            reconcile=reconcile,
             workers=settings.workers,
             run_timeout_s=work.run_timeout_s,
-            drain_s=max(0.0, settings.stop_grace_s - EVENT_DRAIN_S - RELEASE_S),
+            drain_s=max(0.0, settings.stop_grace_s - EVENT_DRAIN_S - TRACE_DRAIN_S - RELEASE_S),
             clock=self.clock,
             metrics=self.metrics,
             log=log,
         )
+
+    def called(self, call: Call, code: Code, made_by: MadeBy, seconds: float) -> None:
+        """Count and trace one attempt of a driver call."""
+        self.metrics.called(call, code, made_by, seconds)
+        if self.tracing is not None:
+            self.tracing.called(call, code, made_by, seconds)
 
     async def lead(self, owner: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` while holding the Lease of `owner`; returns when it ends or on `stop`.
@@ -222,6 +236,19 @@ async def _stop_on_signal(stop: anyio.Event) -> None:
             return
 
 
+def _tracing(settings: ProcessSettings, component: str) -> "Tracing | None":
+    if settings.trace_endpoint is None:
+        return None
+    from cosi_operator.tracing import Tracing  # only those pay for it who want it
+
+    return Tracing(
+        settings.trace_endpoint,
+        service=component,
+        version=package_version(),
+        instance=settings.identity,
+    )
+
+
 @asynccontextmanager
 async def process(
     settings: ProcessSettings, component: str, controllers: Sequence[str]
@@ -235,14 +262,17 @@ async def process(
     """
     clock, rng = RealClock(), random.Random()  # noqa: S311 - jitter, not a secret
     metrics, health, stop = Metrics(controllers=controllers), Health(), anyio.Event()
+    tracing = _tracing(settings, component)
 
-    def count(verb: str, plural: str, status: int, seconds: float) -> None:  # noqa: ARG001
+    def requested(verb: str, plural: str, status: int, seconds: float) -> None:
         metrics.requested(verb, status or None)
+        if tracing is not None:
+            tracing.requested(verb, plural, status, seconds)
 
     agent = f"{component}/{package_version()}"
     async with (
         await KubeClient.connect(
-            settings.kubeconfig, clock=clock, user_agent=agent, on_request=count
+            settings.kubeconfig, clock=clock, user_agent=agent, on_request=requested
         ) as client,
         anyio.create_task_group() as tasks,
     ):
@@ -261,6 +291,9 @@ async def process(
             metrics=metrics,
             health=health,
             stop=stop,
+            tracing=tracing,
         )
         await events.drain(EVENT_DRAIN_S)
+        if tracing is not None:
+            await tracing.close(TRACE_DRAIN_S)
         tasks.cancel_scope.cancel()

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +66,7 @@ class DriverChannel:
         address: `unix:///path` or `unix:path`.
         max_reply_bytes: a longer reply is DriverMalformed.
         on_call: told of every attempt.
+        headers: more of them for the next call, by name in lower case (gRPC's metadata).
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class DriverChannel:
         *,
         max_reply_bytes: int = MAX_REPLY_BYTES,
         on_call: OnCall = lambda *_: None,
+        headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         scheme, _, path = address.partition(":")
         if scheme != "unix" or not path:
@@ -81,6 +83,7 @@ class DriverChannel:
         self.path = Path(path.removeprefix("//"))
         self._max_reply_bytes = max_reply_bytes
         self._on_call = on_call
+        self._more_headers = headers
         self._connecting = anyio.Lock()
         self._connection: Connection | None = None
         self._connected_to: SocketIdentity | None = None
@@ -147,7 +150,7 @@ class DriverChannel:
             with anyio.fail_after(timeout_s):
                 connection = await self._usable_connection()
                 answer = await connection.ask(
-                    _headers(method.path),
+                    [*_headers(method.path), *self._more_headers().items()],
                     _framed(request.SerializeToString()),
                     self._max_reply_bytes + PREFIX_BYTES,
                 )

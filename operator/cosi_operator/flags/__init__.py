@@ -50,6 +50,7 @@ __all__ = [
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DEBUG_VERBOSITY = 4
 _ABSOLUTE = re.compile(r"(?!unix://[^/])(?:unix:)?/+([^/].*)(?<!/)", re.DOTALL)
+_URL = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
 _RELATIVE = re.compile(r"unix:[^/].*(?<!/)", re.DOTALL)
 
 
@@ -151,6 +152,7 @@ class _Common(TypedDict, total=False):
     deletion_recheck_s: float | None
     metrics_address: str | None
     health_address: str | None
+    trace_endpoint: str | None
 
 
 class _Words:
@@ -196,6 +198,7 @@ class _Words:
             log_format=self._log_format(),
             metrics_address=self._address("metrics-bind-address"),
             health_address=self._address("health-probe-bind-address"),
+            trace_endpoint=self._trace_endpoint(),
         )
         if (workers := self.text("workers")) is not None:
             common["workers"] = read_integer("--workers", workers)
@@ -292,6 +295,17 @@ class _Words:
             return LogFormat(text.lower())
         except ValueError:
             raise UsageError(f'--log-format is "{text}": write json, human or auto') from None
+
+    def _trace_endpoint(self) -> str | None:
+        source, text = self._sourced("trace-endpoint")
+        if not text:
+            return None
+        if not _URL.fullmatch(text):
+            raise UsageError(
+                f"{source} is no address of a collector: write http://host:port, usually with"
+                " port 4318; OTLP over gRPC (port 4317) is not spoken"
+            )
+        return text
 
     def _address(self, name: str) -> str | None:
         text = self.text(name)

@@ -85,6 +85,16 @@ WATCHING = (
     ),
 )
 
+TRACES = (
+    Flag(
+        "trace-endpoint",
+        "send traces to this OpenTelemetry collector over OTLP/HTTP, for instance"
+        " http://collector:4318 (default: no traces)",
+        value="URL",
+        env=("OTEL_EXPORTER_OTLP_ENDPOINT",),
+    ),
+)
+
 LOGS = (
     Flag("debug", "write debugging logs", short="g", env=("DEBUG",)),
     Flag("v", "klog's verbosity: 4 and more is --debug", value="LEVEL", short="v", env=("V",)),
@@ -128,7 +138,7 @@ SIDECAR: Groups = {
     "Driver": DRIVER,
     "Retries": (*RETRIES, *RECHECKS),
     "Cluster": CLUSTER,
-    "Watching it": WATCHING,
+    "Watching it": (*WATCHING, *TRACES),
     "Logs": LOGS,
     "Other": OTHER,
     "Accepted without effect, so that old command lines go on working": IGNORED,
@@ -137,7 +147,7 @@ SIDECAR: Groups = {
 CONTROLLER: Groups = {
     "Cluster": CLUSTER,
     "Retries": RECHECKS,
-    "Watching it": WATCHING,
+    "Watching it": (*WATCHING, *TRACES),
     "Logs": LOGS,
     "Other": OTHER,
     "Accepted without effect, so that old command lines go on working": IGNORED,

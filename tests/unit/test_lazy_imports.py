@@ -1,0 +1,25 @@
+"""What a process in a Pod does not load: memory and start are promised without it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from testbed.process import ROOT
+
+HEAVY = ("grpc", "kr8s", "httpx", "opentelemetry", "requests")
+
+
+@pytest.mark.parametrize("process", ["controller", "sidecar"])
+def test_what_a_pod_needs_not_is_not_loaded(process: str) -> None:
+    script = f"import sys, cosi_operator.cli.{process}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(ROOT / "operator")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert f"cosi_operator.cli.{process}" in loaded
+    assert loaded.isdisjoint(HEAVY)

@@ -18,6 +18,8 @@ ENTRYPOINT = ["/sidecar"]
 WORKING_DIRECTORY = "/"
 ENTRIES = {"sidecar": "sidecar", "controller": "controller", "cosi": "people"}
 """File in the image's root -> function of cosi_operator.cli."""
+FILE_TEST = "usr/bin/test"
+"""Where a probe of a vendor's chart finds `test`."""
 ENVIRONMENT = {
     "PATH": "/usr/bin:/",
     "LANG": "C.UTF-8",

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from image.contract import ENTRIES, LICENSE
+from image.contract import ENTRIES, FILE_TEST, LICENSE
 from image.interpreter import program, site_folder
 from image.tools import ImageError, find_uv, run
 
@@ -84,6 +84,7 @@ def install_operator(rootfs: Path, source: Path) -> None:
         launcher = rootfs / name
         launcher.write_text(LAUNCHER.format(function=function))
         launcher.chmod(0o755)
+    shutil.copyfile(source / "hack" / "image" / "file_test.py", rootfs / FILE_TEST)
 
 
 def compile_all(rootfs: Path) -> None:

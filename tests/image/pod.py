@@ -76,10 +76,11 @@ class Pod:
 
 
 def _within(rootfs: Path, program: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    # The image has no `env`, so Python sets the variables, and is then replaced by the program.
+    # The image has no `env`, so Python sets the variables, looks in PATH as a runtime does, and is
+    # then replaced by the program.
     assert (rootfs / "usr/bin/python3").exists()
     code = "import os, sys; n = sys.argv.index('--'); pairs = sys.argv[1:n]; argv = sys.argv[n+1:]"
-    code += "\nos.execve(argv[0], argv, dict(p.split('=', 1) for p in pairs))"
+    code += "\nos.execvpe(argv[0], argv, dict(p.split('=', 1) for p in pairs))"
     pairs = [f"{name}={value}" for name, value in variables.items()]
     return ["/usr/bin/python3", "-ISc", code, *pairs, "--", *program]
 

@@ -12,7 +12,7 @@ import pytest
 from tests.image.conftest import IDENTITY, NAME, Built
 from tests.image.pod import Pod
 
-from image.contract import ENTRIES, ENVIRONMENT, UID
+from image.contract import ENTRIES, ENVIRONMENT, FILE_TEST, UID
 from image.oci import make_image
 from image.packages import modules_without_bytecode
 from image.rootfs import assemble
@@ -99,7 +99,7 @@ def test_nothing_can_be_run_but_python_and_the_entries(pod: Pod) -> None:
         if ".so" not in path.name
     }
     python = (pod.rootfs / "usr/bin/python3").readlink()
-    assert programs == {*ENTRIES, f"usr/bin/{python}"}
+    assert programs == {*ENTRIES, FILE_TEST, f"usr/bin/{python}"}
 
 
 @pytest.mark.parametrize("name", ["sh", "bash", "busybox", "apt*", "dpkg", "pip", "ensurepip"])

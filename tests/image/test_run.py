@@ -97,6 +97,28 @@ def test_the_pod_here_may_write_to_the_emptydir_alone(pod: Pod) -> None:
     assert "CapEff:\t0000000000000000" in status
 
 
+@pytest.mark.parametrize(
+    ("question", "code"),
+    [
+        pytest.param("-S /var/lib/cosi/cosi.sock", 0, id="the probe of VAST's chart"),
+        pytest.param("-S /var/lib/cosi/none.sock", 1, id="no such file"),
+        pytest.param("-S /usr/bin/python3", 1, id="no socket"),
+        pytest.param("-d /var/lib/cosi", 0, id="a folder"),
+        pytest.param("-f /sidecar", 0, id="a file"),
+        pytest.param("-e /sidecar", 0, id="anything"),
+        pytest.param("-n text", 2, id="not about a file"),
+        pytest.param("", 2, id="no question"),
+    ],
+)
+def test_probes_of_vendors_find_their_program(
+    pod: Pod, bed: Testbed, question: str, code: int
+) -> None:
+    assert bed.driver.socket_path.exists()
+    done = pod.run("test", *question.split())
+    assert done.returncode == code
+    assert bool(done.stderr) == (code == 2)
+
+
 def test_a_claim_becomes_ready_and_goes_again(pod: Pod, bed: Testbed) -> None:
     start_sidecar(pod, bed)
     start_controller(pod, bed)

@@ -258,7 +258,7 @@ def burst(
             begin(sidecar)
         else:
             ready += 1
-            late += clock.now_s - made[key] > claim_plan.HEAL_AFTER_S
+            late += clock.now_s - made[key] > claim_plan.BUSY_HEAL_AFTER_S
         begin(stage)
     assert ready == count
     return {

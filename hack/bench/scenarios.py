@@ -153,12 +153,17 @@ def _ready(found: World, names: list[str]) -> tuple[Timing, Used]:
 
 
 def _delete(found: World, names: list[str]) -> dict[str, object]:
+    """How fast claims go, and whether their buckets are gone by then."""
+    calls = found.bed.driver.calls(Call.DELETE_BUCKET)
     with measured(found.pids()) as used:
         timing = run(found.bed.plane, lambda load: load.deletions(names))
     return {
         "seconds": round(timing.total_s, 2),
         "per_s": timing.per_s,
         "cpu_ms_per_claim": {name: used.per(len(names), name) for name in used.cpu_s},
+        "delete_calls_per_claim": round(
+            (found.bed.driver.calls(Call.DELETE_BUCKET) - calls) / len(names), 3
+        ),
         "others_percent": used.others_percent,
     }
 

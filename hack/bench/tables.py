@@ -55,6 +55,11 @@ def _ready(count: int) -> list[Row]:
         ("claim to ready under load, p95 ms", "", at(*under(*latency, "p95"))),
         ("claim to ready under load, p99 ms", "", at(*under(*latency, "p99"))),
         ("deletions/s", "150", at(*under("deleted", "per_s"))),
+        (
+            "buckets deleted when the claims are gone, a claim",
+            "1",
+            at(*under("deleted", "delete_calls_per_claim")),
+        ),
         ("% that others used meanwhile", "", at(*under("deleted", "others_percent"))),
         ("RSS MiB after, controller + sidecar", "90 each", _memory(*under("memory_mib"))),
         ("RSS MiB after a restart", "90 each", _memory(*under(restart, "memory_mib"))),

@@ -43,6 +43,7 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
         claims_queue.add(key)
 
     def bucket_changed(key: Key, old: Bucket | None, new: Bucket | None) -> None:
+        claim.heard.look(old, new)
         for bucket in (old, new):
             if bucket and bucket.claim and bucket.claim.name:
                 claims_queue.add(bucket.claim.key)

@@ -1,6 +1,7 @@
 """Reconciles BucketClaims: the doing half of `plan/claim.py`."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, assert_never
 
 from cosi_operator.api import v1alpha1
@@ -53,12 +54,30 @@ class Controller:
     clock: Clock
 
 
+class Heard:
+    """When the sidecar of each driver last told how a Bucket fares."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_driver: dict[str, datetime] = {}
+
+    def look(self, old: Bucket | None, new: Bucket | None) -> None:
+        """Take notice of a change, if it is one that a sidecar makes."""
+        if old and new and (old.ready, old.conditions) != (new.ready, new.conditions):
+            self._by_driver[new.driver_name.lower()] = self._clock.wall()
+
+    def of(self, driver_name: str) -> datetime | None:
+        """None: not since this process began."""
+        return self._by_driver.get(driver_name.lower())
+
+
 class ClaimReconciler:
     """Brings one BucketClaim to its Bucket. How the Bucket fares is the sidecar's to tell."""
 
     def __init__(self, controller: Controller) -> None:
         self._c = controller
         self.dropped = Dropped[BucketClaim](names.CLAIM_FINALIZER)
+        self.heard = Heard(controller.clock)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
@@ -103,6 +122,7 @@ class ClaimReconciler:
             ),
             now=self._c.clock.wall(),
             unproven=True,
+            sidecar_heard=self.heard.of(bucket.driver_name) if bucket else None,
         )
 
     async def _apply(self, view: ClaimView, step: ClaimStep) -> Fact:

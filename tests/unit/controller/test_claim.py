@@ -127,6 +127,27 @@ def test_a_sidecar_that_is_faster_than_the_controllers_status_write_is_not_undon
     assert sorted(seen) == seen  # once ready, it stays so
 
 
+def test_a_claim_is_told_to_wait_later_while_its_sidecar_is_at_work_on_others(
+    world: World,
+) -> None:
+    add_claim(world)
+    world.run_until_idle(1.0)
+    assert world.ready(BUCKET_CLAIMS, "photos") == ("True", "Provisioned")
+    add_claim(world, "films")
+    world.run_until_idle(10.0, only="controller")
+    assert "status" not in world.found(BUCKET_CLAIMS, "films")
+    world.run_until_idle(15.0, only="controller")  # it has been silent for long by now
+    assert world.ready(BUCKET_CLAIMS, "films") == ("False", "WaitingForBucket")
+
+
+def test_a_claim_whose_sidecar_was_never_heard_of_is_told_to_wait_after_5_s(world: World) -> None:
+    add_claim(world)
+    world.run_until_idle(4.0, only="controller")
+    assert "status" not in world.found(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(2.0, only="controller")
+    assert world.ready(BUCKET_CLAIMS, "photos") == ("False", "WaitingForBucket")
+
+
 def test_a_bucket_that_is_gone_makes_its_claim_say_that_the_data_may_be_lost(world: World) -> None:
     add_claim(world)
     run(world)

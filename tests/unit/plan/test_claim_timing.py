@@ -9,7 +9,7 @@ from tests.support import views
 from cosi_operator.api.view import Bucket, BucketClaim
 from cosi_operator.outcome import Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
-from cosi_operator.plan.claim import HEAL_AFTER_S, ClaimView, plan
+from cosi_operator.plan.claim import BUSY_HEAL_AFTER_S, BUSY_LOOK_S, HEAL_AFTER_S, ClaimView, plan
 from cosi_operator.plan.steps import Done
 
 NEW = views.meta(views.CLAIM, finalizers=(names.CLAIM_FINALIZER,))
@@ -19,9 +19,13 @@ READY = replace(
 )
 
 
-def planned(claim: BucketClaim, bucket: Bucket, *, after_s: float) -> Done:
+def planned(
+    claim: BucketClaim, bucket: Bucket, *, after_s: float, heard_s: float | None = None
+) -> Done:
+    """What is planned so long after the Bucket was made, and after the sidecar was heard of."""
     now = views.NOW + timedelta(seconds=after_s)
-    step = plan(ClaimView(claim, views.CLASS, bucket, (), now))
+    heard = None if heard_s is None else now - timedelta(seconds=heard_s)
+    step = plan(ClaimView(claim, views.CLASS, bucket, (), now, sidecar_heard=heard))
     assert isinstance(step, Done)
     return step
 
@@ -48,6 +52,34 @@ def test_without_a_sidecar_the_claim_names_its_bucket_and_what_it_waits_for_afte
     assert step.report
     assert isinstance(step.outcome, Terminal)
     assert step.outcome.reason is Reason.WAITING_FOR_BUCKET
+
+
+@pytest.mark.parametrize(
+    ("after_s", "look_s"),
+    [
+        pytest.param(5, BUSY_LOOK_S, id="looks now and then whether it still is"),
+        pytest.param(BUSY_HEAL_AFTER_S - 1, 1, id="and when its time is over"),
+    ],
+)
+def test_a_sidecar_that_is_at_work_gets_a_minute(after_s: float, look_s: float) -> None:
+    step = planned(NEW, MADE, after_s=after_s, heard_s=4)
+    assert step == Done(
+        Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=look_s, quiet=True), report=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("after_s", "heard_s"),
+    [
+        pytest.param(BUSY_HEAL_AFTER_S, 0, id="a minute is over"),
+        pytest.param(6, 5, id="not heard of for 5 s"),
+        pytest.param(6, -3600, id="heard of in the future: the clock was set back"),
+    ],
+)
+def test_then_the_claim_is_told_to_wait(after_s: float, heard_s: float) -> None:
+    step = planned(NEW, MADE, after_s=after_s, heard_s=heard_s)
+    assert step.report
+    assert isinstance(step.outcome, Terminal)
 
 
 def test_a_ready_bucket_that_nobody_told_the_claim_of_is_told_after_5_s() -> None:

@@ -69,7 +69,7 @@ def main() -> int:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine,
         "bursts": sizes.bursts,
-        "baseline": scenarios.baseline(),
+        "baseline": scenarios.baseline(sizes),
         "driver_limit": scenarios.driver_limit(),
         "pairs": {},
     }

@@ -136,7 +136,9 @@ def markdown(results: Mapping[str, Any]) -> str:
         "",
         f"Baseline: this API server takes {base['writes_per_s']:g} writes/s of a BucketClaim from"
         " one client with 20 writers when nothing else runs, at"
-        f" {base['apiserver_cpu_ms_per_write']:g} ms of its CPU each; the mock driver answers"
+        f" {base['apiserver_cpu_ms_per_write']:g} ms of its CPU each, and after"
+        f" {base['filling']:g} writes {base['later_writes_per_s']:g} at"
+        f" {base['later_apiserver_cpu_ms_per_write']:g} ms; the mock driver answers"
         f" {results['driver_limit']['calls_per_s']:g} calls/s. Of two numbers, the first is"
         " the controller's, the second the sidecar's.",
         "",

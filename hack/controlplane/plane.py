@@ -340,7 +340,7 @@ class ControlPlane:
     def _crd_is_served(self, name: str) -> bool:
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
         crd: dict[str, Any] = self.api.call("GET", path)
-        conditions = crd.get("status", {}).get("conditions", [])
+        conditions = crd.get("status", {}).get("conditions") or []  # null at first
         if not any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
             return False
         spec = crd["spec"]

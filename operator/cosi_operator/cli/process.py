@@ -18,7 +18,6 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,6 +27,7 @@ from cosi_operator.api.view import Key, Resource
 from cosi_operator.cli.health import Health, serve_health
 from cosi_operator.cli.memory import give_back
 from cosi_operator.clock import Clock, RealClock
+from cosi_operator.flags import package_version
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
 from cosi_operator.kube.lease import LeaderElection, lease_name
@@ -49,13 +49,6 @@ log = structlog.get_logger(__name__)
 EVENT_DRAIN_S = 3.0
 TRACE_DRAIN_S = 1.0
 RELEASE_S = 2.0  # of the Lease
-
-
-def package_version() -> str:
-    try:
-        return version("cosi-operator")
-    except PackageNotFoundError:  # run from a source tree
-        return "0.0.0+source"
 
 
 @dataclass(frozen=True, slots=True)

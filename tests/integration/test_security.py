@@ -19,7 +19,7 @@ import yaml
 from controlplane import ControlPlane
 from cosi_operator.outcome import Call, Code
 from testbed import NAMESPACE, Testbed, access_body, claim_body, condition
-from testbed.bed import DRIVER_NAME, ROLES
+from testbed.bed import ROLES
 from testbed.objects import KINDS
 
 OPERATOR = Path(__file__).parents[2] / "operator"
@@ -212,130 +212,6 @@ def test_the_canaries_would_be_found(loud: Testbed, granted: dict[str, str]) -> 
     for text in (f"x{secret}y", secret[:-1], base64.b64encode(secret.encode()).decode()):
         assert Told({"here": text}).places_of(secret) == ["here"]
     assert Told({"here": secret[:LONGEST_PIECE]}).places_of(secret) == []
-
-
-# --- rights
-
-COSI = "objectstorage.k8s.io"
-# What the run below may not need, as only a race or a repeat does; each with its reason.
-UNUSED = {
-    ("", "events", "update"): "the same Event again: only its count is written",
-    (
-        COSI,
-        "bucketaccesses",
-        "update",
-    ): "with upstream's CRDs, what conditions say is an annotation",
-    **{
-        (COSI, plural, "get"): "read afresh after a conflict, or when a write found it gone"
-        for plural in ("bucketclaims", "bucketaccesses", "buckets")
-    },
-}
-# The least common set of real drivers' charts: what the sidecar may use, whatever its role allows.
-LEAST = {
-    *(
-        (COSI, resource, verb)
-        for resource in (
-            "buckets", "buckets/status", "bucketclaims", "bucketclaims/status",
-            "bucketaccesses", "bucketaccesses/status", "bucketaccessclasses",
-        )
-        for verb in ("get", "list", "watch", "update", "create", "delete")
-    ),
-    *(("", "secrets", verb) for verb in ("get", "create", "update", "delete")),
-    *(("", "events", verb) for verb in ("create", "update")),
-    *(("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")),
-}  # fmt: skip
-
-
-type Right = tuple[str, str, str]
-
-
-def granted_rights(role: str) -> set[Right]:
-    rights: set[Right] = set()
-    for document in yaml.safe_load_all(ROLES[role].read_text()):
-        for rule in document.get("rules", ()):
-            rights |= {
-                (group, resource, verb)
-                for group in rule["apiGroups"]
-                for resource in rule["resources"]
-                for verb in rule["verbs"]
-            }
-    return rights
-
-
-def used_rights(bed: Testbed, role: str) -> set[Right]:
-    space, account = bed.accounts[role]
-    user = f"system:serviceaccount:{space}:{account}"
-    return {
-        (e.api_group, f"{e.resource}/{e.subresource}".rstrip("/"), e.verb)
-        for e in bed.requests()
-        if e.user == user and e.resource
-    }
-
-
-@pytest.fixture(scope="module")
-def lived(loud: Testbed, granted: dict[str, str]) -> Testbed:
-    """After all that users do: bind, change a class, conflict, delete a claim with an access."""
-    bed = loud
-    bed.make_classes("r")
-    spec = {
-        "bucketClaim": {},
-        "bucketClassName": "r",
-        "driverName": DRIVER_NAME,
-        "protocols": ["S3"],
-        "existingBucketID": "old",
-        "deletionPolicy": "Retain",
-    }
-    bed.create("buckets", {"metadata": {"name": "old"}, "spec": spec})
-    bed.create("bucketclaims", claim_body("static", existing="old"))
-    bed.make_claims(["dynamic"], class_name="r")
-    bed.make_accesses(["dynamic"], class_name="r")
-    bed.driver.set_rule(  # the mock driver has no such bucket, but this account
-        Call.GRANT_ACCESS,
-        match={"bucket_id": "old"},
-        code="INTERNAL",
-    )
-    bed.create("bucketaccesses", access_body("on-static", class_name="r", claim="static"))
-    bed.create("bucketaccesses", access_body("no-class", class_name="absent", claim="dynamic"))
-    bed.until_ready("bucketclaims", ["static"])
-    bed.until_ready("bucketaccesses", ["dynamic"])
-    bed.until_reason("bucketaccesses", "on-static", "DriverInternal")
-    bed.until_reason("bucketaccesses", "no-class", "BucketAccessClassNotFound")
-    # A refused bucket whose class is repaired: the controller carries it over to the Bucket.
-    bed.make_classes("wrong", parameters={"case": "wrong"})
-    match = {"parameters.case": "wrong"}
-    bed.driver.set_rule(Call.CREATE_BUCKET, match=match, code="INVALID_ARGUMENT")
-    bed.make_claims(["repaired"], class_name="wrong")
-    bed.until_reason("bucketclaims", "repaired", "DriverInvalidArgument")
-    bed.edit("bucketclasses", "wrong", lambda body: body.update(parameters={"case": "right"}))
-    bed.until_ready("bucketclaims", ["repaired"])
-    bed.delete_all("bucketclaims", ["static", "dynamic", "repaired"])
-    bed.until_gone("bucketclaims", ["static", "dynamic", "repaired"])
-    return bed
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_no_role_grants_what_its_process_never_uses(lived: Testbed, role: str) -> None:
-    never = granted_rights(role) - used_rights(lived, role)
-    assert [" ".join(right) for right in sorted(never - set(UNUSED))] == []
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_no_process_asks_for_what_its_role_does_not_grant(lived: Testbed, role: str) -> None:
-    assert used_rights(lived, role) - granted_rights(role) == set()
-    assert lived.forbidden() == []
-
-
-def test_the_sidecar_never_uses_more_than_what_all_drivers_charts_grant(lived: Testbed) -> None:
-    assert used_rights(lived, "sidecar") <= LEAST
-    assert granted_rights("sidecar") <= LEAST
-
-
-def test_nobody_patches_lists_secrets_or_uses_a_wildcard(lived: Testbed) -> None:
-    for role in ROLES:
-        for rights in (granted_rights(role), used_rights(lived, role)):
-            assert not [r for r in rights if "*" in r or r[2] in ("patch", "deletecollection")]
-            assert not rights & {("", "secrets", "list"), ("", "secrets", "watch")}
-    assert not [r for r in granted_rights("controller") if r[1] == "secrets"]
 
 
 # --- tenants

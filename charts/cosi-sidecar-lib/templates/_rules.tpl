@@ -1,29 +1,31 @@
 {{/* Made by hack/update-charts from deploy/rbac: do not edit. */}}
 
 {{- define "cosi-sidecar.rules.ClusterRole" -}}
-- apiGroups: [objectstorage.k8s.io]
-  resources: [buckets, bucketclaims]
-  verbs: [get, list, watch, update]
-# delete: the accesses of a Bucket go when it goes
-- apiGroups: [objectstorage.k8s.io]
-  resources: [bucketaccesses]
-  verbs: [get, list, watch, update, delete]
-- apiGroups: [objectstorage.k8s.io]
-  resources: [buckets/status, bucketclaims/status, bucketaccesses/status]
-  verbs: [update]
-- apiGroups: [objectstorage.k8s.io]
-  resources: [bucketaccessclasses]
-  verbs: [list, watch]
-- apiGroups: [""]
-  resources: [secrets]
-  verbs: [get, create, update, delete]
+# update: a repeat raises the count
 - apiGroups: [""]
   resources: [events]
   verbs: [create, update]
+# update: only takes the finalizer off
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, delete, get, update]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketaccessclasses]
+  verbs: [list, watch]
+# delete: the accesses of a bucket go before it
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketaccesses]
+  verbs: [delete, get, list, update, watch]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketaccesses/status, bucketclaims/status, buckets/status]
+  verbs: [update]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketclaims, buckets]
+  verbs: [get, list, update, watch]
 {{- end -}}
 
 {{- define "cosi-sidecar.rules.Role" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, update]
+  verbs: [create, get, update]
 {{- end -}}

@@ -4,7 +4,8 @@ hack/calls.json is the record: all that the controller and the sidecar asked a r
 from its audit log, while tests/integration/test_rights.py took them through all that users do. In
 a recording both may do everything: a new call then goes through as it will once it is granted, so
 one run also sees what comes after it. The test itself runs under the roles as they are, and fails
-when the record has a call too many or too few.
+when the record has a call too many or too few. It does not take every path of the code: a new call
+elsewhere is a forbidden request in another integration test, and then this run has to go there too.
 
 Usage: rbac.py record | update | verify   update: deploy/rbac from the record
 """

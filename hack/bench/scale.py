@@ -12,6 +12,7 @@ import json
 import os
 import random
 import time
+import tracemalloc
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from datetime import UTC, datetime
 from bench.procs import memory_mib
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
-from cosi_operator.kube.store import Store
+from cosi_operator.kube.store import READY_LIMIT, Store
 from cosi_operator.plan import bucket as bucket_plan
 from cosi_operator.plan import claim as claim_plan
 from cosi_operator.plan.steps import Context, DriverView
@@ -133,6 +134,26 @@ class Stores:
         self.buckets.replace((bucket(n) for n in range(count)), "1")
         self.claims.replace((claim(n) for n in range(count)), "1")
         self.accesses.replace((access(n) for n in range(count)), "1")
+
+
+def sizes(count: int) -> dict[str, float]:
+    """Bytes that an object of each kind takes, its part of dicts and indexes included."""
+    stores = Stores()
+    found: dict[str, float] = {}
+    for kind, store, make in (
+        ("Bucket", stores.buckets, bucket),
+        ("BucketClaim", stores.claims, claim),
+        ("BucketAccess", stores.accesses, access),
+    ):
+        raws = [make(number) for number in range(count + 2 * READY_LIMIT)]
+        for raw in raws[count:]:  # the last ones that were looked at are decoded, however many
+            store.upsert(raw)
+        tracemalloc.start()
+        for raw in raws[:count]:
+            store.upsert(raw)
+        found[kind] = round(tracemalloc.get_traced_memory()[0] / count)
+        tracemalloc.stop()
+    return found
 
 
 def memory(count: int) -> dict[str, float]:
@@ -299,8 +320,10 @@ def retries(count: int) -> dict[str, float]:
 
 def main() -> None:
     """Print everything as Markdown."""
-    print("## Memory\n")
+    print("## Memory: MiB of a sidecar, bytes an object\n")
     _table([memory(count) for count in (1_000, 10_000, 100_000)])
+    print()
+    _table([sizes(10_000)])
     print("\n## Start\n")
     _table([start(count) for count in (1_000, 10_000, 100_000)])
     print("\n## A burst\n")

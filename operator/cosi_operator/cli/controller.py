@@ -22,6 +22,8 @@ from cosi_operator.settings import ControllerSettings
 LEASE_OWNER = "leader-lock/cosi-controller-manager"
 COMPONENT = "cosi-controller"
 RUN_TIMEOUT_S = 120.0  # requests have 30 s each; a run has a handful
+# A sidecar frees the claim in the run that ends its Bucket; the news of both come in any order.
+FREED_WITHIN_S = 1.0
 
 
 async def run_controller(settings: ControllerSettings) -> None:
@@ -45,8 +47,12 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
     def bucket_changed(key: Key, old: Bucket | None, new: Bucket | None) -> None:
         claim.heard.look(old, new)
         for bucket in (old, new):
-            if bucket and bucket.claim and bucket.claim.name:
+            if not (bucket and bucket.claim and bucket.claim.name):
+                continue
+            if new:
                 claims_queue.add(bucket.claim.key)
+            else:
+                claims_queue.add_after(bucket.claim.key, FREED_WITHIN_S)
         touch_claims(claims.store.by_index("existing", key.name))
 
     def class_changed(key: Key, _old: BucketClass | None, _new: BucketClass | None) -> None:
@@ -71,7 +77,9 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
         claim_changed,
         {
             "class": lambda claim: (claim.class_name,),
-            "existing": lambda claim: (claim.existing_bucket_name,),
+            "existing": lambda claim: (
+                (claim.existing_bucket_name,) if claim.existing_bucket_name else ()
+            ),
         },
     )
     buckets = watched.add(v1alpha1.BUCKETS, v1alpha1.decode_bucket, bucket_changed)

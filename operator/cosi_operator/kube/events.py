@@ -4,14 +4,15 @@ Emitting never waits and never fails; a task sends. Rights: create and update of
 The roles of some drivers lack update: after the first refusal each repeat is an Event of its own.
 Three limits keep a fault that repeats from flooding etcd:
 
-- the same thing within an hour is one Event whose `count` grows;
-- what is still waiting to be sent is merged before it is sent;
+- the same thing within an hour is one Event whose `count` grows, also while it waits to be sent;
 - each object has a token bucket of 25, refilled by one in 300 s (client-go's spam filter);
   what it holds back still counts, and shows with the next one that gets through.
+
+Failures go first, and when too much waits, a success makes room for one.
 """
 
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -38,8 +39,8 @@ from cosi_operator.kube.store import identify
 
 log = structlog.get_logger(__name__)
 
-# Two Events each about four thousand failures at once; one that is dropped here is never told.
-BUFFER_LIMIT = 8192
+# Two Events each about eight thousand objects at once; one that is dropped here is never told.
+BUFFER_LIMIT = 16_384
 REMEMBERED_LIMIT = 4096
 # A success is hardly ever told twice: 10,000 claims that become ready at once took 4 MiB here.
 REMEMBERED_SUCCESSES = 256
@@ -81,6 +82,7 @@ class _Series:
     count: int = 0
     name: str = ""
     resource_version: str = ""
+    waits: bool = False
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ class EventRecorder:
         self._series: _Memory[_SeriesKey, _Series] = _Memory(REMEMBERED_LIMIT)
         self._successes: _Memory[_SeriesKey, _Series] = _Memory(REMEMBERED_SUCCESSES)
         self._buckets: _Memory[tuple[str, str], _Bucket] = _Memory(REMEMBERED_LIMIT)
-        self._waiting: OrderedDict[_SeriesKey, _Series] = OrderedDict()
+        self._waiting: dict[EventType, deque[_Series]] = {"Warning": deque(), "Normal": deque()}
         self._sending = False
         self._may_update = True
         self._more = anyio.Event()
@@ -146,29 +148,30 @@ class EventRecorder:
         """
         now, now_s = self._clock.wall(), self._clock.monotonic()
         key = (*_identity(about), type, reason, fingerprint or message)
-        # What waits is still told, however old it is.
-        series = self._waiting.get(key) or self._recent(key, now_s)
-        if series is None:
+        series = self._memory_of(key).get(key)
+        if series is None or (not series.waits and now_s - series.last_s > SERIES_S):
             series = _Series(about, type, reason, message, first=now, last=now, last_s=now_s)
             self._memory_of(key).put(key, series)
         series.about, series.message = about, message
         series.last, series.last_s = now, now_s
         series.count += 1
-        if key in self._waiting:
+        if series.waits:
             return  # merged: it is not sent yet
-        if len(self._waiting) >= BUFFER_LIMIT or not self._take_token(about, now_s):
+        if not self._take_token(about, now_s) or not self._has_room(type):
             self.dropped += 1
             return
-        self._waiting[key] = series
+        series.waits = True
+        self._waiting[type].append(series)
         self._more.set()
 
     async def run(self) -> None:
         """Send what is emitted, for ever; returns only by cancellation."""
         while True:
-            while not self._waiting:
+            while not (waiting := self._waiting["Warning"] or self._waiting["Normal"]):
                 self._more = anyio.Event()
                 await self._more.wait()
-            _, series = self._waiting.popitem(last=False)
+            series = waiting.popleft()
+            series.waits = False
             self._sending = True
             await self._send(series)
             self._sending = False
@@ -187,12 +190,19 @@ class EventRecorder:
         return True
 
     async def _wait_until_idle(self) -> None:
-        while self._waiting or self._sending:
+        while any(self._waiting.values()) or self._sending:
             await self._progress.wait()
 
-    def _recent(self, key: _SeriesKey, now_s: float) -> _Series | None:
-        series = self._memory_of(key).get(key)
-        return series if series is not None and now_s - series.last_s <= SERIES_S else None
+    def _has_room(self, type: EventType) -> bool:  # noqa: A002
+        """Whether one more can wait; the oldest success makes room for a failure."""
+        failures, successes = self._waiting["Warning"], self._waiting["Normal"]
+        if len(failures) + len(successes) < BUFFER_LIMIT:
+            return True
+        if type == "Normal" or not successes:
+            return False
+        successes.popleft().waits = False
+        self.dropped += 1
+        return True
 
     def _memory_of(self, key: _SeriesKey) -> _Memory[_SeriesKey, _Series]:
         return self._successes if key[2] == "Normal" else self._series

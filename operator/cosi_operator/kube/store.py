@@ -12,8 +12,7 @@ are compared as numbers where both are decimal (documented for all API servers s
 that an object seen deleted stays so.
 
 Most objects are settled and not looked at for hours, so each is held compressed and decoded when it
-is asked for; the last ones that were stay ready. A Bucket and its claim take 1.6 KiB together this
-way, not 7 (docs/adr/0010), and a read that misses costs 10 us.
+is asked for; the last ones that were stay ready (docs/adr/0010). A read that misses costs 10 us.
 """
 
 import sys
@@ -63,13 +62,32 @@ class Identity(Struct, frozen=True, rename="camel"):
         return Key(sys.intern(self.namespace), self.name)  # one text for all in a namespace
 
 
-class _Held(Struct, frozen=True, gc=False):
-    """What is kept of an object; `error` is "" unless it is broken."""
+class _Index:
+    """Keys by value, each value's in the order in which they came.
 
-    packed: Packed
-    uid: str
-    version: str
-    error: str = ""
+    Nearly every value has one key; a dict for each would be a quarter of what an object takes.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[Hashable, Key | dict[Key, None]] = {}
+
+    def of(self, value: Hashable) -> tuple[Key, ...]:
+        keys = self._keys.get(value, {})
+        return tuple(keys) if isinstance(keys, dict) else (keys,)
+
+    def add(self, value: Hashable, key: Key) -> None:
+        keys = self._keys.setdefault(value, key)
+        if isinstance(keys, dict):
+            keys[key] = None
+        elif keys != key:
+            self._keys[value] = {keys: None, key: None}
+
+    def remove(self, value: Hashable, key: Key) -> None:
+        keys = self._keys[value]
+        if isinstance(keys, dict) and len(keys) > 1:
+            del keys[key]
+        else:
+            del self._keys[value]
 
 
 class _Envelope(Struct):
@@ -120,11 +138,9 @@ class Store[T]:
     ) -> None:
         self._decode = decode
         self._index_values = dict(indexes or {})
-        # Dicts as ordered sets: the same order in each run makes logs comparable.
-        self._indexes: dict[str, dict[Hashable, dict[Key, None]]] = {
-            name: {} for name in self._index_values
-        }
-        self._held: dict[Key, _Held] = {}
+        self._indexes = {name: _Index() for name in self._index_values}
+        self._held: dict[Key, Packed] = {}
+        self._errors: dict[Key, str] = {}  # of the objects that `decode` refused
         self._ready: OrderedDict[Key, Cached[T]] = OrderedDict()
         self._packer = Packer()
         self._deleted_uids: OrderedDict[str, None] = OrderedDict()
@@ -149,19 +165,19 @@ class Store[T]:
         if (ready := self._ready.get(key)) is not None:
             return ready
         held = self._held.get(key)
-        if held is None or held.error:
+        if held is None or key in self._errors:
             return None
-        raw = held.packed.unpack()
+        raw = held.unpack()
         return self._keep_ready(key, Cached(self._decode(raw), raw))
 
     def broken(self, key: Key) -> Broken | None:
         """The object if it could not be decoded."""
-        held = self._held.get(key)
-        return Broken(key, held.packed.unpack(), held.error) if held and held.error else None
+        error = self._errors.get(key)
+        return Broken(key, self._held[key].unpack(), error) if error else None
 
     def by_index(self, name: str, value: Hashable) -> Iterator[Cached[T]]:
         """The objects that the index function `name` put under `value`."""
-        for key in list(self._indexes[name].get(value, ())):
+        for key in self._indexes[name].of(value):
             if (cached := self.get(key)) is not None:
                 yield cached
 
@@ -187,10 +203,10 @@ class Store[T]:
         Returns:
             The view that was removed, or None.
         """
-        held = self._held.get(key)
-        if held is None or is_proven_newer(held.version, resource_version):
+        held = self._identity(key)
+        if held is None or is_proven_newer(held.resource_version, resource_version):
             return None
-        return self._drop(key)
+        return self._drop(key, held.uid)
 
     def advance(self, resource_version: str) -> None:
         """All changes up to here were delivered (a watch line, a bookmark)."""
@@ -219,10 +235,10 @@ class Store[T]:
             if restored or self._is_news(identity):
                 old, _ = self._put(identity, raw)
                 differences.append((key, old))
-        for key, held in list(self._held.items()):
-            written_since = not restored and is_proven_newer(held.version, resource_version)
-            if key not in listed and not written_since:
-                differences.append((key, self._drop(key)))
+        for key in [key for key in self._held if key not in listed]:
+            held = identify(self._held[key].unpack())
+            if restored or not is_proven_newer(held.resource_version, resource_version):
+                differences.append((key, self._drop(key, held.uid)))
         if restored:  # or the list came from a cache that lags; either way nothing is proven dead
             self._deleted_uids.clear()
         self._seen = resource_version
@@ -232,11 +248,16 @@ class Store[T]:
         cached = self.get(key)
         return cached.view if cached else None
 
+    def _identity(self, key: Key) -> Identity | None:
+        """Of a held object. It is read out of it: to keep it apart takes as much as the rest."""
+        held = self._held.get(key)
+        return identify(held.unpack()) if held else None
+
     def _is_news(self, identity: Identity) -> bool:
-        held = self._held.get(identity.key)
         if identity.uid in self._deleted_uids:
             return False
-        return held is None or _is_newer(identity.resource_version, held.version)
+        held = self._identity(identity.key)
+        return held is None or _is_newer(identity.resource_version, held.resource_version)
 
     def _put(self, identity: Identity, raw: bytes) -> tuple[T | None, T | None]:
         key = identity.key
@@ -244,21 +265,20 @@ class Store[T]:
         old = self.get(key)
         self._unindex(key, old)
         self._ready.pop(key, None)
-        if (before := self._held.get(key)) is not None and before.uid != identity.uid:
+        if (before := self._identity(key)) is not None and before.uid != identity.uid:
             self._bury(before.uid)
-        error, new = "", None
+        self._errors.pop(key, None)
+        self._held[key] = self._packer.pack(raw)
+        new = None
         try:
             new = self._decode(raw)
         except msgspec.DecodeError as refused:  # ValidationError is one
-            error = str(refused) or "not readable"
-        self._held[key] = _Held(
-            self._packer.pack(raw), identity.uid, identity.resource_version, error
-        )
-        if new is not None:
+            self._errors[key] = str(refused) or "not readable"
+        else:
             self._keep_ready(key, Cached(new, raw))
             for name, values in self._index_values.items():
                 for value in values(new):
-                    self._indexes[name].setdefault(value, {})[key] = None
+                    self._indexes[name].add(value, key)
         return (old.view if old else None), new
 
     def _keep_ready(self, key: Key, cached: Cached[T]) -> Cached[T]:
@@ -267,22 +287,21 @@ class Store[T]:
             self._ready.popitem(last=False)
         return cached
 
-    def _drop(self, key: Key) -> T | None:
+    def _drop(self, key: Key, uid: str) -> T | None:
         old = self.get(key)
         self._unindex(key, old)
         self._ready.pop(key, None)
-        self._bury(self._held.pop(key).uid)
+        self._errors.pop(key, None)
+        del self._held[key]
+        self._bury(uid)
         return old.view if old else None
 
     def _unindex(self, key: Key, cached: Cached[T] | None) -> None:
         if cached is None:
             return
         for name, values in self._index_values.items():
-            index = self._indexes[name]
             for value in values(cached.view):
-                index[value].pop(key, None)
-                if not index[value]:
-                    del index[value]
+                self._indexes[name].remove(value, key)
 
     def _bury(self, uid: str) -> None:
         """Remember a deletion: a uid never comes back to life."""

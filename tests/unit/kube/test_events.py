@@ -169,7 +169,7 @@ async def test_what_waits_longer_than_an_hour_still_counts_all(world: World) -> 
     world.emit()
     world.clock.advance(4000)
     world.emit()
-    assert [series.count for series in world.recorder._waiting.values()] == [2]
+    assert [series.count for series in world.recorder._waiting["Warning"]] == [2]
 
 
 # --- limits
@@ -200,6 +200,19 @@ async def test_what_was_held_back_counts_with_the_next_one_that_gets_through(wor
     assert event["count"] == 41
 
 
+async def test_failures_go_first_and_successes_make_room_for_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BUFFER_LIMIT", 3)
+    for number in range(3):
+        world.emit(type="Normal", message=f"fine {number}")
+    world.emit(type="Normal", message="too many")
+    world.emit(message="bad 0")
+    world.emit(message="bad 1")
+    assert world.recorder.dropped == 3
+    assert [event["message"] for event in await world.sent()] == ["bad 0", "bad 1", "fine 2"]
+
+
 async def test_nothing_grows_without_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "BUFFER_LIMIT", 10)
     world.server.fail_next("create", Hang())
@@ -207,7 +220,7 @@ async def test_nothing_grows_without_end(world: World, monkeypatch: pytest.Monke
     await world.server.wait_for(lambda: world.writes == ["create"])
     for number in range(5000):
         world.emit(ObjectRef("v", "Bucket", "", f"b-{number}", f"u-{number}"))
-    assert len(world.recorder._waiting) == 10
+    assert len(world.recorder._waiting["Warning"]) == 10
     assert world.recorder.dropped == 4990
     assert len(world.recorder._series.entries) == events.REMEMBERED_LIMIT
     assert len(world.recorder._buckets.entries) <= events.REMEMBERED_LIMIT

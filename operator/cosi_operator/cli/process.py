@@ -77,15 +77,17 @@ class Process:
 
     def runner(self, work: "Work") -> Runner[Key]:
         settings, reconcile = self.settings, work.reconcile
+        afterwards_s = EVENT_DRAIN_S + RELEASE_S
         if self.tracing is not None:
             reconcile = self.tracing.traced(work.name, reconcile)
+            afterwards_s += TRACE_DRAIN_S
         return Runner(
             name=work.name,
             queue=work.queue,
             reconcile=reconcile,
             workers=settings.workers,
             run_timeout_s=work.run_timeout_s,
-            drain_s=max(0.0, settings.stop_grace_s - EVENT_DRAIN_S - TRACE_DRAIN_S - RELEASE_S),
+            drain_s=max(0.0, settings.stop_grace_s - afterwards_s),
             clock=self.clock,
             metrics=self.metrics,
             log=log,

@@ -79,8 +79,18 @@ PROGRAMS = {
             by_default=False,  # only for tests of garbage collection and namespace deletion
         ),
         Program("kstatus", "kstatus", "sigs.k8s.io/cli-utils", ".", 60),
+        Program(
+            "crane",
+            "crane",
+            "github.com/google/go-containerregistry",
+            "github.com/google/go-containerregistry/cmd/crane",
+            30,
+            by_default=False,  # a registry and its client, only for tests of the image
+        ),
     )
 }
+
+DEFAULT = [program.name for program in PROGRAMS.values() if program.by_default]
 
 
 def pinned_version(go_mod: str, module: str) -> str:
@@ -299,9 +309,9 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="name",
-        help=f"what to build, of: {', '.join(PROGRAMS)} (default: all but the last)",
+        help=f"what to build, of: {', '.join(PROGRAMS)} (default: {', '.join(DEFAULT)})",
     )
-    names = parser.parse_args().names or [p.name for p in PROGRAMS.values() if p.by_default]
+    names = parser.parse_args().names or DEFAULT
     if unknown := [name for name in names if name not in PROGRAMS]:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(PROGRAMS)}")
     try:

@@ -1,10 +1,12 @@
-"""The tiers of the fault tests, and their table of cases at the end of a run.
+"""The tests that are not in every run, and the fault tests' table of cases at the end of a run.
 
 COSI_FAULTS=full runs everything (`make faults-full`); without it the tests marked by `full_tier`
-are left out, as docs/faults.md says. The table is put together from all processes of a run, since
+are left out, as docs/faults.md says; without COSI_IMAGE (`make containerfile`) those marked by
+`containerfile`. The table is put together from all processes of a run, since
 `make test` uses several.
 """
 
+import os
 from typing import Any
 
 import pytest
@@ -14,10 +16,10 @@ CASES = "fault_cases"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what belongs to the full tier."""
-    if FULL:
-        return
-    left_out = [item for item in items if item.get_closest_marker("full_tier")]
+    """Leave out what was not asked for."""
+    asked = {"full_tier": FULL, "containerfile": bool(os.environ.get("COSI_IMAGE"))}
+    markers = [marker for marker, is_asked in asked.items() if not is_asked]
+    left_out = [item for item in items if any(map(item.get_closest_marker, markers))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

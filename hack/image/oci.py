@@ -1,7 +1,7 @@
 """Write a root filesystem as an OCI image: layers, config, manifest, one archive.
 
-The archive can be loaded by skopeo and podman (`oci-archive:`), containerd and Docker; for the
-last it also has Docker's own `manifest.json`. Equal files and labels give equal bytes.
+The archive is for readers of OCI archives, such as skopeo; for those of Docker's archives it also
+has their `manifest.json`. Equal files and labels give equal bytes.
 Source: OCI image specification 1.1, parts layer, config, manifest, image-layout.
 """
 

@@ -1,6 +1,10 @@
-"""The image that these tests share: built once, from a copy of the sources that nobody edits."""
+"""The image that these tests share: built once, from a copy of the sources that nobody edits.
+
+COSI_IMAGE, the folder of an OCI layout, names another image that is run instead of it.
+"""
 
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -26,14 +30,10 @@ IDENTITY = Identity(
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A build: its sources, its root filesystem, what was made of it, and that, unpacked again."""
+class Layout:
+    """An image as a folder of blobs."""
 
-    source: Path
-    rootfs: Path
-    image: Image
     layout: Path
-    """The archive's files."""
 
     def read(self, path: str) -> Any:
         """A JSON file of the layout."""
@@ -52,6 +52,21 @@ class Built:
     def config(self) -> Any:
         """As the manifest leads to it."""
         return json.loads(self.blob(self.manifest["config"]).read_bytes())
+
+    @property
+    def layers(self) -> list[Path]:
+        """The blobs, from the lowest."""
+        return [self.blob(layer) for layer in self.manifest["layers"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Built(Layout):
+    """A build: its sources, its root filesystem, what was made of it; and that, unpacked again."""
+
+    source: Path
+    rootfs: Path
+    image: Image
+    archive: Path
 
 
 @pytest.fixture(scope="session")
@@ -72,18 +87,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     write_archive(image, folder / "image.tar", NAME)
     with tarfile.open(folder / "image.tar") as archive:
         archive.extractall(folder / "layout", filter="data")
-    return Built(source, rootfs, image, folder / "layout")
+    return Built(folder / "layout", source, rootfs, image, folder / "image.tar")
 
 
 @pytest.fixture(scope="session")
-def pod(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+def shipped(built: Built) -> Layout:
+    """The image that is run."""
+    return Layout(Path(other)) if (other := os.environ.get("COSI_IMAGE")) else built
+
+
+@pytest.fixture(scope="session")
+def pod(shipped: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     """The image's layers, unpacked, with nothing in its mounts yet."""
     require_rights()
     folder = tmp_path_factory.mktemp("pod")
     for name in ("account", "shared"):
         (folder / name).mkdir()
         (folder / name).chmod(0o755)
-    layers = [built.blob(layer) for layer in built.manifest["layers"]]
-    rootfs = unpack(layers, folder / "rootfs")
-    yield Pod(rootfs, folder / "account", folder / "shared", built.config["config"])
+    rootfs = unpack(shipped.layers, folder / "rootfs")
+    yield Pod(rootfs, folder / "account", folder / "shared", shipped.config["config"])
     shutil.rmtree(rootfs)

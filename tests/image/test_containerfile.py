@@ -1,11 +1,17 @@
-"""The Containerfile cannot be built without a registry, so what it says is compared here."""
+"""What the Containerfile says; and what it builds (`make containerfile`), beside `make image`."""
 
+import hashlib
 import json
 import re
+import tarfile
 
 import pytest
+from tests.image.conftest import Built, Layout
 
+from image import containerfile
 from image.contract import ENTRYPOINT, ENVIRONMENT, INPUTS, ROOT, USER, WORKING_DIRECTORY, identify
+from image.sbom import PLACE
+from image.tools import ImageError
 
 TEXT = re.sub(r"\\\n\s*", "", (ROOT / "Containerfile").read_text())
 STEPS = [line.split(maxsplit=1) for line in TEXT.splitlines() if re.match(r"[A-Z]+ ", line)]
@@ -59,3 +65,53 @@ def test_both_ways_set_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {value.strip("${}") for value in said.values() if "$" in value} == {
         argument.partition("=")[0] for step, argument in FINAL if step == "ARG"
     }
+
+
+def test_what_is_lacking_for_a_build_of_the_containerfile_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(ImageError, match=r"takes root, .*; and Debian sarge; and Python 2\.3 "):
+        containerfile.require("2.3", "sarge")
+
+
+MAY_DIFFER = re.compile(
+    r"usr/lib/[\w-]+-linux-gnu/|var/lib/dpkg/status\.d/|usr/share/doc/|etc/os-release$|"
+    + re.escape(str(PLACE))
+)
+"""Of the base's versions: Debian's libraries, what is said of them, and the bill of materials."""
+
+
+def files(image: Layout) -> dict[str, tuple[object, ...]]:
+    """Each file with mode, owner and time; and with its content, where that must be the same."""
+    found: dict[str, tuple[object, ...]] = {}
+    for layer in image.layers:
+        with tarfile.open(layer) as archive:
+            for member in archive:
+                content = b""
+                if member.isreg() and not MAY_DIFFER.match(member.name):
+                    opened = archive.extractfile(member)
+                    assert opened
+                    content = opened.read()
+                found[member.name] = (
+                    member.type, oct(member.mode & 0o7777), member.uid, member.gid, member.mtime,
+                    member.linkname, hashlib.sha256(content).hexdigest(),
+                )  # fmt: skip
+    return found
+
+
+@pytest.mark.containerfile
+@pytest.mark.timeout(180)
+def test_what_it_builds_has_the_files_of_make_image(built: Built, shipped: Layout) -> None:
+    ours, theirs = files(built), files(shipped)
+    assert theirs.keys() == ours.keys()
+    assert {name: theirs[name] for name in ours if theirs[name] != ours[name]} == {}
+
+
+@pytest.mark.containerfile
+def test_what_it_builds_keeps_the_contract(shipped: Layout) -> None:
+    identity, config = identify(), shipped.config["config"]
+    labels = {**identity.labels(), "org.opencontainers.image.source": identity.source}
+    assert labels.items() <= config["Labels"].items()
+    assert config["Env"] == [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+    assert (config["User"], config["Entrypoint"]) == (USER, ENTRYPOINT)

@@ -67,7 +67,7 @@ def test_each_blob_has_the_digest_and_the_size_that_name_it(built: Built) -> Non
         assert len(content) == blob["size"]
 
 
-def test_docker_and_containerd_find_the_name_that_was_asked_for(built: Built) -> None:
+def test_the_archive_says_its_name_as_docker_and_as_containerd_look_for_it(built: Built) -> None:
     [docker] = built.read("manifest.json")
     assert docker["RepoTags"] == [NAME]
     assert all((built.layout / path).exists() for path in [docker["Config"], *docker["Layers"]])

@@ -48,7 +48,7 @@ docs: .venv/.stamp ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
-bench: parts ## measure speed, size and requests (half an hour); PEER_CONTROLLER=... PEER_SIDECAR=... beside ours
+bench: parts ## measure speed, size and requests (ten minutes); PEER_CONTROLLER=... PEER_SIDECAR=... beside ours
 	@$(RUN) -m bench $(BENCH)
 
 clean: ## remove what was built here

@@ -1,7 +1,7 @@
 """Run the benchmark: `make bench`, or `python -m bench --help`.
 
 Everything runs on this machine, which should do nothing else meanwhile. The full run takes about
-half an hour for each pair.
+ten minutes for each pair.
 """
 
 import argparse

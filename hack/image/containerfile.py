@@ -37,6 +37,7 @@ def build(output: Path) -> None:
         raise ImageError("the Containerfile names no base as in python:3.13-slim-bookworm")
     require(found["python"], found["suite"])
     shutil.rmtree(output, ignore_errors=True)
+    output.parent.mkdir(parents=True, exist_ok=True)  # buildah makes the last folder only
     with tempfile.TemporaryDirectory(prefix="cosi-") as name:
         folder = Path(name)
         base, image = f"localhost/python:{found['python']}", "localhost/cosi-operator"

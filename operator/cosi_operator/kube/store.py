@@ -191,11 +191,12 @@ class Store[T]:
             msgspec.DecodeError: not a Kubernetes object at all.
         """
         identity = identify(raw)
-        if not self._is_news(identity):
+        held = self._identity(identity.key)
+        if not self._is_news(identity, held):
             return None
-        if identity.key not in self._held and not _is_newer(identity.resource_version, self._seen):
+        if held is None and not _is_newer(identity.resource_version, self._seen):
             return None
-        return self._put(identity, raw)
+        return self._put(identity, held, raw)
 
     def remove(self, key: Key, resource_version: str) -> T | None:
         """The object was gone at `resource_version`; ignored if a newer copy is held.
@@ -232,11 +233,13 @@ class Store[T]:
             identity = identify(raw)
             key = identity.key
             listed.add(key)
-            if restored or self._is_news(identity):
-                old, _ = self._put(identity, raw)
+            held = self._identity(key)
+            if restored or self._is_news(identity, held):
+                old, _ = self._put(identity, held, raw)
                 differences.append((key, old))
         for key in [key for key in self._held if key not in listed]:
-            held = identify(self._held[key].unpack())
+            held = self._identity(key)
+            assert held is not None
             if restored or not is_proven_newer(held.resource_version, resource_version):
                 differences.append((key, self._drop(key, held.uid)))
         if restored:  # or the list came from a cache that lags; either way nothing is proven dead
@@ -253,20 +256,21 @@ class Store[T]:
         held = self._held.get(key)
         return identify(held.unpack()) if held else None
 
-    def _is_news(self, identity: Identity) -> bool:
+    def _is_news(self, identity: Identity, held: Identity | None) -> bool:
         if identity.uid in self._deleted_uids:
             return False
-        held = self._identity(identity.key)
         return held is None or _is_newer(identity.resource_version, held.resource_version)
 
-    def _put(self, identity: Identity, raw: bytes) -> tuple[T | None, T | None]:
+    def _put(
+        self, identity: Identity, held: Identity | None, raw: bytes
+    ) -> tuple[T | None, T | None]:
         key = identity.key
         raw = without_managed_fields(raw)
         old = self.get(key)
         self._unindex(key, old)
         self._ready.pop(key, None)
-        if (before := self._identity(key)) is not None and before.uid != identity.uid:
-            self._bury(before.uid)
+        if held is not None and held.uid != identity.uid:
+            self._bury(held.uid)
         self._errors.pop(key, None)
         self._held[key] = self._packer.pack(raw)
         new = None

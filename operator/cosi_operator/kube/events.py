@@ -4,7 +4,8 @@ Emitting never waits and never fails; a task sends. Rights: create and update of
 The roles of some drivers lack update: after the first refusal each repeat is an Event of its own.
 Three limits keep a fault that repeats from flooding etcd:
 
-- the same thing within an hour is one Event whose `count` grows, also while it waits to be sent;
+- the same thing within an hour is one Event whose `count` grows;
+- what is still waiting to be sent is merged before it is sent;
 - each object has a token bucket of 25, refilled by one in 300 s (client-go's spam filter);
   what it holds back still counts, and shows with the next one that gets through.
 
@@ -12,7 +13,7 @@ Failures go first, and when too much waits, a success makes room for one.
 """
 
 import secrets
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -39,8 +40,8 @@ from cosi_operator.kube.store import identify
 
 log = structlog.get_logger(__name__)
 
-# Two Events each about eight thousand objects at once; one that is dropped here is never told.
-BUFFER_LIMIT = 16_384
+# Two Events each about four thousand objects at once; one that is dropped here is never told.
+BUFFER_LIMIT = 8192
 REMEMBERED_LIMIT = 4096
 # A success is hardly ever told twice: 10,000 claims that become ready at once took 4 MiB here.
 REMEMBERED_SUCCESSES = 256
@@ -82,7 +83,6 @@ class _Series:
     count: int = 0
     name: str = ""
     resource_version: str = ""
-    waits: bool = False
 
 
 @dataclass(slots=True)
@@ -126,7 +126,10 @@ class EventRecorder:
         self._series: _Memory[_SeriesKey, _Series] = _Memory(REMEMBERED_LIMIT)
         self._successes: _Memory[_SeriesKey, _Series] = _Memory(REMEMBERED_SUCCESSES)
         self._buckets: _Memory[tuple[str, str], _Bucket] = _Memory(REMEMBERED_LIMIT)
-        self._waiting: dict[EventType, deque[_Series]] = {"Warning": deque(), "Normal": deque()}
+        self._waiting: dict[EventType, OrderedDict[_SeriesKey, _Series]] = {
+            "Warning": OrderedDict(),
+            "Normal": OrderedDict(),
+        }
         self._sending = False
         self._may_update = True
         self._more = anyio.Event()
@@ -148,20 +151,21 @@ class EventRecorder:
         """
         now, now_s = self._clock.wall(), self._clock.monotonic()
         key = (*_identity(about), type, reason, fingerprint or message)
-        series = self._memory_of(key).get(key)
-        if series is None or (not series.waits and now_s - series.last_s > SERIES_S):
+        waiting = self._waiting[type]
+        # What waits is still told, however old it is.
+        series = waiting.get(key) or self._recent(key, now_s)
+        if series is None:
             series = _Series(about, type, reason, message, first=now, last=now, last_s=now_s)
             self._memory_of(key).put(key, series)
         series.about, series.message = about, message
         series.last, series.last_s = now, now_s
         series.count += 1
-        if series.waits:
+        if key in waiting:
             return  # merged: it is not sent yet
         if not self._take_token(about, now_s) or not self._has_room(type):
             self.dropped += 1
             return
-        series.waits = True
-        self._waiting[type].append(series)
+        waiting[key] = series
         self._more.set()
 
     async def run(self) -> None:
@@ -170,8 +174,7 @@ class EventRecorder:
             while not (waiting := self._waiting["Warning"] or self._waiting["Normal"]):
                 self._more = anyio.Event()
                 await self._more.wait()
-            series = waiting.popleft()
-            series.waits = False
+            _, series = waiting.popitem(last=False)
             self._sending = True
             await self._send(series)
             self._sending = False
@@ -193,6 +196,10 @@ class EventRecorder:
         while any(self._waiting.values()) or self._sending:
             await self._progress.wait()
 
+    def _recent(self, key: _SeriesKey, now_s: float) -> _Series | None:
+        series = self._memory_of(key).get(key)
+        return series if series is not None and now_s - series.last_s <= SERIES_S else None
+
     def _has_room(self, type: EventType) -> bool:  # noqa: A002
         """Whether one more can wait; the oldest success makes room for a failure."""
         failures, successes = self._waiting["Warning"], self._waiting["Normal"]
@@ -200,7 +207,7 @@ class EventRecorder:
             return True
         if type == "Normal" or not successes:
             return False
-        successes.popleft().waits = False
+        successes.popitem(last=False)
         self.dropped += 1
         return True
 

@@ -169,7 +169,7 @@ async def test_what_waits_longer_than_an_hour_still_counts_all(world: World) -> 
     world.emit()
     world.clock.advance(4000)
     world.emit()
-    assert [series.count for series in world.recorder._waiting["Warning"]] == [2]
+    assert [series.count for series in world.recorder._waiting["Warning"].values()] == [2]
 
 
 # --- limits

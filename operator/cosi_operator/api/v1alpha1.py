@@ -64,6 +64,8 @@ _last_call_decoder = msgspec.json.Decoder(wire.LastCall | None)
 def decode_bucket_class(raw: bytes | Raw) -> view.BucketClass:
     """One BucketClass. A deletionPolicy other than "Delete" is Retain: never delete by misreading.
 
+    `unknown_policy` holds a deletionPolicy that is neither "Delete" nor "Retain".
+
     Raises:
         msgspec.ValidationError: not an object of this shape; the text names the field's path.
     """
@@ -73,6 +75,7 @@ def decode_bucket_class(raw: bytes | Raw) -> view.BucketClass:
         driver_name=found.driver_name or "",
         deletion_policy=_deletion_policy(found.deletion_policy),
         parameters=found.parameters or {},
+        unknown_policy=_unknown_policy(found.deletion_policy),
     )
 
 
@@ -183,6 +186,10 @@ def _deletion_policy(text: str | None) -> view.DeletionPolicy:
     if text == view.DeletionPolicy.DELETE.value:
         return view.DeletionPolicy.DELETE
     return view.DeletionPolicy.RETAIN
+
+
+def _unknown_policy(text: str | None) -> str:
+    return text if text and text not in view.DeletionPolicy else ""
 
 
 def _own(status: wire.Status, meta: view.Meta) -> _Own:
@@ -314,7 +321,7 @@ def annotate_status(raw: dict[str, Any], status: view.Status) -> None:
     if "lastCall" not in own:
         before = _lenient(_own_decoder, annotations.get(STATUS_ANNOTATION) or "{}")
         if before is not None and before.last_call:
-            own["lastCall"] = msgspec.to_builtins(before.last_call)
+            own["lastCall"] = _last_call_json(before.last_call.to_view())
     annotations[STATUS_ANNOTATION] = msgspec.json.encode(own).decode()
     metadata["annotations"] = annotations
 
@@ -325,9 +332,13 @@ def keeps_conditions(reply: Mapping[str, Any], status: view.Status) -> bool:
     A schema keeps a field or drops it for every object alike, so the answer holds for the kind.
     """
     kept = reply.get("status")
-    return isinstance(kept, Mapping) and all(
-        kept.get(name) == value for name, value in _own_json(_status_names(reply), status).items()
-    )
+    if not isinstance(kept, Mapping):
+        return False
+    wanted = _own_json(_status_names(reply), status)
+    if "objectUID" not in (kept.get("lastCall") or {}):
+        # Our own CRDs of an earlier release keep all but this field.
+        wanted.get("lastCall", {}).pop("objectUID", None)
+    return all(kept.get(name) == value for name, value in wanted.items())
 
 
 def _status_names(raw: Mapping[str, Any]) -> _StatusNames:
@@ -359,6 +370,7 @@ def _condition_json(condition: view.Condition) -> dict[str, Any]:
 
 
 def _last_call_json(call: view.LastCall) -> dict[str, Any]:
+    uid = {"objectUID": call.object_uid} if call.object_uid else {}
     return {
         "call": call.call,
         "code": call.code,
@@ -371,4 +383,5 @@ def _last_call_json(call: view.LastCall) -> dict[str, Any]:
         "driverInstance": call.driver_instance,
         "retryToken": call.retry_token,
         "time": call.time,
+        **uid,
     }

@@ -73,6 +73,7 @@ class LastCall(Wire, frozen=True):
     driver_instance: str
     retry_token: str
     time: str
+    object_uid: str = field(default="", name="objectUID")
 
     def to_view(self) -> view.LastCall:
         return view.LastCall(
@@ -87,6 +88,7 @@ class LastCall(Wire, frozen=True):
             driver_instance=self.driver_instance,
             retry_token=self.retry_token,
             time=self.time,
+            object_uid=self.object_uid,
         )
 
 

@@ -76,6 +76,8 @@ class Meta(Struct, frozen=True):
     finalizers: tuple[str, ...] = ()
     annotations: Mapping[str, str] = {}
     created: str = ""
+    # Larger than what is kept of one object: only its metadata was read, the spec is empty.
+    oversized: bool = False
 
     @property
     def key(self) -> Key:
@@ -111,6 +113,8 @@ class LastCall(Struct, frozen=True):
     driver_instance: str
     retry_token: str
     time: str  # RFC 3339
+    # Of the object that was judged; "" in verdicts of earlier releases.
+    object_uid: str = ""
 
 
 class ClaimRef(Struct, frozen=True):
@@ -128,6 +132,8 @@ class BucketClass(Struct, frozen=True):
     driver_name: str = ""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     parameters: Mapping[str, str] = {}
+    # The deletionPolicy as written when it is none of "", "Delete" and "Retain".
+    unknown_policy: str = ""
 
 
 class BucketAccessClass(Struct, frozen=True):

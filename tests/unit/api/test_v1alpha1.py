@@ -141,6 +141,20 @@ def test_only_the_word_delete_deletes(policy: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("policy", "unknown"),
+    [
+        *((policy, policy) for policy in ("delete", "DELETE", "Delete ", "Remove")),
+        *((policy, "") for policy in ("Delete", "Retain", "", None)),
+    ],
+)
+def test_a_policy_that_is_no_known_word_is_kept_as_written(
+    policy: str | None, unknown: str
+) -> None:
+    found = decode(whole("BucketClass", deletionPolicy=policy))
+    assert found.unknown_policy == unknown
+
+
+@pytest.mark.parametrize(
     ("ref", "claim"),
     [
         pytest.param({}, None, id="empty: no claim"),

@@ -41,6 +41,7 @@ last_calls = st.builds(
     text,
     text,
     text,
+    text,
 )
 statuses = st.builds(
     view.Status,

@@ -4,6 +4,7 @@ import json
 from copy import deepcopy
 
 import pytest
+from msgspec.structs import replace as with_fields
 from tests.support.v1alpha1 import (
     BUCKET,
     CALL,
@@ -153,6 +154,30 @@ def test_a_reply_without_a_field_shows_that_the_schema_drops_it(lost: list[str])
     for name in lost:
         del reply["status"][name]
     assert not v1alpha1.keeps_conditions(reply, STATUS)
+
+
+def test_the_uid_of_a_last_call_is_written_and_read() -> None:
+    call = with_fields(CALL, object_uid="u-1")
+    body = v1alpha1.with_status(BUCKET, with_fields(STATUS, last_call=call))
+    assert body["status"]["lastCall"]["objectUID"] == "u-1"
+    assert decode(body).last_call == call
+
+
+def test_the_annotation_keeps_the_uid_of_a_last_call() -> None:
+    call = with_fields(CALL, object_uid="u-1")
+    body = deepcopy(BUCKET)
+    v1alpha1.annotate_status(body, with_fields(STATUS, last_call=call))
+    v1alpha1.annotate_status(body, view.Status((), 4))
+    assert decode(body).last_call == call
+
+
+def test_crds_of_an_earlier_release_that_drop_only_the_uid_still_keep_conditions() -> None:
+    status = with_fields(STATUS, last_call=with_fields(CALL, object_uid="u-1"))
+    reply = v1alpha1.with_status(BUCKET, status)
+    del reply["status"]["lastCall"]["objectUID"]
+    assert v1alpha1.keeps_conditions(reply, status)
+    del reply["status"]["lastCall"]["driverInstance"]
+    assert not v1alpha1.keeps_conditions(reply, status)
 
 
 def test_a_reply_whose_schema_cuts_a_part_of_a_field_drops_it() -> None:

@@ -6,7 +6,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # Many tests watch that nothing happens, so more processes than cores save time.
 TEST_PROCESSES ?= 3
 
-.PHONY: help demo test lint bench image containerfile docs clean parts faults faults-full
+.PHONY: help demo test lint bench image containerfile docs clean parts faults faults-full attacks
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,9 @@ faults: parts ## crashes, lost replies, bad API servers, two leaders; prints the
 
 faults-full: parts ## every fault at every side effect of every scenario, and a soak of 3 minutes
 	@COSI_FAULTS=full $(RUN) -m pytest tests/faults
+
+attacks: parts ## hostile tenants, drivers and API servers; prints the table of attacks (part of `test`)
+	@$(RUN) -m pytest tests -m attack
 
 image: .venv/.stamp ## the OCI image into build/image, without Docker or a registry
 	@PYTHONPATH=hack $(BIN)/python -m image $(IMAGE)

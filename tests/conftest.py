@@ -1,8 +1,8 @@
-"""The tests that are not in every run, and the fault tests' table of cases at the end of a run.
+"""The tests that are not in every run, and the tables of faults and attacks at the end of a run.
 
 COSI_FAULTS=full runs everything (`make faults-full`); without it the tests marked by `full_tier`
 are left out, as docs/faults.md says; without COSI_IMAGE (`make containerfile`) those marked by
-`containerfile`. The table is put together from all processes of a run, since
+`containerfile`. The tables are put together from all processes of a run, since
 `make test` uses several.
 """
 
@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import pytest
+from tests.attacks import table as attacks
 from tests.faults.table import FULL, TABLE
 
 CASES = "fault_cases"
@@ -23,6 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    attacks.remember(items)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -39,7 +41,11 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of fault cases, if any were run."""
+    """Print the tables of fault cases and of attacks, if any were run."""
     if TABLE:
         terminalreporter.section("fault cases")
         terminalreporter.write_line(TABLE.text())
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    if tried := attacks.rows(reports):
+        terminalreporter.section("attacks")
+        terminalreporter.write_line(attacks.text(tried))

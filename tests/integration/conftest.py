@@ -1,38 +1,5 @@
 """The one testbed that the integration tests share; each test has names of its own in it."""
 
-import itertools
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from testbed import Testbed
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def shared_bed() -> Iterator[Testbed]:
-    """Ours CRDs, default flags; a short folder, as a socket's path has 107 bytes."""
-    with (
-        tempfile.TemporaryDirectory(prefix="cosi-") as directory,
-        Testbed.start(Path(directory)) as bed,
-    ):
-        yield bed
-
-
-@pytest.fixture
-def bed(shared_bed: Testbed) -> Iterator[Testbed]:
-    """The testbed, with a driver that behaves; afterwards, no request may have been forbidden."""
-    mark = shared_bed.plane.audit.mark()
-    shared_bed.driver.run()
-    shared_bed.driver.clear_rules()
-    yield shared_bed
-    assert shared_bed.forbidden(since=mark) == []
-
-
-@pytest.fixture
-def name() -> str:
-    """A name that no other test uses, for classes and objects."""
-    return f"t{next(_numbers)}"
+from tests.support.shared_bed import bed as bed
+from tests.support.shared_bed import name as name
+from tests.support.shared_bed import shared_bed as shared_bed

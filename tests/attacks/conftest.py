@@ -1,0 +1,5 @@
+"""The one testbed that the attacks share; each test has names of its own in it."""
+
+from tests.support.shared_bed import bed as bed
+from tests.support.shared_bed import name as name
+from tests.support.shared_bed import shared_bed as shared_bed

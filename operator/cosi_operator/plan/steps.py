@@ -277,12 +277,14 @@ class Revoked:
 class SecretIs:
     """What stands under the Secret's name.
 
-    `exists` with `ours` False means it belongs to someone else and must not be touched.
+    `exists` with `ours` False means it belongs to someone else and must not be touched. `held`:
+    the Secret carries our finalizer.
     """
 
     exists: bool
     ours: bool = False
     account_id: str = ""
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

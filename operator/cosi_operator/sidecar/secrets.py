@@ -1,23 +1,31 @@
-"""The Secret of a BucketAccess: written once, complete, and removed only if it is ours.
+"""The Secret of a BucketAccess: complete or absent, and changed only if it is ours.
 
-One key `BucketInfo`, JSON, in the shape that pods of today's Go sidecar read. Whose it is stands in
-the JSON (`bc-<UID of the BucketAccess>`), so Secrets made by the Go sidecar are recognised too.
-Only get, create, update and delete are needed: no list, no watch.
+A Secret belongs to the BucketAccess whose UID the JSON under its key `BucketInfo` names
+(`bc-<UID>`), so Secrets made by the Go sidecar are recognised too. Everything else that a Secret
+can hold, whatever bytes they are, makes it somebody else's Secret. Only get, create, update and
+delete are needed, because most drivers' roles have neither list nor watch for Secrets.
 """
 
 import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.view import Key
 from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.kube.client import KubeClient
-from cosi_operator.kube.errors import AlreadyExists, Forbidden, Invalid, NotFound
-from cosi_operator.kube.objects import set_finalizers
+from cosi_operator.kube.errors import (
+    AlreadyExists,
+    ApiSilent,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+)
+from cosi_operator.kube.objects import Body, set_finalizers
 from cosi_operator.plan import names
 from cosi_operator.plan.steps import SecretAllowed, SecretIs
 
@@ -37,24 +45,18 @@ class SecretContent:
 
 
 class Secrets:
-    """Reads, creates and deletes the Secrets of accesses."""
+    """Reads, creates, updates and deletes the Secrets of accesses."""
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
 
     async def read(self, key: Key, access_uid: str) -> SecretIs:
-        """Look at what stands under the name; one GET."""
+        """Read the Secret of this name; one GET."""
         try:
-            raw = await self._client.get(SECRETS, key)
+            body = await self._get(key)
         except NotFound:
             return SecretIs(exists=False)
-        body = msgspec.json.decode(raw)
-        if not _is_ours(body, access_uid):
-            return SecretIs(exists=True)
-        annotations = body["metadata"].get("annotations") or {}
-        return SecretIs(
-            exists=True, ours=True, account_id=annotations.get(names.ACCOUNT_ID_ANNOTATION, "")
-        )
+        return _describe(body, access_uid)
 
     async def dry_run(self, key: Key) -> SecretIs | SecretAllowed:
         """Ask whether a Secret of this name could be created: quota, admission, rights, name."""
@@ -84,14 +86,83 @@ class Secrets:
             return await self.read(key, content.access_uid)
         except (Forbidden, Invalid) as error:
             return SecretAllowed(refused=error.message)
-        return SecretIs(exists=True, ours=True, account_id=content.account_id)
+        return SecretIs(exists=True, ours=True, account_id=content.account_id, held=True)
+
+    async def holds(self, key: Key, content: SecretContent) -> bool:
+        """Whether the Secret is ours and has exactly these credentials already.
+
+        Ask this between the Grant and `update`: True means that the driver returned the keys that
+        it had returned before. After `update` the answer is always True.
+        """
+        try:
+            body = await self._get(key)
+        except NotFound:
+            return False
+        return _describe(body, content.access_uid).ours and _holds(body, content)
+
+    async def update(self, key: Key, content: SecretContent) -> SecretIs | SecretAllowed:
+        """Replace the credentials in an existing Secret that is ours, in place; safe to repeat.
+
+        Keys, labels, annotations and finalizers of others stay. A Secret that is missing or not
+        ours is left alone.
+
+        Returns:
+            `SecretIs(ours=True)` when the Secret has the new credentials; otherwise who holds the
+            name, or why the API server refused.
+        Raises:
+            Conflict: other writers changed the Secret twice in a row.
+            ApiSilent: the Secret may or may not be updated. Repeat the update.
+        """
+        try:
+            return await self._update(key, content)
+        except Conflict:
+            return await self._update(key, content)
+
+    async def _update(self, key: Key, content: SecretContent) -> SecretIs | SecretAllowed:
+        try:
+            body = await self._get(key)
+            found = _describe(body, content.access_uid)
+            if not found.ours:
+                return found
+            changed = _with_content(body, content)
+            if changed != body:
+                await self._client.update(SECRETS, changed)
+        except NotFound:
+            return SecretIs(exists=False)
+        except (Forbidden, Invalid) as error:
+            return SecretAllowed(refused=error.message)
+        return _describe(changed, content.access_uid)
+
+    async def release(self, key: Key, live_uids: frozenset[str]) -> None:
+        """Remove our finalizer from a Secret that no live access owns; its data stays.
+
+        Args:
+            key: a Secret that an access or a record names; nothing happens when it is missing.
+            live_uids: the UIDs of all accesses of its namespace that exist, listed afresh. A
+                Secret whose BucketInfo names one of them keeps the finalizer.
+        Raises:
+            Conflict: other writers changed the Secret twice in a row.
+        """
+        try:
+            await self._release(key, live_uids)
+        except Conflict:
+            await self._release(key, live_uids)
+
+    async def _release(self, key: Key, live_uids: frozenset[str]) -> None:
+        try:
+            body = await self._get(key)
+            if not _is_held(body) or _owner(body) in live_uids:
+                return
+            set_finalizers(body, remove=(names.SECRET_FINALIZER,))
+            await self._client.update(SECRETS, body)
+        except NotFound:
+            return
 
     async def delete(self, key: Key, access_uid: str) -> None:
-        """Take our finalizer off and delete the Secret, if it is (still) ours."""
+        """Remove our finalizer and delete the Secret, if it is (still) ours."""
         try:
-            raw = await self._client.get(SECRETS, key)
-            body = msgspec.json.decode(raw)
-            if not _is_ours(body, access_uid):
+            body = await self._get(key)
+            if not _describe(body, access_uid).ours:
                 return
             meta = body["metadata"]
             if not meta.get("deletionTimestamp"):
@@ -100,12 +171,21 @@ class Secrets:
                 )
                 body = msgspec.json.decode(raw)
                 if body.get("kind") != SECRETS.kind:
-                    return  # a Status: nothing held it
+                    return  # a Status: no finalizer held the Secret
             body["apiVersion"], body["kind"] = SECRETS.api_version, SECRETS.kind
             set_finalizers(body, remove=(names.SECRET_FINALIZER,))
             await self._client.update(SECRETS, body)
         except NotFound:
             return
+
+    async def _get(self, key: Key) -> Body:
+        raw = await self._client.get(SECRETS, key)
+        try:
+            body: Body = _decode_object(raw)
+        except _UNREADABLE:  # its text could quote the Secret
+            raise ApiSilent(f"get secrets {key}: the reply is not an object") from None
+        body["apiVersion"], body["kind"] = SECRETS.api_version, SECRETS.kind
+        return body
 
 
 def bucket_info(content: SecretContent) -> dict[str, Any]:
@@ -139,15 +219,86 @@ def bucket_info(content: SecretContent) -> dict[str, Any]:
     }
 
 
-def _is_ours(body: dict[str, Any], access_uid: str) -> bool:
-    encoded = (body.get("data") or {}).get(BUCKET_INFO)
-    if not isinstance(encoded, str) or not access_uid:
-        return False
+class _InfoMeta(Struct):
+    name: str
+
+
+class _Info(Struct):
+    """The part of BucketInfo that names the owner; the rest is not looked at."""
+
+    metadata: _InfoMeta
+
+
+# What bytes that anybody may write raise in a decoder. ValueError covers binascii.Error and
+# UnicodeDecodeError; a deep nest of brackets, also in a field that is skipped, exhausts the stack.
+_UNREADABLE = (ValueError, RecursionError, msgspec.DecodeError)
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_owner = msgspec.json.Decoder(_Info).decode
+
+
+def _describe(body: Body, access_uid: str) -> SecretIs:
+    held = _is_held(body)
+    if not access_uid or _owner(body) != access_uid:
+        return SecretIs(exists=True, held=held)
+    account_id = _mapping(_meta(body).get("annotations")).get(names.ACCOUNT_ID_ANNOTATION)
+    return SecretIs(
+        exists=True,
+        ours=True,
+        account_id=account_id if isinstance(account_id, str) else "",
+        held=held,
+    )
+
+
+def _owner(body: Body) -> str | None:
+    """The UID of the access that BucketInfo names; None for any bytes that name none."""
+    encoded = _mapping(body.get("data")).get(BUCKET_INFO)
+    if not isinstance(encoded, str):
+        return None
     try:
-        info = msgspec.json.decode(base64.b64decode(encoded, validate=True))
-        return bool(info["metadata"]["name"] == names.bucket_info_name(access_uid))
-    except (binascii.Error, msgspec.DecodeError, KeyError, TypeError):
+        name = _decode_owner(base64.b64decode(encoded, validate=True)).metadata.name
+    except _UNREADABLE:
+        return None
+    prefix = names.bucket_info_name("")
+    return name.removeprefix(prefix) if name.startswith(prefix) else None
+
+
+def _is_held(body: Body) -> bool:
+    finalizers = _meta(body).get("finalizers")
+    return isinstance(finalizers, list) and names.SECRET_FINALIZER in finalizers
+
+
+def _meta(body: Body) -> dict[str, Any]:
+    return _mapping(body.get("metadata"))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _holds(body: Body, content: SecretContent) -> bool:
+    """Whether the stored BucketInfo has these credentials; neither side is ever shown."""
+    try:
+        info = _decode_object(base64.b64decode(body["data"][BUCKET_INFO]))
+    except _UNREADABLE:
         return False
+    stored, wanted = _mapping(info.get("spec")), bucket_info(content)["spec"]
+    return all(stored.get(name) == wanted[name] for name in ("secretS3", "secretAzure"))
+
+
+def _with_content(body: Body, content: SecretContent) -> Body:
+    """A copy of the Secret with these credentials; whatever is not ours stays."""
+    changed: Body = msgspec.json.decode(msgspec.json.encode(body))
+    info = base64.b64encode(msgspec.json.encode(bucket_info(content))).decode()
+    changed["data"] = {**changed["data"], BUCKET_INFO: info}
+    meta = changed["metadata"]
+    meta["annotations"] = {
+        **_mapping(meta.get("annotations")),
+        names.ACCOUNT_ID_ANNOTATION: content.account_id,
+    }
+    if not meta.get("deletionTimestamp"):  # the API server accepts no new finalizer then
+        set_finalizers(changed, add=(names.SECRET_FINALIZER,))
+    return changed
 
 
 def _body(key: Key, data: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:

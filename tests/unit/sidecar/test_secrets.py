@@ -1,9 +1,14 @@
 """The Secret of an access: complete or not there, as Go pods read it, and only ours is touched."""
 
-from collections.abc import Coroutine
+import base64
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.model.memory import Json
 from tests.model.processes import MemoryClient
 from tests.model.world import World, info_in
@@ -11,6 +16,8 @@ from tests.model.world import World, info_in
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.view import Key
 from cosi_operator.driver.credentials import AzureCredentials, Credentials, S3Credentials
+from cosi_operator.kube.errors import ApiSilent, Conflict, Invalid
+from cosi_operator.plan import names
 from cosi_operator.plan.steps import SecretAllowed, SecretIs
 from cosi_operator.sidecar.secrets import SecretContent, Secrets, bucket_info
 
@@ -75,10 +82,10 @@ def test_azure_keys_in_the_shape_that_pods_read() -> None:
 def test_what_is_created_is_read_back_as_ours_with_its_account(
     world: World, secrets: Secrets
 ) -> None:
-    ours = SecretIs(exists=True, ours=True, account_id="acct-7")
+    ours = SecretIs(exists=True, ours=True, account_id="acct-7", held=True)
     assert now(secrets.create(KEY, CONTENT)) == ours
     assert now(secrets.read(KEY, "uid-1")) == ours
-    assert now(secrets.read(KEY, "uid-2")) == SecretIs(exists=True)
+    assert now(secrets.read(KEY, "uid-2")) == SecretIs(exists=True, held=True)
     assert info_in(world.found(SECRETS, KEY.name)) == bucket_info(CONTENT)
     assert now(secrets.create(KEY, CONTENT)) == ours  # its reply was lost, and it is made again
 
@@ -137,6 +144,284 @@ def test_finalizers_of_others_keep_it(world: World, secrets: Secrets) -> None:
     kept = world.found(SECRETS, KEY.name)["metadata"]
     assert kept["finalizers"] == ["a/b"]
     assert kept["deletionTimestamp"]
+
+
+# What anybody who may write Secrets can put under BucketInfo.
+ODD = [
+    pytest.param(b'{"metadata":{"name":"\xff"}}', id="a name that is not UTF-8"),
+    pytest.param(b'\xff\xfe{"metadata":{"name":"bc-uid-1"}}', id="a byte order mark"),
+    pytest.param(b"[" * 100_000, id="100,000 brackets"),
+    pytest.param(b'{"a":' * 100_000, id="100,000 braces"),
+    pytest.param(
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b',"metadata":{"name":"bc-uid-1"}}',
+        id="100,000 brackets beside our name",
+    ),
+    pytest.param(b'{"metadata":{"name":"\\ud800"}}', id="half of a surrogate pair"),
+    pytest.param(b'{"metadata":{"name":"bc-uid-1"', id="cut short"),
+    pytest.param(b'{"metadata":{"name":"bc-"}}', id="no UID"),
+    pytest.param(b'{"metadata":{"name":["bc-uid-1"]}}', id="a list as the name"),
+    pytest.param(b'{"metadata":null}', id="null as metadata"),
+    pytest.param(b"9" * 500_000, id="a huge number"),
+    pytest.param(b"null", id="null"),
+    pytest.param(b"", id="empty"),
+    pytest.param(
+        b'{"metadata":{"name":"bc-uid-1"},"metadata":{"name":"bc-uid-2"}}',
+        id="a key twice, of which the last counts, as in Go",
+    ),
+]
+
+
+def put_bytes(world: World, info: bytes, **metadata: Any) -> Json:
+    world.user_creates(SECRETS, KEY.name, stringData={})
+
+    def edit(body: Json) -> None:
+        body["data"] = {"BucketInfo": base64.b64encode(info).decode()}
+        body["metadata"] |= metadata
+
+    world.user_edits(SECRETS, KEY.name, edit)
+    return world.found(SECRETS, KEY.name)
+
+
+@pytest.mark.parametrize("info", ODD)
+def test_any_bytes_under_bucketinfo_are_somebody_elses_secret(
+    world: World, secrets: Secrets, info: bytes
+) -> None:
+    before = put_bytes(world, info)
+    assert now(secrets.read(KEY, "uid-1")) == SecretIs(exists=True)
+    assert now(secrets.create(KEY, CONTENT)) == SecretIs(exists=True)
+    assert now(secrets.update(KEY, CONTENT)) == SecretIs(exists=True)
+    assert now(secrets.holds(KEY, CONTENT)) is False
+    now(secrets.delete(KEY, "uid-1"))
+    now(secrets.release(KEY, frozenset()))
+    assert world.found(SECRETS, KEY.name) == before
+
+
+class OneSecret(MemoryClient):
+    """Answers each GET with these bytes, and records what is sent."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.writes: list[str] = []
+
+    async def _send(self, verb: str, *_: object) -> bytes:
+        if verb != "get":
+            self.writes.append(verb)
+        return self.raw
+
+
+@given(info=st.binary() | st.text().map(lambda text: json.dumps(text).encode()))
+def test_no_bytes_under_bucketinfo_raise(info: bytes) -> None:
+    """Neither as they are nor inside of JSON that begins as ours does."""
+    for value in (info, b'{"metadata":{"name":' + info + b"}}", b'{"metadata":' + info + b"}"):
+        body = {"metadata": {}, "data": {"BucketInfo": base64.b64encode(value).decode()}}
+        client = OneSecret(json.dumps(body).encode())
+        assert now(Secrets(client).read(KEY, "uid-1")) == SecretIs(exists=True)
+        now(Secrets(client).delete(KEY, "uid-1"))
+        now(Secrets(client).release(KEY, frozenset()))
+        assert now(Secrets(client).update(KEY, CONTENT)) == SecretIs(exists=True)
+        assert client.writes == []
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(metadata=JSON, annotations=JSON, finalizers=JSON, data=JSON, info=JSON)
+def test_no_shape_of_a_secret_raises(
+    metadata: Any, annotations: Any, finalizers: Any, data: Any, info: Any
+) -> None:
+    whole = {"annotations": annotations, "finalizers": finalizers}
+    for body in (
+        {"metadata": metadata, "data": data},
+        {"metadata": whole, "data": data},
+        {"metadata": whole, "data": {"BucketInfo": info}},
+    ):
+        client = OneSecret(json.dumps(body).encode())
+        found = now(Secrets(client).read(KEY, "uid-1"))
+        assert (found.exists, found.ours) == (True, False)
+        now(Secrets(client).release(KEY, frozenset()))
+        now(Secrets(client).delete(KEY, "uid-1"))
+        assert client.writes == []
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"no JSON", b"[" * 100_000, b'"\xff"'])
+def test_a_reply_that_is_no_object_counts_as_no_reply(raw: bytes) -> None:
+    with pytest.raises(ApiSilent, match="not an object"):
+        now(Secrets(OneSecret(raw)).read(KEY, "uid-1"))
+
+
+OUR_INFO = b'{"metadata":{"name":"bc-uid-1"}}'
+
+
+@pytest.mark.parametrize(
+    ("info", "live", "released"),
+    [
+        pytest.param(OUR_INFO, {"uid-1"}, False, id="named by a live access -> kept"),
+        pytest.param(OUR_INFO, {"uid-2"}, True, id="named by a deleted access -> released"),
+        pytest.param(OUR_INFO, set(), True, id="no access is left -> released"),
+        pytest.param(b"edited", {"uid-1"}, True, id="BucketInfo was edited -> released"),
+        pytest.param(b'{"metadata":{"name":"\xff"}}', {"uid-1"}, True, id="bytes -> released"),
+        pytest.param(b'{"metadata":{"name":"uid-1"}}', {"uid-1"}, True, id="no bc- -> released"),
+    ],
+)
+def test_only_the_finalizer_of_a_secret_that_no_live_access_owns_is_removed(
+    world: World, secrets: Secrets, info: bytes, live: set[str], released: bool
+) -> None:
+    before = put_bytes(world, info, finalizers=["a/b", names.SECRET_FINALIZER], labels={"app": "x"})
+    assert now(secrets.read(KEY, "uid-3")).held
+    now(secrets.release(KEY, frozenset(live)))
+    after = world.found(SECRETS, KEY.name)
+    assert after["metadata"]["finalizers"] == (
+        ["a/b"] if released else ["a/b", names.SECRET_FINALIZER]
+    )
+    assert after["data"] == before["data"]
+    assert after["metadata"]["labels"] == {"app": "x"}
+    assert now(secrets.read(KEY, "uid-3")).held is not released
+
+
+def test_a_secret_whose_deletion_waited_for_our_finalizer_goes_when_it_is_released(
+    world: World, secrets: Secrets
+) -> None:
+    put_bytes(world, b"edited", finalizers=[names.SECRET_FINALIZER])
+    world.user_deletes(SECRETS, KEY.name)
+    now(secrets.delete(KEY, "uid-1"))  # not recognised as ours
+    assert world.find(SECRETS, KEY.name)
+    now(secrets.release(KEY, frozenset({"uid-1"})))
+    assert world.find(SECRETS, KEY.name) is None
+    now(secrets.release(KEY, frozenset()))  # a Secret that is gone is fine
+
+
+def test_a_release_writes_nothing_when_the_finalizer_is_not_there(
+    world: World, secrets: Secrets
+) -> None:
+    put_bytes(world, OUR_INFO)
+    world.sent.clear()
+    now(secrets.release(KEY, frozenset()))
+    assert [sent.verb for sent in world.sent] == ["get"]
+
+
+class Contended(MemoryClient):
+    """Another writer changes the Secret before each of the first `times` updates."""
+
+    def __init__(self, world: World, times: int) -> None:
+        super().__init__(world.api, "sidecar", world.sent)
+        self.world, self.times = world, times
+
+    async def update(self, *args: Any, **kwargs: Any) -> bytes:
+        if self.times:
+            self.times -= 1
+            self.world.user_edits(
+                SECRETS,
+                KEY.name,
+                lambda b: b["metadata"].update(labels={"edit": str(self.times)}),
+            )
+        return await super().update(*args, **kwargs)
+
+
+RENEWED = replace(
+    CONTENT, account_id="acct-8", credentials=Credentials(s3=S3Credentials("AKIB", "n3w"))
+)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda s: s.release(KEY, frozenset()), id="release"),
+        pytest.param(lambda s: s.update(KEY, RENEWED), id="update"),
+    ],
+)
+def test_a_conflict_is_answered_by_one_fresh_read(
+    world: World, secrets: Secrets, act: Callable[[Secrets], Coroutine[Any, Any, Any]]
+) -> None:
+    now(secrets.create(KEY, CONTENT))
+    before = world.found(SECRETS, KEY.name)
+    with pytest.raises(Conflict):
+        now(act(Secrets(Contended(world, 2))))
+    assert world.found(SECRETS, KEY.name)["data"] == before["data"]
+    now(act(Secrets(Contended(world, 1))))
+    after = world.found(SECRETS, KEY.name)
+    assert after["metadata"]["labels"] == {"edit": "0"}
+    assert (after["data"], after["metadata"].get("finalizers")) != (
+        before["data"],
+        before["metadata"].get("finalizers"),
+    )
+
+
+def test_new_credentials_replace_the_old_ones_in_place_and_what_is_not_ours_stays(
+    world: World, secrets: Secrets
+) -> None:
+    now(secrets.create(KEY, CONTENT))
+
+    def edit(body: Json) -> None:
+        body["data"]["team-note"] = base64.b64encode(b"x").decode()
+        body["metadata"]["labels"] = {"app": "x"}
+        body["metadata"]["annotations"]["reloader"] = "yes"
+        body["metadata"]["finalizers"] = ["a/b"]  # ours was removed by hand
+
+    world.user_edits(SECRETS, KEY.name, edit)
+    assert now(secrets.holds(KEY, CONTENT)) is True
+    assert now(secrets.holds(KEY, RENEWED)) is False
+    renewed = SecretIs(exists=True, ours=True, account_id="acct-8", held=True)
+    assert now(secrets.update(KEY, RENEWED)) == renewed
+    assert now(secrets.read(KEY, "uid-1")) == renewed
+    assert now(secrets.holds(KEY, RENEWED)) is True
+    after = world.found(SECRETS, KEY.name)
+    assert info_in(after) == bucket_info(RENEWED)
+    assert base64.b64decode(after["data"]["team-note"]) == b"x"
+    assert after["metadata"]["labels"] == {"app": "x"}
+    assert after["metadata"]["annotations"] == {
+        "reloader": "yes",
+        names.ACCOUNT_ID_ANNOTATION: "acct-8",
+    }
+    assert after["metadata"]["finalizers"] == ["a/b", names.SECRET_FINALIZER]
+    world.sent.clear()
+    assert now(secrets.update(KEY, RENEWED)) == renewed  # repeated: nothing is written
+    assert [sent.verb for sent in world.sent] == ["get"]
+
+
+def test_a_secret_of_the_go_sidecar_is_renewed_too(world: World, secrets: Secrets) -> None:
+    put_bytes(world, OUR_INFO, finalizers=[names.SECRET_FINALIZER])
+    assert now(secrets.holds(KEY, CONTENT)) is False
+    assert now(secrets.update(KEY, CONTENT)) == SecretIs(
+        exists=True, ours=True, account_id="acct-7", held=True
+    )
+    assert info_in(world.found(SECRETS, KEY.name)) == bucket_info(CONTENT)
+
+
+def test_a_secret_that_is_being_deleted_gets_new_credentials_but_no_finalizer(
+    world: World, secrets: Secrets
+) -> None:
+    put_bytes(world, OUR_INFO, finalizers=["a/b"])
+    world.user_deletes(SECRETS, KEY.name)
+    now(secrets.update(KEY, CONTENT))
+    after = world.found(SECRETS, KEY.name)
+    assert info_in(after) == bucket_info(CONTENT)
+    assert after["metadata"]["finalizers"] == ["a/b"]
+
+
+class Refusing(MemoryClient):
+    async def update(self, *args: Any, **kwargs: Any) -> bytes:
+        raise Invalid(422, "Invalid", "update secrets team/reader-keys")
+
+
+def test_an_update_that_the_api_server_refuses_says_so(world: World, secrets: Secrets) -> None:
+    now(secrets.create(KEY, CONTENT))
+    refusing = Secrets(Refusing(world.api, "sidecar", world.sent))
+    assert now(refusing.update(KEY, RENEWED)) == SecretAllowed("update secrets team/reader-keys")
+    assert now(secrets.holds(KEY, CONTENT))
+
+
+def test_a_missing_secret_is_not_made_by_an_update(world: World, secrets: Secrets) -> None:
+    assert now(secrets.update(KEY, CONTENT)) == SecretIs(exists=False)
+    assert now(secrets.holds(KEY, CONTENT)) is False
+    assert world.api.list(SECRETS) == []
 
 
 def test_what_a_secret_is_made_from_never_shows_its_keys() -> None:

@@ -1,10 +1,13 @@
 """What a driver's status means: the table from (call, code) to a verdict. Pure.
 
-Each row answers one question first: may asking again, with nothing changed, end differently, and
-may the failed call have changed the backend? Only the driver's own statuses are looked up here: a
-status that we made ourselves (socket gone, driver killed, our deadline) is no verdict and is always
-tried again, and a reply that can't be used is always final. `docs/policies.md` is generated from
-this module.
+`is_retryable_error` is the default rule: of the codes that a driver sends, only INTERNAL is
+retried. `CONSERVATIVE` adds the condition reason of each code, the calls for which a code means
+success, and whether a failed call may have changed the backend. Profiles and overrides change the
+verdict of single codes.
+
+Only statuses that the driver sent are looked up in the table. A status made by this side (socket
+gone, driver killed, deadline passed) decides nothing, so the call is always retried; an unusable
+reply is always final. `docs/policies.md` is generated from this module.
 """
 
 import enum
@@ -23,20 +26,22 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One code: what it means for every call that `at` does not name.
+    """One code: the condition reason, and what a failed call with this code means.
 
-    `effect` is what a *failure* with this code leaves open: NONE says the driver refused before
-    it did anything, so nothing has to be cleaned up.
+    Whether the default policy retries the code is not a column: `is_retryable_error` decides. `at`
+    names the calls for which the code is not a failure.
+
+    `effect` says whether a *failed* call may have changed the backend. NONE means that the driver
+    refused before it changed anything, so there is nothing to clean up.
     """
 
     reason: Reason
-    verdict: Verdict
     effect: Effect
     why: str
     at: Mapping[Call, Verdict] = field(default_factory=dict)
 
 
-_T, _R, _S = Verdict.TERMINAL, Verdict.REQUEUE, Verdict.SUCCESS
+_R, _S = Verdict.REQUEUE, Verdict.SUCCESS
 _NONE, _MAYBE = Effect.NONE, Effect.MAYBE
 
 SOURCE = "meaning: gRPC status code documentation; what drivers send: docs/drivers.md"
@@ -44,100 +49,84 @@ SOURCE = "meaning: gRPC status code documentation; what drivers send: docs/drive
 CONSERVATIVE: Mapping[Code, Row] = {
     Code.CANCELLED: Row(
         Reason.DRIVER_CANCELLED,
-        _T,
         _MAYBE,
         "The driver gave up by its own decision; nothing says that it would not do so again.",
     ),
     Code.UNKNOWN: Row(
         Reason.DRIVER_UNKNOWN,
-        _T,
         _MAYBE,
         "The driver gave no code. Many send it for faults that last; one override makes it retry.",
     ),
     Code.INVALID_ARGUMENT: Row(
         Reason.DRIVER_INVALID_ARGUMENT,
-        _T,
         _NONE,
         "The request itself is wrong, whatever the state of the backend.",
     ),
     Code.DEADLINE_EXCEEDED: Row(
         Reason.DRIVER_SENT_DEADLINE,
-        _T,
         _MAYBE,
         "Sent by the driver: its own time limit, not ours (ours is always tried again).",
     ),
     Code.NOT_FOUND: Row(
         Reason.DRIVER_NOT_FOUND,
-        _T,
         _NONE,
         "What the call needs is not there; for Delete and Revoke that is the goal.",
         {Call.DELETE_BUCKET: _S, Call.REVOKE_ACCESS: _S},
     ),
     Code.ALREADY_EXISTS: Row(
         Reason.DRIVER_ALREADY_EXISTS,
-        _T,
         _NONE,
         "Names are made from UIDs, so what exists under this name is ours from an earlier try.",
         {Call.CREATE_BUCKET: _S, Call.GRANT_ACCESS: _S},
     ),
     Code.PERMISSION_DENIED: Row(
         Reason.DRIVER_PERMISSION_DENIED,
-        _T,
         _NONE,
         "The driver's own rights on the backend do not suffice; a person has to widen them.",
     ),
     Code.RESOURCE_EXHAUSTED: Row(
         Reason.DRIVER_RESOURCE_EXHAUSTED,
-        _T,
         _NONE,
         "A quota is used up; asking again does not raise it.",
     ),
     Code.FAILED_PRECONDITION: Row(
         Reason.DRIVER_FAILED_PRECONDITION,
-        _T,
         _NONE,
         "The backend has to change first, for instance a bucket has to be emptied.",
     ),
     Code.ABORTED: Row(
         Reason.DRIVER_ABORTED,
-        _T,
         _MAYBE,
         "Another operation was in the way, and the driver does not say that it has ended.",
     ),
     Code.OUT_OF_RANGE: Row(
         Reason.DRIVER_OUT_OF_RANGE,
-        _T,
         _NONE,
         "A value of the request is outside what the backend can do.",
     ),
     Code.UNIMPLEMENTED: Row(
         Reason.DRIVER_UNIMPLEMENTED,
-        _T,
         _NONE,
         "This driver cannot do it; a newer one may.",
     ),
     Code.INTERNAL: Row(
         Reason.DRIVER_INTERNAL,
-        _R,
         _MAYBE,
         "What most drivers send while their backend is down; tried again, slower each time.",
     ),
     Code.UNAVAILABLE: Row(
         Reason.DRIVER_UNAVAILABLE,
-        _T,
         _MAYBE,
         "Sent by the driver itself, which is there; measured drivers never send it for a backend"
         " that is down.",
     ),
     Code.DATA_LOSS: Row(
         Reason.DRIVER_DATA_LOSS,
-        _T,
         _MAYBE,
         "Something is broken beyond repair by repetition.",
     ),
     Code.UNAUTHENTICATED: Row(
         Reason.DRIVER_UNAUTHENTICATED,
-        _T,
         _NONE,
         "The driver's own credentials for the backend are wrong; a person has to replace them.",
     ),
@@ -204,7 +193,10 @@ class Policy:
         row = CONSERVATIVE[code]
         if call in row.at:
             return row.at[call]
-        return PROFILES[self.profile].get(code, row.verdict)
+        if (changed := PROFILES[self.profile].get(code)) is not None:
+            return changed
+        sent = DriverStatus(call, code, MadeBy.DRIVER)
+        return Verdict.REQUEUE if is_retryable_error(sent) else Verdict.TERMINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,24 +208,41 @@ class Judgement:
     effect: Effect
 
 
+def is_retryable_error(status: DriverStatus) -> bool:
+    """Return whether the default policy retries a driver call that ended with this status.
+
+    The conservative rule: of the statuses that a driver sends, only INTERNAL is retried. A driver
+    that sends any other code has decided something that the same request cannot change.
+
+    A status that the driver did not send decides nothing: the connection was lost, or the
+    operator's own deadline passed. The call is then retried, whatever the code. An unusable reply
+    is not retried, because the driver answered. `classify` starts from this rule; profiles and
+    overrides change it.
+
+    Args:
+        status: the status of a failed call. OK is not an error, so the answer for OK is False.
+    Source: docs/rfc-retry-only-internal.md.
+    """
+    if status.made_by is MadeBy.DRIVER:
+        return status.code is Code.INTERNAL
+    return status.made_by in (MadeBy.TRANSPORT, MadeBy.DEADLINE)
+
+
 def classify(policy: Policy, status: DriverStatus) -> Judgement:
     """Judge one status of one call.
 
     Args:
-        policy: the table in force.
-        status: `made_by` decides first: only DRIVER is looked up in the table.
+        policy: the table in force. The policy covers only statuses that the driver sent.
+        status: the status, with who made it.
     """
-    match status.made_by:
-        case MadeBy.TRANSPORT | MadeBy.DEADLINE:
-            return Judgement(Verdict.REQUEUE, _LOCAL_REASON[status.made_by], Effect.MAYBE)
-        case MadeBy.REPLY:
-            return Judgement(Verdict.TERMINAL, Reason.DRIVER_MALFORMED_REPLY, Effect.MAYBE)
-        case MadeBy.DRIVER:
-            verdict = policy.verdict(status.call, status.code)
-            if status.code is Code.OK:
-                return Judgement(verdict, Reason.PROVISIONED, Effect.MAYBE)
-            row = CONSERVATIVE[status.code]
-            return Judgement(verdict, row.reason, row.effect)
+    if status.made_by is not MadeBy.DRIVER:
+        verdict = Verdict.REQUEUE if is_retryable_error(status) else Verdict.TERMINAL
+        return Judgement(verdict, _LOCAL_REASON[status.made_by], Effect.MAYBE)
+    verdict = policy.verdict(status.call, status.code)
+    if status.code is Code.OK:
+        return Judgement(verdict, Reason.PROVISIONED, Effect.MAYBE)
+    row = CONSERVATIVE[status.code]
+    return Judgement(verdict, row.reason, row.effect)
 
 
 def policy_for(

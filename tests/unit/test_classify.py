@@ -12,6 +12,7 @@ from cosi_operator.classify import (
     PolicyError,
     Verdict,
     classify,
+    is_retryable_error,
     parse_override,
     policy_for,
 )
@@ -126,6 +127,68 @@ def test_a_status_that_the_driver_sent_means_what_was_agreed(
     code: Code, call: Call, verdict: Verdict
 ) -> None:
     assert classify(Policy(), sent(call, code)).verdict is verdict
+
+
+# The rows of the proposal (docs/rfc-retry-only-internal.md), typed in by hand.
+PROPOSAL = [
+    pytest.param(Code.INTERNAL, True, id="INTERNAL -> retried"),
+    pytest.param(Code.INVALID_ARGUMENT, False, id="INVALID_ARGUMENT -> not retried"),
+    pytest.param(Code.PERMISSION_DENIED, False, id="PERMISSION_DENIED -> not retried"),
+    pytest.param(Code.FAILED_PRECONDITION, False, id="FAILED_PRECONDITION -> not retried"),
+    pytest.param(Code.RESOURCE_EXHAUSTED, False, id="RESOURCE_EXHAUSTED -> not retried"),
+    pytest.param(Code.ALREADY_EXISTS, False, id="ALREADY_EXISTS -> not retried"),
+    pytest.param(Code.NOT_FOUND, False, id="NOT_FOUND -> not retried"),
+    pytest.param(Code.UNAVAILABLE, False, id="UNAVAILABLE -> not retried"),
+    pytest.param(Code.UNKNOWN, False, id="UNKNOWN -> not retried"),
+    # Codes that the proposal does not name.
+    pytest.param(Code.OK, False, id="OK -> not an error, so not retried"),
+    pytest.param(Code.CANCELLED, False, id="CANCELLED -> not retried"),
+    pytest.param(Code.DEADLINE_EXCEEDED, False, id="DEADLINE_EXCEEDED -> not retried"),
+    pytest.param(Code.ABORTED, False, id="ABORTED -> not retried"),
+    pytest.param(Code.OUT_OF_RANGE, False, id="OUT_OF_RANGE -> not retried"),
+    pytest.param(Code.UNIMPLEMENTED, False, id="UNIMPLEMENTED -> not retried"),
+    pytest.param(Code.DATA_LOSS, False, id="DATA_LOSS -> not retried"),
+    pytest.param(Code.UNAUTHENTICATED, False, id="UNAUTHENTICATED -> not retried"),
+]
+
+
+@pytest.mark.parametrize(("code", "retried"), PROPOSAL)
+def test_only_internal_is_retryable_among_the_codes_that_a_driver_sends(
+    code: Code, retried: bool
+) -> None:
+    assert [is_retryable_error(sent(call, code)) for call in Call] == [retried] * len(Call)
+
+
+def test_the_proposal_has_a_row_for_each_code() -> None:
+    assert [row.values[0] for row in PROPOSAL if row.values[1]] == [Code.INTERNAL]
+    assert {row.values[0] for row in PROPOSAL} == set(Code)
+    assert len(PROPOSAL) == len(Code)
+
+
+@pytest.mark.parametrize("code", list(Code), ids=cell_id)
+@pytest.mark.parametrize(
+    ("made_by", "retried"),
+    [
+        pytest.param(MadeBy.TRANSPORT, True, id="connection lost -> retried"),
+        pytest.param(MadeBy.DEADLINE, True, id="own deadline passed -> retried"),
+        pytest.param(MadeBy.REPLY, False, id="unusable reply -> not retried"),
+    ],
+)
+def test_the_code_of_a_status_that_the_driver_did_not_send_does_not_matter(
+    made_by: MadeBy, retried: bool, code: Code
+) -> None:
+    assert is_retryable_error(DriverStatus(Call.CREATE_BUCKET, code, made_by)) is retried
+
+
+@pytest.mark.parametrize("made_by", list(MadeBy))
+@pytest.mark.parametrize("code", [code for code in Code if code is not Code.OK], ids=cell_id)
+def test_the_default_policy_requeues_exactly_the_retryable_errors(
+    code: Code, made_by: MadeBy
+) -> None:
+    for call in Call:
+        status = DriverStatus(call, code, made_by)
+        requeued = classify(Policy(), status).verdict is Verdict.REQUEUE
+        assert requeued is is_retryable_error(status)
 
 
 @pytest.mark.parametrize("profile", list(TABLES))

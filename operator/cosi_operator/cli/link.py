@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import anyio
+import structlog
 
 from cosi_operator.cli.process import Process
 from cosi_operator.driver.channel import DriverChannel
@@ -14,9 +15,14 @@ from cosi_operator.sidecar.calls import DriverState
 
 WAITS = "the driver"
 
+log = structlog.get_logger(__name__)
+
 
 class DriverRenamedError(Exception):
-    """Another driver answers on the socket now; the Lease and all filters name the old one."""
+    """Another driver answers on the socket now; the Lease and all filters name the old one.
+
+    The text names both drivers.
+    """
 
 
 class DriverLink:
@@ -24,6 +30,7 @@ class DriverLink:
 
     def __init__(self, settings: SidecarSettings, parts: Process) -> None:
         self._parts = parts
+        self._get_info_s = settings.timeouts.get_info_s
         self.channel = DriverChannel(
             settings.driver_address,
             on_call=parts.called,
@@ -41,6 +48,7 @@ class DriverLink:
         self.on_return: Callable[[], None] = lambda: None
         self._appeared = anyio.Event()
         self._renamed = anyio.Event()
+        self._renamed_to = ""
 
     async def run(self) -> None:
         """Follow the driver for ever.
@@ -52,9 +60,7 @@ class DriverLink:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._presence.run)
             await self._renamed.wait()
-            raise DriverRenamedError(
-                "a driver of another name answers on the socket; starting again for it"
-            )
+            raise DriverRenamedError(self._renamed_to)
 
     async def first_answer(self) -> DriverState | None:
         """Wait until the driver told its name; None when asked to stop before."""
@@ -77,11 +83,18 @@ class DriverLink:
             self.state = DriverState(
                 identity.name, identity.instance, note_silent=self._presence.note_silent
             )
+            # Before any other call: from here on, each new connection proves its name first.
+            self.driver.serve_only(identity.name, timeout_s=self._get_info_s)
             self._appeared.set()
         elif names.same_driver(state.name, identity.name):
             state.instance, state.up = identity.instance, True
             self.on_return()
         else:
+            log.error("driver_renamed", driver=state.name, renamed_to=identity.name)
+            self._renamed_to = (
+                f"the socket of driver {state.name!r} is answered by {identity.name!r};"
+                " no other call was made to it; restarting to serve it"
+            )
             self._renamed.set()
 
     def _on_down(self) -> None:

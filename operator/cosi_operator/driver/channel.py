@@ -12,10 +12,10 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import anyio
@@ -45,6 +45,20 @@ class Method[Reply: Message]:
     call: Call
     path: str
     reply: type[Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting[Reply: Message]:
+    """The first call on every new connection, and whether other calls may follow it.
+
+    `refusal`: of its reply, why no other call may be made on this connection, "" if it may.
+    `timeout_s`: seconds for the greeting, within the deadline of the call that needs it.
+    """
+
+    method: Method[Reply]
+    request: Message
+    refusal: Callable[[Reply], str]
+    timeout_s: float
 
 
 class SocketIdentity(NamedTuple):
@@ -88,6 +102,19 @@ class DriverChannel:
         self._connection: Connection | None = None
         self._connected_to: SocketIdentity | None = None
         self._on_lost: Callable[[], None] = lambda: None
+        self._greeting: Greeting[Any] | None = None
+        self._greeting_turn = anyio.Lock()
+        self._greeted: Connection | None = None  # the connection whose greeting was accepted
+        self._failed_greetings = 0
+
+    def greet_with(self, greeting: Greeting[Any]) -> None:
+        """Make `greeting` the first call on every connection, and ask on the present one too.
+
+        A call whose connection fails the greeting is not sent and raises DriverSilent. The
+        greeting's own method can always be called, because its reply tells who is there.
+        """
+        self._greeting = greeting
+        self._greeted = None
 
     def when_lost(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever a connection has ended, for whatever reason."""
@@ -132,44 +159,111 @@ class DriverChannel:
             DriverSilent: no verdict.
             DriverMalformed: OK, but the reply is missing, too large or no protobuf.
         """
+        return await self._counted(method.call, self._call(method, request, timeout_s))
+
+    async def _counted[Reply](self, call: Call, attempt: Awaitable[Reply]) -> Reply:
+        """Report the end of an attempt to `on_call`; a cancelled attempt has none."""
         began_s = anyio.current_time()
-        code, made_by = Code.OK, MadeBy.DRIVER
         try:
-            return await self._call(method, request, timeout_s)
+            reply = await attempt
         except DriverError as error:
-            code, made_by = error.status.code, error.status.made_by
+            elapsed_s = anyio.current_time() - began_s
+            self._on_call(call, error.status.code, error.status.made_by, elapsed_s)
             raise
-        finally:
-            self._on_call(method.call, code, made_by, anyio.current_time() - began_s)
+        self._on_call(call, Code.OK, MadeBy.DRIVER, anyio.current_time() - began_s)
+        return reply
 
     async def _call[Reply: Message](
         self, method: Method[Reply], request: Message, timeout_s: float
     ) -> Reply:
-        call = method.call
+        greeting = self._greeting
+        is_greeting = greeting is not None and method == greeting.method
         try:
             with anyio.fail_after(timeout_s):
-                connection = await self._usable_connection()
-                answer = await connection.ask(
-                    [*_headers(method.path), *self._more_headers().items()],
-                    _framed(request.SerializeToString()),
-                    self._max_reply_bytes + PREFIX_BYTES,
-                )
+                if greeting is None or is_greeting:
+                    connection = await self._usable_connection()
+                else:
+                    connection = await self._greeted_connection(method.call, greeting)
+                reply = await self._ask(connection, method, request)
         except TimeoutError as error:
             raise DriverSilent(
-                call, MadeBy.DEADLINE, f"no answer within {timeout_s:g} s"
+                method.call, MadeBy.DEADLINE, f"no answer within {timeout_s:g} s"
             ) from error
+        except OSError as error:
+            raise DriverSilent(
+                method.call,
+                MadeBy.TRANSPORT,
+                f"can't connect to {self.path}: {error.strerror or error}",
+            ) from error
+        if greeting is not None and is_greeting:
+            self._judge_greeting(connection, greeting.refusal(reply))
+        return reply
+
+    async def _ask[Reply: Message](
+        self, connection: Connection, method: Method[Reply], request: Message
+    ) -> Reply:
+        call = method.call
+        try:
+            answer = await connection.ask(
+                [*_headers(method.path), *self._more_headers().items()],
+                _framed(request.SerializeToString()),
+                self._max_reply_bytes + PREFIX_BYTES,
+            )
         except ReplyTooLargeError as error:
             raise DriverMalformed(
                 call, f"the reply is larger than {self._max_reply_bytes} bytes"
             ) from error
         except (ConnectionLostError, StreamResetError) as error:
             raise DriverSilent(call, MadeBy.TRANSPORT, str(error)) from error
-        except OSError as error:
-            raise DriverSilent(
-                call, MadeBy.TRANSPORT, f"can't connect to {self.path}: {error.strerror or error}"
-            ) from error
         _raise_for_status(call, answer)
         return _parsed(method, answer.body)
+
+    async def _greeted_connection(self, call: Call, greeting: Greeting[Any]) -> Connection:
+        """A connection on which `call` may be sent.
+
+        Raises:
+            DriverSilent: the greeting failed. Calls that waited for the same greeting fail with
+                it, because each of them would otherwise wait for another one.
+        """
+        failures_before = self._failed_greetings
+        async with self._greeting_turn:
+            connection = await self._usable_connection()
+            if connection is self._greeted:
+                return connection
+            why = "it failed for another call"
+            if self._failed_greetings == failures_before:
+                why = await self._greet(connection, greeting)
+            if why:
+                first = f"{greeting.method.call} comes first on a new connection"
+                raise DriverSilent(call, MadeBy.TRANSPORT, f"not sent, because {first}: {why}")
+            return connection
+
+    async def _greet(self, connection: Connection, greeting: Greeting[Any]) -> str:
+        """Ask who is there; returns why no other call may follow, "" if it may."""
+        method = greeting.method
+
+        async def ask() -> Message:
+            try:
+                with anyio.fail_after(greeting.timeout_s):
+                    return await self._ask(connection, method, greeting.request)
+            except TimeoutError as error:
+                late = f"no answer within {greeting.timeout_s:g} s"
+                raise DriverSilent(method.call, MadeBy.DEADLINE, late) from error
+
+        try:
+            why = greeting.refusal(await self._counted(method.call, ask()))
+        except DriverError as error:
+            why = f"{error.status.code.name}: {error.status.message}"
+        self._judge_greeting(connection, why)
+        return why
+
+    def _judge_greeting(self, connection: Connection, why: str) -> None:
+        if not why:
+            self._greeted = connection
+            return
+        self._failed_greetings += 1
+        self._greeted = None
+        connection.retire()
 
     async def _usable_connection(self) -> Connection:
         async with self._connecting:

@@ -4,7 +4,8 @@ A loop with two states. Down: the socket file is looked at twice a second, and a
 for its name at once; one that does not answer is asked again after 1 s, doubling up to 5 s. Up: the
 socket file is looked at once a second, and the driver is asked again when the file has changed, the
 connection was lost, or a call brought no answer; at once, but not more than once a second, as some
-close each connection after its answer.
+close each connection after its answer. Between looks the channel asks each new connection itself
+for the name, before any other call (`DriverChannel.greet_with`).
 
 What is seen of the driver's process is its socket file, so the instance stays the same while only
 the sidecar restarts, and changes when the driver listens anew.

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cosi_operator.api.view import AuthenticationType
-from cosi_operator.driver.channel import DriverChannel, Method
+from cosi_operator.driver.channel import DriverChannel, Greeting, Method
 from cosi_operator.driver.credentials import Credentials as Credentials
 from cosi_operator.driver.credentials import read_credentials
 from cosi_operator.driver.errors import DriverMalformed
 from cosi_operator.outcome import Call
+from cosi_operator.plan import names
 from cosi_operator.rpc import cosi_pb2
 
 _GET_INFO = Method(
@@ -80,6 +81,21 @@ class Driver:
 
     def __init__(self, channel: DriverChannel) -> None:
         self._channel = channel
+
+    def serve_only(self, name: str, *, timeout_s: float) -> None:
+        """Call no driver but the one of this name from now on.
+
+        DriverGetInfo is then the first call on every new connection, within `timeout_s` seconds,
+        and any other call to a driver of another name raises DriverSilent without being sent.
+        """
+
+        def refusal(reply: cosi_pb2.DriverGetInfoResponse) -> str:
+            if names.same_driver(reply.name, name):
+                return ""
+            return f"the driver there is named {reply.name!r}, not {name!r}"
+
+        request = cosi_pb2.DriverGetInfoRequest()
+        self._channel.greet_with(Greeting(_GET_INFO, request, refusal, timeout_s))
 
     async def get_info(self, *, timeout_s: float) -> str:
         """The driver's name, never "".

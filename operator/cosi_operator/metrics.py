@@ -144,6 +144,20 @@ class _Queues(Collector):
         yield counter("workqueue_retries", "Looks asked for later", lambda q: q.retries)
 
 
+class _DroppedLines(Collector):
+    """Asks at every scrape how many log lines were dropped."""
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "cosi_log_lines_dropped", "Log lines dropped because nobody read them in time"
+        )
+        family.add_metric((), self._read())
+        yield family
+
+
 class Metrics:
     """The series of one process. Make one and pass it around.
 
@@ -209,6 +223,10 @@ class Metrics:
     def watch_queue(self, name: str, read: Callable[[], QueueNumbers]) -> None:
         """Show a queue: `read` is asked at every scrape."""
         self._queues.watch(name, read)
+
+    def watch_dropped_lines(self, read: Callable[[], int]) -> None:
+        """Show how many log lines were dropped: `read` is asked at every scrape."""
+        self.registry.register(_DroppedLines(read))
 
     def reconciled(self, controller: str, result: Result, seconds: float) -> None:
         """Count one run that ended."""

@@ -376,6 +376,7 @@ def _process(parts: Parts, name: str, settings: ControllerSettings | SidecarSett
         metrics=METRICS,
         health=Health(),
         stop=anyio.Event(),
+        hurry=anyio.Event(),
         tracing=None,
     )
 

@@ -13,6 +13,7 @@ from cosi_operator.classify import PolicyError
 from cosi_operator.flags import HelpRequested, UsageError, parse_controller, parse_sidecar
 from cosi_operator.kube.kubeconfig import KubeconfigError
 from cosi_operator.kube.lease import LeaseLost
+from cosi_operator.log_sink import LogSink, replace_stderr
 from cosi_operator.logs import configure
 from cosi_operator.settings import ProcessSettings
 
@@ -56,6 +57,20 @@ def _main[S: ProcessSettings](
     run: Callable[[S], Coroutine[Any, Any, None]],
     argv: Sequence[str] | None,
 ) -> int:
+    sink = replace_stderr()
+    try:
+        return _run(program, parse, run, argv, sink)
+    finally:
+        sink.drain()
+
+
+def _run[S: ProcessSettings](
+    program: str,
+    parse: Callable[[Sequence[str], Mapping[str, str]], Parsed[S]],
+    run: Callable[[S], Coroutine[Any, Any, None]],
+    argv: Sequence[str] | None,
+    sink: LogSink,
+) -> int:
     try:
         parsed = parse(sys.argv[1:] if argv is None else argv, os.environ)
     except HelpRequested as asked:
@@ -67,6 +82,7 @@ def _main[S: ProcessSettings](
     settings = parsed.settings
     log = configure(level=settings.log_level, log_format=settings.log_format, stream=sys.stderr)
     log = log.bind(program=program)
+    sink.on_recovered = lambda lines: log.warning("log_lines_dropped", lines=lines)
     for note in parsed.notes:
         log.info("flag_ignored", note=note)
     try:

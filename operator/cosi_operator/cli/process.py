@@ -1,7 +1,8 @@
 """What the two processes have in common: client, leader election, health, signals, draining.
 
-One task group owns every task. SIGTERM or SIGINT sets `stop`; workers finish what they hold, the
-Events go out, the Lease is released, all within the grace period.
+One task group owns every task. SIGTERM, SIGINT or SIGHUP sets `stop`; workers finish what they
+hold, the Events go out, the Lease is released, all within the grace period. A second signal sets
+`hurry`: the running reconciles are cancelled, the Lease is released, and the process exits.
 """
 
 import random
@@ -34,6 +35,7 @@ from cosi_operator.kube.lease import LeaderElection, lease_name
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
 from cosi_operator.kube.watch import Change, Reflector
+from cosi_operator.log_sink import dropped_lines
 from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Call, Code, MadeBy, Outcome
 from cosi_operator.runtime import Runner
@@ -64,6 +66,7 @@ class Process:
     metrics: Metrics
     health: Health
     stop: anyio.Event
+    hurry: anyio.Event
     tracing: "Tracing | None"
 
     def queue(self, name: str, *, pace: Pace | None = None) -> WorkQueue[Key]:
@@ -107,7 +110,7 @@ class Process:
         """
         if not self.settings.leader_elect:
             self.health.has("start")
-            await work()
+            await unless(self.hurry, work)
             return
         name = lease_name(owner)
         election = LeaderElection(
@@ -125,7 +128,7 @@ class Process:
             nonlocal leading
             leading = True
             self.metrics.leads(name, leading=True)
-            await work()
+            await unless(self.hurry, work)
 
         self.health.has("start")  # a standby is healthy: it is ready to take over
         async with anyio.create_task_group() as either:
@@ -223,12 +226,45 @@ class Watched:
         return not process.stop.is_set()
 
 
-async def _stop_on_signal(stop: anyio.Event) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("stopping", signal=signal.Signals(number).name)
-            stop.set()
-            return
+async def unless(event: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work`, and cancel it as soon as `event` is set."""
+    async with anyio.create_task_group() as either:
+
+        async def cancel() -> None:
+            await event.wait()
+            either.cancel_scope.cancel()
+
+        either.start_soon(cancel)
+        await work()
+        either.cancel_scope.cancel()
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """Those that stop the process; one that is ignored from the start (nohup, `&`) stays so."""
+    stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return [
+        number
+        for number in stopping
+        if number is signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+async def _stop_on_signal(stop: anyio.Event, hurry: anyio.Event) -> None:
+    numbers = _stop_signals()
+    try:
+        # Received to the end: without a receiver a second signal would kill, and keep the Lease.
+        with anyio.open_signal_receiver(*numbers) as signals:
+            async for number in signals:
+                name = signal.Signals(number).name
+                if not stop.is_set():
+                    log.info("stopping", signal=name)
+                    stop.set()
+                elif not hurry.is_set():
+                    log.warning("stopping_now", signal=name)
+                    hurry.set()
+    finally:
+        for number in numbers:  # what is left to do takes milliseconds, and has an exit code
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _tracing(settings: ProcessSettings, component: str) -> "Tracing | None":
@@ -256,7 +292,9 @@ async def process(
         controllers: the names of its reconcile loops.
     """
     clock, rng = RealClock(), random.Random()  # noqa: S311 - jitter, not a secret
-    metrics, health, stop = Metrics(controllers=controllers), Health(), anyio.Event()
+    metrics, health = Metrics(controllers=controllers), Health()
+    metrics.watch_dropped_lines(dropped_lines)
+    stop, hurry = anyio.Event(), anyio.Event()
     tracing = _tracing(settings, component)
 
     def requested(verb: str, plural: str, status: int, seconds: float) -> None:
@@ -274,7 +312,7 @@ async def process(
         events = EventRecorder(client, component=component, instance=settings.identity, clock=clock)
         tasks.start_soon(events.run)
         tasks.start_soon(give_back, clock)
-        tasks.start_soon(_stop_on_signal, stop)
+        tasks.start_soon(_stop_on_signal, stop, hurry)
         tasks.start_soon(serve_health, settings, health, metrics)
         yield Process(
             settings=settings,
@@ -286,9 +324,14 @@ async def process(
             metrics=metrics,
             health=health,
             stop=stop,
+            hurry=hurry,
             tracing=tracing,
         )
-        await events.drain(EVENT_DRAIN_S)
-        if tracing is not None:
-            await tracing.close(TRACE_DRAIN_S)
+
+        async def drain() -> None:
+            await events.drain(EVENT_DRAIN_S)
+            if tracing is not None:
+                await tracing.close(TRACE_DRAIN_S)
+
+        await unless(hurry, drain)
         tasks.cancel_scope.cancel()

@@ -17,7 +17,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="controlplane", description=__doc__)
     parser.add_argument("--directory", type=Path, help="kept afterwards (default: a temporary one)")
     directory = parser.parse_args().directory
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # both end it in order
+    # Both end it in order. Not a copy of the handler of SIGINT, which a shell's `&` ignores.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         ensure(["etcd", "kube-apiserver", "kubectl"])
         with tempfile.TemporaryDirectory(prefix="controlplane-") as temporary:

@@ -72,6 +72,11 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def environment(self) -> Mapping[str, str] | None:
+        """The environment it is started with; None is this process's own."""
+        return self._env
+
+    @property
     def pid(self) -> int | None:
         """The process id while it runs, else None."""
         return self._process.pid if self._process is not None and self.is_running else None

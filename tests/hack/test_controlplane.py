@@ -313,3 +313,21 @@ def test_stop_ends_every_process(tmp_path: Path) -> None:
     assert all(_ends_soon(pid) for pid in pids.values())
     assert plane.pids == {}
     assert not plane.audit.file.exists()
+
+
+# The command
+
+
+def test_sigterm_ends_a_control_plane_that_a_script_started_with_an_ampersand() -> None:
+    """Such a process is started with SIGINT ignored."""
+    script = 'trap "" INT; exec "$@"'
+    command = ["/bin/sh", "-c", script, "sh", sys.executable, "-m", "controlplane"]
+    environment = {**os.environ, "PYTHONPATH": str(HACK)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("export KUBECONFIG=")
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()

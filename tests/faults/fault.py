@@ -47,8 +47,9 @@ class Fault:
     """One misbehaviour: of the requests that `wanted` picks it passes `skip`, then hits `times`.
 
     `strike` runs in the proxy's thread at the moment of a crash and has to kill the sender.
-    `seconds` is for DELAY. `fired` is set at the first hit, `over` when it has done what it does:
-    only then may a killed process be started again, or the successor would be struck.
+    `seconds` is how long DELAY waits, and what TOO_MANY's Retry-After asks for. `fired` is set at
+    the first hit, `over` when it has done what it does: only then may a killed process be started
+    again, or the successor would be struck.
     """
 
     how: How

@@ -160,7 +160,7 @@ class Proxy:
         self, fault: Fault, request: web.BaseRequest, asked: Asked, body: bytes
     ) -> web.StreamResponse:
         if fault.how in REFUSALS:
-            return _refusal(fault.how)
+            return _refusal(fault)
         match fault.how:
             case How.CRASH_BEFORE:
                 fault.strike()
@@ -204,7 +204,7 @@ class Proxy:
         assert self._upstream is not None
         fault = next((f for f in self._faults if f.how in REFUSALS and f.takes(asked)), None)
         if fault is not None:
-            return _refusal(fault.how)
+            return _refusal(fault)
         try:
             async with self._upstream.get(
                 self._plane.server_url + request.raw_path, headers=_headers(request)
@@ -257,9 +257,10 @@ def _cut(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response()
 
 
-def _refusal(how: How) -> web.Response:
-    status, reason = REFUSALS[how]
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if how is How.TOO_MANY else {}
+def _refusal(fault: Fault) -> web.Response:
+    status, reason = REFUSALS[fault.how]
+    asked_s = int(fault.seconds) or RETRY_AFTER_S
+    headers = {"Retry-After": str(asked_s)} if fault.how is How.TOO_MANY else {}
     return web.json_response(_status(status, reason), status=status, headers=headers)
 
 

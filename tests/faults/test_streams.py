@@ -85,6 +85,25 @@ def test_what_a_silent_watch_kept_back_is_made_up_for_when_it_ends(bed: FaultBed
     bed.until_gone("bucketclaims", [name], timeout_s=60)
 
 
+@full_tier  # the wait of 60 s; on the wire with a fake clock: tests/unit/kube/test_reflector.py
+@pytest.mark.timeout(300)
+def test_a_watch_that_is_told_to_wait_for_an_hour_is_opened_again_after_a_minute(
+    bed: FaultBed,
+) -> None:
+    name = "hour"
+    wanted = watch_of("sidecar", "buckets")
+    bed.proxy.arm(Fault(How.CUT_MID_LINE, wanted))  # so that the watch is opened again
+    refused = bed.proxy.arm(Fault(How.TOO_MANY, wanted, seconds=3600))
+    Scenario.make_classes(Create(), bed, [Case(name)])
+    bed.create("bucketclaims", claim_body(name, class_name=name))
+    assert refused.fired.wait(30)
+    bed.until_ready("bucketclaims", [name], timeout_s=90)
+    TABLE.add("sidecar watches buckets", "429 with Retry-After: 3600", met=True, survived=True)
+    assert "asked for a wait of 3600 s; the operator waits at most 60 s" in bed.log_of("sidecar")
+    bed.delete("bucketclaims", name)
+    bed.until_gone("bucketclaims", [name], timeout_s=60)
+
+
 @full_tier  # its deadline of 30 s
 @pytest.mark.timeout(300)
 def test_a_request_that_is_never_answered_holds_up_nobody_else(bed: FaultBed) -> None:

@@ -24,13 +24,17 @@ import msgspec
 from msgspec import Struct
 
 MESSAGE_LIMIT = 1024
+# The longest wait that a server can ask for. One answer with `Retry-After: 3600`, from the API
+# server or from a proxy before it, must not stop the operator for an hour.
+RETRY_AFTER_CAP_S = 60.0
 
 
 class ApiError(Exception):
     """The API server answered with a status that is not a success.
 
     `status` is the HTTP status (of an ERROR line of a watch: its code), `reason` and `message`
-    come from the metav1.Status, `retry_after_s` from the Retry-After header.
+    come from the metav1.Status. `retry_after_s` is what the Retry-After header (of an ERROR line:
+    the Status) asked for, at most RETRY_AFTER_CAP_S; the text says so if it asked for more.
     """
 
     def __init__(
@@ -41,9 +45,16 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after_s = retry_after_s
+        self._capped = ""
+        if retry_after_s is not None and not retry_after_s <= RETRY_AFTER_CAP_S:
+            self.retry_after_s = RETRY_AFTER_CAP_S
+            self._capped = (
+                f" (the server asked for a wait of {retry_after_s:g} s;"
+                f" the operator waits at most {RETRY_AFTER_CAP_S:g} s)"
+            )
 
     def __str__(self) -> str:
-        return f"{self.status} {self.reason}: {self.message}"
+        return f"{self.status} {self.reason}: {self.message}{self._capped}"
 
 
 class Unauthorized(ApiError):

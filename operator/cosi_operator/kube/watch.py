@@ -235,8 +235,13 @@ class Reflector[T]:
 
     def _error_line(self, raw: bytes) -> Happening:
         status = _decode_status(raw)
-        refused = error_of(0, raw, what=f"watch {self._resource.plural}", confidential=False)
-        refused.retry_after_s = status.details.retry_after_seconds if status.details else None
+        refused = error_of(
+            0,
+            raw,
+            what=f"watch {self._resource.plural}",
+            confidential=False,
+            retry_after_s=status.details.retry_after_seconds if status.details else None,
+        )
         return self._refused("watch", refused)
 
     # Each kind of trouble is told once, until it is over or another kind comes.

@@ -255,7 +255,32 @@ async def test_a_retry_after_beyond_the_deadline_is_left_to_the_caller(
     server.fail_next("get", Reply(429, headers={"Retry-After": "3600"}))
     with pytest.raises(TooManyRequests) as caught:
         await client.get(BUCKETS, B1)
-    assert caught.value.retry_after_s == 3600
+    assert caught.value.retry_after_s == 60
+    assert "asked for a wait of 3600 s; the operator waits at most 60 s" in str(caught.value)
+    assert server.count("get") == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits_s"),
+    [
+        pytest.param("60", 60, id="60 s -> 60 s"),
+        pytest.param("61", 60, id="one more -> 60 s"),
+        pytest.param("9" * 400, 60, id="more than a float holds -> 60 s"),
+        pytest.param(
+            "Wed, 21 Oct 2099 07:28:00 GMT", None, id="a date -> the client's own backoff"
+        ),
+        pytest.param("-1", None, id="a negative number -> the client's own backoff"),
+        pytest.param("1e9", None, id="not digits -> the client's own backoff"),
+    ],
+)
+async def test_a_server_can_not_ask_for_more_than_a_minute(
+    server: StubApiServer, clock: FakeClock, asked: str, waits_s: float | None
+) -> None:
+    server.fail_next("create", Reply(500, headers={"Retry-After": asked}))
+    async with client_of(server, clock) as client:
+        with pytest.raises(ServerError) as caught:
+            await client.create(BUCKETS, bucket())
+    assert caught.value.retry_after_s == waits_s
 
 
 async def test_a_create_whose_reply_was_lost_is_not_repeated(

@@ -245,6 +245,60 @@ async def test_nothing_is_missed_however_a_watch_ends(way: Way) -> None:
         assert (world.server.count("list") > 1) == way.relists
 
 
+def _error_line_that_asks_for(seconds: float) -> Callable[[World], object]:
+    status = {"code": 429, "reason": "TooManyRequests", "details": {"retryAfterSeconds": seconds}}
+    return _of_watcher(lambda w: w.line("ERROR", {"kind": "Status", **status}))
+
+
+HOUR = {"Retry-After": "3600"}
+
+
+@pytest.mark.attack(
+    "the API server refuses a watch once and asks for an hour; 60 s later it goes on"
+)
+@pytest.mark.parametrize(
+    ("end", "waits_s", "told"),
+    [
+        pytest.param(
+            _refused(Reply(429, headers={"Retry-After": "60"})), 60, False, id="60 s -> 60 s"
+        ),
+        pytest.param(_refused(Reply(429, headers=HOUR)), 60, True, id="429, 1 h -> 60 s"),
+        pytest.param(_refused(Reply(503, headers=HOUR)), 60, True, id="503, 1 h -> 60 s"),
+        pytest.param(_error_line_that_asks_for(3600), 60, True, id="ERROR line, 1 h -> 60 s"),
+        pytest.param(_error_line_that_asks_for(1e300), 60, True, id="ERROR line, 1e300 s -> 60 s"),
+        pytest.param(_error_line_that_asks_for(-5), 0.8, False, id="ERROR line, -5 s -> backoff"),
+    ],
+)
+async def test_a_watch_that_is_refused_for_an_hour_goes_on_after_a_minute(
+    end: Callable[[World], object], waits_s: float, told: bool
+) -> None:
+    async with a_world() as world:
+        await world.server.watcher()
+        with capture_logs() as logs:
+            end(world)
+            rest_s = await world.next_rest()
+            if not logs:  # the watch ended in order first, so that the next one could be refused
+                await world.skip_rest()
+                rest_s = await world.next_rest()
+        assert rest_s == pytest.approx(waits_s, rel=0.25)
+        world.server.put(BUCKETS, Key("", "missed"))
+        world.clock.advance(rest_s)
+        await world.until_held("missed")
+    (error,) = [line["error"] for line in logs if line["event"] == "watch_refused"]
+    assert ("the operator waits at most 60 s" in error) == told
+
+
+async def test_a_list_that_is_refused_for_an_hour_is_asked_again_after_a_minute() -> None:
+    async with a_world(run=False) as world:
+        world.server.fail_next("list", Reply(429, headers={"Retry-After": "3600"}))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.reflector.run)
+            assert await world.next_rest() == 60
+            world.clock.advance(60)
+            await world.reflector.synced.wait()
+            tasks.cancel_scope.cancel()
+
+
 async def test_a_half_open_watch_is_left_after_its_time_and_five_seconds() -> None:
     async with a_world() as world:
         watcher = await world.server.watcher()

@@ -1,7 +1,7 @@
 """The only module that touches the clock; everything else is given a `Clock` or a time."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import anyio
@@ -31,3 +31,19 @@ class RealClock:
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(max(0.0, seconds))  # anyio refuses what is below 0
+
+
+class SteadyTime:
+    """The time of day at this object's creation, moved on by monotonic seconds only.
+
+    For waits that begin at a stored time of day, because the system clock may be set forward or
+    back while a wait runs.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.started = clock.wall()
+        self._clock = clock
+        self._started_s = clock.monotonic()
+
+    def now(self) -> datetime:
+        return self.started + timedelta(seconds=self._clock.monotonic() - self._started_s)

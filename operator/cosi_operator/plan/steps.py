@@ -28,7 +28,7 @@ class Pending:
     """What this process remembers of earlier tries; lost at a restart, by design.
 
     `attempts` counts failed driver calls since the object last changed; `wait_s` is how long the
-    backoff still lasts, with the reason it was started for.
+    backoff, or the hold after a final verdict, still lasts, with the reason it was started for.
     """
 
     attempts: int = 0
@@ -38,7 +38,11 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Time and settings of one reconcile run. `started`: since when this process reconciles."""
+    """Time and settings of one reconcile run.
+
+    `started` is when this process began to reconcile; `now` is `started` and the monotonic seconds
+    since, because the system clock may jump.
+    """
 
     driver: DriverView
     now: datetime

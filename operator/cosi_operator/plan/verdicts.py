@@ -33,7 +33,7 @@ def standing(
     last = stored.last_call
     if last is not None and last.outcome == "Terminal" and last.call == call:
         recheck = context.deletion_recheck_s if stored.meta.deleting else context.recheck_s
-        left = None if recheck is None else _left_s(last.time, recheck, context)
+        left = None if recheck is None else recheck_left_s(last.time, recheck, context)
         same = (
             last.generation == stored.meta.generation
             and last.driver_instance == context.driver.instance
@@ -44,19 +44,23 @@ def standing(
     return backing_off(context)
 
 
-def _left_s(time: str, recheck_s: float, context: Context) -> float:
-    """Seconds until the next recheck of a verdict of that time.
+def recheck_left_s(time: str, recheck_s: float, context: Context) -> float:
+    """Seconds until the next recheck of a verdict of that time; 0 or less: it is due.
 
-    Rechecks that end the same write nothing, so the time can be many intervals old. What was due
-    before this process started is not made up for all at once: it keeps its place in the interval.
+    A verdict that this process received is held for one interval of monotonic time. A verdict from
+    before this process started keeps its place in the interval, so that the rechecks that were due
+    earlier are not all made at once; its stored time can be many intervals old, because rechecks
+    with the same result write nothing. Whatever the system clock said when the time was stored, or
+    when this process started, the recheck comes within one interval.
     """
-    age = age_s(time, context.now)
+    if context.pending.attempts:
+        return context.pending.wait_s
     if context.started is None:
-        return recheck_s - age
+        return recheck_s - age_s(time, context.now)
     before = age_s(time, context.started)
-    if before <= 0 or before == float("inf"):
-        return recheck_s - age
-    return math.ceil(before / recheck_s) * recheck_s - age
+    if math.isinf(before):
+        return 0.0
+    return recheck_s - before % recheck_s - (context.now - context.started).total_seconds()
 
 
 def backing_off(context: Context) -> Done | None:

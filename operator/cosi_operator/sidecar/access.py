@@ -14,6 +14,7 @@ from cosi_operator.api.view import (
     Key,
 )
 from cosi_operator.classify import Verdict
+from cosi_operator.clock import SteadyTime
 from cosi_operator.driver.v1alpha1 import Credentials, GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
@@ -90,7 +91,7 @@ class AccessReconciler:
         self._held: dict[Key, _Held] = {}
         # UIDs of accesses that go and are revoked: a conflict afterwards is no reason to ask again.
         self._revoked: dict[Key, str] = {}
-        self._started = sidecar.clock.wall()
+        self._time = SteadyTime(sidecar.clock)
         self._doubts = Doubts()
         self._dropped = dropped
 
@@ -149,11 +150,11 @@ class AccessReconciler:
             granted=held.granted if (held := self._held_for(access)) else None,
             context=Context(
                 driver=driver,
-                now=self._s.clock.wall(),
+                now=self._time.now(),
                 pending=self._s.attempts.pending(key, _made_on(access, access_class, driver)),
                 recheck_s=self._s.recheck_s,
                 deletion_recheck_s=self._s.deletion_recheck_s,
-                started=self._started,
+                started=self._time.started,
             ),
         )
 

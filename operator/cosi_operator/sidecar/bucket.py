@@ -7,7 +7,7 @@ from typing import assert_never
 from cosi_operator import conditions
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Status
 from cosi_operator.classify import Policy, Verdict
-from cosi_operator.clock import Clock
+from cosi_operator.clock import Clock, SteadyTime
 from cosi_operator.driver.v1alpha1 import Driver
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Objects, set_finalizers
@@ -88,7 +88,7 @@ class BucketReconciler:
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._s = sidecar
-        self._started = sidecar.clock.wall()
+        self._time = SteadyTime(sidecar.clock)
         self._doubts = Doubts()
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -115,11 +115,11 @@ class BucketReconciler:
             unproven=True,
             context=Context(
                 driver=driver,
-                now=self._s.clock.wall(),
+                now=self._time.now(),
                 pending=self._s.attempts.pending(key, made_on),
                 recheck_s=self._s.recheck_s,
                 deletion_recheck_s=self._s.deletion_recheck_s,
-                started=self._started,
+                started=self._time.started,
             ),
         )
 

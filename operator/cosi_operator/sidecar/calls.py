@@ -33,6 +33,7 @@ class _Memory:
     attempts: int = 0
     until: float = 0.0
     reason: Reason = Reason.DRIVER_UNREACHABLE
+    final: bool = False
 
 
 class Attempts:
@@ -62,7 +63,7 @@ class Attempts:
         if memory is None or memory.made_on != made_on:
             memory = self._memory[key] = _Memory(made_on)
         memory.attempts += 1
-        memory.reason = reason
+        memory.reason, memory.final = reason, False
         exponent = min(memory.attempts - 1, 30)  # beyond, the cap has long been reached
         delay = min(self._backoff.cap_s, self._backoff.base_s * 2.0**exponent)
         # Jitter only downwards, so that the cap is a cap; halving keeps doubling visible.
@@ -72,14 +73,15 @@ class Attempts:
 
     def hold(self, key: Key, made_on: Fingerprint, reason: Reason, seconds: float) -> None:
         """No call on this object for so long: a final verdict that is looked at again later."""
-        self._memory[key] = _Memory(made_on, 1, self._clock.monotonic() + seconds, reason)
+        until = self._clock.monotonic() + seconds
+        self._memory[key] = _Memory(made_on, 1, until, reason, final=True)
 
     def forget(self, key: Key) -> None:
         self._memory.pop(key, None)
 
     def forget_all(self) -> None:
-        """The driver is back: nobody waits out a backoff that its absence caused."""
-        self._memory.clear()
+        """End each backoff, because the driver's absence may have caused it; keep the holds."""
+        self._memory = {key: memory for key, memory in self._memory.items() if memory.final}
 
 
 @dataclass(slots=True)

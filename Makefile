@@ -6,7 +6,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # Many tests watch that nothing happens, so more processes than cores save time.
 TEST_PROCESSES ?= 3
 
-.PHONY: help demo test lint bench image containerfile docs clean parts faults faults-full attacks
+.PHONY: help demo test lint bench image containerfile docs clean parts promtool faults faults-full attacks
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,7 +28,10 @@ demo: parts ## the main job, for real: a control plane, a real S3, a bucket, key
 lint: .venv/.stamp ## ruff, mypy strict, the layers, and drift of everything generated
 	@hack/verify.sh
 
-test: lint parts ## lint, unit, property and integration tests
+promtool: .venv/.stamp ## build promtool for the tests of alerts and metrics (once, about 3 minutes)
+	@$(BIN)/python hack/controlplane/build.py promtool
+
+test: lint parts promtool ## lint, unit, property and integration tests
 	@$(RUN) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 faults: parts ## crashes, lost replies, bad API servers, two leaders; prints the table (part of `test`)

@@ -3,6 +3,7 @@
 
     python3 hack/controlplane/build.py                          # the five that everybody needs
     python3 hack/controlplane/build.py kube-controller-manager  # one more, only by name
+    python3 hack/controlplane/build.py promtool                 # what `make test` needs besides
 
 The result is `.cache/bin/NAME`. Beside it, `NAME.stamp` holds the cache key: a hash of all that
 decides what the binary is. While both are there and the key is the same, nothing is done.
@@ -86,6 +87,14 @@ PROGRAMS = {
             "github.com/google/go-containerregistry/cmd/crane",
             30,
             by_default=False,  # a registry and its client, only for tests of the image
+        ),
+        Program(
+            "promtool",
+            "prometheus",
+            "github.com/prometheus/prometheus",
+            "github.com/prometheus/prometheus/cmd/promtool",
+            160,
+            by_default=False,  # only for tests of the alert rules, the dashboard and the metrics
         ),
     )
 }

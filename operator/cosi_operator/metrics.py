@@ -1,11 +1,13 @@
-"""Every series, on a registry of its own, each label value seeded with 0.
+"""Every series, on a registry of its own, with the usual label values seeded with 0.
 
-Seeding makes a graph exist before the first fault, and `rate()` see the first one. Names and
-labels are those of controller-runtime and client-go where these have a series for it, so that
-existing dashboards fit. Seconds and bytes are in the names.
+Seeding makes a graph exist before the first fault, so `rate()` sees the first fault. A series is
+seeded only where it can change: driver calls are seeded by the process that calls a driver. Names
+and labels are those of controller-runtime and client-go where these have such a series, so existing
+dashboards fit. Seconds and bytes are in the names.
 """
 
 import enum
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -15,6 +17,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -39,15 +42,27 @@ CALL_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 RECONCILE_BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 30, 60, 120)
 QUEUE_BUCKETS_S = (0.001, 0.01, 0.1, 1, 10, 60, 300)
 
+# Each counter and histogram would have a second series with the time of its creation, which
+# controller-runtime and client-go do not expose and no alert reads. The library's function has no
+# annotations, so it is called by a name that has.
+_disable_created_metrics: Callable[[], None] = disable_created_metrics
+_disable_created_metrics()
+
 
 class Result(enum.StrEnum):
-    """How a run ended: controller-runtime's values, and `terminal`, which it has no word for."""
+    """How a run ended: controller-runtime's values, and `terminal`, which it counts as `error`.
+
+    A run that ends with an object that waits for another object counts as `success`, or as
+    `requeue_after` if the outcome names a time: so a Go controller would end it, and a share of
+    failures computed from this series means the same for both. `terminal` therefore always means
+    that a person has to change something.
+    """
 
     SUCCESS = "success"
     REQUEUE = "requeue"  # with the key's own backoff
     REQUEUE_AFTER = "requeue_after"  # after a time that the outcome named
     TERMINAL = "terminal"
-    ERROR = "error"  # an exception that nobody expected, or out of time
+    ERROR = "error"  # an unexpected exception, or the run's time limit
 
 
 class QueueNumbers(Protocol):
@@ -193,9 +208,15 @@ class Metrics:
             buckets=QUEUE_BUCKETS_S,
             registry=self.registry,
         )
+        self._build = Gauge(
+            "cosi_build_info",
+            "Always 1; the labels say which build this process runs",
+            ("component", "version", "python_version"),
+            registry=self.registry,
+        )
         self._calls = Histogram(
             "cosi_sidecar_operations_seconds",
-            "Driver calls by what came of them; made_by tells who made the code",
+            "Driver calls by result; made_by says who made the code",
             ("call", "code", "made_by"),
             buckets=CALL_BUCKETS_S,
             registry=self.registry,
@@ -219,6 +240,20 @@ class Metrics:
             registry=self.registry,
         )
         self._seed(controllers, leases)
+
+    def built(self, component: str, version: str) -> None:
+        """Expose which build this process runs."""
+        self._build.labels(component, version, platform.python_version()).set(1)
+
+    def seed_calls(self) -> None:
+        """Expose the driver calls before the first one. Only for a process that calls a driver."""
+        for call in Call:
+            # DriverGetInfo is a probe: no alert reads its codes, so they are not seeded.
+            for code in Code if call is not Call.GET_INFO else (Code.OK,):
+                self._calls.labels(call.value, code.name, MadeBy.DRIVER.value)
+            self._calls.labels(call.value, Code.UNAVAILABLE.name, MadeBy.TRANSPORT.value)
+            self._calls.labels(call.value, Code.DEADLINE_EXCEEDED.name, MadeBy.DEADLINE.value)
+            self._calls.labels(call.value, Code.OK.name, MadeBy.REPLY.value)
 
     def watch_queue(self, name: str, read: Callable[[], QueueNumbers]) -> None:
         """Show a queue: `read` is asked at every scrape."""
@@ -267,12 +302,6 @@ class Metrics:
             self._waits.labels(controller)
             for result in Result:
                 self._runs.labels(controller, result.value)
-        for call in Call:
-            for code in Code:
-                self._calls.labels(call.value, code.name, MadeBy.DRIVER.value)
-            self._calls.labels(call.value, Code.UNAVAILABLE.name, MadeBy.TRANSPORT.value)
-            self._calls.labels(call.value, Code.DEADLINE_EXCEEDED.name, MadeBy.DEADLINE.value)
-            self._calls.labels(call.value, Code.OK.name, MadeBy.REPLY.value)
         for method in sorted(set(METHODS.values())):
             for http_code in (*HTTP_CODES, NO_ANSWER):
                 self._requests.labels(http_code, method)

@@ -215,7 +215,9 @@ def _result(outcome: Outcome) -> Result:
         case Requeue():
             return Result.REQUEUE if outcome.after_s is None else Result.REQUEUE_AFTER
         case Terminal():
-            return Result.TERMINAL
+            if not outcome.waiting:
+                return Result.TERMINAL
+            return Result.SUCCESS if outcome.recheck_s is None else Result.REQUEUE_AFTER
         case _:
             assert_never(outcome)
 

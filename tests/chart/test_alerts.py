@@ -1,190 +1,208 @@
-"""The alerts of the chart fire when they should, on what the processes really expose."""
+"""The alerts and the dashboard of the chart, judged by promtool: Prometheus' own parser and engine.
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, field
+When an alert fires and when it does not is in alerts_test.yaml.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from tests.chart.pod import ROOT
-from tests.chart.promql import Alert, Query, Scrape, Vector, seconds
+from tests.chart.promtool import promtool
 
-from cosi_operator.metrics import Metrics, Result, State
-from cosi_operator.outcome import Call, Code, MadeBy
+from controlplane import ensure
+from cosi_operator.metrics import Metrics
+from cosi_operator.outcome import Reason
 
-CONTROLLER_LEASE = "leader-lock-cosi-controller-manager"
-SIDECAR_LEASE = "vendor-example-com-cosi"
-DRIVER = "vendor.example.com"
+pytestmark = pytest.mark.timeout(900)  # the first run builds promtool, unless `make test` has
 
-
-@dataclass(slots=True)
-class Queue:
-    """What a queue tells about itself."""
-
-    oldest_age_s: float = 0.0
-    depth: int = 0
-    processing: int = 0
-    delayed: int = 0
-    longest_run_s: float = 0.0
-    adds: int = 0
-    retries: int = 0
+FILES = ROOT / "charts" / "cosi-operator" / "files"
+ALERTS = FILES / "alerts.yaml"
+CASES = ROOT / "tests" / "chart" / "alerts_test.yaml"
+GOLDEN = ROOT / "tests" / "chart" / "golden" / "everything.yaml"
+SERIES = re.compile(r"^(?P<name>\w+)\{(?P<labels>[^}]*)\}$")
+SELECTOR = re.compile(r"\b([a-z]+_[a-z_]+)(\{[^}]*\}|\))(?!\s*\()")
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+BY_PROMETHEUS = {"cosi_process", "namespace", "pod"}
 
 
-@dataclass(slots=True)
-class World:
-    """A controller and a sidecar, scraped as our monitors do."""
-
-    controller: Metrics = field(
-        default_factory=lambda: Metrics(controllers=["bucketclaim"], leases=[CONTROLLER_LEASE])
-    )
-    sidecar: Metrics = field(
-        default_factory=lambda: Metrics(
-            controllers=["bucket", "bucketaccess"], leases=[SIDECAR_LEASE]
-        )
-    )
-    queue: Queue = field(default_factory=Queue)
-    stalled: dict[tuple[State, str], int] = field(default_factory=dict)
-    scrapes: list[Scrape] = field(default_factory=list)
-    controller_is_scraped: bool = True
-
-    def __post_init__(self) -> None:
-        self.controller.leads(CONTROLLER_LEASE, leading=True)
-        self.sidecar.leads(SIDECAR_LEASE, leading=True)
-        self.sidecar.driver(DRIVER, up=True)
-        self.sidecar.watch_queue("bucket", lambda: self.queue)
-        self.sidecar.watch_objects("Bucket", lambda: self.stalled)
-
-    def called(self, call: Call, code: Code, made_by: MadeBy = MadeBy.DRIVER) -> None:
-        self.sidecar.called(call, code, made_by, 0.1)
-
-    def pass_minutes(self, minutes: int, each: Callable[["World"], None] = lambda _: None) -> None:
-        for _ in range(minutes):
-            each(self)
-            scrape: dict[str, Vector] = {}
-            for process in (
-                ("controller", "sidecar") if self.controller_is_scraped else ("sidecar",)
-            ):
-                metrics = self.controller if process == "controller" else self.sidecar
-                target = {"namespace": "system", "pod": f"{process}-0", "cosi_process": process}
-                for family in metrics.registry.collect():
-                    for sample in family.samples:
-                        if sample.name.endswith("_bucket"):  # no alert asks for one
-                            continue
-                        labels = frozenset((sample.labels | target).items())
-                        scrape.setdefault(sample.name, {})[labels] = sample.value
-            self.scrapes.append(scrape)
-
-    def firing(self) -> dict[str, list[dict[str, str]]]:
-        found = {alert.name: alert.fires(self.scrapes) for alert in alerts()}
-        return {name: labels for name, labels in found.items() if labels}
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    ensure(["promtool"])
 
 
-@functools.cache
-def alerts() -> list[Alert]:
-    text = (ROOT / "charts" / "cosi-operator" / "files" / "alerts.yaml").read_text("utf-8")
-    rules = yaml.safe_load(text)["groups"][0]["rules"]
-    return [
-        Alert(rule["alert"], Query(rule["expr"].strip()), seconds(rule.get("for", "0s")))
-        for rule in rules
-    ]
+def alerts() -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
+    return rules
 
 
-def healthy(world: World) -> None:
-    """A minute of daily life, with a fault that passes."""
-    for call in (Call.CREATE_BUCKET, Call.GRANT_ACCESS):
-        world.called(call, Code.INTERNAL)
-        world.called(call, Code.OK)
-    world.called(Call.GET_INFO, Code.OK)
-    world.sidecar.reconciled("bucket", Result.SUCCESS, 0.1)
-    world.sidecar.reconciled("bucketaccess", Result.TERMINAL, 0.1)  # an access that waits
-    world.sidecar.requested("update", 409)
+def cases() -> list[dict[str, Any]]:
+    tests: list[dict[str, Any]] = yaml.safe_load(CASES.read_text())["tests"]
+    return tests
 
 
-@pytest.fixture
-def world() -> World:
-    made = World()
-    made.pass_minutes(20, healthy)
-    return made
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FILES / "dashboard.json").read_text())
+    return found
 
 
-def test_nothing_fires_while_all_is_well(world: World) -> None:
-    world.pass_minutes(20, healthy)
-    assert world.firing() == {}
+def panel_expressions() -> list[str]:
+    return [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
 
 
-def test_a_final_refusal_fires_at_once_and_ends(world: World) -> None:
-    world.called(Call.CREATE_BUCKET, Code.INVALID_ARGUMENT)
-    world.pass_minutes(1, healthy)
-    (labels,) = world.firing()["CosiDriverRefuses"]
-    assert (labels["call"], labels["code"]) == ("DriverCreateBucket", "INVALID_ARGUMENT")
-    world.pass_minutes(20, healthy)
-    assert world.firing() == {}
+def anchors(document: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub and mkdocs make them of plain words."""
+    titles = re.findall(r"^#+ (.+)$", document, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
-def test_objects_that_stand_still_fire_until_they_go_on(world: World) -> None:
-    world.stalled[State.STALLED, "DriverInvalidArgument"] = 3
-    world.pass_minutes(4, healthy)
-    assert "CosiObjectsStalled" not in world.firing(), "someone may be repairing it"
-    world.pass_minutes(3, healthy)
-    (labels,) = world.firing()["CosiObjectsStalled"]
-    assert labels["reason"] == "DriverInvalidArgument"
-    world.stalled.clear()
-    world.pass_minutes(1, healthy)
-    assert world.firing() == {}
+def exposed() -> dict[str, set[str]]:
+    """Each series that a process can expose, and its labels."""
+    metrics = Metrics(controllers=["bucket"], leases=["lease"])
+    metrics.seed_calls()
+    metrics.built("cosi-sidecar", "1.2.3")
+    metrics.driver("d.example.com", up=True)
+    metrics.watch_objects("Bucket", dict)
+    found: dict[str, set[str]] = {}
+    for family in metrics.registry.collect():
+        found.setdefault(family.name, set())
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    # The queues are read when they are scraped, and here is none.
+    found.update({name: {"name"} for name in found if name.startswith("workqueue_")})
+    return found
+
+
+def test_promtool_accepts_the_rules() -> None:
+    said = promtool("check", "rules", "--lint=all", "--lint-fatal", ALERTS)
+    assert f"SUCCESS: {len(alerts())} rules found" in said
+
+
+def test_promtool_accepts_the_rules_as_the_chart_renders_them(tmp_path: Path) -> None:
+    documents = filter(None, yaml.safe_load_all(GOLDEN.read_text()))
+    (rule,) = (document for document in documents if document["kind"] == "PrometheusRule")
+    rendered = tmp_path / "rules.yaml"
+    rendered.write_text(yaml.safe_dump(rule["spec"]))
+    assert f"SUCCESS: {len(alerts())} rules found" in promtool("check", "rules", rendered)
+
+
+def test_each_alert_fires_when_it_should_and_only_then() -> None:
+    assert "SUCCESS" in promtool("test", "rules", CASES)
+
+
+def expect_failure(folder: Path, rules: str) -> str:
+    """Run the cases on changed rules; return what promtool says is wrong."""
+    assert rules != ALERTS.read_text()
+    (folder / "alerts.yaml").write_text(rules)
+    text = CASES.read_text().replace("../../charts/cosi-operator/files/alerts.yaml", "alerts.yaml")
+    (folder / "alerts_test.yaml").write_text(text)
+    with pytest.raises(AssertionError) as failed:
+        promtool("test", "rules", folder / "alerts_test.yaml")
+    return str(failed.value)
 
 
 @pytest.mark.parametrize(
-    ("code", "made_by"),
-    [(Code.INTERNAL, MadeBy.DRIVER), (Code.DEADLINE_EXCEEDED, MadeBy.DEADLINE)],
+    ("old", "new", "alert"),
+    [
+        pytest.param("|ALREADY_EXISTS|NOT_FOUND", "", "Refuses", id="success is a refusal"),
+        pytest.param(
+            'call!~"DriverCreateBucket|', 'call!~"', "Refuses", id="an adopted bucket is a refusal"
+        ),
+        pytest.param(") > 5\n          )", ") > 4\n          )", "Refuses", id="one user suffices"),
+        pytest.param("> 0.2", "> 0.09", "Refuses", id="a tenth suffices"),
+        pytest.param("> 0.2", "> 0.6", "Refuses", id="half does not suffice"),
+        pytest.param('="stalled"}) > 5', '="stalled"}) > 4', "Stalled", id="five suffice"),
+        pytest.param("sum by (namespace, kind", "max by (namespace, kind", "Stalled", id="no sum"),
+        pytest.param("== 0\n        for: 5m", "== 0\n        for: 1m", "Absent", id="a restart"),
+        pytest.param('cosi_process!="",code="403"', 'code="403"', "Forbidden", id="foreign 403"),
+        pytest.param('code!="INTERNAL",', 'code="OK",', "Fails", id="a refusal is a failure"),
+    ],
 )
-def test_a_call_that_never_succeeds_fires(world: World, code: Code, made_by: MadeBy) -> None:
-    world.pass_minutes(32, lambda w: w.called(Call.DELETE_BUCKET, code, made_by))
-    (labels,) = world.firing()["CosiDriverFails"]
-    assert labels["call"] == "DriverDeleteBucket"
+def test_a_weaker_rule_fails_the_cases(tmp_path: Path, old: str, new: str, alert: str) -> None:
+    assert alert in expect_failure(tmp_path, ALERTS.read_text().replace(old, new))
 
 
-def test_a_driver_that_is_away_fires_and_one_that_restarts_does_not(world: World) -> None:
-    world.sidecar.driver(DRIVER, up=False)
-    world.pass_minutes(3)
-    assert "CosiDriverAbsent" not in world.firing()
-    world.pass_minutes(4)
-    (labels,) = world.firing()["CosiDriverAbsent"]
-    assert labels["driver"] == DRIVER
-    world.sidecar.driver(DRIVER, up=True)
-    world.pass_minutes(1)
-    assert "CosiDriverAbsent" not in world.firing()
+@pytest.mark.parametrize("alert", [rule["alert"] for rule in alerts()])
+def test_an_alert_without_its_pause_fails_the_cases(tmp_path: Path, alert: str) -> None:
+    before, name, after = ALERTS.read_text().partition(f"- alert: {alert}\n")
+    changed = re.sub(r"for: \d+m\n", "for: 0s\n", after, count=1)
+    assert alert in expect_failure(tmp_path, before + name + changed)
 
 
-def test_an_old_queue_fires(world: World) -> None:
-    world.queue.oldest_age_s = 400.0
-    world.pass_minutes(7)
-    (labels,) = world.firing()["CosiQueueIsOld"]
-    assert labels["name"] == "bucket"
+def test_each_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for case in cases():
+        for check in case.get("alert_rule_test", []):
+            (fires if check["exp_alerts"] else silent).add(check["alertname"])
+    assert fires == silent == {rule["alert"] for rule in alerts()}
 
 
-def test_no_leader_fires_for_each_process(world: World) -> None:
-    world.controller.leads(CONTROLLER_LEASE, leading=False)
-    world.sidecar.leads(SIDECAR_LEASE, leading=False)
-    world.pass_minutes(7)
-    assert "CosiControllerHasNoLeader" in world.firing()
-    (labels,) = world.firing()["CosiSidecarHasNoLeader"]
-    assert labels["name"] == SIDECAR_LEASE
+def test_the_cases_use_series_and_labels_that_the_processes_expose() -> None:
+    known = exposed()
+    for case in cases():
+        for series in case["input_series"]:
+            found = SERIES.match(series["series"])
+            assert found, series
+            labels = dict(LABEL.findall(found["labels"]))
+            assert found["name"] in known, series
+            assert set(labels) - BY_PROMETHEUS == known[found["name"]], series
 
 
-def test_a_controller_that_is_gone_altogether_fires_too(world: World) -> None:
-    world.controller_is_scraped = False
-    world.pass_minutes(7)
-    assert "CosiControllerHasNoLeader" in world.firing()
+def test_alerts_and_dashboard_ask_for_series_and_labels_that_the_processes_expose() -> None:
+    known = exposed()
+    for expression in [*(rule["expr"] for rule in alerts()), *panel_expressions()]:
+        selectors = SELECTOR.findall(expression)
+        assert selectors, expression
+        for name, selector in selectors:
+            assert name in known, f"{name} of {expression}"
+            asked = set(re.findall(r"(\w+)\s*[=!]", selector))
+            assert asked <= known[name] | BY_PROMETHEUS, expression
 
 
-def test_a_forbidden_request_and_an_unexpected_error_fire(world: World) -> None:
-    world.sidecar.requested("create", 403)
-    world.sidecar.reconciled("bucket", Result.ERROR, 0.1)
-    world.pass_minutes(1)
-    assert set(world.firing()) == {"CosiForbidden", "CosiUnexpectedError"}
+def test_each_alert_waits_says_how_bad_it_is_and_links_a_section_that_exists() -> None:
+    sections = anchors((ROOT / "docs" / "failures.md").read_text())
+    for rule in alerts():
+        assert re.fullmatch(r"\d+m", rule["for"]), rule["alert"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert (page, anchor) == ("docs/failures.md", rule["alert"].lower())
+        assert anchor in sections
 
 
-def test_every_alert_of_the_chart_is_tested_here() -> None:
-    text = (ROOT / "tests" / "chart" / "test_alerts.py").read_text("utf-8")
-    untested = [alert.name for alert in alerts() if f'"{alert.name}"' not in text]
-    assert untested == []
+def test_the_chart_puts_its_own_url_into_each_link() -> None:
+    links = re.findall(r"runbook_url: (\S+)", GOLDEN.read_text())
+    page = "https://docs.example.com/failures.html"
+    assert links == [f"{page}#{rule['alert'].lower()}" for rule in alerts()]
+
+
+def test_the_reasons_that_an_alert_names_exist() -> None:
+    (rule,) = (rule for rule in alerts() if rule["alert"] == "CosiAdministratorNeeded")
+    (words,) = re.findall(r'reason=~"([^"]+)"', rule["expr"])
+    assert set(words.split("|")) <= {reason.value for reason in Reason}
+
+
+def test_promtool_accepts_each_expression_of_the_dashboard(tmp_path: Path) -> None:
+    found = panel_expressions()
+    plain = [text.replace("$__rate_interval", "5m").replace("$namespace", ".*") for text in found]
+    assert not [text for text in plain if "$" in text]
+    rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(plain)]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    said = promtool("check", "rules", "--lint=none", file)
+    assert f"SUCCESS: {len(found)} rules found" in said
+
+
+def test_each_panel_is_described_and_the_first_row_is_numbers() -> None:
+    panels: list[Mapping[str, Any]] = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        assert panel["description"].endswith((".", "cosi status -A")), panel["title"]
+        row = panel["gridPos"]["y"] < 4
+        assert (panel["type"] == "stat") is row, panel["title"]
+    first = [panel["gridPos"] for panel in panels if panel["type"] == "stat"]
+    assert [(at["x"], at["y"], at["w"]) for at in first] == [(x, 0, 4) for x in range(0, 24, 4)]

@@ -1,7 +1,6 @@
 """The charts as text: what they render to, what they refuse, and that nothing has drifted."""
 
 import json
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import yaml
 from chart_outputs import TESTS, Helm, HelmError, Object, made, objects, rendered, without_helm
 from controlplane.build import find
 from cosi_operator.flags import parse_controller, parse_sidecar
-from cosi_operator.metrics import Metrics
 
 ROOT = TESTS.parents[1]
 COMBINATIONS = sorted(path.stem for path in (TESTS / "values").glob("*.yaml"))
@@ -232,46 +230,6 @@ def test_a_driver_that_forgot_the_alias_is_told_so(
     (tmp_path / "driver" / "values.yaml").write_text("driverImage: x\n")
     with pytest.raises(HelmError, match="alias: cosiSidecar"):
         offline.template(tmp_path / "driver")
-
-
-SERIES = re.compile(r"\b([a-z]+_[a-z_]+)(\{[^}]*\}|\))(?!\s*\()")
-
-
-def expressions() -> list[str]:
-    rules = yaml.safe_load((FILES / "alerts.yaml").read_text())["groups"][0]["rules"]
-    dashboard = json.loads((FILES / "dashboard.json").read_text())
-    return [rule["expr"] for rule in rules] + [
-        target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
-    ]
-
-
-def test_alerts_and_dashboard_ask_for_series_and_labels_that_exist() -> None:
-    metrics = Metrics(controllers=["bucket"], leases=["lease"])
-    metrics.watch_objects("Bucket", dict)
-    exposed: dict[str, set[str]] = {}
-    for family in metrics.registry.collect():
-        for sample in family.samples:
-            exposed.setdefault(sample.name, set()).update(sample.labels)
-        exposed.setdefault(family.name, set())
-    exposed.update({name: {"name"} for name in exposed if name.startswith("workqueue_")})
-    by_prometheus = {"cosi_process", "namespace", "pod"}
-    for expression in expressions():
-        found = SERIES.findall(expression)
-        assert found, expression
-        for name, selector in found:
-            assert name in exposed, f"{name} of {expression}"
-            asked = set(re.findall(r"(\w+)\s*[=!]", selector))
-            assert asked <= exposed[name] | by_prometheus, expression
-
-
-def test_every_alert_says_how_bad_it_is_and_what_to_do(texts: dict[str, str]) -> None:
-    (rule,) = of_kind(texts["everything"], "PrometheusRule")
-    alerts = rule["spec"]["groups"][0]["rules"]
-    assert len(alerts) >= 6
-    for alert in alerts:
-        assert alert["labels"]["severity"] in ("warning", "critical")
-        assert alert["annotations"]["summary"].endswith(".")
-        assert "{{ $labels" in alert["annotations"]["description"] or "absent(" in alert["expr"]
 
 
 def test_the_dashboard_is_json_in_the_configmap(texts: dict[str, str]) -> None:

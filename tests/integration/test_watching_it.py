@@ -1,6 +1,7 @@
 """Metrics, probes and the log level of the running processes."""
 
 import json
+import re
 import socket
 import tempfile
 import urllib.error
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.chart.promtool import promtool
 
+from controlplane import ensure
 from cosi_operator.outcome import Call
 from testbed import Testbed
 
@@ -106,6 +109,32 @@ def test_what_happened_stands_in_the_series(watched: Watched) -> None:
     ) > 0
     waits = 'workqueue_queue_duration_seconds_count{name="bucket"}'
     assert (watched.sample("sidecar", waits) or 0) >= 3
+
+
+@pytest.mark.timeout(900)  # the first run builds promtool, unless `make test` has
+@pytest.mark.parametrize("role", ["controller", "sidecar"])
+def test_promtool_finds_no_fault_in_the_exposition(watched: Watched, role: str) -> None:
+    ensure(["promtool"])
+    exposition = watched.ask(role, "/metrics")[1]
+    assert promtool("check", "metrics", stdin=exposition) == ""
+
+
+def test_each_process_exposes_its_build_and_only_what_it_does(watched: Watched) -> None:
+    series: dict[str, set[str]] = {}
+    for role in ("controller", "sidecar"):
+        lines = watched.ask(role, "/metrics")[1].splitlines()
+        series[role] = {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+        (build,) = (line for line in lines if line.startswith("cosi_build_info{"))
+        assert f'component="cosi-{role}"' in build
+        assert 'version=""' not in build
+    driver = {
+        name for name in series["sidecar"] if name.startswith(("cosi_sidecar", "cosi_driver"))
+    }
+    assert driver == {
+        "cosi_driver_up",
+        *(f"cosi_sidecar_operations_seconds_{part}" for part in ("bucket", "count", "sum")),
+    }
+    assert driver & series["controller"] == set()
 
 
 def test_the_sidecar_is_not_ready_while_its_driver_is_gone(watched: Watched) -> None:

@@ -1,5 +1,6 @@
 """Every series is there from the start, under the names that existing dashboards know."""
 
+import platform
 from dataclasses import dataclass
 
 import pytest
@@ -43,7 +44,32 @@ class Numbers:
 )
 def test_a_series_is_0_before_anything_happens(series: str, labels: dict[str, str]) -> None:
     metrics = Metrics(controllers=["bucket"], leases=["d-cosi"])
+    metrics.seed_calls()
     assert metrics.registry.get_sample_value(series, labels) == 0
+
+
+def test_a_process_that_calls_no_driver_exposes_no_driver_calls() -> None:
+    metrics = Metrics(controllers=["bucketclaim"], leases=["leader"])
+    samples = [line for line in metrics.expose().decode().splitlines() if line[0] != "#"]
+    assert [line for line in samples if line.startswith("cosi_sidecar_operations")] == []
+    assert [line for line in samples if line.startswith("cosi_driver_up")] == []
+
+
+def test_the_build_is_shown() -> None:
+    metrics = Metrics()
+    metrics.built("cosi-sidecar", "1.2.3")
+    labels = {
+        "component": "cosi-sidecar",
+        "version": "1.2.3",
+        "python_version": platform.python_version(),
+    }
+    assert metrics.registry.get_sample_value("cosi_build_info", labels) == 1
+
+
+def test_no_series_tells_when_another_was_created() -> None:
+    metrics = Metrics(controllers=["bucket"])
+    metrics.seed_calls()
+    assert "_created" not in metrics.expose().decode()
 
 
 def test_what_happens_is_counted() -> None:

@@ -195,8 +195,21 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
                 "reason": "WaitingForBucket",
                 "message": "not ready",
             },
-            "terminal",
-            id="waiting is no warning",
+            "success",
+            id="waits for another object -> no warning, and counted as success",
+        ),
+        pytest.param(
+            Terminal(Reason.WAITING_FOR_BUCKET, "not ready", waiting=True, recheck_s=5),
+            {
+                "level": "info",
+                "event": "reconcile_stopped",
+                "waiting": True,
+                "reason": "WaitingForBucket",
+                "message": "not ready",
+                "next_in_s": 5,
+            },
+            "requeue_after",
+            id="waits and names a time -> counted as requeue_after",
         ),
     ],
 )

@@ -31,6 +31,7 @@ class DriverLink:
     def __init__(self, settings: SidecarSettings, parts: Process) -> None:
         self._parts = parts
         self._get_info_s = settings.timeouts.get_info_s
+        parts.metrics.seed_calls()
         self.channel = DriverChannel(
             settings.driver_address,
             on_call=parts.called,

@@ -293,6 +293,7 @@ async def process(
     """
     clock, rng = RealClock(), random.Random()  # noqa: S311 - jitter, not a secret
     metrics, health = Metrics(controllers=controllers), Health()
+    metrics.built(component, package_version())
     metrics.watch_dropped_lines(dropped_lines)
     stop, hurry = anyio.Event(), anyio.Event()
     tracing = _tracing(settings, component)

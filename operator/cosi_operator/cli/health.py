@@ -5,6 +5,8 @@ while the process runs. Only from this host, which `kubectl port-forward` is: so
 is the right to this.
 """
 
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -12,12 +14,15 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from cosi_operator.cli.listener import listen
+from cosi_operator.clock import Clock
 from cosi_operator.logs import current_level, set_level
 from cosi_operator.metrics import Metrics
 from cosi_operator.settings import LogLevel, ProcessSettings
 
 LOOPBACK = ("127.0.0.1", "::1")
 LONGEST_LEVEL_BYTES = 16
+EXPOSITION_SHARE = 0.05
 log = structlog.get_logger(__name__)
 
 
@@ -50,8 +55,47 @@ async def _change_level(request: web.Request) -> web.Response:
     return web.Response(text=f"{word}\n")
 
 
-async def serve_health(settings: ProcessSettings, health: Health, metrics: Metrics) -> None:
+class Exposition:
+    """The metrics as text, made anew at most so often that it takes 5% of the time.
+
+    Whoever can reach the port may ask a thousand times a second. Without this, making the text
+    would keep the event loop from its work.
+    """
+
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._text = b""
+        self._valid_until_s = -math.inf
+
+    def text(self) -> bytes:
+        began_s = self._clock.monotonic()
+        if began_s >= self._valid_until_s:
+            self._text = self._metrics.expose()
+            ended_s = self._clock.monotonic()
+            self._valid_until_s = ended_s + (ended_s - began_s) / EXPOSITION_SHARE
+        return self._text
+
+
+@web.middleware
+async def _one_request(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """End the connection with the first response: an idle one would only take a place."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        refusal.force_close()
+        raise
+    response.force_close()
+    return response
+
+
+async def serve_health(
+    settings: ProcessSettings, health: Health, metrics: Metrics, clock: Clock
+) -> None:
     """Serve until cancelled. One address may be given for probes, another for metrics."""
+    exposition = Exposition(metrics, clock)
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -62,8 +106,8 @@ async def serve_health(settings: ProcessSettings, health: Health, metrics: Metri
             return web.Response(status=503, text=f"waiting for {waiting}\n")
         return web.Response(text="ok\n")
 
-    async def exposition(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.expose(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def expose(_: web.Request) -> web.Response:
+        return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     probes = [
         web.get("/healthz", healthz),
@@ -73,21 +117,22 @@ async def serve_health(settings: ProcessSettings, health: Health, metrics: Metri
     ]
     routes = {
         settings.health_address: probes,
-        settings.metrics_address: [*probes, web.get("/metrics", exposition)],
+        settings.metrics_address: [*probes, web.get("/metrics", expose)],
     }
     runners: list[web.AppRunner] = []
     try:
-        for address, served in routes.items():
-            if address is None:
-                continue
-            host, _, port = address.rpartition(":")
-            app = web.Application()
-            app.add_routes(served)
-            runner = web.AppRunner(app, access_log=None)
-            runners.append(runner)
-            await runner.setup()
-            await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
-        await anyio.sleep_forever()
+        async with anyio.create_task_group() as tasks:
+            for address, served in routes.items():
+                if address is None:
+                    continue
+                app = web.Application(middlewares=[_one_request])
+                app.add_routes(served)
+                runner = web.AppRunner(app, access_log=None)
+                runners.append(runner)
+                await runner.setup()
+                if runner.server is not None:  # as it is after the setup
+                    tasks.start_soon(listen, address, runner.server, clock)
+            await anyio.sleep_forever()
     finally:
         with anyio.CancelScope(shield=True):
             for runner in runners:

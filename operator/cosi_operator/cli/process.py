@@ -314,7 +314,7 @@ async def process(
         tasks.start_soon(events.run)
         tasks.start_soon(give_back, clock)
         tasks.start_soon(_stop_on_signal, stop, hurry)
-        tasks.start_soon(serve_health, settings, health, metrics)
+        tasks.start_soon(serve_health, settings, health, metrics, clock)
         yield Process(
             settings=settings,
             component=component,

@@ -29,7 +29,7 @@ TIMEOUT_S = 60.0
 HELMS_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 """Labels that tell only who installed it; deploy/ has none of them."""
 
-WORKLOAD = ("Deployment", "PodDisruptionBudget", "Service")
+WORKLOAD = ("Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service")
 HEADER = "# Made by hack/update-chart-outputs from charts/cosi-operator: do not edit.\n"
 
 type Object = dict[str, Any]

@@ -5,7 +5,6 @@ while the process runs. Only from this host, which `kubectl port-forward` is: so
 is the right to this.
 """
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +22,7 @@ from cosi_operator.settings import LogLevel, ProcessSettings
 LOOPBACK = ("127.0.0.1", "::1")
 LONGEST_LEVEL_BYTES = 16
 EXPOSITION_SHARE = 0.05
+EXPOSITION_BURST_S = 0.5
 log = structlog.get_logger(__name__)
 
 
@@ -56,24 +56,28 @@ async def _change_level(request: web.Request) -> web.Response:
 
 
 class Exposition:
-    """The metrics as text, made anew at most so often that it takes 5% of the time.
+    """The metrics as text, made anew for each request as long as requests are rare.
 
-    Whoever can reach the port may ask a thousand times a second. Without this, making the text
-    would keep the event loop from its work.
+    Whoever can reach the port may ask a thousand times a second, and making the text would keep
+    the event loop from its work. So it may take `EXPOSITION_SHARE` of the time, and
+    `EXPOSITION_BURST_S` on top. If it has taken more, the last text is returned again.
     """
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
         self._clock = clock
         self._text = b""
-        self._valid_until_s = -math.inf
+        self._taken_s = 0.0  # less what time has repaid
+        self._counted_at_s = clock.monotonic()
 
     def text(self) -> bytes:
         began_s = self._clock.monotonic()
-        if began_s >= self._valid_until_s:
+        repaid_s = (began_s - self._counted_at_s) * EXPOSITION_SHARE
+        self._taken_s = max(0.0, self._taken_s - repaid_s)
+        self._counted_at_s = began_s
+        if self._taken_s < EXPOSITION_BURST_S or not self._text:
             self._text = self._metrics.expose()
-            ended_s = self._clock.monotonic()
-            self._valid_until_s = ended_s + (ended_s - began_s) / EXPOSITION_SHARE
+            self._taken_s += self._clock.monotonic() - began_s
         return self._text
 
 

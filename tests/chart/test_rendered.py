@@ -235,3 +235,34 @@ def test_a_driver_that_forgot_the_alias_is_told_so(
 def test_the_dashboard_is_json_in_the_configmap(texts: dict[str, str]) -> None:
     (found,) = of_kind(texts["everything"], "ConfigMap")
     assert json.loads(found["data"]["cosi-operator.json"])["panels"]
+
+
+def test_by_default_only_prometheus_reaches_the_controller_and_only_its_metrics(
+    texts: dict[str, str],
+) -> None:
+    (policy,) = of_kind(texts["default"], "NetworkPolicy")
+    (deployment,) = of_kind(texts["default"], "Deployment")
+    assert policy["spec"]["podSelector"] == deployment["spec"]["selector"]
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    (rule,) = policy["spec"]["ingress"]
+    ports = {port["name"]: port["containerPort"] for port in container_ports(texts["default"])}
+    assert [port["port"] for port in rule["ports"]] == [ports["metrics"]]
+    assert [sorted(peer) for peer in rule["from"]] == [
+        ["namespaceSelector", "podSelector"],
+        ["namespaceSelector"],
+    ]
+
+
+def container_ports(text: str) -> list[Object]:
+    ports: list[Object] = container(text, "controller")["ports"]
+    return ports
+
+
+def test_a_policy_can_be_turned_off_opened_and_given_egress_rules(texts: dict[str, str]) -> None:
+    assert of_kind(texts["least"], "NetworkPolicy") == []
+    (opened,) = of_kind(texts["names"], "NetworkPolicy")
+    assert "from" not in opened["spec"]["ingress"][0]
+    (strict,) = of_kind(texts["everything"], "NetworkPolicy")
+    assert strict["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert len(strict["spec"]["ingress"]) == 2
+    assert {"ports": [{"port": 3128}]} in strict["spec"]["egress"]

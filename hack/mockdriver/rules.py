@@ -34,6 +34,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
             "oversize",
             "no_credentials",
             "partial_credentials",
+            "large_credentials",
             "azure_credentials",
             "new_account",
         ]

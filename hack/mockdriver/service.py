@@ -153,6 +153,8 @@ def _credentials(account: Account, rule: Rule) -> dict[str, cosi_pb2.CredentialD
         "endpoint": "https://s3.example.com",
         "region": "us-east-1",
     }
+    if rule.reply == "large_credentials":  # more than a Secret can hold
+        secrets["accessSecretKey"] += "x" * 1_500_000
     if rule.reply == "partial_credentials":
         del secrets["accessSecretKey"]
     return {"s3": cosi_pb2.CredentialDetails(secrets=secrets)}

@@ -165,7 +165,8 @@ class SidecarSettings(ProcessSettings):
 
     `driver_address` is a gRPC target of a Unix socket. `retry_policy` names a built-in profile, ""
     leaves the choice to the file and the default; `retry_overrides` are those of the flags.
-    `policy_file.resolve_policy` joins the three.
+    `policy_file.resolve_policy` joins the three. `secret_extra_keys`: whether Secrets get keys for
+    `envFrom` beside `BucketInfo`.
     """
 
     driver_address: str = DEFAULT_DRIVER_ADDRESS
@@ -173,6 +174,7 @@ class SidecarSettings(ProcessSettings):
     retry_policy: str = ""
     retry_policy_file: str | None = None
     retry_overrides: tuple[str, ...] = ()
+    secret_extra_keys: bool = True
 
     def __post_init__(self) -> None:
         ProcessSettings.__post_init__(self)  # super() does not work in a slotted dataclass

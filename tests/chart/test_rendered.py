@@ -137,6 +137,7 @@ def test_values_reach_the_sidecar_as_its_flags_take_them(texts: dict[str, str]) 
     found = container(texts["driver-everything"], "cosi-sidecar")
     settings = parse_sidecar(found["args"], {}).settings
     assert settings.driver_address == "unix:///run/cosi/cosi.sock"
+    assert settings.secret_extra_keys is False
     assert settings.retry_policy == "csi-like"
     assert settings.retry_overrides == (
         "UNKNOWN=requeue",

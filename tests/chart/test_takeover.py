@@ -122,7 +122,7 @@ class Leftovers:
             return stub.DriverGrantBucketAccess(request, timeout=CALL_TIMEOUT_S)
 
     def secret(
-        self, access: Any, bucket_id: str, reply: pb.DriverGrantBucketAccessResponse
+        self, access: Any, bucket: str, reply: pb.DriverGrantBucketAccessResponse
     ) -> None:
         keys = {name.lower(): text for name, text in reply.credentials["s3"].secrets.items()}
         info = {
@@ -131,7 +131,7 @@ class Leftovers:
                 "creationTimestamp": None,
             },
             "spec": {
-                "bucketName": bucket_id,
+                "bucketName": bucket,
                 "authenticationType": "Key",
                 "secretS3": {
                     "endpoint": keys["endpoint"],
@@ -163,8 +163,9 @@ class Leftovers:
         """An access with all of it done."""
         access = self.access(name, claim["metadata"]["name"])
         reply = self.grant(access, bucket_id)
-        self.secret(access, bucket_id, reply)
-        self.access_is_granted(access, claim["status"]["bucketName"], reply.account_id)
+        bucket = claim["status"]["bucketName"]
+        self.secret(access, bucket, reply)
+        self.access_is_granted(access, bucket, reply.account_id)
 
     def delete(self, resource: Resource, name: str) -> None:
         self.plane.api.call("DELETE", self._path(resource, name))
@@ -232,7 +233,8 @@ def leave(left: Leftovers) -> dict[str, Any]:
     # Killed between the Secret and its own finalizer.
     claims["killed"], bucket_id = left.ready("killed")
     access = left.access("killed-app", "killed")
-    left.secret(access, bucket_id, left.grant(access, bucket_id))
+    bucket = claims["killed"]["status"]["bucketName"]
+    left.secret(access, bucket, left.grant(access, bucket_id))
     # Deleted while the Go pair was away already.
     left.delete(v1alpha1.BUCKET_ACCESSES, "leaving-app")
     left.delete(v1alpha1.BUCKET_CLAIMS, "leaving")

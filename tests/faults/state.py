@@ -114,7 +114,7 @@ def _opened(secret: Json | None) -> Json | None:
     info = _info(secret)
     for key in KEYS:
         info["spec"]["secretS3"][key] = f"<{key}>" if info["spec"]["secretS3"][key] else ""
-    return {**secret, "data": info}
+    return {**secret, "data": info, "keys": sorted(secret["data"])}
 
 
 def _info(secret: Json) -> Json:

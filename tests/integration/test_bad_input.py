@@ -348,6 +348,15 @@ ODD_REPLIES = [
         ),
         id="half the credentials",
     ),
+    pytest.param(
+        OddReply(
+            {"call": Call.GRANT_ACCESS, "reply": "large_credentials"},
+            "bucketaccesses",
+            "DriverReturnedNoCredentials",
+            "and a Secret has room for 102400 at most",
+        ),
+        id="credentials too large for a Secret",
+    ),
 ]
 
 

@@ -14,11 +14,10 @@ QUIET_S = 60.0
 CLAIMS, REFUSED = 200, 100
 
 
-def bucket_info(bed: Testbed, secret: str) -> Any:
-    """The decoded content of a Secret of ours."""
+def secret_text(bed: Testbed, secret: str) -> dict[str, str]:
+    """The decoded values of a Secret of ours."""
     data = bed.get("secrets", secret)["data"]
-    assert list(data) == ["BucketInfo"]
-    return json.loads(base64.b64decode(data["BucketInfo"]))
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def test_a_claim_becomes_a_bucket_an_access_becomes_keys_and_both_go_without_a_trace(
@@ -37,10 +36,11 @@ def test_a_claim_becomes_a_bucket_an_access_becomes_keys_and_both_go_without_a_t
     uid = access["metadata"]["uid"]
     assert access["status"]["accountID"] == f"acct-ba-{uid}"
     (account,) = [found for found in bed.driver.accounts() if found.name == f"ba-{uid}"]
-    assert bucket_info(bed, f"{name}-keys") == {
+    keys = secret_text(bed, f"{name}-keys")
+    assert json.loads(keys.pop("BucketInfo")) == {
         "metadata": {"name": f"bc-{uid}", "creationTimestamp": None},
         "spec": {
-            "bucketName": bucket["status"]["bucketID"],
+            "bucketName": bucket["metadata"]["name"],
             "authenticationType": "Key",
             "secretS3": {
                 "endpoint": "https://s3.example.com",
@@ -51,6 +51,20 @@ def test_a_claim_becomes_a_bucket_an_access_becomes_keys_and_both_go_without_a_t
             "secretAzure": None,
             "protocols": ["S3"],
         },
+    }
+    assert keys == {
+        "COSI_PROTOCOL": "S3",
+        "COSI_BUCKET_NAME": bucket["metadata"]["name"],
+        "COSI_S3_BUCKET_ID": bucket["status"]["bucketID"],
+        "COSI_S3_ENDPOINT": "https://s3.example.com",
+        "COSI_S3_REGION": "us-east-1",
+        "COSI_S3_ACCESS_KEY_ID": account.access_key,
+        "COSI_S3_ACCESS_SECRET_KEY": account.secret_key,
+        "AWS_ENDPOINT_URL": "https://s3.example.com",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": account.access_key,
+        "AWS_SECRET_ACCESS_KEY": account.secret_key,
     }
     for body, reason in ((claim, "Provisioned"), (bucket, "Provisioned"), (access, "Granted")):
         assert reasons(body) == {"Ready": reason}

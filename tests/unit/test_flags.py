@@ -51,6 +51,7 @@ def test_no_argument_at_all_gives_the_defaults() -> None:
         retry_policy="",
         retry_policy_file=None,
         retry_overrides=(),
+        secret_extra_keys=True,
         timeouts=CallTimeouts(call_s=60, get_info_s=5),
         metrics_address=None,
         health_address=None,
@@ -240,7 +241,12 @@ def test_our_own_flags() -> None:
         *("--retry-policy", "csi-like", "--retry-policy-file=/etc/p.yaml"),
         *("--retry-override=UNKNOWN=requeue", "--retry-override", "INTERNAL=terminal"),
         *("--terminal-recheck-interval=1h30m", "--deletion-recheck-interval", "0"),
-        *("--driver-call-timeout=1.5s", "--workers=7", "--log-format=JSON"),
+        *(
+            "--secret-extra-keys=false",
+            "--driver-call-timeout=1.5s",
+            "--workers=7",
+            "--log-format=JSON",
+        ),
         *("--leader-elect=false", "--metrics-bind-address=:8080"),
         *("--health-probe-bind-address=127.0.0.1:8081", "--trace-endpoint=https://otel:4318/in"),
     )
@@ -251,6 +257,7 @@ def test_our_own_flags() -> None:
         retry_policy="csi-like",
         retry_policy_file="/etc/p.yaml",
         retry_overrides=("UNKNOWN=requeue", "INTERNAL=terminal"),
+        secret_extra_keys=False,
         terminal_recheck_s=5400,
         deletion_recheck_s=None,
         timeouts=CallTimeouts(call_s=1.5),
@@ -420,9 +427,17 @@ def test_no_command_line_raises_anything_but_a_usage_error(
 
 
 def test_both_processes_share_what_is_not_the_drivers() -> None:
-    own = {flag.name for flag in (*SIDECAR["Driver"], *SIDECAR["Retries"][:3])}
+    groups = (SIDECAR["Driver"], SIDECAR["Secrets"], SIDECAR["Retries"][:3])
+    own = {flag.name for group in groups for flag in group}
     names = {flag.name for group in SIDECAR.values() for flag in group}
     assert names - own == {flag.name for group in CONTROLLER.values() for flag in group}
+
+
+def test_extra_keys_of_secrets_can_be_turned_off_in_the_environment() -> None:
+    off = {"COSI_SECRET_EXTRA_KEYS": "false"}
+    assert parse_sidecar([], off, MACHINE).settings.secret_extra_keys is False
+    flag = "--secret-extra-keys"  # takes precedence
+    assert parse_sidecar([flag], off, MACHINE).settings.secret_extra_keys is True
 
 
 def test_the_retry_policy_may_come_from_the_environment_and_flags_go_first() -> None:

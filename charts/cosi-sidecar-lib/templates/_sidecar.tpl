@@ -49,6 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   args:
     - --driver-addr=unix://{{ $v.socketDir }}/cosi.sock
     - --driver-call-timeout={{ $v.driverCallTimeout }}
+    - --secret-extra-keys={{ $v.secretExtraKeys }}
     {{- with $v.retryPolicy }}
     - --retry-policy={{ . }}
     {{- end }}

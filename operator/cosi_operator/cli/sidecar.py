@@ -108,9 +108,8 @@ async def _work(
 
     link.on_return = on_return
     bucket = BucketReconciler(sidecar)
-    access = AccessReconciler(
-        sidecar, watches.classes, Secrets(parts.client), watches.dropped_accesses
-    )
+    secrets = Secrets(parts.client, extra_keys=settings.secret_extra_keys)
+    access = AccessReconciler(sidecar, watches.classes, secrets, watches.dropped_accesses)
     limit_s = REQUESTS_S + 2 * settings.timeouts.call_s
     await watched.follow(
         [

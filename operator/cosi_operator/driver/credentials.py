@@ -17,6 +17,13 @@ _GO_TIME = re.compile(
 )
 
 
+# All values together. The Secret holds them in JSON, where a character can take six bytes, and up
+# to three times as plain keys; nine times 100 KiB is less than the API server's limit of 1 MiB for
+# a Secret. Linux accepts no environment variable of 128 KiB either. Real keys have 20 to 2,000
+# bytes.
+CREDENTIALS_LIMIT_BYTES = 100 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class S3Credentials:
     access_key_id: str = field(repr=False)
@@ -51,6 +58,13 @@ def read_credentials(entries: Mapping[str, Mapping[str, str]]) -> Credentials | 
         return f"the reply has credentials for {len(entries)} protocols instead of one"
     [(protocol, values)] = entries.items()
     secrets = {key.lower(): value for key, value in values.items()}
+    # Values that nobody asked for count too: a driver that returns that much is at fault anyway.
+    size_bytes = sum(len(value.encode()) for value in secrets.values())
+    if size_bytes > CREDENTIALS_LIMIT_BYTES:
+        return (
+            f"the credentials have {size_bytes} bytes, and a Secret has room for"
+            f" {CREDENTIALS_LIMIT_BYTES} at most"
+        )
     match protocol.lower():
         case "s3":
             return _s3(secrets)

@@ -119,6 +119,7 @@ def parse_sidecar(
             retry_policy=words.retry_policy(),
             retry_policy_file=words.text("retry-policy-file"),
             retry_overrides=words.retry_overrides(),
+            secret_extra_keys=words.switch("secret-extra-keys") is not False,
         )
     except SettingError as error:
         raise UsageError(str(error)) from None

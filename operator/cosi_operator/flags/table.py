@@ -21,6 +21,15 @@ DRIVER = (
     ),
 )
 
+SECRETS = (
+    Flag(
+        "secret-extra-keys",
+        "write COSI_*, AWS_* and AZURE_* keys, for envFrom of a Pod, into each Secret beside"
+        " BucketInfo (default true)",
+        env=("COSI_SECRET_EXTRA_KEYS",),
+    ),
+)
+
 RETRIES = (
     Flag(
         "retry-policy",
@@ -136,6 +145,7 @@ type Groups = Mapping[str, Sequence[Flag]]
 
 SIDECAR: Groups = {
     "Driver": DRIVER,
+    "Secrets": SECRETS,
     "Retries": (*RETRIES, *RECHECKS),
     "Cluster": CLUSTER,
     "Watching it": (*WATCHING, *TRACES),

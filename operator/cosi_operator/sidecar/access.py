@@ -60,7 +60,8 @@ from cosi_operator.reconcile import Doubts, Dropped, End, outcome_of, run_steps
 from cosi_operator.report import Told
 from cosi_operator.sidecar.bucket import ACCESSES_BY_CLAIM, BUCKETS_BY_CLAIM, Sidecar
 from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
-from cosi_operator.sidecar.secrets import SecretContent, Secrets
+from cosi_operator.sidecar.secret_content import SecretContent
+from cosi_operator.sidecar.secrets import Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +288,11 @@ class AccessReconciler:
         kind = view.access_class.authentication_type if view.access_class else ""
         content = SecretContent(
             access_uid=access.meta.uid,
+            bucket_name=view.bucket.meta.name,
             bucket_id=step.bucket_id,
             account_id=step.account_id,
             authentication_type=kind or AuthenticationType.KEY.value,
-            protocols=(access.protocol,) if access.protocol else view.bucket.protocols,
+            protocols=(access.protocol,),  # "" where the access names none, as Go writes it
             credentials=held.credentials,
         )
         result = await self._secrets.create(step.key, content)

@@ -7,7 +7,6 @@ delete are needed, because most drivers' roles have neither list nor watch for S
 """
 
 import base64
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ from msgspec import Struct
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.view import Key
-from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import (
     AlreadyExists,
@@ -28,27 +26,22 @@ from cosi_operator.kube.errors import (
 from cosi_operator.kube.objects import Body, set_finalizers
 from cosi_operator.plan import names
 from cosi_operator.plan.steps import SecretAllowed, SecretIs
-
-BUCKET_INFO = "BucketInfo"
-
-
-@dataclass(frozen=True, slots=True)
-class SecretContent:
-    """All that a Secret is made from. Never printed: `credentials` hides itself."""
-
-    access_uid: str
-    bucket_id: str
-    account_id: str
-    authentication_type: str
-    protocols: tuple[str, ...]
-    credentials: Credentials
+from cosi_operator.sidecar.secret_content import (
+    BUCKET_INFO,
+    EXTRA_KEYS,
+    SecretContent,
+    bucket_info,
+    secret_data,
+)
 
 
 class Secrets:
     """Reads, creates, updates and deletes the Secrets of accesses."""
 
-    def __init__(self, client: KubeClient) -> None:
+    def __init__(self, client: KubeClient, *, extra_keys: bool = True) -> None:
+        """`extra_keys`: write keys for `envFrom` beside `BucketInfo`."""
         self._client = client
+        self._extra_keys = extra_keys
 
     async def read(self, key: Key, access_uid: str) -> SecretIs:
         """Read the Secret of this name; one GET."""
@@ -60,7 +53,8 @@ class Secrets:
 
     async def dry_run(self, key: Key) -> SecretIs | SecretAllowed:
         """Ask whether a Secret of this name could be created: quota, admission, rights, name."""
-        body = _body(key, {BUCKET_INFO: ""}, {})
+        keys = {BUCKET_INFO, *(EXTRA_KEYS if self._extra_keys else ())}
+        body = _body(key, dict.fromkeys(sorted(keys), ""), {})
         try:
             await self._client.create(SECRETS, body, namespace=key.namespace, dry_run=True)
         except AlreadyExists:
@@ -78,8 +72,8 @@ class Secrets:
         Raises:
             ApiSilent: it may or may not stand; read it before anything else.
         """
-        info = msgspec.json.encode(bucket_info(content)).decode()
-        body = _body(key, {BUCKET_INFO: info}, {names.ACCOUNT_ID_ANNOTATION: content.account_id})
+        data = secret_data(content, extra_keys=self._extra_keys)
+        body = _body(key, data, {names.ACCOUNT_ID_ANNOTATION: content.account_id})
         try:
             await self._client.create(SECRETS, body, namespace=key.namespace)
         except AlreadyExists:
@@ -124,7 +118,7 @@ class Secrets:
             found = _describe(body, content.access_uid)
             if not found.ours:
                 return found
-            changed = _with_content(body, content)
+            changed = self._with_content(body, content)
             if changed != body:
                 await self._client.update(SECRETS, changed)
         except NotFound:
@@ -132,6 +126,23 @@ class Secrets:
         except (Forbidden, Invalid) as error:
             return SecretAllowed(refused=error.message)
         return _describe(changed, content.access_uid)
+
+    def _with_content(self, body: Body, content: SecretContent) -> Body:
+        """A copy of the Secret with these credentials; whatever is not ours stays."""
+        changed: Body = msgspec.json.decode(msgspec.json.encode(body))
+        # Without extra keys those of before go too: they would hold revoked credentials.
+        kept = {k: v for k, v in changed["data"].items() if k not in EXTRA_KEYS}
+        data = secret_data(content, extra_keys=self._extra_keys)
+        encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
+        changed["data"] = {**kept, **encoded}
+        meta = changed["metadata"]
+        meta["annotations"] = {
+            **_mapping(meta.get("annotations")),
+            names.ACCOUNT_ID_ANNOTATION: content.account_id,
+        }
+        if not meta.get("deletionTimestamp"):  # the API server accepts no new finalizer then
+            set_finalizers(changed, add=(names.SECRET_FINALIZER,))
+        return changed
 
     async def release(self, key: Key, live_uids: frozenset[str]) -> None:
         """Remove our finalizer from a Secret that no live access owns; its data stays.
@@ -186,37 +197,6 @@ class Secrets:
             raise ApiSilent(f"get secrets {key}: the reply is not an object") from None
         body["apiVersion"], body["kind"] = SECRETS.api_version, SECRETS.kind
         return body
-
-
-def bucket_info(content: SecretContent) -> dict[str, Any]:
-    """The JSON under `BucketInfo`; both protocols' keys are always there, one of them null."""
-    credentials = content.credentials
-    s3, azure = credentials.s3, credentials.azure
-    return {
-        "metadata": {
-            "name": names.bucket_info_name(content.access_uid),
-            "creationTimestamp": None,
-        },
-        "spec": {
-            "bucketName": content.bucket_id,
-            "authenticationType": content.authentication_type,
-            "secretS3": {
-                "endpoint": s3.endpoint,
-                "region": s3.region,
-                "accessKeyID": s3.access_key_id,
-                "accessSecretKey": s3.access_secret_key,
-            }
-            if s3
-            else None,
-            "secretAzure": {
-                "accessToken": azure.access_token,
-                "expiryTimeStamp": azure.expiry,
-            }
-            if azure
-            else None,
-            "protocols": list(content.protocols),
-        },
-    }
 
 
 class _InfoMeta(Struct):
@@ -284,21 +264,6 @@ def _holds(body: Body, content: SecretContent) -> bool:
         return False
     stored, wanted = _mapping(info.get("spec")), bucket_info(content)["spec"]
     return all(stored.get(name) == wanted[name] for name in ("secretS3", "secretAzure"))
-
-
-def _with_content(body: Body, content: SecretContent) -> Body:
-    """A copy of the Secret with these credentials; whatever is not ours stays."""
-    changed: Body = msgspec.json.decode(msgspec.json.encode(body))
-    info = base64.b64encode(msgspec.json.encode(bucket_info(content))).decode()
-    changed["data"] = {**changed["data"], BUCKET_INFO: info}
-    meta = changed["metadata"]
-    meta["annotations"] = {
-        **_mapping(meta.get("annotations")),
-        names.ACCOUNT_ID_ANNOTATION: content.account_id,
-    }
-    if not meta.get("deletionTimestamp"):  # the API server accepts no new finalizer then
-        set_finalizers(changed, add=(names.SECRET_FINALIZER,))
-    return changed
 
 
 def _body(key: Key, data: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Credentials from a driver's reply: complete in one shape, or named as missing; never shown."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +86,26 @@ def test_an_azure_token_with_and_without_its_end() -> None:
 )
 def test_what_is_missing_is_named(entries: dict[str, dict[str, str]], sentence: str) -> None:
     assert read_credentials(entries) == sentence
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param({"s3": {**S3, "accessSecretKey": "k" * 1_500_000}}, id="a key"),
+        pytest.param({"s3": {**S3, "region": "k" * 1_500_000}}, id="a region"),
+        pytest.param({"s3": {**S3, "note": "k" * 1_500_000}}, id="a value that is not used"),
+        pytest.param({"azure": {"accessToken": "k" * 1_500_000}}, id="a token"),
+        pytest.param({"s3": {"accessKeyID": "\u00e9" * 750_000}}, id="two bytes a letter"),
+    ],
+)
+def test_credentials_too_large_for_a_secret_are_refused_before_it_is_created(
+    entries: dict[str, dict[str, str]],
+) -> None:
+    problem = read_credentials(entries)
+    assert isinstance(problem, str)
+    assert re.fullmatch(
+        r"the credentials have 15\d{5} bytes, and a Secret has room for 102400 at most", problem
+    )
 
 
 # A value that could not be part of a sentence of ours by chance.

@@ -72,7 +72,7 @@ def test_the_secret_holds_keys_that_work_and_the_status_says_so(world: World) ->
     assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
     secret = world.found(SECRETS, SECRET)
     assert keys_in(secret) in world.backend.live_keys()
-    assert info_in(secret)["spec"]["bucketName"] == "id-of-bucket-bucketclaim-photos-1"
+    assert info_in(secret)["spec"]["bucketName"] == "bucket-bucketclaim-photos-1"
     assert status(world)["accountID"] == "acct-of-ba-bucketaccess-reader-1"
 
 

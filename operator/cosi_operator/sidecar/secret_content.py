@@ -1,0 +1,184 @@
+"""The content of a Secret: `BucketInfo` as the Go sidecar writes it, and keys for `envFrom`.
+
+`BucketInfo` is JSON that pods of the Go pair parse, so nothing is added inside of it. The keys
+beside it are names of environment variables: `COSI_*` as upstream's v1alpha2 names them, and those
+that the SDKs and command line tools of AWS and Azure read. They hold what the driver returned,
+except that `AWS_*` always has a region and an endpoint with a scheme, without which an SDK refuses
+to start.
+Source: COSI v0.2.2, sidecar; upstream's main, client/apis/objectstorage/v1alpha2/protocols.go.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from cosi_operator.driver.credentials import AzureCredentials, S3Credentials
+from cosi_operator.driver.v1alpha1 import Credentials
+from cosi_operator.plan import names
+
+BUCKET_INFO = "BucketInfo"
+
+# What S3 clients sign for by default and what S3 servers without regions expect. Several drivers
+# (Ceph, Dell) return no region, and the SDKs for Java, JavaScript and Go fail without one.
+DEFAULT_REGION = "us-east-1"
+
+# Every key beside BucketInfo that is ours: an update replaces or removes these and no others.
+EXTRA_KEYS = frozenset(
+    {
+        "COSI_PROTOCOL",
+        "COSI_BUCKET_NAME",
+        "COSI_S3_BUCKET_ID",
+        "COSI_S3_ENDPOINT",
+        "COSI_S3_REGION",
+        "COSI_S3_ACCESS_KEY_ID",
+        "COSI_S3_ACCESS_SECRET_KEY",
+        "AWS_ENDPOINT_URL",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "COSI_AZURE_BUCKET_ID",
+        "COSI_AZURE_STORAGE_ACCOUNT",
+        "COSI_AZURE_ACCESS_TOKEN",
+        "COSI_AZURE_EXPIRY_TIMESTAMP",
+        "AZURE_STORAGE_ACCOUNT",
+        "AZURE_STORAGE_SAS_TOKEN",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretContent:
+    """All that a Secret is made from. Never printed: `credentials` hides itself.
+
+    `bucket_name` is the name of the Bucket object, `bucket_id` the driver's own id; they differ
+    for static Buckets and for several drivers.
+    """
+
+    access_uid: str
+    bucket_name: str
+    bucket_id: str
+    account_id: str
+    authentication_type: str
+    protocols: tuple[str, ...]
+    credentials: Credentials
+
+
+def secret_data(content: SecretContent, *, extra_keys: bool) -> dict[str, str]:
+    """The values by key, as text. Without `extra_keys` only `BucketInfo`, as in the Go pair."""
+    info = msgspec.json.encode(bucket_info(content)).decode()
+    return {BUCKET_INFO: info, **(_environment(content) if extra_keys else {})}
+
+
+def bucket_info(content: SecretContent) -> dict[str, Any]:
+    """The JSON under `BucketInfo`; both protocols' keys are always there, one of them null."""
+    credentials = content.credentials
+    s3, azure = credentials.s3, credentials.azure
+    return {
+        "metadata": {
+            "name": names.bucket_info_name(content.access_uid),
+            "creationTimestamp": None,
+        },
+        "spec": {
+            "bucketName": content.bucket_name,
+            "authenticationType": content.authentication_type,
+            "secretS3": {
+                "endpoint": s3.endpoint,
+                "region": s3.region,
+                "accessKeyID": s3.access_key_id,
+                "accessSecretKey": s3.access_secret_key,
+            }
+            if s3
+            else None,
+            "secretAzure": {
+                "accessToken": azure.access_token,
+                "expiryTimeStamp": azure.expiry,
+            }
+            if azure
+            else None,
+            "protocols": list(content.protocols),
+        },
+    }
+
+
+def _environment(content: SecretContent) -> Mapping[str, str]:
+    """The keys beside BucketInfo. A value that is empty or can't be in an environment is left out.
+
+    A container whose environment has a zero byte in it does not start at all.
+    """
+    values = {"COSI_BUCKET_NAME": content.bucket_name}
+    if (s3 := content.credentials.s3) is not None:
+        values |= _s3(s3, content.bucket_id)
+    if (azure := content.credentials.azure) is not None:
+        values |= _azure(azure, content.bucket_id)
+    return {key: value for key, value in values.items() if value and "\0" not in value}
+
+
+def _s3(s3: S3Credentials, bucket_id: str) -> dict[str, str]:
+    region = s3.region or DEFAULT_REGION
+    return {
+        "COSI_PROTOCOL": "S3",
+        "COSI_S3_BUCKET_ID": bucket_id,
+        "COSI_S3_ENDPOINT": s3.endpoint,
+        "COSI_S3_REGION": s3.region,
+        "COSI_S3_ACCESS_KEY_ID": s3.access_key_id,
+        "COSI_S3_ACCESS_SECRET_KEY": s3.access_secret_key,
+        "AWS_ENDPOINT_URL": _with_scheme(s3.endpoint),
+        # The SDKs for Java and JavaScript read AWS_REGION only; boto3 reads AWS_DEFAULT_REGION.
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
+        "AWS_ACCESS_KEY_ID": s3.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": s3.access_secret_key,
+    }
+
+
+def _with_scheme(endpoint: str) -> str:
+    # Linode's API, for one, names hosts only. No SDK accepts that, and a guess of http could send
+    # data in the clear.
+    return endpoint if not endpoint or "://" in endpoint else f"https://{endpoint}"
+
+
+def _azure(azure: AzureCredentials, bucket_id: str) -> dict[str, str]:
+    account, sas_token = _split_sas(azure.access_token)
+    return {
+        "COSI_PROTOCOL": "Azure",
+        "COSI_AZURE_BUCKET_ID": bucket_id,
+        "COSI_AZURE_STORAGE_ACCOUNT": account,
+        "COSI_AZURE_ACCESS_TOKEN": azure.access_token,
+        "COSI_AZURE_EXPIRY_TIMESTAMP": azure.expiry or "",
+        "AZURE_STORAGE_ACCOUNT": account,
+        "AZURE_STORAGE_SAS_TOKEN": sas_token,
+    }
+
+
+def _split_sas(token: str) -> tuple[str, str]:
+    """Account and bare SAS token of an access token, which is a URL with the SAS as its query.
+
+    Each is "" when the token has another shape; a token that is no URL can still be a bare SAS.
+    """
+    try:
+        url = urlsplit(token)
+        if url.scheme in ("http", "https"):
+            return _account(url), url.query
+    except ValueError:  # such as a bracket that begins no IPv6 address
+        return "", ""
+    bare = token.removeprefix("?")
+    return "", bare if "sig=" in bare else ""
+
+
+def _account(url: SplitResult) -> str:
+    """From https://ACCOUNT.blob.core.windows.net/..., or of an emulator http://IP:PORT/ACCOUNT."""
+    host = url.hostname or ""
+    account, _, rest = host.partition(".")
+    if rest.startswith("blob."):
+        return account
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if host != "localhost":
+            return ""
+    return url.path.strip("/").partition("/")[0]

@@ -121,9 +121,7 @@ class Leftovers:
             stub = pb_grpc.ProvisionerStub(channel)
             return stub.DriverGrantBucketAccess(request, timeout=CALL_TIMEOUT_S)
 
-    def secret(
-        self, access: Any, bucket: str, reply: pb.DriverGrantBucketAccessResponse
-    ) -> None:
+    def secret(self, access: Any, bucket: str, reply: pb.DriverGrantBucketAccessResponse) -> None:
         keys = {name.lower(): text for name, text in reply.credentials["s3"].secrets.items()}
         info = {
             "metadata": {

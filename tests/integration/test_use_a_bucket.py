@@ -81,10 +81,10 @@ def output_of(world: World, pod: str) -> str:
     spec = world.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}")["spec"]
     (container,) = spec["containers"]
     assert "env" not in container
-    python, *command = [*container["command"], *container["args"]]
-    assert python == "python"
+    command: list[str] = container["command"] + container["args"]
+    assert command[0] == "python"
     done = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, *command[1:]],
         env=environment(world, container),
         cwd=world.directory,
         capture_output=True,

@@ -36,6 +36,7 @@ from cosi_operator.kube.auth import (
     load_client_certificate,
 )
 from cosi_operator.kube.kubeconfig_file import Cluster, Kubeconfig, User
+from cosi_operator.kube.proxy import proxy_for
 
 log = structlog.get_logger(__name__)
 
@@ -81,9 +82,9 @@ async def load(sources: Sources, clock: Clock) -> Connection:
         KubeconfigError: nothing was found, or what was found can't be used.
     """
     if sources.kubeconfig:
-        return await _from_files(sources.kubeconfig.split(os.pathsep), "--kubeconfig", clock)
+        return await _from_files(sources, sources.kubeconfig, "--kubeconfig", clock)
     if named := sources.environ.get("KUBECONFIG"):
-        return await _from_files(named.split(os.pathsep), "KUBECONFIG", clock)
+        return await _from_files(sources, named, "KUBECONFIG", clock)
     if (
         sources.environ.get("KUBERNETES_SERVICE_HOST")
         and await anyio.Path(sources.service_account).is_dir()
@@ -92,7 +93,7 @@ async def load(sources: Sources, clock: Clock) -> Connection:
     if home := sources.environ.get("HOME"):
         default = anyio.Path(home, ".kube", "config")
         if await default.is_file():
-            return await _from_files([str(default)], "~/.kube/config", clock)
+            return await _from_files(sources, str(default), "~/.kube/config", clock)
     raise KubeconfigError(
         "no configuration: give --kubeconfig, set KUBECONFIG, or run in a pod whose "
         "service account token is mounted (automountServiceAccountToken)"
@@ -103,11 +104,13 @@ def _in_cluster(sources: Sources, clock: Clock) -> Connection:
     host = sources.environ["KUBERNETES_SERVICE_HOST"]
     port = sources.environ.get("KUBERNETES_SERVICE_PORT", "443")
     ca = sources.service_account / "ca.crt"
+    server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     return Connection(
-        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        server=server,
         namespace=_namespace_file(sources.service_account / "namespace"),
         credentials=TokenFile(sources.service_account / "token", clock),
         tls=_tls(f"{ca}", _read_bytes(ca, "the cluster's CA"), insecure=False),
+        proxy=_proxy_from_environment(server, sources.environ),
     )
 
 
@@ -118,9 +121,10 @@ def _namespace_file(path: Path) -> str:
         return "default"
 
 
-async def _from_files(names: Sequence[str], source: str, clock: Clock) -> Connection:
+async def _from_files(sources: Sources, names: str, source: str, clock: Clock) -> Connection:
     try:
-        paths = [await anyio.Path(name).expanduser() for name in names if name]
+        named = [name for name in names.split(os.pathsep) if name]
+        paths = [await anyio.Path(name).expanduser() for name in named]
         found = [Path(path) for path in paths if await path.exists()]
     except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
         raise KubeconfigError(f"{source}: can't be looked up ({error}); name the file") from None
@@ -130,7 +134,7 @@ async def _from_files(names: Sequence[str], source: str, clock: Clock) -> Connec
             f"{source}: {', '.join(map(str, paths))} does not exist; "
             "write it, or leave the setting out to use the pod's service account"
         )
-    return _resolve(files, clock)
+    return _resolve(files, sources.environ, clock)
 
 
 async def _read_file(path: Path) -> _File:
@@ -155,7 +159,7 @@ async def _read_file(path: Path) -> _File:
         raise KubeconfigError(f"{path}: {error}") from None
 
 
-def _resolve(files: Sequence[_File], clock: Clock) -> Connection:
+def _resolve(files: Sequence[_File], environ: Mapping[str, str], clock: Clock) -> Connection:
     name = next((f.content.current_context for f in files if f.content.current_context), None)
     if not name:
         raise KubeconfigError(
@@ -192,7 +196,7 @@ def _resolve(files: Sequence[_File], clock: Clock) -> Connection:
         credentials=_credentials(user, user_path, at_user, (clock, tls, cluster)),
         tls=tls,
         tls_server_name=_tls_server_name(cluster.tls_server_name, at_cluster),
-        proxy=_proxy(cluster.proxy_url, at_cluster),
+        proxy=_proxy(cluster.proxy_url, at_cluster) or _proxy_from_environment(server, environ),
     )
 
 
@@ -218,6 +222,20 @@ def _proxy(proxy: str | None, where: str) -> str | None:
     if proxy and _url(proxy) is None:
         _refuse(f"{where}.proxy-url", "only http and https proxies are supported, as URLs")
     return proxy or None
+
+
+def _proxy_from_environment(server: str, environ: Mapping[str, str]) -> str | None:
+    """What HTTPS_PROXY and its like say. A cluster's own proxy-url takes precedence."""
+    found = proxy_for(server, environ)
+    if found is None:
+        return None
+    if found.url.startswith(("socks5:", "socks5h:")):
+        _refuse(found.variable, "only http and https proxies are supported, not SOCKS")
+    if _url(found.url) is None:  # client-go ignores it too, but says nothing
+        log.warning("proxy_variable_ignored", variable=found.variable, error="it is not a URL")
+        return None
+    log.info("api_server_behind_proxy", variable=found.variable)
+    return found.url
 
 
 def _url(text: str) -> SplitResult | None:

@@ -6,7 +6,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # Many tests watch that nothing happens, so more processes than cores save time.
 TEST_PROCESSES ?= 3
 
-.PHONY: help demo test lint bench image containerfile docs clean parts promtool faults faults-full attacks
+.PHONY: help demo test lint bench image containerfile docs clean parts promtool repro faults faults-full attacks
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -27,6 +27,9 @@ demo: parts ## the main job, for real: a control plane, a real S3, a bucket, key
 
 lint: .venv/.stamp ## ruff, mypy strict, the layers, and drift of everything generated
 	@hack/verify.sh
+
+repro: parts ## what a bucket name that S3 refuses costs; PEER_CONTROLLER=... PEER_SIDECAR=... beside ours
+	@$(RUN) -m repro $(REPRO)
 
 promtool: .venv/.stamp ## build promtool for the tests of alerts and metrics (once, about 3 minutes)
 	@$(BIN)/python hack/controlplane/build.py promtool

@@ -1,5 +1,8 @@
 """What a driver's status means, written out by hand: 17 codes, five calls, three profiles."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,6 +166,21 @@ def test_the_proposal_has_a_row_for_each_code() -> None:
     assert [row.values[0] for row in PROPOSAL if row.values[1]] == [Code.INTERNAL]
     assert {row.values[0] for row in PROPOSAL} == set(Code)
     assert len(PROPOSAL) == len(Code)
+
+
+def test_the_proposal_document_says_what_the_code_does() -> None:
+    root = Path(__file__).resolve().parents[2]
+    text = (root / "docs" / "rfc-retry-only-internal.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("\n## Classification\n")
+    section, _, _ = section.partition("\n## ")
+    said = {
+        Code[name]: answer == "yes"
+        for names, answer in re.findall(r"^\| ([A-Z_, ]+) \| (yes|no) \|", section, re.MULTILINE)
+        for name in names.split(", ")
+    }
+    expected = {code: is_retryable_error(sent(Call.CREATE_BUCKET, code)) for code in Code}
+    del expected[Code.OK]
+    assert said == expected
 
 
 @pytest.mark.parametrize("code", list(Code), ids=cell_id)

@@ -1,0 +1,1 @@
+"""Reproduces the endless retry that docs/rfc-retry-only-internal.md is about."""

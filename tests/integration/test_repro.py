@@ -1,0 +1,32 @@
+"""The proposal's reproduction: a bucket name that S3 refuses costs one call, then nothing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from testbed.process import ROOT
+
+CLAIMS = 3
+PYTHONPATH = f"{ROOT / 'operator'}{os.pathsep}{ROOT / 'hack'}"
+
+
+@pytest.mark.timeout(180)  # it starts a control plane, SeaweedFS, a driver and both processes
+def test_a_name_that_s3_refuses_is_sent_once_and_then_neither_sent_nor_written_again() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "repro", f"--claims={CLAIMS}", "--seconds=5", "--json"],
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "PEER_CONTROLLER": "", "PEER_SIDECAR": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = json.loads(done.stdout.splitlines()[-1])["ours"]
+    assert first["create_calls"] == CLAIMS
+    assert first["writes"] == 5 * CLAIMS  # docs/performance.md, what a claim costs
+    assert (second["create_calls"], second["writes"], second["events"]) == (0, 0, 0)
+    assert "The driver answered: INVALID_ARGUMENT\n" in done.stdout
+    assert f"{CLAIMS} of {CLAIMS} claims say why in their conditions." in done.stdout
+    assert "InvalidBucketName" in done.stdout

@@ -1,11 +1,13 @@
-"""Which Debian packages the copied libraries are of, said in the way that scanners look for."""
+"""Which Debian packages Python and the C libraries are of, in the files that scanners read."""
 
-import re
 import shutil
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from image.archive import SUITE, Package
+from image.interpreter import Base
+from image.tools import need, run
 
 DOCUMENTS = Path("usr/share/doc")
 STATUS = Path("var/lib/dpkg/status.d")
@@ -13,7 +15,7 @@ STATUS = Path("var/lib/dpkg/status.d")
 
 @dataclass(frozen=True, slots=True)
 class DebianPackage:
-    """One installed package; `distribution` as in debian-12."""
+    """One installed package; `distribution` as in debian-sid."""
 
     name: str
     version: str
@@ -30,53 +32,24 @@ class DebianPackage:
         )
 
 
-def record_packages(rootfs: Path, libraries: Iterable[Path]) -> list[DebianPackage]:
-    """Copy the status and the copyright of each package that a library is of.
+def record_packages(rootfs: Path, base: Base, packages: Iterable[Package]) -> list[DebianPackage]:
+    """Write the status and the copyright of each package that something was copied from.
 
     Returns:
-        The packages, by name; none on a machine without dpkg.
+        The packages, by name.
     """
-    release = Path("/usr/lib/os-release")
-    if not shutil.which("dpkg-query") or not release.exists():
-        return []
-    shutil.copyfile(release, rootfs / "etc" / "os-release")
-    number = re.search(r'^VERSION_ID="?([\w.]+)', release.read_text(), re.MULTILINE)
-    distribution = f"debian-{number[1]}" if number else "debian"
-    packages = []
+    shutil.copyfile(base.root / "usr/lib/os-release", rootfs / "etc" / "os-release")
+    reader = need("dpkg-deb", package="dpkg")
+    found = []
     (rootfs / STATUS).mkdir(parents=True)
-    for owner in sorted(_owners(libraries)):
-        status = _query("--status", owner)
-        name, version, architecture = (
-            _field(status, field) for field in ("Package", "Version", "Architecture")
-        )
-        packages.append(DebianPackage(name, version, architecture, distribution))
-        (rootfs / STATUS / name).write_text(status)
-        copyright_file = Path("/") / DOCUMENTS / name / "copyright"
-        if copyright_file.exists():
+    for package in sorted(packages, key=lambda package: package.name):
+        name = package.name
+        control = run([reader, "--field", str(package.file)])
+        (rootfs / STATUS / name).write_text(f"{control.rstrip()}\nStatus: install ok installed\n")
+        found.append(DebianPackage(name, package.version, package.architecture, f"debian-{SUITE}"))
+        text = (base.root / DOCUMENTS / name / "copyright").resolve()
+        if text.exists():
             target = rootfs / DOCUMENTS / name / "copyright"
             target.parent.mkdir(parents=True)
-            shutil.copyfile(copyright_file, target)
-    return packages
-
-
-def _owners(libraries: Iterable[Path]) -> set[str]:
-    # With /lib merged into /usr/lib, dpkg knows a file by one of the two names, and its target.
-    names: set[str] = set()
-    for library in libraries:
-        for path in (str(library), str(library.resolve())):
-            bare = path.removeprefix("/usr")
-            names |= {bare, f"/usr{bare}"}
-    found = _query("--search", *sorted(names))
-    return {line.partition(": ")[0] for line in found.splitlines() if ": /" in line}
-
-
-def _query(*arguments: str) -> str:
-    # The code is not 0 as soon as one of many names is unknown.
-    return subprocess.run(
-        ["dpkg-query", *arguments], capture_output=True, text=True, check=False
-    ).stdout
-
-
-def _field(status: str, name: str) -> str:
-    found = re.search(rf"^{name}: (.+)$", status, re.MULTILINE)
-    return found[1] if found else "unknown"
+            shutil.copyfile(text, target)
+    return found

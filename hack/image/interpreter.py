@@ -1,24 +1,29 @@
-"""Copy the running Python into a root filesystem: the program, its standard library, its libraries.
+"""Put the pinned Python into a root filesystem: the program, its standard library, its libraries.
 
-CPython finds its library relative to its program (`../lib/python3.X/os.py`), so it may be moved.
+The packages are unpacked into a folder, and what the image needs is copied from there. Their Python
+runs on any machine of the same architecture, by the dynamic linker that came with it.
 """
 
 import re
 import shutil
 import subprocess
-import sys
-import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from image.archive import Package
 from image.tools import ImageError, need, run
+from image.vulnerable import INTERPRETER, release
 
-NAME = f"python{sys.version_info.major}.{sys.version_info.minor}"
-OLDEST = (3, 12)
+NAME = INTERPRETER.removesuffix("-minimal")
+SITE = Path("usr/lib", NAME, "dist-packages")
+"""Where Debian's Python looks for packages, from the filesystem's root."""
+CACHE_TAG = "c" + NAME.replace("python", "python-").replace(".", "")
 
 # Not for a service: tests, toolkits, installers, editors, and what needs ncurses, readline (GPL)
 # or a database library.
 LEFT_OUT = (
+    "EXTERNALLY-MANAGED", "LICENSE.txt",
     "__pycache__", "_pyrepl", "config-*", "curses", "dbm", "dist-packages", "ensurepip", "idlelib",
     "lib2to3", "pydoc_data", "site-packages", "sitecustomize.py", "sqlite3", "test", "tests",
     "tkinter", "turtle.py", "turtledemo", "venv",
@@ -27,96 +32,113 @@ LEFT_OUT = (
     "xxsubtype*",
 )  # fmt: skip
 LOADED_BY_NAME = ("libgcc_s.so.1",)
-"""Opened by glibc while running (when a thread ends), so ldd does not show it."""
+"""Opened by glibc while running (when a thread ends), so no file names it."""
 _LISTED = re.compile(r"^\s+(?:\S+ => )?(?P<path>/\S+) \(0x|^\s+(?P<lost>\S+) => not found")
 
 
-def site_folder() -> Path:
-    """Where this Python looks for packages, from the filesystem's root and without the slash."""
-    patched = "deb_system" in sysconfig.get_scheme_names()  # Debian's own builds rename it
-    return Path("usr/lib", NAME, "dist-packages" if patched else "site-packages")
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The unpacked packages, and which package each file is of."""
+
+    root: Path
+    packages: tuple[Package, ...]
+    owners: Mapping[str, Package]
+
+    @property
+    def version(self) -> str:
+        """Of Python, as in 3.13.18."""
+        found = next(package for package in self.packages if package.name == INTERPRETER)
+        return ".".join(map(str, release(found.version)))
+
+    @property
+    def libraries(self) -> Path:
+        """The folder of the C libraries."""
+        (found,) = (self.root / "usr" / "lib").glob("*-linux-gnu*")
+        return found
+
+    def linker(self, *arguments: str) -> list[str]:
+        """A command that runs the dynamic linker of the packages."""
+        (loader,) = self.libraries.glob("ld-linux-*.so.*")
+        return [str(loader), "--library-path", str(self.libraries), *arguments]
 
 
-def install_interpreter(rootfs: Path) -> None:
-    """Copy program and standard library to /usr.
+def unpack(packages: Sequence[Package], root: Path) -> Base:
+    """Unpack the packages over each other into an empty folder."""
+    unpacker = need("dpkg-deb", package="dpkg")
+    owners: dict[str, Package] = {}
+    for package in packages:
+        for line in run([unpacker, "--vextract", str(package.file), str(root)]).splitlines():
+            owners[line.removeprefix("./")] = package
+    return Base(root, tuple(packages), owners)
 
-    Raises:
-        ImageError: this Python is too old for the operator.
-    """
-    if sys.version_info < OLDEST:
-        raise ImageError(f"Python 3.12 or newer is needed; this is {sys.version.split()[0]}")
+
+def install_interpreter(rootfs: Path, base: Base) -> None:
+    """Copy program and standard library to /usr."""
     binaries = rootfs / "usr" / "bin"
     binaries.mkdir(parents=True)
-    shutil.copyfile(program(), binaries / NAME)
+    shutil.copyfile(base.root / "usr" / "bin" / NAME, binaries / NAME)
     (binaries / NAME).chmod(0o755)
     (binaries / "python3").symlink_to(NAME)
-    library = rootfs / "usr" / "lib" / NAME
-    shutil.copytree(sysconfig.get_path("stdlib"), library, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(
+        base.root / "usr" / "lib" / NAME,
+        rootfs / "usr" / "lib" / NAME,
+        ignore=shutil.ignore_patterns(*LEFT_OUT),
+    )
 
 
-def program() -> Path:
-    """The file of the interpreter itself, also when this runs in a virtual environment."""
-    base: str = getattr(sys, "_base_executable", None) or sys.executable
-    return Path(base).resolve()
-
-
-def install_libraries(rootfs: Path) -> list[Path]:
+def install_libraries(rootfs: Path, base: Base) -> list[Package]:
     """Copy every shared library that the program and all extension modules are linked to.
 
     Returns:
-        Where the copied ones are on this machine, Python's own aside.
+        The packages that something was copied from, Python's own included.
     Raises:
-        ImageError: one is not on this machine.
+        ImageError: a library is in none of the packages.
     """
     (rootfs / "usr" / "lib64").mkdir()
-    for name in ("lib", "lib64"):
-        (rootfs / name).symlink_to(f"usr/{name}")
+    for folder in ("lib", "lib64"):
+        (rootfs / folder).symlink_to(f"usr/{folder}")
     modules = sorted(rootfs.rglob("*.so"))
-    found = _linked([program(), *modules])
-    folders = {path.parent for path in found}
-    for name in LOADED_BY_NAME:
-        places = [folder / name for folder in sorted(folders) if (folder / name).exists()]
-        found.update(places[:1])
-    taken: list[Path] = []
+    found = _linked(base, [rootfs / "usr" / "bin" / NAME, *modules])
+    found |= {base.libraries / name for name in LOADED_BY_NAME}
+    taken = {package.name for package in base.packages if package.name.startswith(f"lib{NAME}")}
+    taken.add(INTERPRETER)
     for path in sorted(found):
         if path.is_relative_to(rootfs):
             continue  # shipped by a package, found beside the module
-        if path.is_relative_to(sys.base_prefix) and sys.base_prefix != "/usr":
-            target = rootfs / "usr" / "lib" / path.name  # where the loader looks by default
-        else:
-            target = rootfs / "usr" / path.relative_to("/usr" if path.parts[1] == "usr" else "/")
-            taken.append(path)
+        if not path.is_relative_to(base.root):
+            raise ImageError(f"{path} is in none of the pinned packages")
+        name = path.relative_to(base.root)
+        target = rootfs / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         target.chmod(0o755)
-    return taken
+        real = path.resolve().relative_to(base.root.resolve())
+        taken.add(base.owners[str(real)].name)
+    (loader,) = (base.root / "usr" / "lib64").glob("ld-linux-*")  # where each program looks for it
+    (rootfs / loader.relative_to(base.root)).symlink_to(loader.readlink())
+    return [package for package in base.packages if package.name in taken]
 
 
-def _linked(files: Iterable[Path]) -> set[Path]:
-    ldd = need("ldd", package="libc-bin")
-    listed = subprocess.run(
-        [ldd, *map(str, files)], capture_output=True, text=True, check=False
-    ).stdout  # the code is not 0 when one of many files is linked statically
+def _linked(base: Base, files: Iterable[Path]) -> set[Path]:
     found: set[Path] = set()
-    for line in listed.splitlines():
-        if match := _LISTED.match(line):
+    for file in files:
+        listed = subprocess.run(
+            base.linker("--list", str(file)), capture_output=True, text=True, check=False
+        ).stdout  # nothing for a file that is linked to nothing
+        for match in filter(None, map(_LISTED.match, listed.splitlines())):
             if match["lost"]:
-                raise ImageError(f"the library {match['lost']} is not on this machine")
+                raise ImageError(f"{file} needs {match['lost']}, which no pinned package has")
             found.add(Path(match["path"]))
-    if not found:
-        raise ImageError(f"{ldd} shows no library of {program()}")
     return found
 
 
 def strip(rootfs: Path) -> None:
-    """Remove symbols that only a debugger reads. Two thirds of the extension modules are that."""
+    """Remove symbols that only a debugger reads, from the modules of the dependencies."""
     own = [
         path
-        for path in sorted(rootfs.rglob("*.so*"))
-        if not path.is_symlink()
+        for path in sorted((rootfs / SITE).rglob("*.so*"))
         # Libraries in *.libs/ were rewritten by auditwheel, which strip does not always survive.
-        and not path.parent.name.endswith(".libs")
-        and (path.is_relative_to(rootfs / "usr/lib" / NAME) or path.name.startswith("libpython"))
+        if not path.is_symlink() and not path.parent.name.endswith(".libs")
     ]
     binutils = need("strip", package="binutils")
     run([binutils, "--strip-unneeded", "--enable-deterministic-archives", *map(str, own)])

@@ -26,7 +26,7 @@ from image.contract import (
     WORKING_DIRECTORY,
     Identity,
 )
-from image.interpreter import site_folder
+from image.interpreter import SITE
 from image.packages import PACKAGE
 from image.rootfs import OWNED
 from image.sbom import PLACE
@@ -146,12 +146,12 @@ def _blob(value: Json, kind: str) -> Blob:
 
 
 def _is_operator(path: Path) -> bool:
-    text, site = str(path), str(site_folder())
+    text, site = str(path), str(SITE)
     return text in ENTRIES or path == PLACE or text.startswith(f"{site}/{PACKAGE}")
 
 
 def _is_dependency(path: Path) -> bool:
-    return path.is_relative_to(site_folder()) and not _is_operator(path)
+    return path.is_relative_to(SITE) and not _is_operator(path)
 
 
 def _is_runtime(path: Path) -> bool:

@@ -1,6 +1,5 @@
 """Put the locked dependencies and the operator itself into a root filesystem, compiled."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from image.contract import ENTRIES, FILE_TEST, LICENSE
-from image.interpreter import program, site_folder
+from image.interpreter import CACHE_TAG, NAME, SITE, Base
 from image.tools import ImageError, find_uv, run
 
 PACKAGE = "cosi_operator"
@@ -33,10 +32,11 @@ sys.exit({function}())
 
 def install_dependencies(rootfs: Path, source: Path) -> None:
     """Install requirements/run.txt, whose hashes are checked, from wheels only."""
-    site = rootfs / site_folder()
+    site = rootfs / SITE
     run(
         [
-            find_uv(), "pip", "install", "--quiet", "--no-config", f"--python={program()}",
+            find_uv(), "pip", "install", "--quiet", "--no-config", f"--python={sys.executable}",
+            f"--python-version={NAME.removeprefix('python')}", "--python-platform=linux",
             f"--target={site}", "--require-hashes", "--no-deps", "--only-binary=:all:",
             "--link-mode=copy", f"--requirement={source / 'requirements' / 'run.txt'}",
         ]
@@ -60,7 +60,7 @@ def install_operator(rootfs: Path, source: Path) -> None:
     No build backend is asked: it is a copy, and a backend would be one more unlocked download.
     """
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
-    site = rootfs / site_folder()
+    site = rootfs / SITE
     shutil.copytree(
         source / "operator" / PACKAGE,
         site / PACKAGE,
@@ -87,7 +87,7 @@ def install_operator(rootfs: Path, source: Path) -> None:
     shutil.copyfile(source / "hack" / "image" / "file_test.py", rootfs / FILE_TEST)
 
 
-def compile_all(rootfs: Path) -> None:
+def compile_all(rootfs: Path, base: Base) -> None:
     """Write the .pyc of every module, equal for equal sources.
 
     They hold the source's hash and are not checked against it, so times don't matter. Each worker
@@ -99,21 +99,22 @@ def compile_all(rootfs: Path) -> None:
         for shard in range(SHARDS):
             listed = Path(folder, str(shard))
             listed.write_text("\n".join(files[shard::SHARDS]))
-            workers.append(_compiler(rootfs, listed))
+            workers.append(_compiler(rootfs, base, listed))
         outputs = [worker.communicate()[0] for worker in workers]
     for worker, output in zip(workers, outputs, strict=True):
         if worker.returncode != 0:
             raise ImageError(f"a module can't be compiled:\n{output.strip()}")
 
 
-def _compiler(rootfs: Path, listed: Path) -> subprocess.Popen[str]:
+def _compiler(rootfs: Path, base: Base, listed: Path) -> subprocess.Popen[str]:
     # -s and -p: a traceback names /usr/lib/..., not the folder of the build.
     return subprocess.Popen(
         [
-            str(program()), "-m", "compileall", "-q", "-f", "--invalidation-mode=unchecked-hash",
+            *base.linker(str(base.root / "usr" / "bin" / NAME)), "-SB", "-m", "compileall",
+            "-q", "-f", "--invalidation-mode=unchecked-hash",
             f"-s{rootfs}", "-p/", f"-i{listed}",
         ],
-        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONHASHSEED": "0"},
+        env={"PYTHONHOME": str(base.root / "usr"), "PYTHONHASHSEED": "0"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -124,6 +125,6 @@ def _compiler(rootfs: Path, listed: Path) -> subprocess.Popen[str]:
 def modules_without_bytecode(rootfs: Path) -> Iterator[Path]:
     """The modules that a process would have to compile at each start."""
     for path in sorted((rootfs / "usr" / "lib").rglob("*.py")):
-        compiled = path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc"
+        compiled = path.parent / "__pycache__" / f"{path.stem}.{CACHE_TAG}.pyc"
         if not compiled.exists():
             yield path

@@ -1,18 +1,20 @@
 """Assemble the image's files in a folder: `python -m image.rootfs FOLDER`.
 
-`make image` and the Containerfile both run this, so both images hold the same files. Nothing but
-the standard library and uv is needed, and no rights.
+`make image` and the Containerfile both run this, so both images hold the same files. The standard
+library, uv and Debian's apt and dpkg are needed, but no rights.
 """
 
 import json
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+from image.archive import fetch
 from image.contract import ENTRIES, FILE_TIME_S, ROOT, SOCKET_FOLDER, UID, Identity, identify
 from image.debian import record_packages
-from image.interpreter import install_interpreter, install_libraries, site_folder, strip
+from image.interpreter import SITE, install_interpreter, install_libraries, strip, unpack
 from image.packages import compile_all, install_dependencies, install_operator
 from image.sbom import PLACE, make_sbom
 from image.tools import ImageError
@@ -39,17 +41,20 @@ def assemble(rootfs: Path, source: Path, identity: Identity) -> None:
     """
     rootfs = rootfs.resolve()
     rootfs.mkdir(parents=True)
-    install_interpreter(rootfs)
-    install_dependencies(rootfs, source)
-    install_operator(rootfs, source)
-    libraries = install_libraries(rootfs)
-    strip(rootfs)
-    _make_folders(rootfs)
-    packages = record_packages(rootfs, libraries)
-    sbom = rootfs / PLACE
-    sbom.parent.mkdir(parents=True)
-    sbom.write_text(json.dumps(make_sbom(rootfs, identity, packages), indent=1) + "\n")
-    compile_all(rootfs)
+    with tempfile.TemporaryDirectory() as folder:
+        base = unpack(fetch(), Path(folder).resolve())
+        install_interpreter(rootfs, base)
+        install_dependencies(rootfs, source)
+        install_operator(rootfs, source)
+        taken = install_libraries(rootfs, base)
+        strip(rootfs)
+        _make_folders(rootfs)
+        packages = record_packages(rootfs, base, taken)
+        sbom = rootfs / PLACE
+        sbom.parent.mkdir(parents=True)
+        document = make_sbom(rootfs, identity, base.version, packages)
+        sbom.write_text(json.dumps(document, indent=1) + "\n")
+        compile_all(rootfs, base)
     _normalize(rootfs)
 
 
@@ -60,7 +65,7 @@ def _make_folders(rootfs: Path) -> None:
     for name, text in ACCOUNTS.items():
         (rootfs / "etc" / name).write_text(text)
     # The machine's own bundle may hold its owner's authorities; certifi's is Mozilla's, locked.
-    bundle = Path("/") / site_folder() / "certifi" / "cacert.pem"
+    bundle = Path("/") / SITE / "certifi" / "cacert.pem"
     (rootfs / "etc/ssl/certs/ca-certificates.crt").symlink_to(bundle)
     (rootfs / "usr/lib/ssl/cert.pem").symlink_to("/etc/ssl/certs/ca-certificates.crt")
 

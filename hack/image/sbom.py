@@ -1,6 +1,5 @@
 """The bill of materials, CycloneDX 1.6, from what was really installed."""
 
-import platform
 from collections.abc import Iterable
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -8,23 +7,25 @@ from typing import Any
 
 from image.contract import LICENSE, Identity
 from image.debian import DebianPackage
-from image.interpreter import site_folder
+from image.interpreter import SITE
 
 PLACE = Path("usr/share/sbom/cosi-operator.cdx.json")
 
 Json = dict[str, Any]
 
 
-def make_sbom(rootfs: Path, identity: Identity, packages: Iterable[DebianPackage]) -> Json:
-    """Return the document; equal for equal installations."""
+def make_sbom(
+    rootfs: Path, identity: Identity, python: str, packages: Iterable[DebianPackage]
+) -> Json:
+    """Return the document; equal for equal installations. `python` is the interpreter's version."""
     installed = sorted(
-        distributions(path=[str(rootfs / site_folder())]), key=lambda found: _normal(found.name)
+        distributions(path=[str(rootfs / SITE)]), key=lambda found: _normal(found.name)
     )
     own = next(found for found in installed if found.name == "cosi-operator")
     subject = {**_python_package(own), "type": "container", "version": identity.version}
     components = [
         *(_python_package(found) for found in installed if found is not own),
-        _interpreter(),
+        _interpreter(python),
         *(_debian_package(package) for package in packages),
     ]
     return {
@@ -72,8 +73,7 @@ def _license_names(classifiers: list[str], field: str | None) -> list[str]:
     return sorted(named)
 
 
-def _interpreter() -> Json:
-    version = platform.python_version()
+def _interpreter(version: str) -> Json:
     purl = f"pkg:generic/python@{version}"
     return {
         "type": "platform",

@@ -13,6 +13,7 @@ from tests.image.conftest import Built, Layout
 
 from controlplane.build import ensure, find
 from controlplane.daemon import Daemon
+from image.archive import CACHE, fetch
 from image.contract import INPUTS, ROOT
 from image.tools import need
 
@@ -62,6 +63,8 @@ def clone(tmp_path: Path) -> Path:
     for path in (*(clone / "requirements").iterdir(), clone / ".python-version"):
         os.utime(path, (0, 0))  # so that make takes the .venv for current
     (clone / ".venv").symlink_to(ROOT / ".venv")
+    fetch()  # not again for each clone
+    shutil.copytree(CACHE, clone / CACHE.relative_to(ROOT))
     return clone
 
 

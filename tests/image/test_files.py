@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from image.oci import make_image
 from image.packages import modules_without_bytecode
 from image.rootfs import assemble
 from image.sbom import PLACE
+from image.vulnerable import INTERPRETER, LOCK, known_defects, release
 
 pytestmark = pytest.mark.timeout(180)  # whichever test is first builds the image
 
@@ -139,6 +141,29 @@ def test_the_sbom_names_what_is_locked_and_nothing_that_is_not_there(built: Buil
     locked = set(REQUIREMENTS.findall((built.source / "requirements/run.txt").read_text()))
     assert listed == locked
     debian = {c["name"] for c in sbom["components"] if c["purl"].startswith("pkg:deb/")}
-    assert {"libc6", "libssl3"} <= debian
+    assert {"libc6", "libssl3t64", INTERPRETER} <= debian
     assert all((built.rootfs / "var/lib/dpkg/status.d" / name).exists() for name in debian)
     assert sbom["metadata"]["component"]["version"] == "0.1.0"
+
+
+def test_the_interpreter_is_the_pinned_one_and_has_no_known_defect(pod: Pod, built: Built) -> None:
+    done = pod.run("/usr/bin/python3", "-Ic", "import platform; print(platform.python_version())")
+    assert done.returncode == 0, done.stderr
+    version = done.stdout.strip()
+    assert known_defects(version) == []
+    pins = json.loads(LOCK.read_text())["packages"]["amd64"]
+    assert release(version) >= release(pins[INTERPRETER]["version"])
+    sbom = json.loads((built.rootfs / PLACE).read_text())
+    python = next(part for part in sbom["components"] if part["name"] == "CPython")
+    assert python["version"] == version
+
+
+def test_nothing_of_the_machine_that_builds_is_in_the_image(built: Built) -> None:
+    """Every file comes from a pinned package, a locked dependency or the repository."""
+    mine = f"{sys.base_prefix}/".encode()
+    told = [
+        str(path.relative_to(built.rootfs))
+        for path in built.rootfs.rglob("*")
+        if path.is_file() and not path.is_symlink() and mine in path.read_bytes()
+    ]
+    assert sys.base_prefix == "/usr" or told == []

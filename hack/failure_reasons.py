@@ -35,6 +35,11 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "The bucket is being deleted, and accesses to it have to be revoked first.",
         "If it lasts: `kubectl describe bucketaccess` of those that the message names.",
     ),
+    Reason.WAITING_FOR_TURN: (
+        "The driver is called for one BucketAccess at a time, and others come first"
+        " (`--serialize-access-calls`).",
+        SOON,
+    ),
     Reason.CLASS_NOT_FOUND: (
         "spec.bucketClassName names a class that is not there.",
         "Create that class, or delete the claim and name another one.",

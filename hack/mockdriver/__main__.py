@@ -12,7 +12,7 @@ from mockdriver.backend import Backend
 from mockdriver.control import Control
 from mockdriver.journal import Journal
 from mockdriver.rules import Rule, RuleBook
-from mockdriver.service import Service
+from mockdriver.service import Edits, Service
 
 DEFAULT_NAME = "mock.objectstorage.k8s.io"
 
@@ -32,10 +32,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
     if arguments.rules is not None:
         for rule in msgspec.json.decode(arguments.rules.read_bytes(), type=list[Rule]):
             rules.add(rule)
-    backend, journal = Backend(arguments.state), Journal()
-    control = Control(backend, rules, journal)
+    backend, journal, edits = Backend(arguments.state), Journal(), Edits()
+    control = Control(backend, rules, journal, edits)
     server = grpc.aio.server()
-    Service(arguments.name, backend, rules, journal).register(server)
+    Service(arguments.name, backend, rules, journal, edits).register(server)
     server.add_insecure_port(f"unix:{arguments.socket.absolute()}")
     async with anyio.create_task_group() as tasks:
         await tasks.start(control.serve, arguments.control)

@@ -107,6 +107,23 @@ class Backend:
         if account_id in self.accounts:
             self._commit(_Change(no_account=account_id))
 
+    def document(self, bucket_id: str | None) -> dict[str, Account]:
+        """A copy of the accounts of one bucket, or of all; what an unlocked edit begins with."""
+        return {
+            account_id: account
+            for account_id, account in self.accounts.items()
+            if bucket_id in (None, account.bucket_id)
+        }
+
+    def write_back(self, bucket_id: str | None, document: Mapping[str, Account]) -> None:
+        """Replace the accounts of one bucket, or of all; what was written since is lost."""
+        for account_id, account in self.document(bucket_id).items():
+            if document.get(account_id) != account:
+                self._commit(_Change(no_account=account_id))
+        for account_id, account in document.items():
+            if account_id not in self.accounts:
+                self._commit(_Change(account=account))
+
     def reset(self) -> None:
         self._commit(_Change(reset=True))
 

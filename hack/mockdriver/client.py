@@ -169,8 +169,19 @@ class MockDriver:
     def accounts(self) -> list[Account]:
         return msgspec.convert(self._ask("accounts"), list[Account])
 
+    def hold_edits(self) -> None:
+        """Let calls with a rule `edit` read the document, but write it only once released."""
+        self._ask("hold_edits")
+
+    def release_edits(self) -> None:
+        self._ask("release_edits")
+
+    def held_edits(self) -> int:
+        """How many calls have read the document and not written it yet."""
+        return msgspec.convert(self._ask("held_edits"), int)
+
     def reset(self) -> None:
-        """Forget rules, counts, journal, buckets and accounts."""
+        """Forget rules, counts, journal, buckets and accounts; release held edits."""
         self._ask("reset")
 
     def _ask(self, do: str, **rest: Mapping[str, object]) -> object:

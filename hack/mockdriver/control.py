@@ -15,6 +15,7 @@ from msgspec import Struct
 from mockdriver.backend import Backend
 from mockdriver.journal import Journal
 from mockdriver.rules import Rule, RuleBook
+from mockdriver.service import Edits
 
 LONGEST_LINE_BYTES = 1024 * 1024
 
@@ -27,11 +28,12 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True):
 class Control:
     """Answers commands until it is told to stop; then `stopped` is set."""
 
-    def __init__(self, backend: Backend, rules: RuleBook, journal: Journal) -> None:
+    def __init__(self, backend: Backend, rules: RuleBook, journal: Journal, edits: Edits) -> None:
         self.stopped = anyio.Event()
         self._backend = backend
         self._rules = rules
         self._journal = journal
+        self._edits = edits
 
     async def serve(self, path: Path, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         listener = await anyio.create_unix_listener(path)  # replaces a dead process's socket
@@ -71,6 +73,13 @@ class Control:
                 self._rules.clear()
                 self._journal.clear()
                 self._backend.reset()
+                self._edits.release()
+            case Command(do="hold_edits"):
+                self._edits.hold()
+            case Command(do="release_edits"):
+                self._edits.release()
+            case Command(do="held_edits"):
+                return self._edits.waiting
             case Command(do="stop"):
                 self.stopped.set()
             case _:

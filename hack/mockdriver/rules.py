@@ -40,6 +40,9 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | None
     ) = None
+    # Grant and Revoke read the accounts (of the bucket, of the driver), wait while edits are held,
+    # and write back what they read with their own change, as drivers without a lock do.
+    edit: Literal["bucket", "driver"] | None = None
     oversize_bytes: int = 5 * 1024 * 1024
     reply_fields: Mapping[str, str] = {}  # name, bucket_id or account_id to answer instead
 

@@ -24,18 +24,44 @@ type Context = grpc.aio.ServicerContext[Any, bytes]
 type Handler = Callable[[Any, Context], Awaitable[bytes]]
 
 
+class Edits:
+    """Whether edits of a shared document are held, and how many of them wait."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._released = asyncio.Event()
+        self._released.set()
+
+    def hold(self) -> None:
+        self._released.clear()
+
+    def release(self) -> None:
+        self._released.set()
+
+    async def until_released(self) -> None:
+        self.waiting += 1
+        try:
+            await self._released.wait()
+        finally:
+            self.waiting -= 1
+
+
 class Service:
     """Answers the COSI calls from a backend.
 
     Args:
         name: what DriverGetInfo answers.
+        edits: holds calls with a rule `edit` between their reading and their writing.
     """
 
-    def __init__(self, name: str, backend: Backend, rules: RuleBook, journal: Journal) -> None:
+    def __init__(
+        self, name: str, backend: Backend, rules: RuleBook, journal: Journal, edits: "Edits"
+    ) -> None:
         self._name = name
         self._backend = backend
         self._rules = rules
         self._journal = journal
+        self._edits = edits
 
     def register(self, server: grpc.aio.Server) -> None:
         """Serve both services. Replies are raw bytes, so that a rule can break them."""
@@ -85,7 +111,10 @@ class Service:
         reply: Message | None = None
         if rule.acts:
             try:
-                reply = self._act(call, request, rule)
+                if rule.edit and call in (Call.GRANT_ACCESS, Call.REVOKE_ACCESS):
+                    reply = await self._edit(call, request, rule)
+                else:
+                    reply = self._act(call, request, rule)
             except RefusedError as refused:
                 return refused.code, str(refused), b"", rule
         if rule.die == "after":
@@ -95,6 +124,20 @@ class Service:
         if rule.code != "OK" or reply is None:
             return Code[rule.code], _message(rule, reply), b"", rule
         return Code.OK, "", _bend(reply, rule), rule
+
+    async def _edit(self, call: Call, request: Any, rule: Rule) -> Message:
+        """Act, but by replacing a document that was read before, as drivers without a lock do."""
+        scope = request.bucket_id if rule.edit == "bucket" else None
+        document = self._backend.document(scope)
+        await self._edits.until_released()
+        before = set(self._backend.accounts)
+        reply = self._act(call, request, rule)
+        for account_id in set(self._backend.accounts) - before:
+            document[account_id] = self._backend.accounts[account_id]
+        if call is Call.REVOKE_ACCESS:
+            document.pop(request.account_id, None)
+        self._backend.write_back(scope, document)
+        return reply
 
     def _act(self, call: Call, request: Any, rule: Rule) -> Message:
         match call:

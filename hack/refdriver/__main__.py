@@ -25,12 +25,24 @@ def main() -> int:
     parser.add_argument("--endpoint", required=True, help="URL of S3 and IAM")
     parser.add_argument("--region", required=True, help="region to sign for")
     parser.add_argument("--name", default=DEFAULT_NAME, help="driver name (default: %(default)s)")
+    parser.add_argument(
+        "--unlocked-policy",
+        action="store_true",
+        help="give access by the bucket's policy, edited without a lock",
+    )
+    parser.add_argument(
+        "--hold-edits", type=Path, help="folder: edits wait while it has a file named `hold`"
+    )
     options = parser.parse_args()
     try:
         key, secret = os.environ[KEY_VARIABLE], os.environ[SECRET_KEY_VARIABLE]
     except KeyError as error:
         parser.error(f"the environment variable {error} is missing")
-    backend = Backend(Account(options.endpoint, options.region, key, secret))
+    backend = Backend(
+        Account(options.endpoint, options.region, key, secret),
+        unlocked_policy=options.unlocked_policy,
+        holding=options.hold_edits,
+    )
     server = build_server(options.socket, options.name, backend, (options.endpoint, options.region))
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

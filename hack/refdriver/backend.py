@@ -5,11 +5,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import grpc
 from botocore.exceptions import ClientError
 
 from awsclient import Account
+from refdriver.policy import UnlockedPolicy
 from refdriver.verdict import RefusedError, error_code
 
 POLICY_NAME = "cosi-bucket-access"
@@ -38,9 +41,18 @@ class Backend:
     Every function may raise what boto3 raises (ClientError, BotoCoreError) besides what is named.
     """
 
-    def __init__(self, account: Account) -> None:
-        """Make the clients; nothing is sent."""
+    def __init__(
+        self, account: Account, *, unlocked_policy: bool = False, holding: Path | None = None
+    ) -> None:
+        """Make the clients; nothing is sent.
+
+        Args:
+            account: whose S3 and IAM.
+            unlocked_policy: give access by the bucket's policy, edited without a lock.
+            holding: see `UnlockedPolicy`.
+        """
         self._s3 = account.s3()
+        self._policy = UnlockedPolicy(self._s3, holding) if unlocked_policy else None
         self._iam = account.iam()
         # Two grants of one name at a time could each miss the other's key.
         self._changing_users = threading.Lock()
@@ -81,14 +93,18 @@ class Backend:
         with self._changing_users:
             with _ignoring("EntityAlreadyExists"):
                 self._iam.create_user(UserName=user)
-            self._iam.put_user_policy(
-                UserName=user, PolicyName=POLICY_NAME, PolicyDocument=_policy(bucket)
-            )
+            if self._policy is None:
+                self._iam.put_user_policy(
+                    UserName=user, PolicyName=POLICY_NAME, PolicyDocument=_policy(bucket)
+                )
             self._delete_keys(user)
             key = self._iam.create_access_key(UserName=user)["AccessKey"]
+            arn = self._iam.get_user(UserName=user)["User"]["Arn"] if self._policy else ""
+        if self._policy is not None:
+            self._policy.add(bucket, user, _statement(bucket, arn))
         return NewKey(access_key=key["AccessKeyId"], secret_key=key["SecretAccessKey"])
 
-    def revoke(self, user: str) -> None:
+    def revoke(self, bucket: str, user: str) -> None:
         """Delete the user's keys, so that they stop working, then the policy and the user.
 
         Raises:
@@ -100,6 +116,8 @@ class Backend:
             with _ignoring("NoSuchEntity"):
                 self._iam.delete_user_policy(UserName=user, PolicyName=POLICY_NAME)
             self._iam.delete_user(UserName=user)
+        if self._policy is not None:
+            self._policy.remove(bucket, user)
 
     def _delete_keys(self, user: str) -> None:
         for key in self._iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
@@ -114,6 +132,16 @@ def _policy(bucket: str) -> str:
         {"Effect": "Allow", "Action": _OBJECT_ACTIONS, "Resource": f"{arn}/*"},
     ]
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def _statement(bucket: str, arn: str) -> dict[str, Any]:
+    resource = f"arn:aws:s3:::{bucket}"
+    return {
+        "Effect": "Allow",
+        "Principal": {"AWS": arn},
+        "Action": [*_BUCKET_ACTIONS, *_OBJECT_ACTIONS],
+        "Resource": [resource, f"{resource}/*"],
+    }
 
 
 @contextmanager

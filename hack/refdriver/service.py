@@ -113,7 +113,7 @@ class _Provisioner(pb_grpc.ProvisionerServicer):
     ) -> pb.DriverRevokeBucketAccessResponse:
         def revoke() -> pb.DriverRevokeBucketAccessResponse:
             _require("account_id", request.account_id)
-            self._backend.revoke(request.account_id)
+            self._backend.revoke(request.bucket_id, request.account_id)
             return pb.DriverRevokeBucketAccessResponse()
 
         subject = f"{request.bucket_id} {request.account_id}"

@@ -78,6 +78,7 @@ class Reason(enum.StrEnum):
     WAITING_FOR_CLAIM = "WaitingForBucketClaim"
     WAITING_FOR_DRIVER = "WaitingForDriver"
     WAITING_FOR_ACCESSES = "WaitingForBucketAccesses"
+    WAITING_FOR_TURN = "WaitingForTurn"
     CLASS_NOT_FOUND = "BucketClassNotFound"
     ACCESS_CLASS_NOT_FOUND = "BucketAccessClassNotFound"
     CLAIM_NOT_FOUND = "BucketClaimNotFound"

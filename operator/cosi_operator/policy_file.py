@@ -1,8 +1,12 @@
-"""The retry policy of a driver from its three sources: flags, a policy file, the defaults. Pure.
+"""The policy of a driver from its three sources: flags, a policy file, the defaults. Pure.
+
+The policy has two parts: which status codes are retried (`resolve_policy`), and which calls run one
+at a time (`resolve_lane_scope`).
 
 The file is YAML or JSON. All of it is optional:
 
     profile: csi-like
+    serializeAccessCalls: bucket
     overrides:
       - DriverGrantBucketAccess:UNKNOWN=requeue
       - ceph.objectstorage.k8s.io/*:INTERNAL=terminal
@@ -13,7 +17,8 @@ The file is YAML or JSON. All of it is optional:
 
 Precedence, first what wins: the flags; in the file what stands under `drivers` for this driver;
 the rest of the file; the defaults. The profile comes from the first of these that names one.
-Overrides add up, and for one call and code the one of the highest source counts. Within a source
+The same holds for serializeAccessCalls. Overrides add up, and for one call and code the one of the
+highest source counts. Within a source
 an override that names the driver beats one that names none, then the last one beats the earlier.
 
 Every word of a file is checked, also of other drivers: a typing error shows at start, not when
@@ -32,16 +37,20 @@ from cosi_operator.classify import (
     policy_for,
     unknown_word,
 )
+from cosi_operator.settings import LaneScope
 
 DEFAULT_PROFILE = "conservative"
+DEFAULT_LANE_SCOPE = LaneScope.DRIVER
+LANE_SCOPE = "serializeAccessCalls"
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A profile, "" if none is named, and overrides in the order of the file."""
+    """A profile, "" if none is named, overrides in the order of the file, and a scope, if any."""
 
     profile: str = ""
     overrides: tuple[Override, ...] = ()
+    lane_scope: LaneScope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,37 @@ def resolve_policy(
     return Policy(chosen, tuple(override for layer in layers for override in layer.overrides))
 
 
+def resolve_lane_scope(
+    driver: str,
+    *,
+    given: LaneScope | None = None,
+    file_text: str | None = None,
+    file_name: str = "policy file",
+) -> LaneScope:
+    """Which Grant and Revoke calls of one driver run one at a time.
+
+    Args:
+        given: by the flag; None when it was not given.
+    Raises:
+        PolicyError: as `resolve_policy`; the other arguments are as there, too.
+    """
+    file = PolicyFile() if file_text is None else parse_policy_file(file_text, file_name)
+    own = file.drivers.get(driver.lower(), Section())
+    return given or own.lane_scope or file.everyone.lane_scope or DEFAULT_LANE_SCOPE
+
+
+def parse_lane_scope(text: str) -> LaneScope:
+    """The scope that a word names, in any case.
+
+    Raises:
+        PolicyError: no scope has this name; the message lists them.
+    """
+    try:
+        return LaneScope(text.strip().lower())
+    except ValueError:
+        raise PolicyError(unknown_word("scope", text, list(LaneScope))) from None
+
+
 def parse_policy_file(text: str, name: str) -> PolicyFile:
     """Read and check a whole file; an empty one changes nothing.
 
@@ -109,7 +149,7 @@ def parse_policy_file(text: str, name: str) -> PolicyFile:
         raise PolicyError(f"{name}: not readable: brackets are nested without end") from None
     if root is None:
         return PolicyFile()
-    fields = _mapping(_At(name, root), "profile", "overrides", "drivers")
+    fields = _mapping(_At(name, root), "profile", "overrides", LANE_SCOPE, "drivers")
     drivers = _mapping(fields["drivers"]) if "drivers" in fields else {}
     sections: dict[str, Section] = {}
     for driver, at in drivers.items():
@@ -141,7 +181,7 @@ def _given(text: str) -> Override:
 
 
 def _driver_section(driver: str, at: _At) -> Section:
-    section = _section(_mapping(at, "profile", "overrides"))
+    section = _section(_mapping(at, "profile", "overrides", LANE_SCOPE))
     for override in section.overrides:
         if override.driver and override.driver.lower() != driver.lower():
             raise at.error(f"an override in here names another driver, {override.driver!r}")
@@ -162,7 +202,16 @@ def _section(fields: Mapping[str, _At]) -> Section:
             overrides.append(parse_override(_word(at)))
         except PolicyError as error:
             raise at.error(str(error)) from None
-    return Section(profile, tuple(overrides))
+    return Section(profile, tuple(overrides), _lane_scope(fields.get(LANE_SCOPE)))
+
+
+def _lane_scope(at: _At | None) -> LaneScope | None:
+    if at is None or _is_empty(at):
+        return None
+    try:
+        return parse_lane_scope(_word(at))
+    except PolicyError as error:
+        raise at.error(str(error)) from None
 
 
 def _is_empty(at: _At) -> bool:

@@ -251,7 +251,7 @@ class Reporter:
 
 
 # Nothing is wrong, it only takes its time: no Warning.
-PLAIN_WAITS = (Reason.WAITING_FOR_BUCKET, Reason.WAITING_FOR_ACCESSES)
+PLAIN_WAITS = (Reason.WAITING_FOR_BUCKET, Reason.WAITING_FOR_ACCESSES, Reason.WAITING_FOR_TURN)
 
 
 def ready_of(view: Reported) -> Condition | None:

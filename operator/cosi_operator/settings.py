@@ -33,6 +33,14 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
+class LaneScope(enum.StrEnum):
+    """Which DriverGrantBucketAccess and DriverRevokeBucketAccess calls run one at a time."""
+
+    DRIVER = "driver"  # all calls to the driver
+    BUCKET = "bucket"  # the calls for one bucket
+    NONE = "none"
+
+
 def _check(holds: bool, message: str) -> None:
     if not holds:
         raise SettingError(message)
@@ -167,6 +175,8 @@ class SidecarSettings(ProcessSettings):
     leaves the choice to the file and the default; `retry_overrides` are those of the flags.
     `policy_file.resolve_policy` joins the three. `secret_extra_keys`: whether Secrets get keys for
     `envFrom` beside `BucketInfo`.
+    `serialize_access_calls` None leaves the choice to the file and the default:
+    `policy_file.resolve_lane_scope`.
     """
 
     driver_address: str = DEFAULT_DRIVER_ADDRESS
@@ -175,6 +185,7 @@ class SidecarSettings(ProcessSettings):
     retry_policy_file: str | None = None
     retry_overrides: tuple[str, ...] = ()
     secret_extra_keys: bool = True
+    serialize_access_calls: LaneScope | None = None
 
     def __post_init__(self) -> None:
         ProcessSettings.__post_init__(self)  # super() does not work in a slotted dataclass

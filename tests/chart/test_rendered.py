@@ -12,6 +12,7 @@ import yaml
 from chart_outputs import TESTS, Helm, HelmError, Object, made, objects, rendered, without_helm
 from controlplane.build import find
 from cosi_operator.flags import parse_controller, parse_sidecar
+from cosi_operator.settings import LaneScope
 
 ROOT = TESTS.parents[1]
 COMBINATIONS = sorted(path.stem for path in (TESTS / "values").glob("*.yaml"))
@@ -138,6 +139,7 @@ def test_values_reach_the_sidecar_as_its_flags_take_them(texts: dict[str, str]) 
     settings = parse_sidecar(found["args"], {}).settings
     assert settings.driver_address == "unix:///run/cosi/cosi.sock"
     assert settings.secret_extra_keys is False
+    assert settings.serialize_access_calls is LaneScope.BUCKET
     assert settings.retry_policy == "csi-like"
     assert settings.retry_overrides == (
         "UNKNOWN=requeue",
@@ -180,6 +182,7 @@ def test_a_changed_policy_file_makes_new_pods(offline: Helm, driver_chart: Path)
         (False, "image.digest=latest", "'/image/digest'"),
         (True, "cosiSidecar.retryPolcy=csi-like", "'retryPolcy' not allowed"),
         (True, "cosiSidecar.retryPolicy=csi", "'/retryPolicy'"),
+        (True, "cosiSidecar.serializeAccessCalls=pod", "'/serializeAccessCalls'"),
         (True, "cosiSidecar.retryOverrides={UNKNOWN=retry}", "'/retryOverrides/0'"),
         (True, "cosiSidecar.metrics.podMonitr.enabled=true", "'podMonitr' not allowed"),
         (True, "cosiSidecar.socketDir=cosi", "'/socketDir'"),

@@ -345,6 +345,7 @@ def start_sidecar(parts: Parts, *, instance: str = "d-1", up: bool = True) -> Ru
         terminal_recheck_s=parts.recheck_s,
         deletion_recheck_s=parts.deletion_recheck_s,
         retry_overrides=parts.overrides,
+        workers=1,  # no run may wait for its turn, for there is no event loop: it ends instead
     )
     process = _process(parts, "sidecar", settings)
     running = Running("sidecar", parts.api, process)

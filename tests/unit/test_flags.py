@@ -16,7 +16,7 @@ from cosi_operator.flags import (
     parse_sidecar,
 )
 from cosi_operator.flags.table import CONTROLLER, SIDECAR
-from cosi_operator.settings import CallTimeouts, LogFormat, LogLevel, SidecarSettings
+from cosi_operator.settings import CallTimeouts, LaneScope, LogFormat, LogLevel, SidecarSettings
 
 MACHINE = Machine(read_namespace=lambda: "", hostname=lambda: "pod-1", nonce=lambda: "c0ffee")
 
@@ -49,6 +49,7 @@ def test_no_argument_at_all_gives_the_defaults() -> None:
         terminal_recheck_s=None,
         deletion_recheck_s=600,
         retry_policy="",
+        serialize_access_calls=None,
         retry_policy_file=None,
         retry_overrides=(),
         secret_extra_keys=True,
@@ -239,6 +240,7 @@ def test_two_processes_on_one_host_have_different_identities() -> None:
 def test_our_own_flags() -> None:
     settings = sidecar(
         *("--retry-policy", "csi-like", "--retry-policy-file=/etc/p.yaml"),
+        "--serialize-access-calls=Bucket",
         *("--retry-override=UNKNOWN=requeue", "--retry-override", "INTERNAL=terminal"),
         *("--terminal-recheck-interval=1h30m", "--deletion-recheck-interval", "0"),
         *(
@@ -255,6 +257,7 @@ def test_our_own_flags() -> None:
         namespace="default",
         identity="pod-1_c0ffee",
         retry_policy="csi-like",
+        serialize_access_calls=LaneScope.BUCKET,
         retry_policy_file="/etc/p.yaml",
         retry_overrides=("UNKNOWN=requeue", "INTERNAL=terminal"),
         secret_extra_keys=False,
@@ -346,6 +349,9 @@ def test_durations_as_in_go(text: str, seconds: float | None) -> None:
             id="a password in the URL",
         ),
         pytest.param("--retry-policy=csi", "--retry-policy: ", id="no such policy"),
+        pytest.param(
+            "--serialize-access-calls=pod", "--serialize-access-calls: ", id="no such scope"
+        ),
         pytest.param("--retry-override=X=requeue", "--retry-override: ", id="no such code"),
     ],
 )  # fmt: skip
@@ -460,7 +466,11 @@ def test_the_retry_policy_may_come_from_the_environment_and_flags_go_first() -> 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("COSI_RETRY_POLICY", "csi"), ("COSI_RETRY_OVERRIDES", "UNKNOWN=requeue,X=requeue")],
+    [
+        ("COSI_SERIALIZE_ACCESS_CALLS", "pod"),
+        ("COSI_RETRY_POLICY", "csi"),
+        ("COSI_RETRY_OVERRIDES", "UNKNOWN=requeue,X=requeue"),
+    ],
 )
 def test_a_bad_retry_policy_in_the_environment_is_named_by_its_variable(
     variable: str, value: str

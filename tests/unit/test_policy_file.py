@@ -7,7 +7,13 @@ import pytest
 
 from cosi_operator.classify import CONSERVATIVE, PROFILES, Policy, PolicyError, Verdict
 from cosi_operator.outcome import Call, Code
-from cosi_operator.policy_file import PolicyFile, parse_policy_file, resolve_policy
+from cosi_operator.policy_file import (
+    PolicyFile,
+    parse_policy_file,
+    resolve_lane_scope,
+    resolve_policy,
+)
+from cosi_operator.settings import LaneScope
 
 CEPH = "ceph.objectstorage.k8s.io"
 
@@ -141,7 +147,7 @@ def test_json_means_the_same_as_yaml(indent: int | str | None) -> None:
         ),
         pytest.param(
             "\noverides: []", "policy.yaml:2: ",
-            ["'overides' is no field", "did you mean overrides?", "profile, overrides, drivers"],
+            ["'overides' is no field", "did you mean overrides?", "serializeAccessCalls, drivers"],
             id="an unknown field is answered with the known ones",
         ),
         pytest.param(
@@ -171,6 +177,11 @@ def test_json_means_the_same_as_yaml(indent: int | str | None) -> None:
         pytest.param(
             "profile: [csi-like]", "policy.yaml:1: profile: ", ["write one word"],
             id="a list for a word",
+        ),
+        pytest.param(
+            "serializeAccessCalls: always", "policy.yaml:1: serializeAccessCalls: ",
+            ["'always' is no scope", "driver, bucket, none"],
+            id="an unknown scope is answered with the known ones",
         ),
         pytest.param("- INTERNAL=requeue", "policy.yaml:1: ", ["write fields"], id="no mapping"),
         pytest.param(
@@ -229,3 +240,31 @@ def test_no_code_lacks_a_verdict_in_any_profile() -> None:
         for code in CONSERVATIVE
     }
     assert verdicts == set(Verdict)
+
+
+SCOPES = """
+serializeAccessCalls: Bucket
+drivers:
+  own.example.com: {serializeAccessCalls: none}
+  silent.example.com: {serializeAccessCalls: }
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "text", "given", "scope"),
+    [
+        pytest.param("any.example.com", None, None, LaneScope.DRIVER, id="nothing -> driver"),
+        pytest.param("any.example.com", "profile: csi-like", None, LaneScope.DRIVER,
+                     id="a file that does not say -> driver"),
+        pytest.param("any.example.com", SCOPES, None, LaneScope.BUCKET, id="the file's"),
+        pytest.param("Own.example.com", SCOPES, None, LaneScope.NONE, id="the driver's"),
+        pytest.param("silent.example.com", SCOPES, None, LaneScope.BUCKET,
+                     id="empty for the driver -> the file's"),
+        pytest.param("own.example.com", SCOPES, LaneScope.DRIVER, LaneScope.DRIVER,
+                     id="the flag -> over the file"),
+    ],
+)  # fmt: skip
+def test_the_scope_comes_from_the_flag_the_file_or_the_default(
+    driver: str, text: str | None, given: LaneScope | None, scope: LaneScope
+) -> None:
+    assert resolve_lane_scope(driver, given=given, file_text=text) is scope

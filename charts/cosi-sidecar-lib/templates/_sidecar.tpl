@@ -50,6 +50,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
     - --driver-addr=unix://{{ $v.socketDir }}/cosi.sock
     - --driver-call-timeout={{ $v.driverCallTimeout }}
     - --secret-extra-keys={{ $v.secretExtraKeys }}
+    {{- with $v.serializeAccessCalls }}
+    - --serialize-access-calls={{ . }}
+    {{- end }}
     {{- with $v.retryPolicy }}
     - --retry-policy={{ . }}
     {{- end }}

@@ -11,11 +11,12 @@ from cosi_operator.classify import Policy, PolicyError
 from cosi_operator.cli.census import census
 from cosi_operator.cli.link import DriverLink
 from cosi_operator.cli.process import Process, Watched, Work, process
+from cosi_operator.driver.v1alpha1 import Driver
 from cosi_operator.plan import names
-from cosi_operator.policy_file import resolve_policy
+from cosi_operator.policy_file import resolve_lane_scope, resolve_policy
 from cosi_operator.reconcile import Dropped
 from cosi_operator.report import Reporter, ready_of
-from cosi_operator.settings import SidecarSettings
+from cosi_operator.settings import LaneScope, SidecarSettings
 from cosi_operator.sidecar.access import AccessReconciler
 from cosi_operator.sidecar.bucket import (
     ACCESSES_BY_CLAIM,
@@ -24,13 +25,15 @@ from cosi_operator.sidecar.bucket import (
     Sidecar,
 )
 from cosi_operator.sidecar.calls import Attempts, DriverState
+from cosi_operator.sidecar.lanes import PATIENCE_S, Lanes
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.workqueue import Pace, WorkQueue
 
 COMPONENT = "cosi-sidecar"
 # When a driver comes back, what waits for it goes on at this pace, so that it is not run over.
 WAKES_PER_S = 50.0
-# A run makes a handful of requests (30 s each at most) and at most two driver calls.
+# A run makes a handful of requests (30 s each at most), and at most two driver calls. A run of a
+# BucketAccess may also wait for the turn of each call.
 REQUESTS_S = 120.0
 
 
@@ -54,19 +57,32 @@ async def run_sidecar(settings: SidecarSettings) -> None:
 
 def policy_for_driver(settings: SidecarSettings, driver: str) -> Policy:
     """The retry policy in force for one driver: flags over the file over the default."""
-    path = Path(settings.retry_policy_file) if settings.retry_policy_file else None
-    try:
-        text = path.read_text(encoding="utf-8") if path else None
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise PolicyError(f"--retry-policy-file: {path} can't be read: {why}") from None
     return resolve_policy(
         driver,
         profile=settings.retry_policy,
         overrides=settings.retry_overrides,
-        file_text=text,
-        file_name=str(path) if path else "",
+        file_text=_policy_file(settings),
+        file_name=settings.retry_policy_file or "",
     )
+
+
+def lane_scope_for_driver(settings: SidecarSettings, driver: str) -> LaneScope:
+    """Which Grant and Revoke calls run one at a time: the flag over the file over the default."""
+    return resolve_lane_scope(
+        driver,
+        given=settings.serialize_access_calls,
+        file_text=_policy_file(settings),
+        file_name=settings.retry_policy_file or "",
+    )
+
+
+def _policy_file(settings: SidecarSettings) -> str | None:
+    path = Path(settings.retry_policy_file) if settings.retry_policy_file else None
+    try:
+        return path.read_text(encoding="utf-8") if path else None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise PolicyError(f"--retry-policy-file: {path} can't be read: {why}") from None
 
 
 async def _work(
@@ -80,21 +96,7 @@ async def _work(
         parts.queue("bucketaccess", pace=wakes),
         state.name,
     )
-    reporter = Reporter(parts.events, parts.clock)
-    sidecar = Sidecar(
-        buckets=watches.buckets,
-        claims=watches.claims,
-        accesses=watches.accesses,
-        driver=link.driver,
-        state=state,
-        policy=policy_for_driver(settings, state.name),
-        attempts=Attempts(settings.backoff, parts.clock, parts.rng),
-        reporter=reporter,
-        clock=parts.clock,
-        call_timeout_s=settings.timeouts.call_s,
-        recheck_s=settings.terminal_recheck_s,
-        deletion_recheck_s=settings.deletion_recheck_s,
-    )
+    sidecar = _sidecar(settings, parts, link.driver, state, watches)
 
     def is_ours(bucket: Bucket) -> bool:
         return names.same_driver(bucket.driver_name, state.name)
@@ -114,8 +116,45 @@ async def _work(
     await watched.follow(
         [
             Work("bucket", watches.buckets_queue, bucket.reconcile, limit_s),
-            Work("bucketaccess", watches.accesses_queue, access.reconcile, limit_s),
+            Work(
+                "bucketaccess",
+                watches.accesses_queue,
+                sidecar.lanes.reconciling(access.reconcile),
+                limit_s + 2 * PATIENCE_S,
+            ),
         ]
+    )
+
+
+def _sidecar(
+    settings: SidecarSettings,
+    parts: Process,
+    driver: Driver,
+    state: DriverState,
+    watches: "SidecarWatches",
+) -> Sidecar:
+    policy = policy_for_driver(settings, state.name)
+    return Sidecar(
+        buckets=watches.buckets,
+        claims=watches.claims,
+        accesses=watches.accesses,
+        driver=driver,
+        state=state,
+        policy=policy,
+        attempts=Attempts(settings.backoff, parts.clock, parts.rng),
+        lanes=Lanes(
+            lane_scope_for_driver(settings, state.name),
+            policy=policy,
+            driver=state,
+            workers=settings.workers,
+            clock=parts.clock,
+            invite=watches.accesses_queue.add,
+        ),
+        reporter=Reporter(parts.events, parts.clock),
+        clock=parts.clock,
+        call_timeout_s=settings.timeouts.call_s,
+        recheck_s=settings.terminal_recheck_s,
+        deletion_recheck_s=settings.deletion_recheck_s,
     )
 
 

@@ -26,10 +26,12 @@ from cosi_operator.flags.scan import (
     scan,
 )
 from cosi_operator.flags.table import CONTROLLER, SIDECAR, Groups
+from cosi_operator.policy_file import parse_lane_scope
 from cosi_operator.settings import (
     DEFAULT_DRIVER_ADDRESS,
     CallTimeouts,
     ControllerSettings,
+    LaneScope,
     LogFormat,
     LogLevel,
     SettingError,
@@ -120,6 +122,7 @@ def parse_sidecar(
             retry_policy_file=words.text("retry-policy-file"),
             retry_overrides=words.retry_overrides(),
             secret_extra_keys=words.switch("secret-extra-keys") is not False,
+            serialize_access_calls=words.lane_scope(),
         )
     except SettingError as error:
         raise UsageError(str(error)) from None
@@ -246,6 +249,14 @@ class _Words:
             except PolicyError as error:
                 raise UsageError(f"{source}: {error}") from None
         return overrides
+
+    def lane_scope(self) -> LaneScope | None:
+        """The scope that the flag names; None leaves the choice to the policy file."""
+        source, scope = self._sourced("serialize-access-calls")
+        try:
+            return parse_lane_scope(scope) if scope else None
+        except PolicyError as error:
+            raise UsageError(f"{source}: {error}") from None
 
     def _sourced(self, name: str) -> tuple[str, str | None]:
         """How errors name the source, and the value, None if there is none."""

@@ -19,6 +19,14 @@ DRIVER = (
         "the longest one attempt of a driver call may take (default 60s)",
         value="DURATION",
     ),
+    Flag(
+        "serialize-access-calls",
+        "run DriverGrantBucketAccess and DriverRevokeBucketAccess one at a time: driver (all of"
+        " them), bucket (those of one bucket) or none; docs/drivers.md lists what each driver"
+        " allows (default driver)",
+        value="SCOPE",
+        env=("COSI_SERIALIZE_ACCESS_CALLS",),
+    ),
 )
 
 SECRETS = (

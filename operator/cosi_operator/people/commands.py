@@ -18,7 +18,7 @@ from cosi_operator.people.arguments import Command
 from cosi_operator.people.diagnosis import Reported, Unseen, chain, is_ready
 from cosi_operator.people.read import Reader
 from cosi_operator.plan.names import RETRY_ANNOTATION
-from cosi_operator.policy_file import resolve_policy
+from cosi_operator.policy_file import resolve_lane_scope, resolve_policy
 
 EXIT_OK, EXIT_NOT_READY, EXIT_FAILED = 0, 1, 2
 RETRY_TRIES = 5  # each conflict means that someone else has just written
@@ -56,6 +56,7 @@ def run_policy(command: Command) -> Printed:
         file_text=text,
         file_name=command.file or "",
     )
+    lane_scope = resolve_lane_scope(command.driver, file_text=text, file_name=command.file or "")
     if command.call is not None and command.code is not None:
         ruled = table_of_policy.ruling(policy, command.call, command.code)
         return Printed(render.to_json(_spelled(ruled)) if command.json else _explained(ruled))
@@ -65,12 +66,13 @@ def run_policy(command: Command) -> Printed:
                 {
                     "driver": command.driver,
                     "profile": policy.profile,
+                    "serializeAccessCalls": lane_scope,
                     "overrides": [table_of_policy.spell(o) for o in policy.overrides],
                     "verdicts": [_spelled(r) for r in table_of_policy.rulings(policy)],
                 }
             )
         )
-    return Printed(table_of_policy.show(policy, command.driver))
+    return Printed(table_of_policy.show(policy, command.driver, lane_scope))
 
 
 _explained = table_of_policy.explain

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cosi_operator.classify import CONSERVATIVE, Override, Policy, Verdict, classify
 from cosi_operator.outcome import Call, Code, DriverStatus, Effect, MadeBy
 from cosi_operator.people.text import paragraph, table
+from cosi_operator.settings import LaneScope
 
 # DriverGetInfo has no object to end badly: while it fails, the driver counts as away.
 CALLS = (Call.CREATE_BUCKET, Call.DELETE_BUCKET, Call.GRANT_ACCESS, Call.REVOKE_ACCESS)
@@ -72,7 +73,14 @@ def rulings(policy: Policy) -> list[Ruling]:
     return [ruling(policy, call, code) for code in CONSERVATIVE for call in CALLS]
 
 
-def show(policy: Policy, driver: str) -> str:
+AT_ONCE = {
+    LaneScope.DRIVER: "one at a time",
+    LaneScope.BUCKET: "one at a time for each bucket",
+    LaneScope.NONE: "all at once",
+}
+
+
+def show(policy: Policy, driver: str, lane_scope: LaneScope) -> str:
     """The table as text; a verdict that an override changed carries a star."""
     rows = []
     starred = False
@@ -92,6 +100,8 @@ def show(policy: Policy, driver: str) -> str:
     end = (
         "\nOnly for statuses that the driver itself sends. A lost connection and our own deadline"
         "\nare always tried again; an OK whose reply can't be used is always final.\n"
+        f"\nGrant and Revoke calls run {AT_ONCE[lane_scope]}"
+        f" (serializeAccessCalls: {lane_scope}).\n"
     )
     return lead + table(header, rows) + note + end
 

@@ -59,7 +59,7 @@ from cosi_operator.plan.verdicts import RESOLVE_ATTEMPTS
 from cosi_operator.reconcile import Doubts, Dropped, End, outcome_of, run_steps
 from cosi_operator.report import Told
 from cosi_operator.sidecar.bucket import ACCESSES_BY_CLAIM, BUCKETS_BY_CLAIM, Sidecar
-from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
+from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final
 from cosi_operator.sidecar.secret_content import SecretContent
 from cosi_operator.sidecar.secrets import Secrets
 
@@ -233,11 +233,8 @@ class AccessReconciler:
             authentication_type=step.authentication_type,
             parameters=step.parameters,
         )
-        reply = await judged(
-            self._s.driver.grant_access(request, timeout_s=self._s.call_timeout_s),
-            policy=self._s.policy,
-            driver=self._s.state,
-        )
+        call = self._s.driver.grant_access(request, timeout_s=self._s.call_timeout_s)
+        reply = await self._s.lanes.judged(access, step.bucket_id, call)
         if isinstance(reply, Refused):
             if reply.verdict is Verdict.SUCCESS:
                 problem = "the account exists already, so no keys were sent"
@@ -301,13 +298,10 @@ class AccessReconciler:
         return result
 
     async def _revoke(self, view: AccessView, access: BucketAccess, step: Revoke) -> Fact | Failed:
-        reply = await judged(
-            self._s.driver.revoke_access(
-                step.bucket_id, step.account_id, step.context, timeout_s=self._s.call_timeout_s
-            ),
-            policy=self._s.policy,
-            driver=self._s.state,
+        call = self._s.driver.revoke_access(
+            step.bucket_id, step.account_id, step.context, timeout_s=self._s.call_timeout_s
         )
+        reply = await self._s.lanes.judged(access, step.bucket_id, call)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._failed(view, access, reply)
         self._held.pop(access.meta.key, None)

@@ -60,6 +60,7 @@ from cosi_operator.sidecar.calls import (
     final,
     judged,
 )
+from cosi_operator.sidecar.lanes import Lanes
 
 ACCESSES_BY_CLAIM = "claim"  # index of accesses: the Key of the claim they name
 BUCKETS_BY_CLAIM = "claim"  # index of Buckets: the Key of the claim they are bound to
@@ -76,6 +77,7 @@ class Sidecar:
     state: DriverState
     policy: Policy
     attempts: Attempts
+    lanes: Lanes
     reporter: Reporter
     clock: Clock
     call_timeout_s: float

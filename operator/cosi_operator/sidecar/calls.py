@@ -107,6 +107,16 @@ class Refused:
     effect: Effect
 
 
+@dataclass(frozen=True, slots=True)
+class Queued(Refused):
+    """A call that was not made, because other calls come first. `outcome` ends the run.
+
+    For whoever only knows `Refused` this is a call that never reached the driver.
+    """
+
+    outcome: Requeue | Terminal
+
+
 async def judged[R](call: Awaitable[R], *, policy: Policy, driver: DriverState) -> R | Refused:
     """Await one driver call; its failure becomes a value."""
     try:
@@ -127,6 +137,8 @@ def failure(
     recheck_s: float | None,
 ) -> Failed:
     """The end of a run whose driver call failed, with the backoff counted."""
+    if isinstance(refused, Queued):  # nothing was asked, so nothing failed
+        return Failed(refused.outcome, refused.effect)
     if refused.verdict is Verdict.REQUEUE:
         _, delay = attempts.failed(key, made_on, refused.reason)
         again = Requeue(refused.reason, "", after_s=delay, status=refused.status)

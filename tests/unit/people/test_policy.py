@@ -11,6 +11,7 @@ from cosi_operator.people.arguments import parse
 from cosi_operator.people.commands import CommandError, Printed, run_policy
 from cosi_operator.people.policy import CALLS, explain, ruling, rulings, show
 from cosi_operator.policy_file import resolve_policy
+from cosi_operator.settings import LaneScope
 
 
 def cosi(*words: str) -> Printed:
@@ -23,7 +24,11 @@ def test_the_table_has_a_verdict_for_every_code_and_call(profile: str) -> None:
     assert {(r.call, r.code): r.verdict for r in rulings(policy)} == {
         (call, code): policy.verdict(call, code) for call in CALLS for code in CONSERVATIVE
     }
-    lines = {line.split()[0]: line.split() for line in show(policy, "").splitlines() if line}
+    lines = {
+        line.split()[0]: line.split()
+        for line in show(policy, "", LaneScope.DRIVER).splitlines()
+        if line
+    }
     for code, row in CONSERVATIVE.items():
         cells = [str(policy.verdict(call, code)) for call in CALLS]
         assert lines[code.name] == [code.name, *cells, row.reason]
@@ -114,3 +119,20 @@ def test_a_bad_word_is_answered_with_the_allowed_ones() -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"nothing\.yaml"):
         cosi("policy", "show", "--file", str(tmp_path / "nothing.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("driver", "scope", "words"),
+    [
+        pytest.param("", "driver", "one at a time (", id="the default"),
+        pytest.param("a.example.com", "none", "all at once (", id="the file's for this driver"),
+    ],
+)
+def test_show_names_the_calls_that_run_one_at_a_time(
+    tmp_path: Path, driver: str, scope: str, words: str
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("drivers: {a.example.com: {serializeAccessCalls: none}}")
+    asked = ("policy", "show", "--file", str(file), "--driver", driver)
+    assert f"Grant and Revoke calls run {words}serializeAccessCalls: {scope})." in cosi(*asked).out
+    assert json.loads(cosi(*asked, "-o", "json").out)["serializeAccessCalls"] == scope

@@ -403,7 +403,7 @@ def test_keys_in_memory_go_with_their_access(world: World) -> None:
     assert grants(world) == 1
     reconciler = next(
         work for work in world.processes["sidecar"].works if work.name == "bucketaccess"
-    ).reconcile.__self__  # type: ignore[attr-defined]  # a bound method, seen as a Callable
+    ).reconcile.__wrapped__.__self__  # type: ignore[attr-defined]  # a bound method, wrapped
     assert len(reconciler._held) == 1
     world.user_edits(BUCKET_ACCESSES, "reader", lambda body: body["metadata"].pop("finalizers"))
     world.user_deletes(BUCKET_ACCESSES, "reader")

@@ -1,0 +1,231 @@
+"""The order in which one lane lets calls begin, one at a time. Pure: no clock, no waiting.
+
+Why a lane: many drivers grant and revoke by reading a shared document (a bucket policy, an identity
+file), changing their copy and writing it back. Two such calls at the same time lose one of the
+changes, although both answer OK.
+
+A ticket is what one key (a BucketAccess) holds from its first request for a turn until its call has
+ended or its run no longer needs one. Its place is one of:
+
+    RUNNING   its call is under way; at most one ticket of a lane
+    WAITING   its reconcile run waits, and keeps a worker
+    PARKED    no run waits, so no worker is kept; the lane invites the key later
+    INVITED   the key was put on the work queue, and its run has not asked yet
+
+Order:
+- Namespaces take turns; within a namespace the older ticket is first.
+- After a call that ran into our deadline, every ticket of its namespace and every ticket of its
+  class moves behind all other tickets that stand in the lane at that moment. Those others then
+  begin before that namespace or class can keep the lane busy for another deadline.
+- While the first ticket in order is INVITED, the lane is kept free for it only if everything that
+  is WAITING comes after such a move. Otherwise a waiting ticket runs, because a late run must not
+  leave the driver idle.
+
+No wake-up is lost: whenever no call runs and there are tickets, the first one is INVITED, and an
+invited key either asks or leaves.
+"""
+
+import enum
+import itertools
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+
+class Place(enum.Enum):
+    """Where a ticket stands; see the module."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    PARKED = "parked"
+    INVITED = "invited"
+
+
+@dataclass(slots=True)
+class Seats:
+    """How many runs may wait, over all lanes that share this; each of them keeps a worker.
+
+    New tickets wait while fewer than `limit` do. Invited ones may wait beyond it, because their
+    run has come for that; as no more than `limit` are invited, at most `2 * limit` wait.
+    """
+
+    limit: int
+    waiting: int = 0
+    invited: int = 0
+
+    def may_wait(self, *, is_invited: bool) -> bool:
+        return self.waiting < (2 * self.limit if is_invited else self.limit)
+
+    def may_invite(self) -> bool:
+        return self.waiting + self.invited < self.limit
+
+
+@dataclass(slots=True)
+class _Ticket[K]:
+    """`era` counts the deadlines that passed before this ticket took its present position."""
+
+    key: K
+    namespace: str
+    class_name: str
+    number: int
+    era: int
+    place: Place = Place.PARKED
+
+
+class Lane[K: Hashable]:
+    """One lane.
+
+    Args:
+        seats: shared with the other lanes of the process.
+        start: called with a WAITING key whose turn has come; it is RUNNING by then.
+        invite: called with a key whose run is wanted. It has to ask, or to leave.
+    """
+
+    def __init__(
+        self, seats: Seats, *, start: Callable[[K], None], invite: Callable[[K], None]
+    ) -> None:
+        self._seats = seats
+        self._start_run = start
+        self._invite_run = invite
+        self._numbers = itertools.count()
+        self._era = 0
+        self._running: _Ticket[K] | None = None
+        self._tickets: dict[K, _Ticket[K]] = {}
+        # For each namespace its tickets, ordered by era and number, and the number of its last
+        # turn (or of its first ticket, if it had none yet).
+        self._queues: dict[str, dict[K, _Ticket[K]]] = {}
+        self._turns: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """How many tickets there are, the running one included."""
+        return len(self._tickets)
+
+    def place(self, key: K) -> Place | None:
+        """Where the key's ticket stands; None without one."""
+        ticket = self._tickets.get(key)
+        return ticket.place if ticket else None
+
+    def ask(self, key: K, namespace: str, class_name: str) -> Place:
+        """A run of the key asks for a turn.
+
+        Returns:
+            RUNNING: make the call now, then `end`. WAITING: wait for `start`, or `park` or
+            `leave`. PARKED: end the run; the key is invited later.
+        Raises:
+            ValueError: the key is RUNNING or WAITING; the caller has a bug.
+        """
+        ticket = self._tickets.get(key) or self._enter(key, namespace, class_name)
+        if ticket.place in (Place.RUNNING, Place.WAITING):
+            raise ValueError(f"asked twice: {key}")
+        was_invited = ticket.place is Place.INVITED
+        if self._running is None and ticket.era <= self._lowest_era():
+            self._run(ticket)
+        elif self._seats.may_wait(is_invited=was_invited):
+            self._move(ticket, Place.WAITING)
+        else:
+            self._move(ticket, Place.PARKED)
+        return ticket.place
+
+    def park(self, key: K) -> None:
+        """A WAITING run has waited long enough: free its worker, and keep its position.
+
+        Nobody is invited in its place, because a lane in which runs wait that long is not short
+        of runs.
+        """
+        ticket = self._tickets[key]
+        if ticket.place is not Place.WAITING:
+            raise ValueError(f"not waiting: {key}")
+        self._move(ticket, Place.PARKED)
+
+    def end(self, key: K, *, hung: bool) -> None:
+        """The call of the RUNNING key has ended. `hung`: by our own deadline."""
+        ticket = self._tickets[key]
+        if ticket is not self._running:
+            raise ValueError(f"not running: {key}")
+        self._running = None
+        self._turns[ticket.namespace] = next(self._numbers)
+        self._remove(ticket)
+        if hung:
+            self._send_back(ticket.namespace, ticket.class_name)
+        self._advance()
+
+    def leave(self, key: K) -> None:
+        """The key needs no turn any more; does nothing without a ticket."""
+        ticket = self._tickets.get(key)
+        if ticket is None:
+            return
+        if ticket is self._running:
+            raise ValueError(f"its call is under way: {key}")
+        self._remove(ticket)
+        self._advance()
+
+    # --- order
+
+    def _enter(self, key: K, namespace: str, class_name: str) -> _Ticket[K]:
+        ticket = _Ticket(key, namespace, class_name, next(self._numbers), self._era)
+        self._tickets[key] = ticket
+        self._queues.setdefault(namespace, {})[key] = ticket
+        self._turns.setdefault(namespace, ticket.number)
+        return ticket
+
+    def _remove(self, ticket: _Ticket[K]) -> None:
+        self._move(ticket, Place.PARKED)  # gives its seat back
+        del self._tickets[ticket.key]
+        queue = self._queues[ticket.namespace]
+        del queue[ticket.key]
+        if not queue:
+            del self._queues[ticket.namespace], self._turns[ticket.namespace]
+
+    def _send_back(self, namespace: str, class_name: str) -> None:
+        self._era += 1
+        for name, queue in self._queues.items():
+            for ticket in queue.values():
+                if name == namespace or ticket.class_name == class_name:
+                    ticket.era = self._era
+            ordered = sorted(queue.values(), key=lambda ticket: (ticket.era, ticket.number))
+            self._queues[name] = {ticket.key: ticket for ticket in ordered}
+
+    def _lowest_era(self) -> int:
+        return min((head.era for head in self._heads(None)), default=self._era)
+
+    def _heads(self, place: Place | None) -> Iterator[_Ticket[K]]:
+        """The first ticket of each namespace, of those at `place` if one is given."""
+        for queue in self._queues.values():
+            for ticket in queue.values():
+                if ticket is not self._running and place in (None, ticket.place):
+                    yield ticket
+                    break
+
+    def _first(self, place: Place | None = None) -> _Ticket[K] | None:
+        """The next ticket in order, of those at `place` if one is given."""
+        return min(
+            self._heads(place),
+            key=lambda ticket: (ticket.era, self._turns[ticket.namespace]),
+            default=None,
+        )
+
+    # --- places
+
+    def _advance(self) -> None:
+        """Let the next call begin, if none runs, and invite as many as may be."""
+        if self._running is None and (first := self._first()) is not None:
+            waiting = self._first(Place.WAITING) if self._seats.waiting else None
+            if waiting is not None and waiting.era == first.era:
+                self._run(waiting)
+                self._start_run(waiting.key)
+            if first.place is Place.PARKED:
+                self._invite(first)
+        while self._seats.may_invite() and (parked := self._first(Place.PARKED)) is not None:
+            self._invite(parked)
+
+    def _run(self, ticket: _Ticket[K]) -> None:
+        self._move(ticket, Place.RUNNING)
+        self._running = ticket
+
+    def _invite(self, ticket: _Ticket[K]) -> None:
+        self._move(ticket, Place.INVITED)
+        self._invite_run(ticket.key)
+
+    def _move(self, ticket: _Ticket[K], place: Place) -> None:
+        self._seats.waiting += (place is Place.WAITING) - (ticket.place is Place.WAITING)
+        self._seats.invited += (place is Place.INVITED) - (ticket.place is Place.INVITED)
+        ticket.place = place

@@ -108,6 +108,10 @@ def _make_base(folder: Path, suite: str) -> Path:
     run(["chroot", str(root), "/sbin/ldconfig"])
     if authorities := ssl.get_default_verify_paths().cafile:
         shutil.copyfile(authorities, root / BUNDLE)
+    # apt accepts the age of the mirror that this machine's apt accepts.
+    setting = "Acquire::Check-Valid-Until"
+    value = run(["apt-config", "dump", "--format", "%v", setting]).strip()
+    (root / "etc/apt/apt.conf.d/99-as-here").write_text(f'{setting} "{value or "true"}";\n')
     run(["tar", "--create", f"--directory={root}", f"--file={context / 'base.tar'}", "."])
     # pip and uv ask the index that they ask here, and trust whom this machine trusts.
     variables = {

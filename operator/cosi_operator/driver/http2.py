@@ -35,7 +35,11 @@ from h2.exceptions import ProtocolError
 
 FRAME_HEADER_BYTES = 9
 MAX_FRAME_BYTES = 16384  # what a peer may send as long as we do not announce more (RFC 9113, 4.2)
+DATA = 0x00
 GOAWAY = 0x07
+# Frames that carry no bytes of a reply, since the last complete answer. An honest driver sends a
+# handful for a call, and a ping now and then; each costs us 20 us and an acknowledgement in memory.
+IDLE_FRAMES_LIMIT = 10_000
 PREFIX_BYTES = 5  # of a gRPC message: one byte of flags, four of length
 # Stream ids end at 2**31; a connection that comes near is replaced in time.
 LAST_STREAM_ID = 2**31 - 2**20
@@ -104,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._streams: dict[int, _Stream] = {}
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
+        self._idle_frames = 0
         self._room = anyio.Event()  # the peer allowed more bytes or streams
         self._lost = ""  # why, once it is lost
         self._retired = False
@@ -192,6 +197,10 @@ class Connection(asyncio.Protocol):
                 return
             frame = bytes(self._unread[:end])
             del self._unread[:end]
+            if frame[3] != DATA or not length:
+                self._idle_frames += 1
+            if self._idle_frames > IDLE_FRAMES_LIMIT:
+                raise ProtocolError(f"{self._idle_frames} frames without an answer")
             yield frame
 
     def _go_away(self, last_stream_id: int) -> None:
@@ -221,6 +230,7 @@ class Connection(asyncio.Protocol):
                         errors="replace"
                     )
             case StreamEnded():
+                self._idle_frames = 0
                 if not stream.answered.done():
                     answer = Answer(stream.http_status, stream.trailers, bytes(stream.body))
                     stream.answered.set_result(answer)

@@ -1,0 +1,123 @@
+"""A hostile driver's HTTP/2 frames cost one call, and neither memory nor the next call."""
+
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.support.scripteddriver import Peer, framed, scripted_driver
+
+from cosi_operator.driver.channel import DriverChannel
+from cosi_operator.driver.errors import DriverError
+from cosi_operator.driver.v1alpha1 import Driver
+from cosi_operator.outcome import MadeBy
+from cosi_operator.rpc import cosi_pb2
+
+REPLY = framed(cosi_pb2.DriverCreateBucketResponse(bucket_id="id-1").SerializeToString())
+TIMEOUT_S = 20.0
+FRAME_BYTES = 16384
+SENT_BYTES = 64 * 2**20
+MEMORY_LIMIT_BYTES = 8 * 2**20
+HEADERS, SETTINGS, PING, CONTINUATION = 0x1, 0x4, 0x6, 0x9
+
+type Flood = Callable[[Peer, int], Awaitable[None]]
+
+
+def frame(kind: int, stream_id: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    head = len(payload).to_bytes(3) + bytes([kind, flags]) + stream_id.to_bytes(4)
+    return head + payload
+
+
+async def send(peer: Peer, once: bytes, repeated: bytes) -> None:
+    """Send some bytes and then others again and again, until the other end hangs up."""
+    batch = repeated * max(1, 2**20 // len(repeated))
+    with anyio.move_on_after(TIMEOUT_S):
+        try:
+            await peer.stream.send(once)
+            for _ in range(SENT_BYTES // len(batch)):
+                await peer.stream.send(batch)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+        await peer.stream.aclose()
+
+
+async def long_continuations(peer: Peer, stream_id: int) -> None:
+    # 0x00 0x01 x ...: a literal header field whose value never ends
+    first = frame(HEADERS, stream_id, b"\x00\x01x\x7f\xff\xff\xff\x0f")
+    await send(peer, first, frame(CONTINUATION, stream_id, b"a" * FRAME_BYTES))
+
+
+async def empty_continuations(peer: Peer, stream_id: int) -> None:
+    await send(peer, frame(HEADERS, stream_id), frame(CONTINUATION, stream_id))
+
+
+async def one_byte_continuations(peer: Peer, stream_id: int) -> None:
+    await send(peer, frame(HEADERS, stream_id), frame(CONTINUATION, stream_id, b"\x88"))
+
+
+async def a_block_that_unpacks_to_much(peer: Peer, stream_id: int) -> None:
+    """A header field of 4 KB, kept in the table, and then named by one byte, over and over."""
+    kept = b"\x40\x01x" + b"\x7f\xc1\x1e" + b"a" * 4000
+    block = kept + b"\xbe" * (FRAME_BYTES - len(kept))
+    more = b"".join(frame(CONTINUATION, stream_id, b"\xbe" * FRAME_BYTES) for _ in range(20))
+    end = frame(CONTINUATION, stream_id, b"\xbe", flags=0x4)
+    await send(peer, frame(HEADERS, stream_id, block) + more + end, frame(PING, 0, bytes(8)))
+
+
+async def pings_without_reading(peer: Peer, stream_id: int) -> None:
+    await send(peer, b"", frame(PING, 0, bytes(8)))
+
+
+async def settings_without_reading(peer: Peer, stream_id: int) -> None:
+    await send(peer, b"", frame(SETTINGS, 0, b"\x00\x05\x00\x00\x40\x00"))
+
+
+@asynccontextmanager
+async def flooding(path: Path, flood: Flood) -> AsyncIterator[None]:
+    """A driver that floods at the first call, and answers the others."""
+    flooded = False
+
+    async def script(peer: Peer, stream_id: int) -> None:
+        nonlocal flooded
+        if flooded:
+            peer.reply(stream_id, REPLY)
+            return
+        flooded = True
+        await flood(peer, stream_id)
+
+    async with scripted_driver(path, script):
+        yield
+
+
+@pytest.mark.attack("the driver floods its socket with HTTP/2 frames, CONTINUATION and others")
+@pytest.mark.parametrize(
+    "flood",
+    [
+        pytest.param(long_continuations, id="CONTINUATION frames of 16 KiB"),
+        pytest.param(empty_continuations, id="empty CONTINUATION frames"),
+        pytest.param(one_byte_continuations, id="CONTINUATION frames of one byte"),
+        pytest.param(a_block_that_unpacks_to_much, id="a header block that unpacks to gigabytes"),
+        pytest.param(pings_without_reading, id="PING frames, answers not read"),
+        pytest.param(settings_without_reading, id="SETTINGS frames, answers not read"),
+    ],
+)
+async def test_a_flood_of_frames_costs_the_call_and_not_the_process(
+    tmp_path: Path, flood: Flood
+) -> None:
+    path = tmp_path / "cosi.sock"
+    async with flooding(path, flood):
+        driver = Driver(DriverChannel(f"unix://{path}"))
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            with pytest.raises(DriverError) as raised:
+                await driver.create_bucket("b-1", {}, timeout_s=TIMEOUT_S)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert raised.value.status.made_by is MadeBy.TRANSPORT
+        assert peak - before < MEMORY_LIMIT_BYTES
+        created = await driver.create_bucket("b-1", {}, timeout_s=TIMEOUT_S)
+        assert created.bucket_id == "id-1"

@@ -127,6 +127,15 @@ def test_a_queue_is_read_when_it_is_scraped() -> None:
         assert line in text.splitlines()
 
 
+def test_lost_log_lines_are_read_when_they_are_scraped() -> None:
+    metrics = Metrics()
+    dropped = 3
+    metrics.watch_dropped_lines(lambda: dropped)
+    assert metrics.registry.get_sample_value("cosi_log_lines_dropped_total") == 3
+    dropped = 5
+    assert metrics.registry.get_sample_value("cosi_log_lines_dropped_total") == 5
+
+
 def test_two_processes_in_one_test_share_nothing() -> None:
     first, second = Metrics(controllers=["bucket"]), Metrics(controllers=["bucket"])
     first.reconciled("bucket", Result.SUCCESS, 1)

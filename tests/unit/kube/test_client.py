@@ -102,6 +102,18 @@ async def test_a_delete_is_bound_to_the_uid(client: KubeClient, server: StubApiS
     assert body["propagationPolicy"] == "Background"
 
 
+async def test_a_delete_can_be_bound_to_the_version_too(
+    client: KubeClient, server: StubApiServer
+) -> None:
+    stored = json.loads(await client.create(BUCKETS, bucket()))
+    meta = stored["metadata"]
+    await client.delete(BUCKETS, B1, uid=meta["uid"], resource_version=meta["resourceVersion"])
+    body = server.seen[-1].body
+    assert body is not None
+    expected = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
+    assert body["preconditions"] == expected
+
+
 async def test_blind_writes_are_refused_before_they_are_sent(
     client: KubeClient, server: StubApiServer
 ) -> None:

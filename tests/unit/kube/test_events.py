@@ -287,6 +287,20 @@ async def test_an_event_that_the_server_forgot_or_someone_changed_is_made_anew(
     assert sorted(there["count"] for there in await world.sent()) == [2, 3]
 
 
+async def test_without_the_right_to_update_each_repeat_is_an_event_of_its_own(
+    world: World,
+) -> None:
+    world.emit()
+    await world.sent()
+    world.server.fail_next("update", Reply(403, "Forbidden"))
+    world.emit()
+    assert [event["count"] for event in await world.sent()] == [1, 2]
+    world.emit()
+    assert [event["count"] for event in await world.sent()] == [1, 2, 3]
+    assert world.writes == ["create", "update", "create", "create"]
+    assert world.recorder.dropped == 0
+
+
 async def test_a_long_outage_costs_only_what_was_said_in_it(world: World) -> None:
     world.server.fail_next("create", *[Reply(500)] * 3)
     world.emit()

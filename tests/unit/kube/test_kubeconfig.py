@@ -137,6 +137,29 @@ async def test_where_an_exec_plugin_is(tmp_path: Path, command: str, expected: s
     assert connection.credentials._plugin.command == expected.format(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        pytest.param(True, {"server": "https://h:1", "tls-server-name": "n"}, id="asked -> told"),
+        pytest.param(False, None, id="not asked -> not told"),
+    ],
+)
+async def test_an_exec_plugin_is_told_the_cluster_only_if_it_asks(
+    tmp_path: Path, asked: bool, told: Json | None
+) -> None:
+    cluster = {"server": "https://h:1", "tls-server-name": "n", "certificate-authority-data": ""}
+    plugin = EXEC | {"provideClusterInfo": asked}
+    path = written(tmp_path, config(cluster=cluster, user={"exec": plugin}))
+    credentials = (await loaded(path)).credentials
+    assert isinstance(credentials, ExecCredentials)
+    assert credentials._plugin.cluster == told
+
+
+async def test_a_home_without_a_configuration_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(KubeconfigError, match="no configuration"):
+        await loaded(None, HOME=str(tmp_path))
+
+
 async def test_no_user_and_an_empty_user_mean_no_credentials(tmp_path: Path) -> None:
     nobody = config(user={})
     assert (await loaded(written(tmp_path, nobody))).credentials == FixedToken()

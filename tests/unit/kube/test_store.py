@@ -214,6 +214,8 @@ def test_managed_fields_are_dropped_and_nothing_else_is_touched() -> None:
     assert without_managed_fields(kept) is kept
     quoted = b'{"metadata":{"name":"a","annotations":{"a":"\\"managedFields\\""}}}'
     assert without_managed_fields(quoted) == quoted
+    key = b'{"metadata":{"name":"a","annotations":{"managedFields":"mine"}}}'
+    assert without_managed_fields(key) is key
     store = new_store()
     store.upsert(raw("a", 1).replace(b'"name"', b'"managedFields":[],"name"'))
     cached = store.get(A)
@@ -244,3 +246,14 @@ def test_replies_in_any_order_never_beat_the_watch(history: list[bool], order: A
         assert (held is not None) == exists
         if held is not None:
             assert held.view.version == str(max(v for v, w in enumerate(history[:version], 1) if w))
+
+
+def test_the_memory_of_deletions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosi_operator.kube.store.TOMBSTONES", 2)
+    store = new_store()
+    for number, name in enumerate("abc"):
+        store.upsert(raw(name, 10 * number + 1))
+        store.remove(Key("", name), str(10 * number + 2))
+    # The uids of the last two deletions are remembered, so a late copy revives neither object.
+    revived = [name for name in "abc" if store.upsert(raw(name, 100)) is not None]
+    assert revived == ["a"]

@@ -226,6 +226,49 @@ def test_the_state_that_an_object_tells(view: BucketClaim | Bucket, state: State
     assert state_of(view) is state
 
 
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        pytest.param(
+            {"claim": NEW_CLAIM, "bucket": None},
+            ("Bucket", State.NOT_YET, ""),
+            id="a claim without a Bucket -> none yet",
+        ),
+        pytest.param(
+            {"claim": GONE},
+            ("BucketClaim", State.UNSEEN, "you have no right to read it"),
+            id="a claim that may not be read -> says so",
+        ),
+        pytest.param(
+            {"secret": GONE},
+            ("Secret", State.UNSEEN, "you have no right to read it"),
+            id="a Secret that may not be read -> says so",
+        ),
+        pytest.param(
+            {"access": NEW_ACCESS, "secret": True},
+            ("Secret", State.NOT_YET, "A Secret of this name exists already."),
+            id="a Secret before the access is granted -> somebody else's",
+        ),
+        pytest.param(
+            {"secret": False},
+            ("Secret", State.MISSING, "The access was granted, but its Secret is gone."),
+            id="a granted access without its Secret -> missing",
+        ),
+    ],
+)
+def test_what_one_link_says(changed: dict[str, Any], expected: tuple[str, State, str]) -> None:
+    found = [(link.kind, link.state, link.message) for link in chain(facts(**changed))]
+    assert expected in found
+
+
+def test_a_chain_of_which_a_part_may_not_be_seen_is_judged_by_the_rest() -> None:
+    assert verdict(chain(facts(secret=GONE))) == "everything that you may see is ready"
+
+
+def test_drivers_says_when_there_is_none() -> None:
+    assert drivers([]) == "No class and no Bucket names a driver.\n"
+
+
 def test_status_lists_only_what_is_not_ready_and_sums_up() -> None:
     rows = not_ready([CLAIM, BAD_BUCKET, NEW_ACCESS])
     text = status(rows, 3, "in all namespaces", NOW)

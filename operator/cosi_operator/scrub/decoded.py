@@ -1,0 +1,122 @@
+r"""A text as its reader would decode it, with the way back to the characters that were written.
+
+`%41`, `\u0041`, `\x41`, `\101` and `&#65;` are all the letter A, and a key that is written so is as
+much a key. A decoded view is made for looking only: what is found there is blanked in the original.
+"""
+
+import re
+from dataclasses import dataclass
+
+_ESCAPE = re.compile(
+    r"""(?x) %[0-9A-Fa-f]{2}
+      | \\u\{[0-9A-Fa-f]{1,6}\} | \\u[0-9A-Fa-f]{4} | \\U[0-9A-Fa-f]{8} | \\x[0-9A-Fa-f]{2}
+      | \\[0-7]{3} | \\["'/\\nrtbf]
+      | &\#[0-9]{1,7}; | &\#[xX][0-9A-Fa-f]{1,6}; | &(?:amp|lt|gt|quot|apos);"""
+)
+_NAMED = {"n": "\n", "r": "\n", "t": "\t", "b": " ", "f": " "}
+_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
+# Escaped twice, as JSON in JSON in a URL; deeper, nobody who reads it sees a key.
+ROUNDS = 3
+# So many letters and figures in a row are escaped by nobody who wants to be read.
+HIDING_ESCAPES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """`text`; its character i stands for original[starts[i]:ends[i]]."""
+
+    text: str
+    starts: tuple[int, ...] | range
+    ends: tuple[int, ...] | range
+    hidden: tuple[tuple[int, int], ...] = ()  # runs of escaped letters, in the original
+
+    def original(self, start: int, end: int) -> tuple[int, int]:
+        """The span of the original that text[start:end] stands for (not empty)."""
+        return self.starts[start], self.ends[end - 1]
+
+
+def decode(text: str) -> Decoded:
+    """The view of `text`, after at most ROUNDS of decoding; invisible characters are left out."""
+    view = Decoded(text, range(len(text)), range(1, len(text) + 1))
+    for _ in range(ROUNDS):
+        if not text.isascii() or not text.isprintable():
+            view = _visible(view)
+        if _ESCAPE.search(view.text) is None:
+            return view
+        view = _decode_once(view)
+    return _visible(view)
+
+
+def _decode_once(view: Decoded) -> Decoded:
+    out: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    hidden = list(view.hidden)
+    at = run_start = run = 0
+
+    def close_run(end: int) -> None:
+        if run >= HIDING_ESCAPES:
+            hidden.append(view.original(run_start, end))
+
+    for found in _ESCAPE.finditer(view.text):
+        start, end = found.span()
+        if start > at:
+            close_run(at)
+            run = 0
+            out.append(view.text[at:start])
+            starts += view.starts[at:start]
+            ends += view.ends[at:start]
+        char = _meaning(found.group())
+        if char.isascii() and char.isalnum():
+            run_start = run_start if run else start
+            run += 1
+        else:
+            close_run(start)
+            run = 0
+        out.append(char)
+        starts.append(view.starts[start])
+        ends.append(view.ends[end - 1])
+        at = end
+    close_run(at)
+    out.append(view.text[at:])
+    starts += view.starts[at:]
+    ends += view.ends[at:]
+    return Decoded("".join(out), tuple(starts), tuple(ends), tuple(hidden))
+
+
+def _meaning(escape: str) -> str:
+    """One character, always."""
+    if escape in _ENTITIES:
+        return _ENTITIES[escape]
+    if escape.startswith("&#"):
+        digits = escape[2:-1]
+        code = int(digits[1:], 16) if digits[0] in "xX" else int(digits)
+    elif escape[0] == "%":
+        code = int(escape[1:], 16)
+    elif escape[1] in "uUx":
+        code = int(escape[2:].strip("{}"), 16)
+    elif len(escape) > 2:  # noqa: PLR2004 - \101
+        code = int(escape[1:], 8)
+    else:
+        return _NAMED.get(escape[1], escape[1])
+    return chr(code) if code < 0x110000 else "?"  # noqa: PLR2004
+
+
+def _visible(view: Decoded) -> Decoded:
+    """Without what takes no room, and with full-width letters as plain ones."""
+    if view.text.isascii() and view.text.isprintable():
+        return view
+    kept = [i for i, char in enumerate(view.text) if char.isprintable() or char.isspace()]
+    text = "".join(_plain(view.text[i]) for i in kept)
+    return Decoded(
+        text,
+        tuple(view.starts[i] for i in kept),
+        tuple(view.ends[i] for i in kept),
+        view.hidden,
+    )
+
+
+def _plain(char: str) -> str:
+    if "\uff01" <= char <= "\uff5e":
+        return chr(ord(char) - 0xFEE0)
+    return char

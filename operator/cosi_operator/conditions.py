@@ -2,7 +2,7 @@
 
 Shape: metav1.Condition (KEP-1623), types as kstatus reads them: Ready always, Reconciling and
 Stalled only while they are true. Messages are built from fixed parts, with the driver's words
-stripped of ids and times, so that the same fault always has the same text.
+scrubbed (`scrub`) and stripped of ids and times, so that the same fault always has the same text.
 """
 
 import re
@@ -13,10 +13,10 @@ from msgspec.structs import replace as with_fields
 
 from cosi_operator.api.view import Bucket, BucketClaim, Condition
 from cosi_operator.outcome import DriverStatus, MadeBy, Outcome, Reason, Requeue, Success, Terminal
+from cosi_operator.scrub import READ_LIMIT, REDACTED, cut, escaped, one_line, scrub
 
 MESSAGE_LIMIT = 2048  # characters; the API allows 32768, a person reads far fewer
 WORDS_LIMIT = 600  # of the driver's own words
-READ_LIMIT = 4096  # of a message, so that a huge one costs nothing
 
 _ORDER = {"Ready": 0, "Reconciling": 1, "Stalled": 2}
 
@@ -34,59 +34,40 @@ _TIME = re.compile(
     r"(?!\w)(?!:[0-9a-f]{2}(?![\w+/%]))"
 )
 _CLIENT_PORT = re.compile(r"(?<=:)\d{1,5}(?=->)")
-_IDS = (
-    # URL-safe base64 goes first and whole: a dash may stand anywhere in it, and what the others
-    # leave of it would be pieces of a key. Two figures, or the size of an S3 secret. Names of
-    # Kubernetes have no capitals.
-    re.compile(
-        r"(?<![\w+/%-])(?=[\w-]*[A-Z])(?=[\w-]*[a-z])"
-        r"(?:(?=(?:[A-Za-z_-]*\d){2})[\w-]{24,}|(?=[A-Za-z0-9]*[-_])[\w-]{40,})={0,2}(?![\w+/%-])",
-        re.ASCII,
-    ),
-    # Long random-looking words: AWS-style ids, and keys that a careless driver may put there. Two
-    # figures at least, so that AmazonS3Exception stays; all capitals, or the size of an S3 secret,
-    # need fewer.
-    re.compile(
-        r"(?<![\w+/%])(?=(?:[A-Za-z+/_%]*\d){2})(?=[a-z0-9+/_%]*[A-Z])[\w+/%]{16,}={0,2}",
-        re.ASCII,
-    ),
+_NAMES_AND_IDS = (
     # A UUID that stands alone: in `bucket-<UID>` it is our own name, the same at every try.
     re.compile(
         r"(?i)(?<![a-z0-9-])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?!\w)"
     ),
     re.compile(r"\btx[0-9a-f]{16,}(?:-\w+)*"),  # Ceph's transaction ids
-    re.compile(r"(?i)\b(?:0x[0-9a-f]{10,}|(?=[0-9a-f]*\d)[0-9a-f]{16,})\b"),
-    re.compile(r"\b(?=[A-Z]*\d)[A-Z0-9]{16,}\b"),
-    re.compile(
-        r"(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])[A-Za-z0-9+/]{40}"
-        r"(?![A-Za-z0-9+/])"
-    ),
-    re.compile(r"(?<!\w)(?<!-[0-9a-f]{4}-)\d{9,}(?:\.\d+)?\b"),  # counters, Unix times
 )
-# Also what turns the direction of a text round or takes no room: it could make a message read as
-# something that it does not say.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+_COUNTER = re.compile(r"(?<!\w)(?<!-[0-9a-f]{4}-)\d{9,}(?:\.\d+)?\b")  # also Unix times
+# A text whose every blanking reveals another id is no honest text.
+_PASSES = 8
 
 
 def strip_ids(words: str) -> str:
     """The driver's words on one line, without what changes at every try: ids, times, ports.
 
-    What looks like a key goes too. Names that we made (`bucket-<UID>`) stay readable.
+    Credentials and what looks like a key go too (`scrub`); what can't be seen is escaped. Names
+    that we made (`bucket-<UID>`) stay readable.
     """
-    text, before = " ".join(_CONTROL.sub(" ", words).split()), ""
-    while text != before:  # what one pattern took away may have hidden the start of another
-        before = text
-        text = _CLIENT_PORT.sub("<port>", text)
-        text = _ID_AFTER_LABEL.sub(r"\1\2<id>", text)
-        text = _TIME.sub("<time>", text)
-        for pattern in _IDS:
-            text = pattern.sub("<id>", text)
-    return text
+    text = one_line(_stripped_once(words))  # a line break within a key tells more than a blank
+    for _ in range(_PASSES):  # what one pattern took away may have hidden the start of another
+        after = _stripped_once(text)
+        if after == text:
+            return text
+        text = after
+    return REDACTED
 
 
-def cut(text: str, limit: int) -> str:
-    """At most `limit` characters, with an ellipsis where something was cut."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _stripped_once(text: str) -> str:
+    text = _CLIENT_PORT.sub("<port>", text)
+    text = _ID_AFTER_LABEL.sub(r"\1\2<id>", text)
+    text = _TIME.sub("<time>", text)
+    for pattern in _NAMES_AND_IDS:
+        text = pattern.sub("<id>", text)
+    return _COUNTER.sub("<id>", scrub(text))
 
 
 def describe_failure(status: DriverStatus) -> str:
@@ -121,7 +102,7 @@ HOW_TO_RETRY = (
 
 def failure_message(outcome: Requeue | Terminal, *, attempts: int, retry_what: str) -> str:
     """The whole message: what failed, what happens next, what a person can do."""
-    lead = describe_failure(outcome.status) if outcome.status else outcome.message
+    lead = describe_failure(outcome.status) if outcome.status else escaped(outcome.message)
     if isinstance(outcome, Requeue):
         when = f"next in about {outcome.after_s:.0f} s" if outcome.after_s else "again soon"
         tail = f"Tried again by itself, {when} (attempt {attempts} failed)."
@@ -135,7 +116,7 @@ def failure_message(outcome: Requeue | Terminal, *, attempts: int, retry_what: s
         )
         advice = ADVICE.get(outcome.reason, "Look at the driver's log.")
         tail = f"{again} {advice} {HOW_TO_RETRY.format(what=retry_what)}"
-    extra = f" {outcome.message}" if outcome.status and outcome.message else ""
+    extra = f" {escaped(outcome.message)}" if outcome.status and outcome.message else ""
     return cut(f"{lead}{extra} {tail}", MESSAGE_LIMIT)
 
 

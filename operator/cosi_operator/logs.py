@@ -5,24 +5,24 @@ Python's warnings end in the same stream and the same shape.
 
 What keeps credentials out, in this order: callers do not log them; a field with a credential's
 name is blanked, at any depth; only plain values are written, any other object is named by its
-type; and `name=value` pairs of credentials are blanked inside texts, such as a driver's message.
-Not promised: a secret under an innocent name, in a text without its name.
+type; and every text goes through `scrub`, which reads a bounded part of it. Names and ids that we
+print ourselves (OWN_FIELDS) stay as they are, but for their length. Control characters are escaped.
 """
 
 import enum
+import itertools
 import json
 import logging
-import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set, Sized
 from datetime import date
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from cosi_operator.scrub import REDACTED, cut, escaped, scrub
 from cosi_operator.settings import LogFormat, LogLevel
 
-REDACTED = "[redacted]"
 # Compared in lower case with everything but letters and digits taken out.
 SECRET_NAMES = frozenset(
     {
@@ -56,17 +56,19 @@ SECRET_NAMES = frozenset(
 )
 # Deeper than this is cut, so that no value can make logging expensive or endless.
 MAX_DEPTH = 6
-# A name of a credential, a separator, and the value up to its end; both may be in quotes.
-_IN_TEXT = re.compile(
-    r"""(?ix)
-    ( (?: access[_-]?secret[_-]?key | access[_-]?key(?:[_-]?id)? | access[_-]?token
-        | secret[_-]?access[_-]?key | secret[_-]?key | session[_-]?token | sas[_-]?token
-        | client[_-]?secret | password | token )
-      \\?["']? \s* [:=] \s* \\?["']? )
-    ( [^\s"'\\,;&}\]]+ )
-    """
+# More items of one list or map than this are cut: `keys` of a drain has one for each worker.
+MAX_ITEMS = 100
+TEXT_LIMIT = 8192
+"""Characters of one text that are read and written; tracebacks are the longest honest ones."""
+OWN_FIELDS = frozenset(
+    {
+        *("at", "controller", "driver", "driver_instance", "group", "holder", "key", "keys"),
+        *("kind", "name", "namespace", "path", "resource", "server", "socket", "timestamp", "uid"),
+    }
 )
-_AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic|aws4-hmac-sha256)\s+([^\s\"',]{8,}[^\"'\n]*)")
+"""Fields with names and ids that we print ourselves; a name may look like a key, and stays."""
+# A traceback keeps its lines.
+_MANY_LINES = frozenset({"exception", "stack"})
 
 
 _LEVELS = (LogLevel.DEBUG, LogLevel.INFO, LogLevel.WARNING, LogLevel.ERROR)
@@ -96,42 +98,52 @@ def _is_secret(name: object) -> bool:
     return letters in SECRET_NAMES
 
 
-def scrub(text: str) -> str:
-    """Blank what follows the name of a credential in a text."""
-    return _AUTHORIZATION.sub(rf"\1 {REDACTED}", _IN_TEXT.sub(rf"\1{REDACTED}", text))
-
-
-def _plain(value: object, depth: int = 0) -> object:
-    """The value as plain data that is safe to write."""
+def _plain(value: object, name: str = "", depth: int = 0) -> object:
+    """The value of the field `name` as plain data that is safe to write."""
     match value:
         case None | bool() | int() | float():
             return value
         case enum.Enum():
-            return _plain(value.value, depth)
+            return _plain(value.value, name, depth)
         case str():
-            return scrub(value)
+            return _text(value, name)
         case date():
             return value.isoformat()
         case _ if depth >= MAX_DEPTH:
             return "..."
         case Mapping():
-            return {
-                scrub(str(name)): REDACTED if _is_secret(name) else _plain(inner, depth + 1)
-                for name, inner in value.items()
-            }
+            inner = itertools.islice(value.items(), MAX_ITEMS)
+            return {_text(str(k)): _field(k, v, depth + 1) for k, v in inner} | _rest(value)
         case tuple() if hasattr(value, "_asdict"):
-            return _plain(value._asdict(), depth)
+            return _plain(value._asdict(), name, depth)
         case bytes() | bytearray() | memoryview():
             return "<bytes>"
         case Sequence() | Set():
-            return [_plain(inner, depth + 1) for inner in value]
+            items = [_plain(v, name, depth + 1) for v in itertools.islice(value, MAX_ITEMS)]
+            return items + list(_rest(value).values())
         case _:
             return f"<{type(value).__name__}>"
 
 
+def _field(name: object, value: object, depth: int) -> object:
+    return REDACTED if _is_secret(name) else _plain(value, str(name), depth)
+
+
+def _rest(value: Sized) -> dict[str, str]:
+    more = len(value) - MAX_ITEMS
+    return {"...": f"{more} more"} if more > 0 else {}
+
+
+def _text(value: str, name: str = "") -> str:
+    if name in OWN_FIELDS:
+        return cut(escaped(value[: TEXT_LIMIT + 1]), TEXT_LIMIT)
+    keep = "\n\t" if name in _MANY_LINES else ""
+    return escaped(scrub(value, limit=TEXT_LIMIT), keep=keep)
+
+
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Processor: leave only plain values without credentials."""
-    return {name: REDACTED if _is_secret(name) else _plain(value) for name, value in event.items()}
+    return {name: _field(name, value, 0) for name, value in event.items()}
 
 
 def configure(

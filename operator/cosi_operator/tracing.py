@@ -28,6 +28,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from cosi_operator.outcome import Call, Code, MadeBy, Outcome, Success
+from cosi_operator.scrub import shown_message, shown_name
 
 
 class Tracing:
@@ -65,7 +66,7 @@ class Tracing:
         async def run(key: K) -> Outcome:
             with self._tracer.start_as_current_span(
                 f"reconcile {controller}",
-                attributes={"cosi.controller": controller, "cosi.key": str(key)},
+                attributes=_safe({"cosi.controller": controller, "cosi.key": str(key)}),
                 record_exception=False,  # its text may hold anything
                 set_status_on_exception=False,
             ) as span:
@@ -127,14 +128,28 @@ class Tracing:
             return  # not within a run
         now_ns = time.time_ns()
         span = self._tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes=told, start_time=now_ns - round(seconds * 1e9)
+            name,
+            kind=SpanKind.CLIENT,
+            attributes=_safe(told),
+            start_time=now_ns - round(seconds * 1e9),
         )
         if failed:
             span.set_status(StatusCode.ERROR)
         span.end(now_ns)
 
 
+def _safe(told: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
+    """A net: nothing that a driver or a tenant chose is in these, and if it were, it is blanked."""
+    return {
+        name: (shown_name(value) if name == "cosi.key" else shown_message(value))
+        if isinstance(value, str)
+        else value
+        for name, value in told.items()
+    }
+
+
 def _tell(span: Span, outcome: Outcome) -> None:
-    span.set_attribute("cosi.outcome", type(outcome).__name__)
+    told: dict[str, AttributeValue] = {"cosi.outcome": type(outcome).__name__}
     if not isinstance(outcome, Success):
-        span.set_attribute("cosi.reason", outcome.reason.value)
+        told["cosi.reason"] = outcome.reason.value
+    span.set_attributes(_safe(told))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cosi_operator import conditions
+from cosi_operator import conditions, scrub
 from cosi_operator.api.view import Bucket, BucketClaim, Condition, Meta
 from cosi_operator.outcome import (
     Call,
@@ -130,13 +130,13 @@ SAME_FAULT = [
     pytest.param(
         "sent key secret=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY to the backend",
         "sent key secret=AAAArXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY to the backend",
-        "sent key secret=<id> to the backend",
+        "sent key secret=[redacted] to the backend",
         id="a secret key that a careless driver prints",
     ),
     pytest.param(
         "GET /c?sv=2024&sig=Zm9vYmFy%2FbmF6cXV4%2B12345678%3D failed",
         "GET /c?sv=2024&sig=QQ9vYmFy%2FbmF6cXV4%2B12345678%3D failed",
-        "GET /c?sv=2024&sig=<id> failed",
+        "GET /c?sv=2024&sig=[redacted] failed",
         id="Azure: a signature in a URL",
     ),
 ]
@@ -244,7 +244,7 @@ def test_what_looks_like_a_secret_key_is_never_shown(key: str, around: str) -> N
 
 @given(ANY_WORDS, st.integers(min_value=1, max_value=50))
 def test_a_text_is_cut_to_its_limit_and_shows_it(text: str, limit: int) -> None:
-    cut = conditions.cut(text, limit)
+    cut = scrub.cut(text, limit)
     assert len(cut) <= limit
     if len(text) <= limit:
         assert cut == text
@@ -467,7 +467,8 @@ def test_a_failing_object_is_written_at_attempts_that_double() -> None:
 
 @pytest.mark.parametrize("turned", "\u061c\u200b\u200e\u202e\u2060\u2066\ufeff")
 def test_a_drivers_words_can_not_be_made_to_read_as_others(turned: str) -> None:
-    assert conditions.strip_ids(f"a{turned}b") == "a b"
+    escape = turned.encode("unicode_escape").decode()
+    assert conditions.strip_ids(f"a{turned}b") == f"a{escape}b"
 
 
 @pytest.mark.parametrize(
@@ -480,11 +481,18 @@ def test_a_drivers_words_can_not_be_made_to_read_as_others(turned: str) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "text", ["{}", "the key {} is bad", '{{"k":"{}"}}', "https://u:{}@h/", "k={}&x=1"]
+    ("text", "mark"),
+    [
+        ("{}", "<id>"),
+        ("the key {} is bad", "<id>"),
+        ('{{"k":"{}"}}', "<id>"),
+        ("https://u:{}@h/", "[redacted]"),
+        ("k={}&x=1", "<id>"),
+    ],
 )
-def test_a_key_with_dashes_in_it_is_taken_out_whole(text: str, key: str) -> None:
+def test_a_key_with_dashes_in_it_is_taken_out_whole(text: str, mark: str, key: str) -> None:
     shown = conditions.strip_ids(text.format(key))
-    assert "<id>" in shown
+    assert mark in shown
     assert not [key[i : i + 8] for i in range(len(key) - 8) if key[i : i + 8] in shown]
 
 

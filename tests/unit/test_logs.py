@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 import structlog
 
-from cosi_operator.logs import configure, current_level, scrub, set_level
+from cosi_operator.logs import MAX_ITEMS, TEXT_LIMIT, configure, current_level, set_level
 from cosi_operator.outcome import Reason
+from cosi_operator.scrub import scrub
 from cosi_operator.settings import LogFormat, LogLevel
 
 
@@ -130,14 +131,38 @@ def test_other_objects_are_named_and_not_shown() -> None:
     assert (line["when"], line["names"]) == ("2026-01-01T00:00:00+00:00", ["only"])
 
 
+@pytest.mark.parametrize("name", ["key", "error"])
+def test_a_huge_text_is_cut_before_it_is_read(name: str) -> None:
+    written_text = written(**{name: "0123456789abcdef" * 65536})[name]
+    assert len(written_text) <= TEXT_LIMIT + 2
+
+
+def test_a_long_list_or_map_is_cut_and_says_so() -> None:
+    many = [str(i) for i in range(MAX_ITEMS + 5)]
+    line = written(keys=many, given=dict.fromkeys(many, 1))
+    assert line["keys"] == [*many[:MAX_ITEMS], "5 more"]
+    assert len(line["given"]) == MAX_ITEMS + 1
+    assert line["given"]["..."] == "5 more"
+
+
+def test_a_name_that_looks_like_a_key_stays_where_we_print_names() -> None:
+    name = "x7k2m9q4w8z1n5b3c6v0"
+    line = written(key=f"team/{name}", error=f"{name} is refused")
+    assert line["key"] == f"team/{name}"
+    assert line["error"] == "<id> is refused"
+
+
 def test_a_value_that_holds_itself_is_cut() -> None:
     loop: dict[str, object] = {}
     loop["again"] = loop
     assert "..." in json.dumps(written(loop=loop))
 
 
-def test_odd_text_is_one_line_of_ascii() -> None:
-    assert written(text="a\nb\u2028\udcff")["text"] == "a\nb\u2028\udcff"
+def test_what_can_not_be_seen_is_written_as_an_escape() -> None:
+    text = "a\nb\u2028\udcff\x1b[2J\u202e"
+    assert written(text=text)["text"] == r"a\nb\u2028\udcff\x1b[2J\u202e"
+    assert written(key=text)["key"] == r"a\nb\u2028\udcff\x1b[2J\u202e"
+    assert written(given={text: 1})["given"] == {r"a\nb\u2028\udcff\x1b[2J\u202e": 1}
 
 
 @pytest.mark.parametrize(

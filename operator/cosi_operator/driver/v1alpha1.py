@@ -7,14 +7,20 @@ Every call takes `timeout_s`, seconds for this one attempt, connecting included,
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from google.protobuf.message import Message
+
 from cosi_operator.api.view import AuthenticationType
 from cosi_operator.driver.channel import DriverChannel, Greeting, Method
 from cosi_operator.driver.credentials import Credentials as Credentials
 from cosi_operator.driver.credentials import read_credentials
-from cosi_operator.driver.errors import DriverMalformed
+from cosi_operator.driver.errors import DriverMalformed, DriverRefused
 from cosi_operator.outcome import Call
 from cosi_operator.plan import names
 from cosi_operator.rpc import cosi_pb2
+from cosi_operator.scrub import KnownSecrets
+
+# Of the entries of a Grant's reply.
+_NO_SECRETS = frozenset({"endpoint", "region", "expiryts"})
 
 _GET_INFO = Method(
     Call.GET_INFO, "/cosi.v1alpha1.Identity/DriverGetInfo", cosi_pb2.DriverGetInfoResponse
@@ -77,10 +83,14 @@ class GrantedAccess:
 
 
 class Driver:
-    """The driver at the other end of a channel."""
+    """The driver at the other end of a channel.
+
+    What it says of a failure comes without any key that it has granted to this process.
+    """
 
     def __init__(self, channel: DriverChannel) -> None:
         self._channel = channel
+        self._known = KnownSecrets()
 
     def serve_only(self, name: str, *, timeout_s: float) -> None:
         """Call no driver but the one of this name from now on.
@@ -105,7 +115,7 @@ class Driver:
         Source: v1alpha1 interface, DriverGetInfo.
         """
         request = cosi_pb2.DriverGetInfoRequest()
-        reply = await self._channel.call(_GET_INFO, request, timeout_s=timeout_s)
+        reply = await self._call(_GET_INFO, request, timeout_s=timeout_s)
         if not reply.name:
             raise DriverMalformed(Call.GET_INFO, "the driver's name is empty")
         return reply.name
@@ -121,7 +131,7 @@ class Driver:
         """
         _require(name=name)
         request = cosi_pb2.DriverCreateBucketRequest(name=name, parameters=parameters)
-        reply = await self._channel.call(_CREATE_BUCKET, request, timeout_s=timeout_s)
+        reply = await self._call(_CREATE_BUCKET, request, timeout_s=timeout_s)
         return CreatedBucket(reply.bucket_id)
 
     async def delete_bucket(
@@ -136,7 +146,7 @@ class Driver:
         """
         _require(bucket_id=bucket_id)
         request = cosi_pb2.DriverDeleteBucketRequest(bucket_id=bucket_id, delete_context=context)
-        await self._channel.call(_DELETE_BUCKET, request, timeout_s=timeout_s)
+        await self._call(_DELETE_BUCKET, request, timeout_s=timeout_s)
 
     async def grant_access(self, request: GrantRequest, *, timeout_s: float) -> GrantedAccess:
         """Make an account with access to a bucket. Often **not** safe to repeat: some drivers
@@ -153,9 +163,18 @@ class Driver:
             authentication_type=_AUTHENTICATION_TYPES[request.authentication_type],
             parameters=request.parameters,
         )
-        reply = await self._channel.call(_GRANT_ACCESS, message, timeout_s=timeout_s)
+        reply = await self._call(_GRANT_ACCESS, message, timeout_s=timeout_s)
         found = read_credentials(
             {protocol: details.secrets for protocol, details in reply.credentials.items()}
+        )
+        self._known.learn(
+            reply.account_id,
+            (
+                value
+                for details in reply.credentials.values()
+                for key, value in details.secrets.items()
+                if key.lower() not in _NO_SECRETS
+            ),
         )
         if isinstance(found, str):
             return GrantedAccess(reply.account_id, None, found)
@@ -174,7 +193,17 @@ class Driver:
         request = cosi_pb2.DriverRevokeBucketAccessRequest(
             bucket_id=bucket_id, account_id=account_id, revoke_access_context=context
         )
-        await self._channel.call(_REVOKE_ACCESS, request, timeout_s=timeout_s)
+        await self._call(_REVOKE_ACCESS, request, timeout_s=timeout_s)
+        self._known.forget(account_id)
+
+    async def _call[Reply: Message](
+        self, method: Method[Reply], request: Message, *, timeout_s: float
+    ) -> Reply:
+        try:
+            return await self._channel.call(method, request, timeout_s=timeout_s)
+        except DriverRefused as refused:
+            message = self._known.blank(refused.status.message)
+            raise DriverRefused(refused.call, refused.status.code, message) from None
 
 
 def _require(**ids: str) -> None:

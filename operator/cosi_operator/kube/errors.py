@@ -17,13 +17,15 @@
     └── LeaseLost             (lease.py) no longer the leader
 
 Nothing here ever carries a request's body or a credential. The server quotes the values it
-refuses, so of a core Secret's refusal only status and reason are kept.
+refuses, so of a core Secret's refusal only status and reason are kept; of other refusals its words
+are scrubbed and cut here, before anything else sees them.
 """
 
 import msgspec
 from msgspec import Struct
 
-MESSAGE_LIMIT = 1024
+from cosi_operator.scrub import shown_message, shown_name
+
 # The longest wait that a server can ask for. One answer with `Retry-After: 3600`, from the API
 # server or from a proxy before it, must not stop the operator for an hour.
 RETRY_AFTER_CAP_S = 60.0
@@ -145,5 +147,6 @@ def error_of(
         kind = _BY_STATUS.get(status, ApiError)
     message = what
     if told.message and not confidential:
-        message = f"{what}: {told.message}"[:MESSAGE_LIMIT]
-    return kind(status, told.reason or "Unknown", message, retry_after_s=retry_after_s)
+        message = f"{what}: {shown_message(told.message)}"
+    reason = shown_name(told.reason) or "Unknown"
+    return kind(status, reason, message, retry_after_s=retry_after_s)

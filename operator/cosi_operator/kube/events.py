@@ -37,6 +37,7 @@ from cosi_operator.kube.errors import (
     TooManyRequests,
 )
 from cosi_operator.kube.store import identify
+from cosi_operator.scrub import escaped
 
 log = structlog.get_logger(__name__)
 
@@ -149,6 +150,7 @@ class EventRecorder:
         `fingerprint` tells what is the same thing again, if the message changes each time (a
         request id in it); by default that is the message. The latest message is shown.
         """
+        message = escaped(cut(message, MESSAGE_LIMIT_BYTES))  # kept until it is sent
         now, now_s = self._clock.wall(), self._clock.monotonic()
         key = (*_identity(about), type, reason, fingerprint or message)
         waiting = self._waiting[type]

@@ -1,5 +1,6 @@
 """What the commands print, made from what was read. Pure; the time is an argument."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
@@ -8,9 +9,9 @@ from typing import Any
 import msgspec
 
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, BucketClass
-from cosi_operator.conditions import cut
 from cosi_operator.people.diagnosis import Link, Reported, State, condition, state_of
 from cosi_operator.people.text import age, clean, paragraph, table
+from cosi_operator.scrub import cut
 
 MESSAGE_WIDTH = 70
 # Finding the one bad line among many is what colours would do; a word also survives a pipe.
@@ -47,7 +48,16 @@ class DriverRow:
 def to_json(value: Any) -> str:
     """Indented JSON of records, for `-o json`; fields in camelCase, as everywhere in the API."""
     raw = msgspec.json.format(msgspec.json.encode(_camel(value)), indent=2)
-    return f"{raw.decode()}\n"
+    return f"{_printable(raw.decode())}\n"
+
+
+def _printable(text: str) -> str:
+    """The same JSON; what a terminal would obey or not show is written as an escape."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
 
 
 def _camel(value: Any) -> Any:

@@ -3,12 +3,19 @@
 import textwrap
 from collections.abc import Sequence
 
+from cosi_operator.scrub import cut, one_line
+
 WIDTH = 100
+# More than the longest condition message that we write.
+TEXT_LIMIT = 2048
 
 
 def clean(text: str) -> str:
-    """One line without control characters: a tenant's text must not move anyone's cursor."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    r"""One line; a control character shows as `\x1b`: a tenant's text must not move a cursor.
+
+    At most TEXT_LIMIT characters, since any of it may be a tenant's.
+    """
+    return cut(one_line(text[: TEXT_LIMIT + 1]), TEXT_LIMIT)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

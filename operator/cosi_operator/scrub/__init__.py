@@ -18,6 +18,7 @@ Not promised: a secret that looks like a word, in a text that does not name it.
 from collections.abc import Iterable
 from itertools import chain
 
+from cosi_operator.scrub.decoded import READ_LIMIT as READ_LIMIT
 from cosi_operator.scrub.decoded import Decoded, decode
 from cosi_operator.scrub.known import KnownSecrets as KnownSecrets
 from cosi_operator.scrub.named import named_spans
@@ -27,8 +28,6 @@ REDACTED = "[redacted]"
 UNKNOWN_KEY = "<id>"
 """Stands for a word that looks like a key, and may be a mere request id."""
 
-READ_LIMIT = 4096
-"""Characters of one text that are read; the rest is never looked at, and never shown."""
 NAME_LIMIT = 256
 """Characters of a name that are shown: names of objects have at most 253."""
 MESSAGE_LIMIT_BYTES = 1024

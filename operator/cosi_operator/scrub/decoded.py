@@ -15,6 +15,8 @@ _ESCAPE = re.compile(
 )
 _NAMED = {"n": "\n", "r": "\n", "t": "\t", "b": " ", "f": " "}
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
+READ_LIMIT = 4096
+"""Characters of one text that are read; the rest is never looked at, and never shown."""
 # Escaped twice, as JSON in JSON in a URL; deeper, nobody who reads it sees a key.
 ROUNDS = 3
 # So many letters and figures in a row are escaped by nobody who wants to be read.
@@ -95,11 +97,11 @@ def _meaning(escape: str) -> str:
         code = int(escape[1:], 16)
     elif escape[1] in "uUx":
         code = int(escape[2:].strip("{}"), 16)
-    elif len(escape) > 2:  # noqa: PLR2004 - \101
+    elif len(escape) > 2:
         code = int(escape[1:], 8)
     else:
         return _NAMED.get(escape[1], escape[1])
-    return chr(code) if code < 0x110000 else "?"  # noqa: PLR2004
+    return chr(code) if code < 0x110000 else "?"
 
 
 def _visible(view: Decoded) -> Decoded:

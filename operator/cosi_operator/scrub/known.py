@@ -5,7 +5,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-from cosi_operator.scrub.decoded import decode
+from cosi_operator.scrub.decoded import READ_LIMIT, decode
 
 # Shorter values are words like "admin", which would blank every message that has the word.
 LEAST_LENGTH = 12
@@ -30,6 +30,10 @@ class KnownSecrets:
         self._by_owner: OrderedDict[str, tuple[tuple[int, int], ...]] = OrderedDict()
         self._lengths: dict[int, int] = {}  # hash of the beginning -> characters in all
 
+    def __len__(self) -> int:
+        """The number of owners."""
+        return len(self._by_owner)
+
     def learn(self, owner: str, values: Iterable[str]) -> None:
         """Remember `values` until `owner` (an account) is forgotten, or LIMIT others came."""
         self.forget(owner)
@@ -50,9 +54,10 @@ class KnownSecrets:
             self._lengths.pop(beginning, None)
 
     def blank(self, text: str) -> str:
-        """`text` without any secret that is known."""
+        """`text` without any secret that is known; the first READ_LIMIT characters of it."""
         if not self._lengths:
             return text
+        text = text[:READ_LIMIT]
         view = decode(text)
         kept = [i for i, char in enumerate(view.text) if char.isalnum()]
         squeezed = "".join(view.text[i] for i in kept).lower()

@@ -13,12 +13,14 @@ _NOT_BLANKED = r"(?!\[redacted\]|<id>)"
 _STRONG = r"""
     pass(?:word|wd|phrase) | (?<![A-Za-z])pwd | api[ _-]?key
   | (?:access|secret|account|private|shared|encryption|client|master|admin|root|storage)[ _-]?key
-  | (?:secret[ _-]?)?access[ _-]?key(?:[ _-]?id)? | access[ _-]?secret(?:[ _-]?key)?
+  | secret[ _-]?access[ _-]?key | access[ _-]?secret(?:[ _-]?key)?
   | client[ _-]?secret | security[ _-]?token | session[ _-]?token | access[ _-]?token
   | refresh[ _-]?token | id[ _-]?token | sas[ _-]?token | bearer[ _-]?token
   | connection[ _-]?string | (?<![A-Za-z])sig"""
-# Of these a sentence may speak: "token: expired".
-_WEAK = r"secrets? | token | credentials? | signature | (?<![A-Za-z])auth | (?<![A-Za-z])cookie"
+# Of these a sentence may speak: "token: expired"; and a quota counts them: "secrets=4".
+_WEAK = r"""
+    access[ _-]?key[ _-]?id | secrets? | token | credentials? | signature
+  | (?<![A-Za-z])auth | (?<![A-Za-z])cookie"""
 _SEPARATOR = r"""(?P<sep>\\{0,3}["']?\s{0,3}(?:=>|:=|[:=>])\s{0,3})"""
 _VALUE = r"""
     (?: "(?P<double>(?:[^"\\]|\\.)*+)
@@ -26,7 +28,7 @@ _VALUE = r"""
       | \\{1,3}["'](?P<escaped>[^"'\\]++)
       | (?P<bare>[^\s"'\\,;&}\])<>]++) )"""
 _PAIR = re.compile(
-    rf"(?ixs) (?: (?P<strong>{_STRONG}) | (?P<weak>{_WEAK}) )"
+    rf"(?ixs) (?: (?P<weak>{_WEAK}) | (?P<strong>{_STRONG}) )"
     rf" (?:[_-]?(?:id|value|data|string|s3|azure))? \d{{0,2}} {_SEPARATOR} {_NOT_BLANKED} {_VALUE}"
 )
 # The flags of a command line: --secret-key hunter2.
@@ -91,5 +93,7 @@ def _header_spans(text: str) -> Iterator[Span]:
 
 
 def _is_sentence(separator: str, value: str) -> bool:
-    """`token: expired` and not `token=hunter2`."""
+    """`token: expired` or `secrets=4` and not `token=hunter2`."""
+    if value.isdigit() and len(value) < 6:
+        return True
     return separator.endswith(" ") and "=" not in separator and bool(_WORD.fullmatch(value))

@@ -25,7 +25,7 @@ _FOLLOWERS = {
     "z": "aeioz",
 }  # fmt: skip
 _ODD_PAIR = re.compile(
-    "(?=%s)" % "|".join(f"{one}(?![{after}])[a-z]" for one, after in _FOLLOWERS.items())
+    f"(?={'|'.join(f'{one}(?![{after}])[a-z]' for one, after in _FOLLOWERS.items())})"
 )
 _FIGURE_EDGE = re.compile(r"(?=[a-z][0-9]|[0-9][a-z])")
 _ODD_PAIR_POINTS = 2
@@ -146,9 +146,10 @@ def _is_strange(token: str) -> bool:
     return _oddness(token.lower()) >= _ODD_PAIR_POINTS + (len(token) > KEY_LENGTH)
 
 
-def _may_continue(token: str) -> bool:
-    """Also a piece that could be a word: MDEN, AMPLEKEY, 4040."""
-    return token.isupper() or token.isdigit()
+def _may_continue(token: str, *, on_new_line: bool) -> bool:
+    """Also a piece that could be a word: MDEN, 4040; on the next line also RfiCYEXAMPLEKEY."""
+    has_inner_capital = token[1:].lower() != token[1:]
+    return token.isupper() or token.isdigit() or (on_new_line and has_inner_capital)
 
 
 def _runs(text: str, tokens: list[Span]) -> Iterator[Span]:
@@ -168,6 +169,8 @@ def _end_of_equal_run(text: str, tokens: list[Span], first: int) -> int:
     """The last token of a run of equally long ones with one separator; the last may be shorter."""
     start, end = tokens[first]
     size = end - start
+    if size >= KEY_LENGTH:
+        return first
     gap, at = "", first
     while at + 1 < len(tokens):
         between = _gap(text, tokens[at], tokens[at + 1])
@@ -176,7 +179,7 @@ def _end_of_equal_run(text: str, tokens: list[Span], first: int) -> int:
             break
         gap, at = between, at + 1
         if length < size:
-            break
+            return at if at - first > 1 else first
     return at
 
 
@@ -185,7 +188,7 @@ def _is_split_key(text: str, run: list[Span]) -> bool:
     joined = "".join(words)
     if _is_dns_like(text, run, joined) and len(joined) < _DASHED_EQUAL_LENGTH:
         return False
-    has_evidence = len(words[0]) <= 2 or any(map(_is_strange, words))  # noqa: PLR2004
+    has_evidence = len(words[0]) <= 2 or any(map(_is_strange, words))
     return has_evidence and not joined.isdigit() and _looks_like_key(joined)
 
 
@@ -197,22 +200,29 @@ def _is_dns_like(text: str, run: list[Span], joined: str) -> bool:
 def _strange_runs(text: str, tokens: list[Span]) -> Iterator[Span]:
     """Pieces of any length, one after the other, of which at least one is no word."""
     run: list[Span] = []
-    for token in [*tokens, (len(text) + 9, len(text) + 9)]:
-        if run and (not _gap(text, run[-1], token) or not _fits(text, token)):
+    for token in tokens:
+        on_new_line = bool(run) and "\n" in text[run[-1][1] : token[0]]
+        fits = _fits(text[token[0] : token[1]], on_new_line=on_new_line)
+        if run and (not fits or not _gap(text, run[-1], token)):
             yield from _judged(text, run)
             run = []
-        if token[0] < len(text) and _fits(text, token):
+            fits = _fits(text[token[0] : token[1]], on_new_line=False)
+        if fits:
             run.append(token)
+    yield from _judged(text, run)
 
 
-def _fits(text: str, token: Span) -> bool:
-    word = text[token[0] : token[1]]
-    return bool(word) and (_may_continue(word) or _is_strange(word))
+def _fits(word: str, *, on_new_line: bool) -> bool:
+    return _may_continue(word, on_new_line=on_new_line) or _is_strange(word)
 
 
 def _judged(text: str, run: list[Span]) -> Iterator[Span]:
+    if len(run) < 2:
+        return
     words = [text[start:end] for start, end in run]
-    if len(run) < 2 or sum(map(_is_strange, words)) < 2:  # noqa: PLR2004
+    # An error code may stand beside a key in a line, but a line that ends in a key goes on with it.
+    needed = 1 if "\n" in text[run[0][1] : run[-1][0]] else 2
+    if sum(map(_is_strange, words)) < needed:
         return
     joined = "".join(words)
     if _is_dns_like(text, run, joined) and len(joined) < _DASHED_LENGTH:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import anyio
 import anyio.lowlevel
 import pytest
+from tests.support.encodings import encodings, leaks
 
 from cosi_operator.api.view import AuthenticationType
 from cosi_operator.driver.channel import DriverChannel
@@ -54,9 +55,12 @@ async def until(condition: Callable[[], bool]) -> None:
     pytest.fail("that did not come to be within 20 s")
 
 
-async def status_of(channel: DriverChannel, *, timeout_s: float = TIMEOUT_S) -> DriverStatus:
+async def status_of(
+    channel: DriverChannel, *, timeout_s: float = TIMEOUT_S, driver: Driver | None = None
+) -> DriverStatus:
+    driver = driver or Driver(channel)
     with pytest.raises(DriverError) as raised:
-        await Driver(channel).create_bucket("b-1", {}, timeout_s=timeout_s)
+        await driver.create_bucket("b-1", {}, timeout_s=timeout_s)
     assert str(raised.value) == (
         f"DriverCreateBucket: {raised.value.status.code.name} by {raised.value.status.made_by}: "
         f"{raised.value.status.message}"
@@ -125,6 +129,26 @@ async def test_all_five_calls_reach_the_driver_with_their_fields(
         "name": "ba-1",
         "authentication_type": "Key",
     }
+
+
+@pytest.mark.attack("a driver repeats the key that it has just granted; this process knows it")
+async def test_a_granted_key_is_blanked_in_later_words_until_it_is_revoked(
+    mock: MockDriver, channel: DriverChannel
+) -> None:
+    driver = Driver(channel)
+    await driver.create_bucket("b-1", {}, timeout_s=TIMEOUT_S)
+    await driver.grant_access(GRANT, timeout_s=TIMEOUT_S)
+    (account,) = mock.accounts()
+    spellings = [text for name, text in encodings(account.secret_key) if "Go prints" not in name]
+    for text in spellings:
+        mock.set_rule(Call.CREATE_BUCKET, code="INTERNAL", message=f"no: {text} is bad", times=1)
+        message = (await status_of(channel, driver=driver)).message
+        assert not leaks(message, account.secret_key), text
+        assert message.startswith("no: "), text
+        assert message.endswith(" is bad"), text
+    await driver.revoke_access("id-b-1", account.account_id, {}, timeout_s=TIMEOUT_S)
+    mock.set_rule(Call.CREATE_BUCKET, code="INTERNAL", message=account.secret_key)
+    assert (await status_of(channel, driver=driver)).message == account.secret_key
 
 
 async def test_an_empty_id_never_reaches_the_driver(

@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from cosi_operator.conditions import cut, strip_ids
-from cosi_operator.logs import scrub
+from cosi_operator.conditions import strip_ids
 from cosi_operator.outcome import Call, Code, MadeBy
 from cosi_operator.people.driver_check.seen import Asked, Seen, Step
 from cosi_operator.people.text import clean
+from cosi_operator.scrub import cut
 
 LONGEST_NAME = 63
 LONGEST_ID = 1024
@@ -86,7 +86,7 @@ def words_of(asked: Asked) -> str:
         case MadeBy.REPLY:
             return f"{status.call} answered OK, but {clean(status.message)}"
         case MadeBy.DRIVER:
-            said = cut(strip_ids(clean(scrub(status.message[:READ]))), WORDS)
+            said = cut(strip_ids(status.message[:READ]), WORDS)
             return f"{status.call} answered {status.code.name}" + (f": {said}" if said else "")
 
 

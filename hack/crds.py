@@ -28,8 +28,10 @@ NOT_READ = frozenset(
 ) | {"Bucket.spec.bucketClaim.resourceVersion"}
 """Parts of an ObjectReference that mean nothing to us."""
 
-NOT_SERVED = frozenset({"BucketClaim.status.lastCall"})
-"""Fields of a shared record that the kind has no use for: no driver is called for a claim."""
+NOT_SERVED = frozenset(
+    {"BucketClaim.status.lastCall", "BucketClaim.$oversized", "BucketAccess.$oversized"}
+)
+"""No driver is called for a claim; the marks are our own (operator/cosi_operator/kube/kept.py)."""
 
 type Schema = Mapping[str, Any]
 

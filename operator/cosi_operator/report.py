@@ -106,7 +106,8 @@ class Reporter:
 
         written = await self.write(objects, key, status)
         # What was told before, and not by a driver that was just asked, is no news.
-        if written or _was_asked(told.outcome):
+        # Of an object that is too large for us no status is written: the Event alone tells it.
+        if written or _was_asked(told.outcome) or before.meta.oversized:
             self._emit(before, objects, told)
         return objects.get(key)
 

@@ -95,13 +95,13 @@ def decode_bucket_access_class(raw: bytes | Raw) -> view.BucketAccessClass:
 
 
 def decode_bucket_claim(raw: bytes | Raw) -> view.BucketClaim:
-    """One BucketClaim.
+    """One BucketClaim; of one that is too large to be kept only the metadata (`meta.oversized`).
 
     Raises:
         msgspec.ValidationError: not an object of this shape; the text names the field's path.
     """
     found = _decode(_claim_decoder, raw)
-    meta = found.metadata.to_view()
+    meta = found.metadata.to_view(oversized=found.oversized)
     spec = found.spec or wire.ClaimSpec()
     status = found.status or wire.ClaimStatus()
     own = _own(status, meta)
@@ -148,13 +148,13 @@ def decode_bucket(raw: bytes | Raw) -> view.Bucket:
 
 
 def decode_bucket_access(raw: bytes | Raw) -> view.BucketAccess:
-    """One BucketAccess.
+    """One BucketAccess; of one that is too large to be kept only metadata (`meta.oversized`).
 
     Raises:
         msgspec.ValidationError: not an object of this shape; the text names the field's path.
     """
     found = _decode(_access_decoder, raw)
-    meta = found.metadata.to_view()
+    meta = found.metadata.to_view(oversized=found.oversized)
     spec = found.spec or wire.AccessSpec()
     status = found.status or wire.AccessStatus()
     own = _own(status, meta)

@@ -28,7 +28,7 @@ class Meta(Wire, frozen=True):
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None
 
-    def to_view(self) -> view.Meta:
+    def to_view(self, *, oversized: bool = False) -> view.Meta:
         return view.Meta(
             name=self.name,
             namespace=self.namespace or "",
@@ -39,6 +39,7 @@ class Meta(Wire, frozen=True):
             finalizers=self.finalizers or (),
             annotations=self.annotations or {},
             created=self.creation_timestamp or "",
+            oversized=oversized,
         )
 
 
@@ -179,6 +180,7 @@ class BucketClaim(Wire, frozen=True):
     metadata: Meta
     spec: ClaimSpec | None = None
     status: ClaimStatus | None = None
+    oversized: bool = field(default=False, name="$oversized")  # see kube/kept.py
 
 
 class Bucket(Wire, frozen=True):
@@ -191,6 +193,7 @@ class BucketAccess(Wire, frozen=True):
     metadata: Meta
     spec: AccessSpec | None = None
     status: AccessStatus | None = None
+    oversized: bool = field(default=False, name="$oversized")  # see kube/kept.py
 
 
 BY_KIND: Mapping[str, type[Wire]] = {

@@ -31,6 +31,7 @@ from cosi_operator.clock import Clock, RealClock
 from cosi_operator.flags import package_version
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
+from cosi_operator.kube.kept import bounded, without_managed_fields
 from cosi_operator.kube.lease import LeaderElection, lease_name
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
@@ -172,7 +173,9 @@ class Watched:
         indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
     ) -> Objects[T]:
         """Watch one kind; `changed` hears of watch lines and of our own writes alike."""
-        store = Store(decode, indexes)
+        # Tenants make the namespaced kinds; the others are an administrator's.
+        kept = bounded if resource.namespaced else without_managed_fields
+        store = Store(decode, indexes, kept)
 
         def on_change(change: Change[T]) -> None:
             if change.old is None and change.new is None and (bad := store.broken(change.key)):

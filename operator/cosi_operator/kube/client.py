@@ -6,6 +6,7 @@ answers a 403 by closing the connections of everyone else. Deadlines and what is
 transport.py; errors: errors.py.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -18,13 +19,19 @@ from msgspec import Raw, Struct
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
-from cosi_operator.kube.errors import ApiSilent
+from cosi_operator.kube.errors import ApiSilent, ReplyTooLarge
 from cosi_operator.kube.kubeconfig import Connection, Sources, load
 from cosi_operator.kube.transport import OnRequest, Request, Transport
 
 REQUEST_DEADLINE_S = 30.0
 # A watch that goes on after its own end is half-open: the other side is gone.
 IDLE_MARGIN_S = 5.0
+# 500 objects of ours take 1 MiB, but tenants can make each as large as etcd takes, 1.5 MiB. So
+# pages begin small and grow while they stay small, and a page that is too large is asked for in
+# parts.
+PAGE_LIMIT_BYTES = 4 * 2**20
+FIRST_PAGE = 20
+PAGE_GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,9 @@ class KubeClient:
 
         `timeout_s` bounds each request with all its attempts and pauses.
         """
+        # Whole objects that are much larger than what is held of them: one at a time.
+        self.huge_objects = asyncio.Semaphore(1)
+        self._page_limits: dict[Resource, int] = {}
         self._connection = connection
         self._transport = Transport(
             connection,
@@ -206,23 +216,40 @@ class KubeClient:
         Raises:
             Expired: the continue token is too old; start again.
         """
-        query = {
-            "limit": str(limit),
-            "continue": continue_token,
-            "resourceVersion": resource_version,
-        }
-        request = Request("list", resource, Key(namespace, ""), query=query)
-        body = await self._transport.send(request)
+        body = await self._page(resource, namespace, limit, continue_token, resource_version)
         try:
             page = _decode_list(body)
         except msgspec.DecodeError as error:
-            raise ApiSilent(f"{request.what}: {error}") from None
+            raise ApiSilent(f"list {resource.plural}: {error}") from None
         return ListPage(
             # Copies: a Raw would keep the whole page alive.
             tuple(bytes(item) for item in page.items or ()),
             page.metadata.version,
             page.metadata.continue_token,
         )
+
+    async def _page(
+        self, resource: Resource, namespace: str, limit: int, token: str, version: str
+    ) -> bytes:
+        """A page that is not longer than PAGE_LIMIT_BYTES, unless one object alone is."""
+        at_once = min(limit, self._page_limits.get(resource, FIRST_PAGE))
+        while True:
+            query = {"limit": str(at_once), "continue": token, "resourceVersion": version}
+            request = Request(
+                "list",
+                resource,
+                Key(namespace, ""),
+                query=query,
+                reply_limit_bytes=PAGE_LIMIT_BYTES if at_once > 1 else 0,
+            )
+            try:
+                body = await self._transport.send(request)
+            except ReplyTooLarge:
+                at_once = max(1, at_once // PAGE_GROWTH)
+                continue
+            room = max(1, PAGE_LIMIT_BYTES // (len(body) + 1))
+            self._page_limits[resource] = min(limit, at_once * min(room, PAGE_GROWTH))
+            return body
 
     def watch(
         self,

@@ -4,6 +4,7 @@ Every reply is folded into the store, so that the next run sees this process's o
 the watch is late. No write is sent that changes nothing.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from msgspec import Struct
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Conflict, NotFound
+from cosi_operator.kube.kept import is_oversized, is_partial
 from cosi_operator.kube.store import Store, identify
 
 type Body = dict[str, Any]
@@ -25,6 +27,21 @@ STATUS_TRIES = 5
 
 class _Kind(Struct):
     kind: str = ""
+
+
+class _Going(Struct, rename="camel"):
+    """The metadata that tells whether an object is gone by now."""
+
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+    finalizers: list[str] | None = None
+
+
+class _GoingObject(Struct):
+    metadata: _Going
+
+
+_decode_going = msgspec.json.Decoder(_GoingObject).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +91,10 @@ class Objects[T]:
         if after == before:
             return self.get(key)
         try:
-            reply = await self.client.update(self.resource, after)
+            if is_partial(before):
+                reply = await self._put_whole(before, lambda body: _changed(body, change))
+            else:
+                reply = await self.client.update(self.resource, after)
         except NotFound:
             self._forget(key, before)
             return None
@@ -82,6 +102,26 @@ class Objects[T]:
             await self.refresh(key)
             raise
         return self._fold(key, reply)
+
+    async def _put_whole(
+        self, partial: Body, change: Callable[[Body], Body], *, subresource: str = ""
+    ) -> bytes:
+        """PUT an object of which only a part is held: read it whole, one object at a time.
+
+        Raises:
+            Conflict: the part was stale.
+        """
+        metadata = partial["metadata"]
+        key = Key(metadata.get("namespace", ""), metadata["name"])
+        async with self.client.huge_objects:
+            raw = await self.client.get(self.resource, key)
+            whole: Body = msgspec.json.decode(raw)
+            if whole["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+                raise Conflict(409, "Conflict", f"{key} is not what it was")
+            after = change(msgspec.json.decode(raw))
+            if after == whole:  # what is not held of it says the same already
+                return raw
+            return await self.client.update(self.resource, after, subresource=subresource)
 
     async def edit_status(self, key: Key, change: Callable[[T, Body], Body]) -> Body | None:
         """PUT /status with `change(view, body)`; computed anew on a fresh copy after a conflict.
@@ -96,11 +136,18 @@ class Objects[T]:
             view, before, working_copy = self.get(key), self.body(key), self.body(key)
             if view is None or before is None or working_copy is None:
                 return None
+            if is_oversized(before):  # a status is not worth megabytes of writes: an Event tells it
+                return None
             after = change(view, working_copy)
             if after == before:
                 return None
             try:
-                reply = await self.client.update(self.resource, after, subresource="status")
+                if is_partial(before):
+                    reply = await self._put_whole(
+                        before, functools.partial(change, view), subresource="status"
+                    )
+                else:
+                    reply = await self.client.update(self.resource, after, subresource="status")
             except NotFound:
                 self._forget(key, before)
                 return None
@@ -161,9 +208,9 @@ class Objects[T]:
                 return
 
     def _fold(self, key: Key, raw: bytes) -> T | None:
-        meta = msgspec.json.decode(raw).get("metadata", {})
-        if meta.get("deletionTimestamp") and not meta.get("finalizers"):
-            self._remove(key, meta.get("resourceVersion", ""))
+        meta = _decode_going(raw).metadata
+        if meta.deletion_timestamp and not meta.finalizers:
+            self._remove(key, meta.resource_version)
             return None
         if (difference := self.store.upsert(raw)) is not None:
             self.changed(key, *difference)
@@ -175,6 +222,11 @@ class Objects[T]:
     def _remove(self, key: Key, resource_version: str) -> None:
         if (old := self.store.remove(key, resource_version)) is not None:
             self.changed(key, old, None)
+
+
+def _changed(body: Body, change: Callable[[Body], None]) -> Body:
+    change(body)
+    return body
 
 
 def set_finalizers(body: Body, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> None:

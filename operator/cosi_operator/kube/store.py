@@ -21,9 +21,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from cosi_operator.api.view import Key
+from cosi_operator.kube.kept import without_managed_fields
 from cosi_operator.kube.packed import Packed, Packer
 
 # Objects that are kept decoded as well: more than the workers have in hand.
@@ -34,7 +35,7 @@ TOMBSTONES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Cached[T]:
-    """An object: decoded, and whole as JSON for a PUT (without metadata.managedFields)."""
+    """An object: decoded, and as JSON for a PUT; of a huge one a part (`kept.is_partial`)."""
 
     view: T
     raw: bytes
@@ -95,8 +96,6 @@ class _Envelope(Struct):
 
 
 _envelope = msgspec.json.Decoder(_Envelope).decode
-_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_encode = msgspec.json.Encoder().encode
 
 
 def identify(raw: bytes) -> Identity:
@@ -108,34 +107,22 @@ def identify(raw: bytes) -> Identity:
     return _envelope(raw).metadata
 
 
-def without_managed_fields(raw: bytes) -> bytes:
-    """Drop metadata.managedFields, often half of an object; all else is copied byte by byte.
-
-    A PUT without them is fine: the API server then keeps the live ones.
-    """
-    if b'"managedFields"' not in raw:
-        return raw
-    members = _members(raw)
-    metadata = _members(members["metadata"])
-    if metadata.pop("managedFields", None) is None:
-        return raw
-    members["metadata"] = Raw(_encode(metadata))
-    return _encode(members)
-
-
 class Store[T]:
     """The objects of one kind by key. Not async, so nothing is ever seen half-done.
 
     Args:
         decode: raw JSON to a view; raises msgspec.ValidationError for what it can't read.
         indexes: for each name, the values under which a view is found.
+        kept: what is held of an object (`kept.bounded` where tenants make them).
     """
 
     def __init__(
         self,
         decode: Callable[[bytes], T],
         indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
+        kept: Callable[[bytes], bytes] = without_managed_fields,
     ) -> None:
+        self.kept = kept
         self._decode = decode
         self._index_values = dict(indexes or {})
         self._indexes = {name: _Index() for name in self._index_values}
@@ -153,6 +140,10 @@ class Store[T]:
     def keys(self) -> Iterator[Key]:
         """All keys, those of broken objects included; a copy, safe to change the store under."""
         return iter(list(self._held))
+
+    def held_bytes(self) -> dict[Key, int]:
+        """What each object takes here, compressed; for tests and measurements."""
+        return {key: len(held.data) for key, held in self._held.items()}
 
     def items(self) -> Iterator[tuple[Key, Cached[T]]]:
         """All objects that could be decoded; safe to change the store under."""
@@ -265,7 +256,7 @@ class Store[T]:
         self, identity: Identity, held: Identity | None, raw: bytes
     ) -> tuple[T | None, T | None]:
         key = identity.key
-        raw = without_managed_fields(raw)
+        raw = self.kept(raw)
         old = self.get(key)
         self._unindex(key, old)
         self._ready.pop(key, None)

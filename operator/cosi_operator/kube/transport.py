@@ -36,6 +36,7 @@ from cosi_operator.kube.errors import (
     ApiError,
     ApiSilent,
     NotFound,
+    ReplyTooLarge,
     ServerError,
     TooManyRequests,
     Unauthorized,
@@ -79,7 +80,10 @@ _PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `key.name` is "" for a collection. Its repr holds no body."""
+    """One request; `key.name` is "" for a collection. Its repr holds no body.
+
+    A reply that is longer than `reply_limit_bytes` is not read to its end: ReplyTooLarge.
+    """
 
     verb: str
     resource: Resource
@@ -87,6 +91,7 @@ class Request:
     subresource: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = field(default=None, repr=False)
+    reply_limit_bytes: int = 0  # of a successful reply; 0: LINE_LIMIT_BYTES
 
     @property
     def what(self) -> str:
@@ -249,7 +254,7 @@ class Transport:
         try:
             with anyio.fail_after(left_s):
                 async with self._slot(request), self._start(request, url, header) as response:
-                    body = await response.read()
+                    body = await _read(response, request)
             status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _silent(request, error) from None
@@ -298,6 +303,20 @@ class Transport:
         if self._on_request is not None:
             elapsed_s = self._clock.monotonic() - started_s
             self._on_request(request.verb, request.resource.plural, status, elapsed_s)
+
+
+async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
+    """The body, unless it is too long: then no more of it is held than the limit."""
+    limit = request.reply_limit_bytes or LINE_LIMIT_BYTES
+    parts: list[bytes] = []
+    length = 0
+    while chunk := await response.content.readany():
+        length += len(chunk)
+        if length > limit:
+            response.close()
+            raise ReplyTooLarge(f"{request.what}: a reply of more than {limit} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
 
 
 async def _lines(

@@ -19,12 +19,7 @@ from cosi_operator.clock import Clock
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import ApiError, ApiSilent, error_of
 from cosi_operator.kube.packed import Packed, Packer
-from cosi_operator.kube.store import (
-    Store,
-    identify,
-    is_proven_newer,
-    without_managed_fields,
-)
+from cosi_operator.kube.store import Store, identify, is_proven_newer
 from cosi_operator.kube.watch_state import (
     Ended,
     Happening,
@@ -152,7 +147,7 @@ class Reflector[T]:
         if not state.token:
             self._pages = []
         try:
-            self._pages += [self._packer.pack(without_managed_fields(i)) for i in page.items]
+            self._pages += [self._packer.pack(self._store.kept(i)) for i in page.items]
             if not page.continue_token:
                 self._replace(page.resource_version)
         except msgspec.DecodeError as error:

@@ -13,7 +13,7 @@ from tests.support.clock import FakeClock
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.auth import TokenFile
-from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.client import PAGE_LIMIT_BYTES, KubeClient
 from cosi_operator.kube.errors import (
     AlreadyExists,
     ApiError,
@@ -526,3 +526,35 @@ async def test_a_half_open_watch_ends_five_seconds_after_its_time(
             assert clock.sleeping_for() == [305]
             clock.advance(305)
         del watcher
+
+
+@pytest.mark.attack("a tenant's claims and accesses name things of 1 MB; both processes stay small")
+async def test_a_page_of_giant_objects_is_asked_for_in_smaller_parts(
+    client: KubeClient, server: StubApiServer
+) -> None:
+    names = [f"b-{i:02}" for i in range(30)]
+    for name in names:
+        server.put(BUCKETS, Key("", name), spec={"driverName": "x" * 10**6})
+    found: list[str] = []
+    token = ""
+    while True:
+        page = await client.list(BUCKETS, continue_token=token)
+        assert sum(map(len, page.items)) <= PAGE_LIMIT_BYTES
+        found += [json.loads(item)["metadata"]["name"] for item in page.items]
+        if not (token := page.continue_token):
+            break
+    assert found == names
+    assert server.count("list") < 20
+
+
+async def test_pages_grow_to_what_was_asked_for(client: KubeClient, server: StubApiServer) -> None:
+    for i in range(600):
+        server.put(BUCKETS, Key("", f"b-{i:03}"))
+    sizes = []
+    token = ""
+    while True:
+        page = await client.list(BUCKETS, limit=300, continue_token=token)
+        sizes.append(len(page.items))
+        if not (token := page.continue_token):
+            break
+    assert sizes == [20, 80, 300, 200]

@@ -11,6 +11,7 @@ from tests.support.clock import FakeClock
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.errors import ApiSilent, Conflict, Invalid
+from cosi_operator.kube.kept import bounded
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
 from cosi_operator.kube.store import Store
 
@@ -264,7 +265,7 @@ async def test_a_relist_brings_all_pages_of_one_namespace(world: World) -> None:
     assert len(world.told) == 502
     assert world.claims.get(KEY) is not None
     assert world.claims.get(Key("other", "theirs")) is None
-    assert [seen.verb for seen in world.server.seen] == ["list", "list"]
+    assert [seen.query["limit"] for seen in world.server.seen] == ["20", "80", "320", "500"]
 
 
 async def test_a_body_is_complete_and_private(world: World) -> None:
@@ -298,3 +299,65 @@ def test_finalizers(
     body: Body = {"metadata": {} if before is None else {"finalizers": before}}
     set_finalizers(body, add=add, remove=remove)
     assert body["metadata"].get("finalizers") == after
+
+
+# --- objects that are too large to be held
+
+
+@pytest.fixture
+async def giants() -> AsyncIterator[World]:
+    async with serving() as server, client_of(server, FakeClock()) as client:
+        store: Store[View] = Store(msgspec.json.Decoder(View).decode, kept=bounded)
+        yield World(server, Objects(client, CLAIMS, store, lambda *_: None), [])
+
+
+async def test_an_edit_of_a_partly_held_object_writes_all_of_it(giants: World) -> None:
+    note = {"note": "x" * 200_000}
+    giants.exists(spec={"bucketClassName": "gold"}, metadata={"annotations": note})
+    await giants.claims.edit(KEY, label)
+    assert giants.there["metadata"]["labels"] == {"a": "b"}
+    assert giants.there["metadata"]["annotations"] == note
+    assert giants.there["spec"] == {"bucketClassName": "gold"}
+    assert giants.held_version == giants.there["metadata"]["resourceVersion"]
+    assert not any(name.startswith("$") for name in giants.there)
+
+
+async def test_an_edit_of_an_oversized_object_keeps_its_spec(giants: World) -> None:
+    giants.exists(spec={"bucketClassName": "x" * 10**6}, metadata={"finalizers": [FINALIZER]})
+    await giants.claims.edit(KEY, lambda body: set_finalizers(body, remove=(FINALIZER,)))
+    assert giants.there["spec"] == {"bucketClassName": "x" * 10**6}
+    assert not giants.there["metadata"].get("finalizers")
+
+
+async def test_an_edit_that_changes_nothing_reads_nothing(giants: World) -> None:
+    giants.exists(spec={"bucketClassName": "x" * 10**6})
+    await giants.claims.edit(KEY, lambda body: set_finalizers(body, remove=(FINALIZER,)))
+    assert giants.server.seen == []
+
+
+async def test_no_status_of_an_oversized_object_is_written(giants: World) -> None:
+    giants.exists(spec={"bucketClassName": "x" * 10**6})
+    assert (
+        await giants.claims.edit_status(KEY, lambda _, body: {**body, "status": {"a": 1}}) is None
+    )
+    assert giants.server.seen == []
+
+
+async def test_the_status_of_a_partly_held_object_is_written_once(giants: World) -> None:
+    giants.exists(metadata={"annotations": {"note": "x" * 200_000}})
+    for _ in range(2):
+        await giants.claims.edit_status(
+            KEY, lambda _, body: {**body, "status": {"conditions": ["y" * 20_000]}}
+        )
+    assert giants.there["status"] == {"conditions": ["y" * 20_000]}
+    assert giants.writes == ["update"]
+
+
+async def test_an_edit_of_a_stale_part_is_a_conflict_and_the_part_is_fresh_then(
+    giants: World,
+) -> None:
+    giants.exists(spec={"bucketClassName": "x" * 10**6})
+    giants.server.put(CLAIMS, KEY, spec={"bucketClassName": "y" * 10**6})
+    with pytest.raises(Conflict):
+        await giants.claims.edit(KEY, label)
+    assert giants.held_version == giants.there["metadata"]["resourceVersion"]

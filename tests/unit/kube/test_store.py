@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosi_operator.api.view import Key
-from cosi_operator.kube.store import Store, without_managed_fields
+from cosi_operator.kube.kept import without_managed_fields
+from cosi_operator.kube.store import Store
 
 
 class Spec(msgspec.Struct, frozen=True):

@@ -1,0 +1,129 @@
+"""What is held of one object: all of an ordinary one, and of a huge one what decisions need.
+
+A tenant can make thousands of claims and accesses of 1.5 MiB each (etcd's limit) on a cluster whose
+CRDs have no `maxLength`. Of an object that is larger than OBJECT_LIMIT_BYTES only this is kept: the
+metadata that is read, our own annotations, the spec unless it is the spec that is huge, and what
+its status says of ids. Two marks tell so: PARTIAL (a PUT needs the whole object, so it is read
+again for that) and OVERSIZED (the spec is missing as well). The API server prunes fields that no
+schema names, so nobody else can set these marks.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+OBJECT_LIMIT_BYTES = 32 * 1024
+SPEC_LIMIT_BYTES = 16 * 1024
+STATUS_LIMIT_BYTES = 8 * 1024
+# Of our own annotations together: the status that upstream's CRDs have no room for is the largest.
+ANNOTATIONS_LIMIT_BYTES = 24 * 1024
+FINALIZERS_LIMIT = 64
+KEPT_LIMIT_BYTES = 80 * 1024
+"""No object takes more than this, whatever is in it; tests/unit/kube/test_kept.py counts."""
+
+PARTIAL = "$partial"
+OVERSIZED = "$oversized"
+_OUR_DOMAIN = "objectstorage.k8s.io/"
+_PLAIN_METADATA = (
+    *("name", "namespace", "uid", "resourceVersion", "generation"),
+    *("creationTimestamp", "deletionTimestamp"),
+)
+_PLAIN_STATUS = ("bucketReady", "bucketName", "bucketID", "accessGranted", "accountID")
+_FIELD_LIMIT_BYTES = 4096
+
+_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_texts = msgspec.json.Decoder(list[str]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def without_managed_fields(raw: bytes) -> bytes:
+    """Drop metadata.managedFields, often half of an object; all else is copied byte by byte.
+
+    A PUT without them is fine: the API server then keeps the live ones.
+    """
+    if b'"managedFields"' not in raw:
+        return raw
+    members = _members(raw)
+    metadata = _members(members["metadata"])
+    if metadata.pop("managedFields", None) is None:
+        return raw
+    members["metadata"] = Raw(_encode(metadata))
+    return _encode(members)
+
+
+def bounded(raw: bytes) -> bytes:
+    """The object without managed fields; of a huge one the part that decisions need.
+
+    Raises:
+        msgspec.DecodeError: not a Kubernetes object.
+    """
+    raw = without_managed_fields(raw)
+    if len(raw) <= OBJECT_LIMIT_BYTES:
+        return raw
+    members = _members(raw)
+    kept: dict[str, Any] = {
+        name: members[name] for name in ("apiVersion", "kind") if name in members
+    }
+    kept["metadata"] = _metadata(_members(members["metadata"]))
+    kept[PARTIAL] = True
+    spec = members.get("spec")
+    if OVERSIZED in members or (spec is not None and len(bytes(spec)) > SPEC_LIMIT_BYTES):
+        kept[OVERSIZED] = True
+    elif spec is not None:
+        kept["spec"] = spec
+    if "status" in members:
+        kept["status"] = _status(members["status"])
+    return _encode(kept)
+
+
+def is_partial(body: dict[str, Any]) -> bool:
+    """Whether a decoded object lacks something that a PUT must not take away."""
+    return PARTIAL in body
+
+
+def is_oversized(body: dict[str, Any]) -> bool:
+    """Whether the spec of a decoded object was too large to be kept."""
+    return OVERSIZED in body
+
+
+def _metadata(members: dict[str, Raw]) -> dict[str, Any]:
+    kept: dict[str, Any] = {name: members[name] for name in _PLAIN_METADATA if name in members}
+    if finalizers := _lenient_texts(members.get("finalizers")):
+        ours = [name for name in finalizers if _OUR_DOMAIN in name]
+        others = [name for name in finalizers if _OUR_DOMAIN not in name]
+        kept["finalizers"] = [*ours[:FINALIZERS_LIMIT], *others[: FINALIZERS_LIMIT - len(ours)]]
+    if annotations := _lenient_members(members.get("annotations")):
+        kept["annotations"] = {}
+        room = ANNOTATIONS_LIMIT_BYTES
+        for name in sorted(name for name in annotations if _OUR_DOMAIN in name):
+            room -= len(name) + len(bytes(annotations[name]))
+            if room < 0:
+                break
+            kept["annotations"][name] = annotations[name]
+    return kept
+
+
+def _status(status: Raw) -> Any:
+    if len(bytes(status)) <= STATUS_LIMIT_BYTES:
+        return status
+    members = _lenient_members(status)
+    return {
+        name: members[name]
+        for name in _PLAIN_STATUS
+        if name in members and len(bytes(members[name])) <= _FIELD_LIMIT_BYTES
+    }
+
+
+def _lenient_members(raw: Raw | None) -> dict[str, Raw]:
+    try:
+        return _members(raw) if raw is not None else {}
+    except msgspec.ValidationError:
+        return {}
+
+
+def _lenient_texts(raw: Raw | None) -> list[str]:
+    try:
+        return _texts(raw) if raw is not None else []
+    except msgspec.ValidationError:
+        return []

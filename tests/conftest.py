@@ -10,10 +10,16 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tests.attacks import table as attacks
 from tests.faults.table import FULL, TABLE
 
 CASES = "fault_cases"
+
+# How long one example takes depends on what else the machine does. What has to be fast has a test
+# of its own, which measures it.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

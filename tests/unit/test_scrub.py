@@ -6,7 +6,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.support.encodings import ACCESS_KEYS, SECRET_KEYS, around, encodings, leaks
 
@@ -53,7 +53,6 @@ def test_no_named_value_is_readable(key: str, secret: str) -> None:
         assert not leaks(shown, secret), (name, shown)
 
 
-@settings(deadline=None)
 @given(st.sampled_from([*SECRET_KEYS, *ACCESS_KEYS]), st.integers(1, 39), st.sampled_from("\n -"))
 def test_a_key_that_is_cut_once_is_not_readable(key: str, at: int, separator: str) -> None:
     text = f"the key {key[:at]}{separator}{key[at:]} is refused"
@@ -108,7 +107,6 @@ PIECES = st.sampled_from(
 ANY_TEXT = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=30).map("".join))
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 @example("password=\\")
 @example("secret=[redacted]x")
@@ -141,7 +139,6 @@ def test_no_text_takes_long(unit: str) -> None:
     assert time.process_time() - started < 1.5
 
 
-@settings(deadline=None)
 @given(st.text(max_size=2000))
 @example("\x1b[2J\u202e\ud800\U000e0041\u3164")
 def test_what_is_shown_is_one_printable_line_of_bounded_size(text: str) -> None:
@@ -175,7 +172,6 @@ ANY_SECRET = st.text(
 )
 
 
-@settings(deadline=None)
 @given(ANY_SECRET)
 def test_a_known_secret_is_blanked_in_every_spelling(secret: str) -> None:
     known = KnownSecrets()

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cosi_operator.api import v1alpha1
@@ -150,7 +150,6 @@ ANNOTATIONS = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(ANNOTATIONS, st.integers(0, 100_000), st.integers(0, 100_000))
 def test_any_object_is_bounded_and_bounding_again_changes_nothing(
     annotations: dict[str, str], spec: int, status: int

@@ -3,7 +3,7 @@
 Two comparisons. The first, with the records that read these objects (api/v1alpha1_wire.py): every
 property has a field of the same name and type, and every field a property. The second, with
 upstream's schema as tests/support/upstream_crds/ tells it: the same but for our additions to the
-status, so that what upstream accepts and has stored is accepted here.
+status, and for LIMITS, which every string has. Nothing else that upstream accepts is refused here.
 """
 
 import sys
@@ -33,6 +33,14 @@ NOT_SERVED = frozenset(
 )
 """No driver is called for a claim; the marks are our own (operator/cosi_operator/kube/kept.py)."""
 
+LIMITS = frozenset(
+    {"maxLength", "pattern", "maxItems", "maxProperties", "x-kubernetes-validations"}
+)
+"""Rules in which ours may be stricter; a value that was stored before stays (ratcheting)."""
+
+ENUMS = frozenset({"BucketClass.deletionPolicy", "Bucket.spec.deletionPolicy"})
+"""Where any other word would mean that a backend bucket stays for ever, unsaid."""
+
 type Schema = Mapping[str, Any]
 
 
@@ -53,6 +61,7 @@ def differences(ours: Mapping[str, Schema], upstream: Mapping[str, Schema]) -> l
         for problem in (
             *_against_record(kind, _schema(ours[kind]), inspect.type_info(record)),
             *_against_upstream(kind, ours[kind]["spec"], upstream[kind]["spec"]),
+            *_unlimited(kind, _schema(ours[kind])),
         )
     ]
 
@@ -148,7 +157,11 @@ def _against_upstream(kind: str, ours: Schema, upstream: Schema) -> Iterator[str
 
 def _against_schema(path: str, ours: Schema, upstream: Schema) -> Iterator[str]:
     """Every rule but the texts has to be the same, or some object might be refused here only."""
-    for rule in sorted((ours.keys() | upstream.keys()) - {"description", "properties", "items"}):
+    ours = {name: rule for name, rule in ours.items() if name not in LIMITS}
+    if path in ENUMS:
+        ours.pop("enum", None)
+    nested = {"description", "properties", "items", "additionalProperties"}
+    for rule in sorted((ours.keys() | upstream.keys()) - nested):
         if _unordered(ours.get(rule)) != _unordered(upstream.get(rule)):
             yield f"{path}: {rule} is {ours.get(rule)!r} here, {upstream.get(rule)!r} upstream"
     mine, theirs = dict(ours.get("properties", {})), upstream.get("properties", {})
@@ -160,6 +173,21 @@ def _against_schema(path: str, ours: Schema, upstream: Schema) -> Iterator[str]:
         yield from _against_schema(f"{path}.{name}", mine[name], theirs[name])
     if "items" in ours or "items" in upstream:
         yield from _against_schema(f"{path}[]", ours.get("items", {}), upstream.get("items", {}))
+    more = "additionalProperties"
+    if more in ours or more in upstream:
+        yield from _against_schema(f"{path}{{}}", ours.get(more, {}), upstream.get(more, {}))
+
+
+def _unlimited(path: str, schema: Schema) -> Iterator[str]:
+    """Strings of any length, by which a tenant could fill the memory of whoever reads them."""
+    if schema.get("type") == "string" and not schema.keys() & {"maxLength", "enum"}:
+        yield f"{path}: a string without maxLength"
+    for name, inner in schema.get("properties", {}).items():
+        if "." in path or name not in ("apiVersion", "kind", "metadata"):
+            yield from _unlimited(f"{path}.{name}", inner)
+    for nested, mark in (("items", "[]"), ("additionalProperties", "{}")):
+        if nested in schema:
+            yield from _unlimited(f"{path}{mark}", schema[nested])
 
 
 def _unordered(rule: object) -> object:

@@ -15,7 +15,7 @@ import pytest
 from tests.integration.cases import calls_of, misbehave, prepare, until_nothing_is_left
 
 from cosi_operator.outcome import Call
-from testbed import Testbed
+from testbed import Testbed, access_body, claim_body
 
 CRDS = Path(__file__).parents[1] / "support" / "upstream_crds"
 STATUS = "cosi.objectstorage.k8s.io/status"
@@ -90,6 +90,45 @@ def test_the_main_job_works_and_the_drop_is_said_once_for_each_kind(
     said = drops(bed)
     assert len(said) == len(set(said))
     assert {kind for _, kind in said} == {"buckets", "bucketaccesses", "bucketclaims"}
+
+
+def test_bad_names_which_our_crds_would_refuse_are_told_and_an_edit_wakes_the_object(
+    own_bed: Testbed, name: str
+) -> None:
+    bed = own_bed
+    bed.make_classes(name)
+    bed.create("bucketclaims", claim_body(name))
+    bed.until(
+        "the claim to say InvalidSpec",
+        lambda: ready(bed.get("bucketclaims", name)).get("reason") == "InvalidSpec",
+    )
+    bed.edit("bucketclaims", name, lambda body: body["spec"].update(bucketClassName=name))
+    bed.until_ready("bucketclaims", [name])
+    bed.create("bucketaccesses", access_body(name, class_name=name, secret="Team/Keys"))
+    bed.until(
+        "the access to say InvalidSpec",
+        lambda: ready(bed.get("bucketaccesses", name)).get("reason") == "InvalidSpec",
+    )
+    told = ready(bed.get("bucketaccesses", name))["message"]
+    assert "spec.credentialsSecretName" in told
+    assert "Team/Keys" in told
+    assert "lower case" in told
+    bed.edit("bucketaccesses", name, lambda body: body["spec"].update(credentialsSecretName="k"))
+    bed.until_ready("bucketaccesses", [name])
+
+
+@pytest.mark.attack("control and direction-turning characters in names and messages are escapes")
+def test_control_characters_of_a_class_name_never_reach_a_terminal(
+    own_bed: Testbed, name: str
+) -> None:
+    bed = own_bed
+    bed.make_claims([name], class_name="go\x1b]0;owned\x07ld\u202e\u200b")
+    bed.until("an Event", lambda: bed.events(name))
+    bed.until("the annotation", lambda: ready(bed.get("bucketclaims", name)))
+    events = [event["message"] for event in bed.events(name)]
+    for message in [*events, ready(bed.get("bucketclaims", name))["message"]]:
+        assert r"go\x1b]0;owned\x07ld\u202e\u200b" in message
+        assert message.isprintable()
 
 
 def test_failures_are_told_by_events_and_the_annotation_and_are_not_repeated(

@@ -5,12 +5,16 @@ type by type. A field that upstream's schema lets be absent or null is so here, 
 reading is no place to refuse.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 from msgspec import Raw, Struct, field
 
 from cosi_operator.api import view
 from cosi_operator.outcome import Effect
+
+RETRY_ANNOTATION = "objectstorage.k8s.io/retry"
+RETRY_LIMIT = 256
 
 
 class Wire(Struct, frozen=True, gc=False, rename="camel"):
@@ -37,10 +41,19 @@ class Meta(Wire, frozen=True):
             generation=self.generation or 0,
             deleting=self.deletion_timestamp is not None,
             finalizers=self.finalizers or (),
-            annotations=self.annotations or {},
+            annotations=_with_short_retry(self.annotations or {}),
             created=self.creation_timestamp or "",
             oversized=oversized,
         )
+
+
+def _with_short_retry(annotations: dict[str, str]) -> dict[str, str]:
+    """A digest for a long retry annotation: it is compared only, and stored in a status."""
+    value = annotations.get(RETRY_ANNOTATION, "")
+    if len(value) <= RETRY_LIMIT:
+        return annotations
+    digest = hashlib.sha256(value.encode(errors="replace")).hexdigest()
+    return {**annotations, RETRY_ANNOTATION: f"sha256:{digest}"}
 
 
 class Condition(Wire, frozen=True):

@@ -61,7 +61,15 @@ def change_a_map(found: dict[str, Any]) -> None:
 
 
 def add_an_enum(found: dict[str, Any]) -> None:
-    schema(found, "BucketClass", "deletionPolicy")["enum"] = ["Retain", "Delete"]
+    schema(found, "BucketAccess", "spec", "protocol")["enum"] = ["S3", "Azure"]
+
+
+def drop_a_limit(found: dict[str, Any]) -> None:
+    del schema(found, "Bucket", "spec", "bucketClaim", "name")["maxLength"]
+
+
+def drop_the_limit_of_a_map(found: dict[str, Any]) -> None:
+    del schema(found, "BucketClass", "parameters")["additionalProperties"]["maxLength"]
 
 
 def change_an_enum(found: dict[str, Any]) -> None:
@@ -100,7 +108,9 @@ def drop_a_kind(found: dict[str, Any]) -> None:
         pytest.param(change_a_type, "Bucket.status.lastCall.attempts: the CRD says", id="type"),
         pytest.param(change_an_item, "Bucket.spec.protocols[]: the CRD says", id="item type"),
         pytest.param(change_a_map, "Bucket.spec.parameters{}: the CRD says", id="map type"),
-        pytest.param(add_an_enum, "BucketClass.deletionPolicy: enum is", id="stricter"),
+        pytest.param(add_an_enum, "BucketAccess.spec.protocol: enum is", id="stricter"),
+        pytest.param(drop_a_limit, "Bucket.spec.bucketClaim.name: a string", id="no limit"),
+        pytest.param(drop_the_limit_of_a_map, "BucketClass.parameters{}: a string", id="of a map"),
         pytest.param(change_an_enum, "Bucket.status.lastCall.effect: the enum", id="our enum"),
         pytest.param(need_more, "BucketClaim.spec: required is", id="required"),
         pytest.param(need_less_of_a_call, "BucketAccess.status.lastCall: the record", id="needed"),

@@ -140,6 +140,18 @@ def test_only_the_word_delete_deletes(policy: str | None) -> None:
     assert decode(bucket_class).deletion_policy is view.DeletionPolicy.RETAIN
 
 
+def test_a_long_retry_annotation_is_read_as_its_digest() -> None:
+    def token(value: str) -> str:
+        notes = {"objectstorage.k8s.io/retry": value}
+        found = decode(whole("BucketClaim", metadata={"name": "c", "annotations": notes}))
+        return str(found.meta.annotations["objectstorage.k8s.io/retry"])
+
+    assert token("x" * 256) == "x" * 256
+    assert token("x" * 257).startswith("sha256:")
+    assert len(token("x" * 200_000)) == len("sha256:") + 64
+    assert token("x" * 257) != token("x" * 258)
+
+
 @pytest.mark.parametrize(
     ("policy", "unknown"),
     [

@@ -204,7 +204,7 @@ def odd_secrets(odd: Odd) -> None:
 
 
 def odd_objects(odd: Odd, count: int) -> None:
-    """Three kinds; upstream's schema admits two thirds, ours fewer. Every third has a status that someone wrote."""
+    """Three kinds, of which upstream's schema admits two thirds. Every third has a status."""
     kinds = (
         ("bucketclaims", CLAIM_SPECS), ("buckets", BUCKET_SPECS), ("bucketaccesses", ACCESS_SPECS)
     )  # fmt: skip

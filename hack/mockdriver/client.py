@@ -169,9 +169,13 @@ class MockDriver:
     def accounts(self) -> list[Account]:
         return msgspec.convert(self._ask("accounts"), list[Account])
 
-    def hold_edits(self) -> None:
-        """Let calls with a rule `edit` read the document, but write it only once released."""
-        self._ask("hold_edits")
+    def hold_edits(self, only: str = "") -> None:
+        """Let calls with a rule `edit` read the document, but write it only once released.
+
+        Args:
+            only: a part of the account's name or id; other calls are not held.
+        """
+        self._ask("hold_edits", only=only)
 
     def release_edits(self) -> None:
         self._ask("release_edits")
@@ -184,7 +188,7 @@ class MockDriver:
         """Forget rules, counts, journal, buckets and accounts; release held edits."""
         self._ask("reset")
 
-    def _ask(self, do: str, **rest: Mapping[str, object]) -> object:
+    def _ask(self, do: str, **rest: Mapping[str, object] | str) -> object:
         if self._connection is None:
             self._connection = socket.socket(socket.AF_UNIX)
             self._connection.settimeout(ANSWER_TIMEOUT_S)

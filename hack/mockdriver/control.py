@@ -23,6 +23,7 @@ LONGEST_LINE_BYTES = 1024 * 1024
 class Command(Struct, frozen=True, forbid_unknown_fields=True):
     do: str
     rule: Rule | None = None
+    only: str = ""
 
 
 class Control:
@@ -75,7 +76,7 @@ class Control:
                 self._backend.reset()
                 self._edits.release()
             case Command(do="hold_edits"):
-                self._edits.hold()
+                self._edits.hold(command.only)
             case Command(do="release_edits"):
                 self._edits.release()
             case Command(do="held_edits"):

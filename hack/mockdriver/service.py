@@ -31,14 +31,19 @@ class Edits:
         self.waiting = 0
         self._released = asyncio.Event()
         self._released.set()
+        self._only = ""
 
-    def hold(self) -> None:
+    def hold(self, only: str) -> None:
+        """Hold those whose account's name or id contains `only`."""
+        self._only = only
         self._released.clear()
 
     def release(self) -> None:
         self._released.set()
 
-    async def until_released(self) -> None:
+    async def until_released(self, account: str) -> None:
+        if self._only not in account:
+            return
         self.waiting += 1
         try:
             await self._released.wait()
@@ -129,7 +134,8 @@ class Service:
         """Act, but by replacing a document that was read before, as drivers without a lock do."""
         scope = request.bucket_id if rule.edit == "bucket" else None
         document = self._backend.document(scope)
-        await self._edits.until_released()
+        account = request.name if call is Call.GRANT_ACCESS else request.account_id
+        await self._edits.until_released(account)
         before = set(self._backend.accounts)
         reply = self._act(call, request, rule)
         for account_id in set(self._backend.accounts) - before:

@@ -30,7 +30,8 @@ class UnlockedPolicy:
     Args:
         s3: the client.
         holding: a folder. While a file named `hold` is in it, edits wait before they write, and
-            each of them has a file `edit-...` there. None: nothing is held.
+            each of them has a file `edit-...` there. Only the edits for a user whose name contains
+            the text of that file are held. None: nothing is held.
     """
 
     def __init__(self, s3: Any, holding: Path | None) -> None:
@@ -41,19 +42,19 @@ class UnlockedPolicy:
     def add(self, bucket: str, user: str, statement: dict[str, Any]) -> None:
         """Add the user's statement; one that is there is replaced."""
         sid = _sid(user)
-        self._edit(bucket, lambda kept: [*_without(kept, sid), {**statement, "Sid": sid}])
+        self._edit(bucket, user, lambda kept: [*_without(kept, sid), {**statement, "Sid": sid}])
 
     def remove(self, bucket: str, user: str) -> None:
         """Remove the user's statement; fine if there is none, or no bucket."""
         with _ignoring("NoSuchBucket"):
-            self._edit(bucket, lambda kept: _without(kept, _sid(user)))
+            self._edit(bucket, user, lambda kept: _without(kept, _sid(user)))
 
-    def _edit(self, bucket: str, change: Callable[[Statements], Statements]) -> None:
+    def _edit(self, bucket: str, user: str, change: Callable[[Statements], Statements]) -> None:
         statements: Statements = []
         with _ignoring("NoSuchBucketPolicy"):
             policy = json.loads(self._s3.get_bucket_policy(Bucket=bucket)["Policy"])
             statements = policy["Statement"]
-        self._wait_while_held()
+        self._wait_while_held(user)
         changed = change(statements)
         if changed:
             policy = {"Version": "2012-10-17", "Statement": changed}
@@ -61,14 +62,21 @@ class UnlockedPolicy:
         elif statements:
             self._s3.delete_bucket_policy(Bucket=bucket)
 
-    def _wait_while_held(self) -> None:
-        if self._holding is None:
+    def _wait_while_held(self, user: str) -> None:
+        if self._holding is None or not self._is_held(user):
             return
         mark = self._holding / EDITS.replace("*", uuid.uuid4().hex)
         mark.touch()
-        while (self._holding / HOLD).exists():
+        while self._is_held(user):
             time.sleep(POLL_S)
         mark.unlink()
+
+    def _is_held(self, user: str) -> bool:
+        assert self._holding is not None
+        try:
+            return (self._holding / HOLD).read_text() in user
+        except FileNotFoundError:
+            return False
 
 
 def _sid(user: str) -> str:

@@ -108,9 +108,13 @@ class RefDriver:
         """Return what it was asked so far and how it answered, oldest first."""
         return record.read(self.log_file.read_text())
 
-    def hold_edits(self) -> None:
-        """Let edits of a policy read it, but write it only once released."""
-        (self._holding / HOLD).touch()
+    def hold_edits(self, only: str = "") -> None:
+        """Let edits of a policy read it, but write it only once released.
+
+        Args:
+            only: a part of the user's name; the edits for other users are not held.
+        """
+        (self._holding / HOLD).write_text(only)
 
     def release_edits(self) -> None:
         """Let held edits write, and later ones no longer wait."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cosi_operator.api.view import AuthenticationType
 from cosi_operator.driver.channel import DriverChannel, Method
 from cosi_operator.driver.credentials import Credentials, read_credentials
+from cosi_operator.driver.v1alpha1 import Driver
 from cosi_operator.outcome import Call
 from cosi_operator.rpc import cosi_pb2
 
@@ -57,6 +58,10 @@ class Probe:
 
     def __init__(self, channel: DriverChannel) -> None:
         self._channel = channel
+
+    def serve_only(self, name: str, *, timeout_s: float) -> None:
+        """Make no other call than DriverGetInfo to a driver of another name from now on."""
+        Driver(self._channel).serve_only(name, timeout_s=timeout_s)
 
     async def get_info(self, *, timeout_s: float) -> str:
         """The driver's name, as it says it."""

@@ -26,7 +26,7 @@ from cosi_operator.people.commands import (
     Printed,
     run_policy,
 )
-from cosi_operator.people.driver_check.ask import announcement
+from cosi_operator.people.driver_check.announce import announcement
 from cosi_operator.people.driver_check.command import check_driver, new_prefix
 from cosi_operator.people.driver_check.seen import Options
 from cosi_operator.people.read import NotInstalledError, Reader

@@ -87,6 +87,7 @@ def _check_options(found: argparse.Namespace) -> Options:
         authentication=AuthenticationType(found.authentication_type),
         timeout_s=found.timeout,
         include_dangerous=found.include_dangerous,
+        s3=found.s3,
         yes=found.yes,
     )
 
@@ -193,6 +194,11 @@ def _add_driver_commands(commands: _Commands) -> None:
     check.add_argument(
         "--include-dangerous", action="store_true",
         help="send empty ids too; on a driver with a fault that may remove EVERY bucket it has",
+    )  # fmt: skip
+    check.add_argument(
+        "--s3", action="store_true",
+        help="use the keys on S3: each has to work, and to be refused after its revocation"
+        " (needs: pip install 'cosi-operator[check]')",
     )  # fmt: skip
     check.add_argument("--yes", action="store_true", help="do not ask before anything is created")
     _output(check, "junit")

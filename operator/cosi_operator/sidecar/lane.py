@@ -44,19 +44,24 @@ class Place(enum.Enum):
 class Seats:
     """How many runs may wait, over all lanes that share this; each of them keeps a worker.
 
-    New tickets wait while fewer than `limit` do. Invited ones may wait beyond it, because their
-    run has come for that; as no more than `limit` are invited, at most `2 * limit` wait.
+    New tickets wait while fewer than `limit` do. Keys are invited when half as many wait, so that
+    the lane is not short of runs. Invited ones may wait beyond the limit, because their run has
+    come for that: at most `1.5 * limit` wait.
     """
 
     limit: int
     waiting: int = 0
     invited: int = 0
 
+    @property
+    def _spare(self) -> int:
+        return self.limit // 2
+
     def may_wait(self, *, is_invited: bool) -> bool:
-        return self.waiting < (2 * self.limit if is_invited else self.limit)
+        return self.waiting < self.limit + (self._spare if is_invited else 0)
 
     def may_invite(self) -> bool:
-        return self.waiting + self.invited < self.limit
+        return self.waiting + self.invited < self._spare
 
 
 @dataclass(slots=True)

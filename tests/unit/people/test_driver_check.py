@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -14,13 +15,16 @@ from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
 from cosi_operator.people.arguments import parse
 from cosi_operator.people.driver_check import show
 from cosi_operator.people.driver_check.advice import advise
-from cosi_operator.people.driver_check.judge import CHECKS, Result, judge
+from cosi_operator.people.driver_check.finding import Result
+from cosi_operator.people.driver_check.judge import CHECKS, judge
 from cosi_operator.people.driver_check.seen import (
+    AT_ONCE,
     HIDDEN,
     Asked,
     Options,
     Seen,
     Step,
+    Trial,
     without_credentials,
 )
 
@@ -109,9 +113,27 @@ def exemplary() -> dict[Step, Asked]:
     }
 
 
-def seen_with(*changes: tuple[Step, Asked], left: tuple[str, ...] = ()) -> Seen:
+def trial(number: int) -> Trial:
+    """An account whose key works until its Revoke."""
+    granted = grant(S.GRANT, f"a-o{number}")
+    return Trial(granted, ok(S.REVOKE), works="", after="InvalidAccessKeyId")
+
+
+TRIALS = tuple(trial(number) for number in range(AT_ONCE))
+EXEMPLARY = Seen(
+    Options(s3=True),
+    exemplary(),
+    {},
+    name_of_first="c-1",
+    at_once=TRIALS,
+    lone_key="",
+    orphan_key="InvalidAccessKeyId",
+)
+
+
+def seen_with(*changes: tuple[Step, Asked], left: tuple[str, ...] = (), **fields: Any) -> Seen:
     asked = exemplary() | dict(changes)
-    return without_credentials(Seen(Options(), asked, {}, (), left, name_of_first="c-1"))
+    return without_credentials(replace(EXEMPLARY, asked=asked, left=left, **fields))
 
 
 def not_passed(seen: Seen) -> dict[str, Result]:
@@ -373,6 +395,127 @@ def test_each_fault_fails_the_check_that_is_about_it(
     assert not_passed(seen_with(*changes)) == expected
 
 
+def of_trials(count: int, **fields: Any) -> tuple[Trial, ...]:
+    """The first `count` trials end otherwise."""
+    return tuple(replace(one, **fields) if n < count else one for n, one in enumerate(TRIALS))
+
+
+NOT_FOUND_GONE = (S.REVOKE_GONE, refusal(S.REVOKE_GONE, Code.NOT_FOUND))
+SERIALIZE = "--serialize-access-calls=driver"
+type KeyCase = tuple[str, dict[str, Any], list[tuple[Step, Asked]], dict[str, Result], list[str]]
+KEY_CASES: list[KeyCase] = [
+    ("a key that never works", {"lone_key": "AccessDenied"}, [], {"key-works": F}, []),
+    (
+        "keys that were granted at once are refused",
+        {"at_once": of_trials(3, works="AccessDenied", after=None)},
+        [],
+        {"keys-at-once": F},
+        [SERIALIZE],
+    ),
+    (
+        "no key works, alone or at once: no lock would help",
+        {"lone_key": "X", "at_once": of_trials(AT_ONCE, works="X", after=None)},
+        [],
+        {"key-works": F, "keys-at-once": F, "keys-after": Result.SKIP},
+        [],
+    ),
+    (
+        "a key works after its revocation",
+        {"at_once": of_trials(1, after="")},
+        [],
+        {"keys-after": F},
+        [SERIALIZE],
+    ),
+    (
+        "Grants at once are refused",
+        {"at_once": of_trials(2, granted=refusal(S.GRANT, INTERNAL), revoked=None, works=None)},
+        [],
+        {"grant-at-once": F},
+        [SERIALIZE],
+    ),
+    (
+        "Revokes at once are refused",
+        {"at_once": of_trials(1, revoked=refusal(S.REVOKE, INTERNAL), after=None)},
+        [],
+        {"revoke-at-once": F},
+        [SERIALIZE],
+    ),
+    (
+        "one account for two names at once",
+        {"at_once": of_trials(2, granted=grant(S.GRANT, "a-1"))},
+        [],
+        {"grant-at-once": F},
+        [],
+    ),
+    (
+        "NOT_FOUND for a gone bucket, and the key is gone",
+        {},
+        [NOT_FOUND_GONE],
+        {},
+        [],
+    ),
+    (
+        "NOT_FOUND for a gone bucket, and the key lives",
+        {"orphan_key": "NoSuchBucket"},
+        [NOT_FOUND_GONE],
+        {"revoke-gone": F},
+        [],
+    ),
+    (
+        "NOT_FOUND for a gone bucket, and nobody looked at the key",
+        {"orphan_key": None},
+        [NOT_FOUND_GONE],
+        {"revoke-gone": W},
+        [],
+    ),
+    (
+        "OK for a gone bucket, and the key lives",
+        {"orphan_key": ""},
+        [],
+        {"revoke-gone": F},
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "expected", "flags"), [pytest.param(*c[1:], id=c[0]) for c in KEY_CASES]
+)
+def test_keys_and_calls_at_once_are_judged_and_the_setting_follows(
+    fields: dict[str, Any],
+    changes: list[tuple[Step, Asked]],
+    expected: dict[str, Result],
+    flags: list[str],
+) -> None:
+    seen = seen_with(*changes, **fields)
+    assert not_passed(seen) == expected
+    assert [flag.text for flag in advise(seen).flags] == flags
+
+
+def test_without_s3_it_says_what_it_could_not_see() -> None:
+    unseen = tuple(replace(one, works=None, after=None) for one in TRIALS)
+    seen = seen_with(options=Options(), at_once=unseen, lone_key=None, orphan_key=None)
+    skipped = ("key-works", "keys-at-once", "keys-after")
+    assert not_passed(seen) == dict.fromkeys(skipped, Result.SKIP)
+    shown = show.text(seen, judge(seen), advise(seen))
+    assert shown.count("without --s3 no key is used") == len(skipped)
+    assert "because no key was used (see --s3)" in " ".join(shown.split())
+    assert "at its default" in " ".join(shown.split())
+
+
+def test_when_every_create_failed_it_says_so_and_why_the_rest_was_not_asked() -> None:
+    creates = (S.CREATE, S.CREATE_AGAIN, S.CREATE_SECOND, S.AT_ONCE_1, S.AT_ONCE_2, S.REPEATED)
+    asked = {S.INFO: ok(S.INFO, "good.example.com")}
+    asked |= {step: refusal(step, INVALID, "region is missing") for step in creates}
+    skipped = {S.GRANT: "there is no bucket to try it on"}
+    seen = Seen(Options(), asked, skipped, at_once_skipped=skipped[S.GRANT])
+    shown = " ".join(show.text(seen, judge(seen), advise(seen)).split())
+    assert "EVERY DriverCreateBucket FAILED" in shown
+    assert "region is missing" in shown
+    assert "--parameter K=V" in shown
+    assert "skip grant not asked: there is no bucket to try it on" in shown
+
+
 def test_what_may_be_left_behind_is_a_failure_and_named() -> None:
     seen = seen_with(left=("bucket c-9 (id 9)",))
     assert not_passed(seen) == {"removed": F}
@@ -383,6 +526,7 @@ def test_every_check_has_a_case_that_it_finds_and_stands_in_the_docs() -> None:
     found = {"removed"} | {
         check for _, _, expected in CASES for check, result in expected.items() if result in (F, W)
     }
+    found |= {check for case in KEY_CASES for check in case[3]}
     assert [c.name for c in CHECKS if c.name not in found] == []
     text = DOCS.read_text()
     assert [c.name for c in CHECKS if f"`{c.name}`" not in text] == []
@@ -466,7 +610,7 @@ def test_the_advice_follows_from_what_was_seen(
 def test_what_no_flag_can_help_is_a_note(step: Step, code: Code, word: str) -> None:
     notes = advise(seen_with((step, refusal(step, code)))).notes
     assert any(word in note for note in notes)
-    assert len(notes) == 2  # this one, and what could not be seen
+    assert len(notes) == 3  # this one, that no change was lost, and what could not be seen
 
 
 def test_no_form_of_the_report_shows_a_credential_or_a_control_character() -> None:
@@ -498,7 +642,8 @@ def test_json_and_junit_carry_every_check() -> None:
 def test_the_command_line_becomes_options() -> None:
     words = "--driver-addr unix:///s --parameter a=b=c --access-parameter d= --timeout 5s"
     command = parse(
-        ["driver", "check", *words.split(), "--include-dangerous", "--yes", "-o", "junit"], "cosi"
+        ["driver", "check", *words.split(), "--include-dangerous", "--s3", "--yes", "-o", "junit"],
+        "cosi",
     )
     assert command.check == Options(
         address="unix:///s",
@@ -506,6 +651,7 @@ def test_the_command_line_becomes_options() -> None:
         access_parameters={"d": ""},
         timeout_s=5.0,
         include_dangerous=True,
+        s3=True,
         yes=True,
     )
     assert command.output == "junit"

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cosi_operator.outcome import Call, Code, MadeBy
+from cosi_operator.people.driver_check.finding import words_of
 from cosi_operator.people.driver_check.judge import CALLS
-from cosi_operator.people.driver_check.seen import Asked, Seen, Step
+from cosi_operator.people.driver_check.judge_keys import KEY_IS_GONE, lost_grants, lost_revokes
+from cosi_operator.people.driver_check.seen import AT_ONCE, Asked, Seen, Step
 
 # What a driver sends by its own decision for something that passes; `csi-like` retries them all.
 PASSING = (
@@ -41,7 +43,13 @@ class Advice:
 
 def advise(seen: Seen) -> Advice:
     """What to set for this driver. No flags: the defaults fit."""
-    flags = (*_passing(seen), *_unnamed(seen), *_known_only_by_name(seen), *_missing_first(seen))
+    flags = (
+        *_passing(seen),
+        *_unnamed(seen),
+        *_known_only_by_name(seen),
+        *_missing_first(seen),
+        *_one_at_a_time(seen),
+    )
     notes = tuple(note for make in _NOTES if (note := make(seen)))
     return Advice(flags, (*notes, UNSEEN))
 
@@ -116,7 +124,52 @@ def _missing_first(seen: Seen) -> list[Flag]:
     return flags
 
 
+def _one_at_a_time(seen: Seen) -> list[Flag]:
+    """Calls that fail, or keys that are wrong, only when calls are made at the same time."""
+    refused = [
+        asked for trial in seen.at_once for _, asked in trial.every if asked.refused is not None
+    ]
+    alone = seen.asked.get(Step.GRANT)
+    lost, alive = lost_grants(seen), lost_revokes(seen)
+    if lost and seen.lone_key == "":
+        because = f"{len(lost)} of {AT_ONCE} keys that were granted at the same time are refused"
+    elif alive:
+        because = f"{len(alive)} of {AT_ONCE} keys work after Revokes at the same time"
+    elif refused and alone and alone.ok:
+        because = f"{len(refused)} calls at the same time were refused, while a single one succeeds"
+    else:
+        return []
+    return [Flag("--serialize-access-calls=driver", f"{because}; it is the default")]
+
+
 # --- notes
+
+
+def _no_bucket(seen: Seen) -> str:
+    creates = [a for _, a in seen.every if a.call is Call.CREATE_BUCKET]
+    if not creates or any(asked.ok and asked.reply for asked in creates):
+        return ""
+    return (
+        f"EVERY DriverCreateBucket FAILED ({words_of(creates[0])}), so most checks were not made."
+        " If the driver needs parameters of a class, give them: --parameter K=V."
+    )
+
+
+def _at_the_same_time(seen: Seen) -> str:
+    if not seen.at_once or _one_at_a_time(seen):
+        return ""
+    tried = [trial for trial in seen.at_once if trial.after is not None]
+    if not tried:
+        return (
+            "Whether changes at the same time are lost was not seen, because no key was used"
+            f" ({seen.s3_problem or 'see --s3'}). Leave --serialize-access-calls at its default,"
+            " driver."
+        )
+    return (
+        f"{len(tried)} Grants and Revokes at the same time lost no change. One run is no proof: set"
+        " --serialize-access-calls=none (or bucket) only if the driver's source edits no document"
+        " that accounts (or buckets) share."
+    )
 
 
 def _wrong_as_internal(seen: Seen) -> str:
@@ -161,7 +214,21 @@ def _no_keys_again(seen: Seen) -> str:
     )
 
 
+def _orphan(seen: Seen) -> str:
+    gone = seen.asked.get(Step.REVOKE_GONE)
+    if gone is None or gone.refused is not Code.NOT_FOUND or seen.orphan_key in KEY_IS_GONE:
+        return ""
+    return (
+        "Revoke answered NOT_FOUND because the bucket is gone, while the account was there. The"
+        " operator counts it as revoked. If buckets are removed by hand, look for accounts that"
+        " are left."
+    )
+
+
 _NOTES: tuple[Callable[[Seen], str], ...] = (
+    _no_bucket,
+    _at_the_same_time,
+    _orphan,
     _wrong_as_internal,
     _gone_as_failure,
     _slow,

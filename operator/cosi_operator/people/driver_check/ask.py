@@ -16,42 +16,43 @@ from cosi_operator.clock import Clock
 from cosi_operator.driver.errors import DriverError
 from cosi_operator.driver.probe import GrantSeen, Probe
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
-from cosi_operator.people.driver_check.seen import Asked, Options, Seen, Step, without_credentials
+from cosi_operator.people.driver_check.at_once import Calls, grant_and_revoke
+from cosi_operator.people.driver_check.judge_keys import KEY_IS_GONE
+from cosi_operator.people.driver_check.keys import Keys, KeyTrialError
+from cosi_operator.people.driver_check.reasons import (
+    COMMON,
+    DANGEROUS,
+    EMPTY_IDS,
+    HUNG,
+    MOST_LATE,
+    NO_ACCOUNT,
+    NO_BUCKET,
+    NOT_OURS,
+)
+from cosi_operator.people.driver_check.seen import (
+    AT_ONCE,
+    Asked,
+    Options,
+    Seen,
+    Step,
+    Trial,
+    without_credentials,
+)
+from cosi_operator.people.driver_check.send import Sender
 
 ABANDON_S = 0.01  # how soon the one call is given up that is given up on purpose
-MOST_LATE = 3  # calls without an answer; after that the driver counts as hung
-BUCKETS, ACCOUNTS = 6, 5
-
-NO_BUCKET = "there is no bucket to try it on"
-NO_ACCOUNT = "there is no account to try it on"
-NOT_OURS = "the driver gave two names one id, so that bucket may not be ours"
-COMMON = "the driver gave two names one account, so it may not be ours"
-HUNG = f"the driver had left {MOST_LATE} calls without an answer"
-DANGEROUS = "may reach what is not ours; ask for it with --include-dangerous"
 
 
-def announcement(options: Options, prefix: str) -> str:
-    """What a run will do to the backend, for people to read beforehand."""
-    more = ""
-    if options.include_dangerous:
-        more = (
-            "\nWITH --include-dangerous IT ALSO SENDS EMPTY IDS TO DriverDeleteBucket AND"
-            " DriverRevokeBucketAccess.\nA driver with a fault may then remove EVERY bucket it has."
-        )
-    return (
-        f"This asks the driver at {options.address} to create up to {BUCKETS} buckets and"
-        f" {ACCOUNTS} accounts.\nAll are named {prefix}-..., none holds data, and all are removed"
-        f" again. Nothing else is touched.{more}\n"
-    )
-
-
-async def examine(probe: Probe, clock: Clock, options: Options, prefix: str) -> Seen:
+async def examine(
+    probe: Probe, clock: Clock, options: Options, prefix: str, keys: Keys | None = None
+) -> Seen:
     """Ask everything, remove what was made (also when cancelled), and say what was seen.
 
     Args:
         prefix: starts the name of all that is made; must be used by nothing else.
+        keys: tries the keys on S3; None leaves them alone.
     """
-    run = _Run(probe, clock, options, prefix)
+    run = _Run(probe, clock, options, prefix, keys)
     try:
         await run.ask_all()
     finally:
@@ -61,11 +62,20 @@ async def examine(probe: Probe, clock: Clock, options: Options, prefix: str) -> 
 
 
 class _Run:
-    def __init__(self, probe: Probe, clock: Clock, options: Options, prefix: str) -> None:
+    def __init__(
+        self, probe: Probe, clock: Clock, options: Options, prefix: str, keys: Keys | None
+    ) -> None:
         self._probe = probe
         self._clock = clock
         self._options = options
         self._prefix = prefix
+        self._send = Sender(probe, options)
+        self._keys = keys
+        self._trials: tuple[Trial, ...] = ()
+        self._no_trials = ""
+        self._lone_key: str | None = None
+        self._orphan_key: str | None = None
+        self._s3_problem = ""
         self._asked: dict[Step, Asked] = {}
         self._skipped: dict[Step, str] = {}
         self._cleanup: list[Asked] = []
@@ -88,6 +98,11 @@ class _Run:
                 cleanup=tuple(self._cleanup),
                 left=tuple(self._left),
                 name_of_first=f"{self._prefix}-1",
+                at_once=self._trials,
+                at_once_skipped=self._no_trials,
+                lone_key=self._lone_key,
+                orphan_key=self._orphan_key,
+                s3_problem=self._s3_problem,
             )
         )
 
@@ -95,10 +110,12 @@ class _Run:
         await self._info(Step.INFO)
         if not self._asked[Step.INFO].ok:
             return
+        self._probe.serve_only(self._asked[Step.INFO].reply, timeout_s=self._options.timeout_s)
         await self._info(Step.INFO_AGAIN)
         await self._ask_creates()
         bucket_id, second = self._id_of("1"), self._id_of("2")
         await self._ask_grants(bucket_id)
+        await self._ask_at_once(bucket_id, self._id_of("4"))
         account = self._account_of(Step.GRANT)
         await self._revoke(Step.REVOKE, bucket_id, account)
         await self._revoke(Step.REVOKE_AGAIN, bucket_id, account)
@@ -106,7 +123,7 @@ class _Run:
         await self._delete(Step.DELETE_AGAIN, second)
         is_gone = Step.DELETE in self._asked and self._asked[Step.DELETE].ok
         await self._grant(Step.GRANT_GONE, second if is_gone else "", "3")
-        await self._revoke(Step.REVOKE_GONE, second if is_gone else "", account)
+        await self._ask_orphan(self._id_of("3"))
 
     async def _ask_creates(self) -> None:
         options = self._options
@@ -125,16 +142,60 @@ class _Run:
         await self._create(Step.ABANDONED, "4", replace(options, timeout_s=ABANDON_S))
         await self._create(Step.REPEATED, "4")
         await self._create(Step.BAD_NAME, "Bad..Name_")
-        nameless = await self._ask(Step.NO_NAME, Call.CREATE_BUCKET, self._creating("", options))
-        if nameless and nameless.ok:
-            self._left.append(f"bucket without a name (id {nameless.reply}), as it may not be ours")
 
     async def _ask_grants(self, bucket_id: str) -> None:
         await self._grant(Step.GRANT, bucket_id, "1")
         await self._grant(Step.GRANT_AGAIN, bucket_id, "1")
         await self._grant(Step.GRANT_SECOND, bucket_id, "4")
+        if (alone := self._asked.get(Step.GRANT_SECOND)) and alone.ok:
+            self._lone_key = await self._answer(bucket_id, alone, expect_accepted=True)
         unknown = AuthenticationType.UNKNOWN
         await self._grant(Step.GRANT_UNKNOWN_TYPE, bucket_id, "2", unknown)
+
+    async def _ask_at_once(self, *bucket_ids: str) -> None:
+        """Grant and revoke many at the same time, over two buckets if there are."""
+        ours = [bucket_id for bucket_id in bucket_ids if bucket_id]
+        granted = self._asked.get(Step.GRANT)
+        if self._shared or not ours:
+            self._no_trials = NOT_OURS if self._shared else NO_BUCKET
+        elif self._late >= MOST_LATE:
+            self._no_trials = HUNG
+        elif granted is None or not granted.ok or self._common:
+            self._no_trials = COMMON if self._common else "a single Grant failed"
+        else:
+            calls = Calls(
+                grant=self._granted,
+                revoke=self._revoked,
+                answer=lambda bucket_id, asked, accepted: self._answer(
+                    bucket_id, asked, expect_accepted=accepted
+                ),
+            )
+            places = [
+                (ours[number % len(ours)], f"{self._prefix}-o{number}") for number in range(AT_ONCE)
+            ]
+            self._trials = await grant_and_revoke(calls, places)
+
+    async def _ask_orphan(self, bucket_id: str) -> None:
+        """Remove a bucket while an account of it exists, then revoke that account."""
+        await self._grant(Step.GRANT_ORPHAN, bucket_id, "5")
+        account = self._account_of(Step.GRANT_ORPHAN)
+        if account and account not in self._common:
+            await self._delete(Step.DELETE_GRANTED, bucket_id)
+        deleted = self._asked.get(Step.DELETE_GRANTED)
+        if deleted is None or not deleted.ok:
+            self._skipped[Step.REVOKE_GONE] = (
+                "a bucket that has an account can't be removed" if deleted else NO_ACCOUNT
+            )
+            return
+        await self._revoke(Step.REVOKE_GONE, bucket_id, account)
+        asked = self._asked.get(Step.REVOKE_GONE)
+        if asked is None or not (asked.ok or asked.refused is Code.NOT_FOUND):
+            return
+        granted = self._asked[Step.GRANT_ORPHAN]
+        self._orphan_key = await self._answer(bucket_id, granted, expect_accepted=False)
+        self._accounts.pop(account, None)
+        if not asked.ok and self._orphan_key not in KEY_IS_GONE:
+            self._left.append(f"account {account}, whose bucket was removed before it was revoked")
 
     async def clean_up(self) -> None:
         """Take back what is known to be ours, then, if asked for, send the empty ids."""
@@ -146,19 +207,21 @@ class _Run:
         if self._options.include_dangerous:
             await self._ask_dangerous()
         else:
-            for step in _EMPTY_IDS:
+            for step in EMPTY_IDS:
                 self._skipped[step] = DANGEROUS
 
     async def _take_back(self) -> None:
         for account_id, bucket_id in self._accounts.items():
             if account_id in self._common:
                 self._left.append(f"account {account_id} ({COMMON})")
-            elif not await self._clean(Call.REVOKE_ACCESS, self._revoking(bucket_id, account_id)):
+            elif not await self._clean(
+                Call.REVOKE_ACCESS, self._send.revoking(bucket_id, account_id)
+            ):
                 self._left.append(f"account {account_id} of bucket {bucket_id}")
         for bucket_id, name in self._name_of.items():
             if bucket_id in self._gone:
                 continue
-            if not await self._clean(Call.DELETE_BUCKET, self._deleting(bucket_id)):
+            if not await self._clean(Call.DELETE_BUCKET, self._send.deleting(bucket_id)):
                 self._left.append(f"bucket {name} (id {bucket_id})")
 
     async def _ask_dangerous(self) -> None:
@@ -166,16 +229,19 @@ class _Run:
             return
         id_, account = f"{self._prefix}-gone", f"{self._prefix}-gone"
         sent: dict[Step, tuple[Call, Callable[[], Awaitable[str | GrantSeen]]]] = {
-            Step.GRANT_NO_BUCKET_ID: (Call.GRANT_ACCESS, self._granting("", account)),
-            Step.GRANT_NO_NAME: (Call.GRANT_ACCESS, self._granting(id_, "")),
-            Step.REVOKE_NO_BUCKET_ID: (Call.REVOKE_ACCESS, self._revoking("", account)),
-            Step.REVOKE_NO_ACCOUNT_ID: (Call.REVOKE_ACCESS, self._revoking(id_, "")),
-            Step.DELETE_NO_ID: (Call.DELETE_BUCKET, self._deleting("")),
+            Step.NO_NAME: (Call.CREATE_BUCKET, self._send.creating("", self._options)),
+            Step.GRANT_NO_BUCKET_ID: (Call.GRANT_ACCESS, self._send.granting("", account)),
+            Step.GRANT_NO_NAME: (Call.GRANT_ACCESS, self._send.granting(id_, "")),
+            Step.REVOKE_NO_BUCKET_ID: (Call.REVOKE_ACCESS, self._send.revoking("", account)),
+            Step.REVOKE_NO_ACCOUNT_ID: (Call.REVOKE_ACCESS, self._send.revoking(id_, "")),
+            Step.DELETE_NO_ID: (Call.DELETE_BUCKET, self._send.deleting("")),
         }
         for step, (call, ask) in sent.items():
             asked = await self._ask(step, call, ask)
             if asked and asked.ok and call is Call.GRANT_ACCESS:
                 self._left.append(f"account {asked.reply or account}, made by {step}")
+            if asked and asked.ok and call is Call.CREATE_BUCKET:
+                self._left.append(f"bucket without a name (id {asked.reply}): it may not be ours")
 
     # --- one call each
 
@@ -186,7 +252,7 @@ class _Run:
     async def _create(self, step: Step, ending: str, options: Options | None = None) -> None:
         name = f"{self._prefix}-{ending}"
         asked = await self._ask(
-            step, Call.CREATE_BUCKET, self._creating(name, options or self._options)
+            step, Call.CREATE_BUCKET, self._send.creating(name, options or self._options)
         )
         if asked is None:
             return
@@ -194,7 +260,7 @@ class _Run:
             self._shared = self._shared or self._name_of.get(asked.reply, name) != name
             self._name_of.setdefault(asked.reply, name)
             self._unsure.pop(name, None)
-        elif not self._id_of(ending) and _may_have_acted(asked):
+        elif not self._id_of(ending) and (asked.ok or _may_have_acted(asked)):
             self._unsure[name] = None
 
     async def _grant(
@@ -207,9 +273,45 @@ class _Run:
         if not self._may_use(step, bucket_id):
             return
         name = f"{self._prefix}-a{ending}"
-        asked = await self._ask(step, Call.GRANT_ACCESS, self._granting(bucket_id, name, kind))
-        if asked is None:
-            return
+        asked = await self._ask(step, Call.GRANT_ACCESS, self._send.granting(bucket_id, name, kind))
+        if asked is not None:
+            self._note_grant(asked, bucket_id, name)
+
+    async def _granted(self, bucket_id: str, name: str) -> Asked:
+        asked = await self._timed(
+            Call.GRANT_ACCESS, self._send.granting(bucket_id, name), counted=True
+        )
+        self._note_grant(asked, bucket_id, name)
+        return asked
+
+    async def _revoked(self, bucket_id: str, account_id: str) -> Asked | None:
+        if account_id in self._common:
+            return None
+        asked = await self._timed(
+            Call.REVOKE_ACCESS, self._send.revoking(bucket_id, account_id), counted=True
+        )
+        if asked.ok:
+            self._accounts.pop(account_id, None)
+        return asked
+
+    async def _answer(self, bucket_id: str, asked: Asked, *, expect_accepted: bool) -> str | None:
+        """What S3 says to the key of a Grant; None if that can't be seen."""
+        credentials = asked.grant.credentials if asked.grant else None
+        if self._keys is None or credentials is None or credentials.s3 is None:
+            return None
+        names = tuple(dict.fromkeys((bucket_id, self._name_of[bucket_id])))
+
+        def is_expected(answer: str) -> bool:
+            return (answer == "") is expect_accepted
+
+        try:
+            return await self._keys.answer(credentials.s3, names, is_expected)
+        except KeyTrialError as error:
+            self._s3_problem = str(error)
+            return None
+
+    def _note_grant(self, asked: Asked, bucket_id: str, name: str) -> None:
+        """Remember what to take back."""
         if asked.ok and asked.reply:
             if self._named.setdefault(asked.reply, name) != name:
                 self._common.add(asked.reply)
@@ -223,49 +325,18 @@ class _Run:
         if not account_id or account_id in self._common:
             self._skipped[step] = COMMON if account_id else NO_ACCOUNT
             return
-        asked = await self._ask(step, Call.REVOKE_ACCESS, self._revoking(bucket_id, account_id))
+        asked = await self._ask(
+            step, Call.REVOKE_ACCESS, self._send.revoking(bucket_id, account_id)
+        )
         if asked and asked.ok:
             self._accounts.pop(account_id, None)
 
     async def _delete(self, step: Step, bucket_id: str) -> None:
         if not self._may_use(step, bucket_id):
             return
-        asked = await self._ask(step, Call.DELETE_BUCKET, self._deleting(bucket_id))
+        asked = await self._ask(step, Call.DELETE_BUCKET, self._send.deleting(bucket_id))
         if asked and asked.ok:
             self._gone.add(bucket_id)
-
-    def _creating(self, name: str, options: Options) -> Callable[[], Awaitable[str]]:
-        return lambda: self._probe.create_bucket(
-            name, options.parameters, timeout_s=options.timeout_s
-        )
-
-    def _granting(
-        self, bucket_id: str, name: str, kind: AuthenticationType | None = None
-    ) -> Callable[[], Awaitable[GrantSeen]]:
-        options = self._options
-        wanted = options.authentication if kind is None else kind
-        parameters, timeout_s = options.access_parameters, options.timeout_s
-        return lambda: self._probe.grant_access(
-            bucket_id, name, wanted, parameters, timeout_s=timeout_s
-        )
-
-    def _revoking(self, bucket_id: str, account_id: str) -> Callable[[], Awaitable[str]]:
-        parameters, timeout_s = self._options.access_parameters, self._options.timeout_s
-
-        async def revoke() -> str:
-            await self._probe.revoke_access(bucket_id, account_id, parameters, timeout_s=timeout_s)
-            return ""
-
-        return revoke
-
-    def _deleting(self, bucket_id: str) -> Callable[[], Awaitable[str]]:
-        parameters, timeout_s = self._options.parameters, self._options.timeout_s
-
-        async def delete() -> str:
-            await self._probe.delete_bucket(bucket_id, parameters, timeout_s=timeout_s)
-            return ""
-
-        return delete
 
     # --- bookkeeping
 
@@ -314,15 +385,6 @@ class _Run:
         if isinstance(reply, GrantSeen):
             return Asked(call, fine, elapsed_s, reply.account_id, reply)
         return Asked(call, fine, elapsed_s, reply)
-
-
-_EMPTY_IDS = (
-    Step.GRANT_NO_BUCKET_ID,
-    Step.GRANT_NO_NAME,
-    Step.REVOKE_NO_BUCKET_ID,
-    Step.REVOKE_NO_ACCOUNT_ID,
-    Step.DELETE_NO_ID,
-)
 
 
 def _may_have_acted(asked: Asked) -> bool:

@@ -10,7 +10,9 @@ from cosi_operator.people.commands import EXIT_NOT_READY, EXIT_OK, CommandError,
 from cosi_operator.people.driver_check import show
 from cosi_operator.people.driver_check.advice import advise
 from cosi_operator.people.driver_check.ask import examine
-from cosi_operator.people.driver_check.judge import Result, judge, words_of
+from cosi_operator.people.driver_check.finding import Result, words_of
+from cosi_operator.people.driver_check.judge import judge
+from cosi_operator.people.driver_check.keys import S3Keys, can_try_keys
 from cosi_operator.people.driver_check.seen import Step
 
 _SHOWN = {"text": show.text, "json": show.json, "junit": show.junit}
@@ -25,13 +27,16 @@ async def check_driver(command: Command, prefix: str, clock: Clock) -> Printed:
     """Run the check that was announced.
 
     Raises:
-        CommandError: no driver answers there.
+        CommandError: no driver answers there, or a part that the command needs is missing.
     """
     options = command.check
     assert options is not None
+    if options.s3 and not can_try_keys():
+        raise CommandError("--s3 needs an S3 library: pip install 'cosi-operator[check]'")
     channel = DriverChannel(options.address)
     try:
-        seen = await examine(Probe(channel), clock, options, prefix)
+        keys = S3Keys(clock) if options.s3 else None
+        seen = await examine(Probe(channel), clock, options, prefix, keys)
     finally:
         channel.close()
     info = seen.asked[Step.INFO]

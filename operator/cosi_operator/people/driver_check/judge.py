@@ -8,57 +8,24 @@ what an operator needs to do its work. A failure is what makes an operator err o
 without end; a warning is what it can live with.
 """
 
-import enum
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
-from cosi_operator.conditions import strip_ids
 from cosi_operator.outcome import Call, Code, MadeBy
-from cosi_operator.people.driver_check.seen import Asked, Seen, Step
+from cosi_operator.people.driver_check import judge_keys
+from cosi_operator.people.driver_check.finding import Check, Finding, Judged, Result, words_of
+from cosi_operator.people.driver_check.seen import AT_ONCE, Seen, Step
 from cosi_operator.people.text import clean
 from cosi_operator.scrub import cut
 
 LONGEST_NAME = 63
 LONGEST_ID = 1024
-WORDS = 160  # characters of the driver's own words
-READ = 4096
 
 _NAME = re.compile(r"[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?")
 SPELLING = {
     "s3": ("accessKeyID", "accessSecretKey", "endpoint", "region"),
     "azure": ("accessToken", "expiryTs"),
 }
-
-
-class Result(enum.StrEnum):
-    PASS = "pass"  # noqa: S105 - a result, not a password
-    WARN = "warn"
-    FAIL = "fail"
-    SKIP = "skip"
-
-
-type Judged = tuple[Result, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """How one check ended. `seen`: what the driver did, in words."""
-
-    check: str
-    rule: str
-    result: Result
-    seen: str
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """`needs`: the steps without which there is nothing to judge."""
-
-    name: str
-    rule: str
-    needs: tuple[Step, ...]
-    judge: Callable[[Seen], Judged]
 
 
 def judge(seen: Seen) -> list[Finding]:
@@ -73,21 +40,6 @@ def _finding(check: Check, seen: Seen) -> Finding:
         return Finding(check.name, check.rule, Result.SKIP, f"not asked: {why}")
     result, words = check.judge(seen)
     return Finding(check.name, check.rule, result, words)
-
-
-def words_of(asked: Asked) -> str:
-    """How a call ended, with the driver's words; nothing in it can drive a terminal."""
-    status = asked.status
-    match status.made_by:
-        case MadeBy.DEADLINE:
-            return f"{status.call} brought {status.message}"
-        case MadeBy.TRANSPORT:
-            return f"the connection ended during {status.call}: {clean(status.message)}"
-        case MadeBy.REPLY:
-            return f"{status.call} answered OK, but {clean(status.message)}"
-        case MadeBy.DRIVER:
-            said = cut(strip_ids(status.message[:READ]), WORDS)
-            return f"{status.call} answered {status.code.name}" + (f": {said}" if said else "")
 
 
 # --- kinds of checks
@@ -365,8 +317,16 @@ CHECKS: tuple[Check, ...] = (
           (S.REVOKE,), _succeeds(S.REVOKE)),
     Check("revoke-again", "An account that is gone: OK.",
           (S.REVOKE_AGAIN,), _is_gone(S.REVOKE_AGAIN, Result.PASS)),
-    Check("revoke-gone", "An account of a bucket that is gone: OK.",
-          (S.REVOKE_GONE,), _is_gone(S.REVOKE_GONE, Result.PASS)),
+    Check("revoke-gone", "A living account of a bucket that is gone: OK, and its key is refused.",
+          (S.REVOKE_GONE,), judge_keys.revoke_gone),
+    Check("key-works", "A key opens its bucket.", (S.GRANT_SECOND,), judge_keys.lone_key),
+    Check("grant-at-once", f"{AT_ONCE} Grants at the same time: OK, each with its own account.",
+          (S.GRANT,), judge_keys.granted),
+    Check("keys-at-once", "Each of those keys opens its bucket.", (S.GRANT,), judge_keys.keys_work),
+    Check("revoke-at-once", f"{AT_ONCE} Revokes at the same time: OK.",
+          (S.GRANT,), judge_keys.revoked),
+    Check("keys-after", "Each of those keys is refused afterwards.",
+          (S.GRANT,), judge_keys.keys_are_refused),
     Check("delete", "DriverDeleteBucket removes the bucket.", (S.DELETE,), _succeeds(S.DELETE)),
     Check("delete-again", "A bucket that is gone: OK.",
           (S.DELETE, S.DELETE_AGAIN), _is_gone(S.DELETE_AGAIN, Result.WARN)),

@@ -10,6 +10,7 @@ from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
 from cosi_operator.settings import DEFAULT_DRIVER_ADDRESS
 
 HIDDEN = "[credential]"
+AT_ONCE = 8  # Grants, and Revokes, at the same time
 SHORTEST_SECRET = 6  # a shorter value stands in too many innocent texts
 
 
@@ -23,6 +24,7 @@ class Options:
     authentication: AuthenticationType = AuthenticationType.KEY
     timeout_s: float = 60.0
     include_dangerous: bool = False
+    s3: bool = False
     yes: bool = False
 
 
@@ -44,6 +46,7 @@ class Step(enum.StrEnum):
     GRANT = "grant"
     GRANT_AGAIN = "grant-again"
     GRANT_SECOND = "grant-second"
+    GRANT_ORPHAN = "grant-before-gone"
     GRANT_UNKNOWN_TYPE = "grant-unknown-type"
     GRANT_NO_BUCKET_ID = "grant-no-bucket-id"
     GRANT_NO_NAME = "grant-no-name"
@@ -51,6 +54,7 @@ class Step(enum.StrEnum):
     REVOKE_AGAIN = "revoke-again"
     DELETE = "delete"
     DELETE_AGAIN = "delete-again"
+    DELETE_GRANTED = "delete-with-account"
     GRANT_GONE = "grant-gone"
     REVOKE_GONE = "revoke-gone"
     REVOKE_NO_BUCKET_ID = "revoke-no-bucket-id"
@@ -80,12 +84,35 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """One of the accounts that were granted, and revoked, at the same time.
+
+    `works`, `after`: what S3 said to its key after the Grant and after the Revoke: "" for accepted,
+    else the name of the error; None when it was not asked.
+    """
+
+    granted: Asked
+    revoked: Asked | None = None
+    works: str | None = None
+    after: str | None = None
+
+    @property
+    def every(self) -> tuple[tuple[str, Asked], ...]:
+        """Its calls with what they were for."""
+        revoked = (("revoke-at-once", self.revoked),) if self.revoked else ()
+        return (("grant-at-once", self.granted), *revoked)
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """All of one run.
 
     `skipped` says why a step was not asked. `cleanup` are the calls that removed what was made;
     `left` names what may still be there. `name_of_first` is the first bucket's. `leaks` are steps
     whose message held a credential that the driver had handed out; no message holds it any more.
+    `at_once`: see there; `at_once_skipped` says why it is empty. `lone_key`, `orphan_key`: what S3
+    said (as in `Trial`) to a key that was granted alone, and to a key after `REVOKE_GONE`.
+    `s3_problem`: why a key could not be tried.
     """
 
     options: Options
@@ -95,6 +122,11 @@ class Seen:
     left: tuple[str, ...] = ()
     name_of_first: str = ""
     leaks: tuple[str, ...] = ()
+    at_once: tuple[Trial, ...] = ()
+    at_once_skipped: str = ""
+    lone_key: str | None = None
+    orphan_key: str | None = None
+    s3_problem: str = ""
 
     @property
     def driver(self) -> str:
@@ -107,6 +139,7 @@ class Seen:
         """All calls with what they were for."""
         return (
             *((str(s), a) for s, a in self.asked.items()),
+            *(call for trial in self.at_once for call in trial.every),
             *(("cleanup", a) for a in self.cleanup),
         )
 
@@ -137,6 +170,14 @@ def without_credentials(seen: Seen) -> Seen:
     return replace(
         seen,
         asked={step: hidden(asked) for step, asked in seen.asked.items()},
+        at_once=tuple(
+            replace(
+                trial,
+                granted=hidden(trial.granted),
+                revoked=hidden(trial.revoked) if trial.revoked else None,
+            )
+            for trial in seen.at_once
+        ),
         cleanup=tuple(hidden(asked) for asked in seen.cleanup),
         leaks=leaks,
     )

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cosi_operator.people.driver_check.advice import Advice
-from cosi_operator.people.driver_check.judge import Finding, Result, words_of
+from cosi_operator.people.driver_check.finding import Finding, Result, words_of
 from cosi_operator.people.driver_check.seen import Seen
 from cosi_operator.people.render import to_json
 from cosi_operator.people.text import clean, paragraph
@@ -24,6 +24,8 @@ def text(seen: Seen, findings: Sequence[Finding], advice: Advice) -> str:
         if finding.result in (Result.WARN, Result.FAIL):
             lines.append(paragraph(f"expected: {finding.rule}", _INDENT))
             lines.append(paragraph(f"seen:     {finding.seen}", _INDENT))
+        elif finding.result is Result.SKIP:
+            lines.append(paragraph(clean(finding.seen), _INDENT))
     lines += ["", _summary(seen, findings), "", *_advised(advice)]
     return "\n".join(lines) + "\n"
 

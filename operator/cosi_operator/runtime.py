@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import anyio
+import anyio.abc
 import structlog
 
 from cosi_operator.clock import Clock
@@ -78,6 +79,9 @@ class Runner[K: Hashable]:
     _runs: dict[K, _Run] = field(default_factory=dict, init=False)
     _run_ids: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False)
     _stopping: bool = field(default=False, init=False)
+    _started: int = field(default=0, init=False)  # workers
+    _idle: int = field(default=0, init=False)  # workers that wait for a key
+    _common: dict[str, Any] = field(default_factory=dict, init=False)  # of the log's context
 
     async def run(self, stop: anyio.Event) -> None:
         """Work until `stop` is set and the running reconciles have ended, or had their time.
@@ -86,13 +90,22 @@ class Runner[K: Hashable]:
         once; nothing is lost by it that the API server does not know.
         """
         self.metrics.watch_queue(self.name, self.queue.statistics)
+        self._common = structlog.contextvars.get_contextvars()
         async with anyio.create_task_group() as group:
             group.start_soon(self._expire_runs)
             group.start_soon(self._drain, stop, group.cancel_scope)
             async with anyio.create_task_group() as workers:
-                for _ in range(self.workers):
-                    workers.start_soon(self._work)
+                self._start_worker(workers)
             group.cancel_scope.cancel()
+
+    def _start_worker(self, workers: anyio.abc.TaskGroup) -> None:
+        """Start one more; each that takes a key while no other is idle does so, up to `workers`.
+
+        An idle worker takes 6 KiB, and most clusters never need more than a few.
+        """
+        self._started += 1
+        self._idle += 1
+        workers.start_soon(self._work, workers)
 
     async def _drain(self, stop: anyio.Event, everything: anyio.CancelScope) -> None:
         await stop.wait()
@@ -122,8 +135,7 @@ class Runner[K: Hashable]:
                     next_deadline = min(next_deadline, run.deadline)
             await self.clock.sleep(next_deadline - now)
 
-    async def _work(self) -> None:
-        common = structlog.contextvars.get_contextvars()
+    async def _work(self, workers: anyio.abc.TaskGroup) -> None:
         while True:
             try:
                 key = await self.queue.get()
@@ -132,11 +144,15 @@ class Runner[K: Hashable]:
             if self._stopping:
                 self.queue.done(key)
                 continue
+            self._idle -= 1
+            if not self._idle and self._started < self.workers:
+                self._start_worker(workers)
             structlog.contextvars.clear_contextvars()
             structlog.contextvars.bind_contextvars(
-                **common, controller=self.name, key=str(key), run_id=next(self._run_ids)
+                **self._common, controller=self.name, key=str(key), run_id=next(self._run_ids)
             )
             await self._run_once(key)
+            self._idle += 1
 
     async def _run_once(self, key: K) -> None:
         began = self.clock.monotonic()

@@ -134,7 +134,7 @@ class ProcessSettings:
     identity: str
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
-    workers: int = 40
+    workers: int = 120
     backoff: Backoff = field(default_factory=Backoff)
     lease: LeaseDurations = field(default_factory=LeaseDurations)
     leader_elect: bool = True

@@ -19,6 +19,10 @@ A key added by `add_paced` waits in a lane of its own, from which one key is tak
 `Pace`. A turn that nobody took in time is lost, not saved up: after a stall there is no burst. In
 its turn a paced key goes before the others, which it can't starve; until then it holds no worker.
 
+Both lanes are fair to the groups of the keys, and no group holds more workers than its share
+(`fairness`). A due key whose group holds its whole share stays due, and `get` waits although it is
+there, until `done` of another key of that group.
+
 Not promised: order between paced and other keys, and anything across a restart.
 """
 
@@ -33,6 +37,7 @@ from random import Random
 import anyio
 
 from cosi_operator.clock import Clock
+from cosi_operator.fairness import FairLane, Groups, Held, Shares, Sharing
 from cosi_operator.settings import Backoff
 
 # 2**63 times any base is far above any cap, and still a float.
@@ -49,13 +54,15 @@ class ShutDown(Exception):  # noqa: N818 - client-go's word; it is an end, not a
 class QueueStatistics:
     """A snapshot. `adds` and `retries` only grow and count what client-go's series count.
 
-    depth: keys ready to be taken. processing: keys held by workers. delayed: keys whose time or
-    turn has not come. oldest_age_s: how long the longest-waiting ready key waits. longest_run_s:
-    how long the longest-held key is held. adds: wishes that made a key due. retries: calls of
-    `add_after` and `add_rate_limited`.
+    depth: keys ready to be taken. blocked: those of them whose group holds its whole share of the
+    workers. processing: keys held by workers. delayed: keys whose time or turn has not come.
+    oldest_age_s: how long the longest-waiting ready key waits. longest_run_s: how long the
+    longest-held key is held. adds: wishes that made a key due. retries: calls of `add_after` and
+    `add_rate_limited`.
     """
 
     depth: int
+    blocked: int
     processing: int
     delayed: int
     oldest_age_s: float
@@ -90,6 +97,7 @@ class WorkQueue[K: Hashable]:
         random: the source of the jitter.
         backoff: for `add_rate_limited`.
         pace: for `add_paced`; without one, every turn has come.
+        sharing: how the keys share the workers; by default, first come, first served.
         on_taken: told of each key that is taken, how many seconds it was ready before.
     """
 
@@ -100,19 +108,23 @@ class WorkQueue[K: Hashable]:
         random: Random,
         backoff: Backoff,
         pace: Pace | None = None,
+        sharing: Sharing[K] | None = None,
         on_taken: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._random = random
         self._backoff = backoff
         self._pace = pace or Pace()
+        sharing = sharing or Sharing(lambda _: Groups(), Shares())
+        self._groups_of = sharing.groups_of
+        self._held = Held(sharing.shares)
         self._on_taken = on_taken
-        # Due and held by nobody, in order. A key is in at most one of these two lanes, and then not
-        # in _processing. The value is the time (monotonic s) it became due.
-        self._ready: OrderedDict[K, float] = OrderedDict()
-        self._paced: OrderedDict[K, None] = OrderedDict()
-        # Held by a worker; the value is the time of `get`.
-        self._processing: dict[K, float] = {}
+        # Due and held by nobody, since a time (monotonic s). A key is in at most one of these two
+        # lanes, and then not in _processing.
+        self._ready: FairLane[K] = FairLane()
+        self._paced: FairLane[K] = FairLane()
+        # Held by a worker; the value is the time of `get`, and the groups that the key counts for.
+        self._processing: dict[K, tuple[float, Groups]] = {}
         # Due again while held: ready as soon as it is done. Always a subset of _processing.
         # True: it waits for the paced lane.
         self._dirty: dict[K, bool] = {}
@@ -174,17 +186,20 @@ class WorkQueue[K: Hashable]:
         return delay_s
 
     def get_nowait(self) -> K | None:
-        """Take the next key, to be given back by `done`; None when nothing is due."""
+        """Take the next key, to be given back by `done`; None when no due key may run."""
         self._promote()
         now = self._clock.monotonic()
-        if self._paced and self._pace.take(now):
-            key, _ = self._paced.popitem(last=False)
+        key = self._paced.next(self._held)
+        if key is not None and self._pace.take(now):
+            _, groups = self._paced.take(key)
             since = now
-        elif self._ready:
-            key, since = self._ready.popitem(last=False)
         else:
-            return None
-        self._processing[key] = now
+            key = self._ready.next(self._held)
+            if key is None:
+                return None
+            since, groups = self._ready.take(key)
+        self._held.take(groups)
+        self._processing[key] = now, groups
         self._on_taken(now - since)
         return key
 
@@ -195,7 +210,7 @@ class WorkQueue[K: Hashable]:
             ShutDown: after `shut_down`, once nothing is due (also not after a run that goes on).
         """
         while (key := self.get_nowait()) is None:
-            if self._stopping and not self._dirty:
+            if self._stopping and not (self._dirty or self._ready):
                 raise ShutDown
             await self._wait()
         return key
@@ -206,12 +221,18 @@ class WorkQueue[K: Hashable]:
         Raises:
             ValueError: nobody holds the key; the caller has a bug.
         """
-        if self._processing.pop(key, None) is None:
+        held = self._processing.pop(key, None)
+        if held is None:
             raise ValueError(f"done without get: {key}")
+        _, groups = held
+        full_groups = self._held.full(groups)
+        self._held.give_back(groups)
         paced = self._dirty.pop(key, None)
         if paced is not None:
             self._enqueue(key, self._clock.monotonic(), paced=paced)
-        if self._stopping and not self._dirty:
+        if full_groups:
+            self._wake_for_room(full_groups)
+        if self._stopping and not (self._dirty or self._ready):
             self._wake_all()
 
     def forget(self, key: K) -> None:
@@ -238,10 +259,11 @@ class WorkQueue[K: Hashable]:
         now = self._clock.monotonic()
         return QueueStatistics(
             depth=len(self._ready),
+            blocked=self._ready.blocked(self._held),
             processing=len(self._processing),
             delayed=len(self._delayed) + len(self._paced),
-            oldest_age_s=now - min(self._ready.values(), default=now),
-            longest_run_s=now - min(self._processing.values(), default=now),
+            oldest_age_s=now - min(self._ready.times(), default=now),
+            longest_run_s=now - min((since for since, _ in self._processing.values()), default=now),
             adds=self._adds,
             retries=self._retries,
         )
@@ -256,16 +278,23 @@ class WorkQueue[K: Hashable]:
         if key in self._processing:
             self._dirty[key] = self._dirty.get(key, True) and paced
         elif key not in self._ready:
-            if not paced:
-                self._paced.pop(key, None)
+            if key in self._paced:
+                if paced:
+                    return
+                self._paced.remove(key)
             self._enqueue(key, since, paced=paced)
 
     def _enqueue(self, key: K, since: float, *, paced: bool) -> None:
-        if paced:
-            self._paced[key] = None
+        groups = self._groups_of(key)
+        (self._paced if paced else self._ready).add(key, since, groups)
+        if self._held.may_run(groups):
+            self._wake(self._timekeeper if paced else None)
+
+    def _wake_for_room(self, groups: int) -> None:
+        """So many groups hold less than their share again: a key of each may run now."""
+        if self._paced:
             self._wake(self._timekeeper)
-        else:
-            self._ready[key] = since
+        for _ in range(min(groups, len(self._ready))):
             self._wake()
 
     def _promote(self) -> None:
@@ -317,9 +346,10 @@ class WorkQueue[K: Hashable]:
                 self._wake()  # who wakes finds nothing due, and watches the time from now on
 
     def _next_at(self) -> float:
-        """When the next delay passes or the next turn comes; inf if nothing waits for either."""
+        """When the next delay passes or a paced key's turn comes; inf if nothing waits for them."""
         delay = self._heap[0][0] if self._heap else math.inf
-        return min(delay, self._pace.next_at) if self._paced else delay
+        has_turn = self._paced.next(self._held) is not None
+        return min(delay, self._pace.next_at) if has_turn else delay
 
     async def _wait_or_sleep(self, waiter: anyio.Event, seconds: float) -> None:
         async with anyio.create_task_group() as group:

@@ -44,7 +44,7 @@ def test_no_argument_at_all_gives_the_defaults() -> None:
         driver_address="unix:///var/lib/cosi/cosi.sock",
         log_level=LogLevel.INFO,
         log_format=LogFormat.AUTO,
-        workers=40,
+        workers=120,
         leader_elect=True,
         terminal_recheck_s=None,
         deletion_recheck_s=600,

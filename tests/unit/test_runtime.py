@@ -307,6 +307,37 @@ async def test_a_run_without_end_is_cut_off_and_retried() -> None:
     assert (world.count("error"), world.count("success")) == (1, 1)
 
 
+async def test_workers_are_started_as_they_are_needed_each_with_a_log_context_of_its_own() -> None:
+    gate = asyncio.Event()
+
+    async def reconcile(key: str) -> Outcome:
+        assert structlog.contextvars.get_contextvars()["key"] == key
+        if key.startswith("slow"):
+            await gate.wait()
+        return Success()
+
+    before = len(asyncio.all_tasks())
+    world = World(reconcile, workers=3)
+    async with world.running():
+        idle = len(asyncio.all_tasks())
+        for key in ("a", "b", "c"):  # one after the other: one worker in work, and one idle
+            world.queue.add(key)
+            await world.clock.settle()
+        assert len(asyncio.all_tasks()) == idle + 1
+        for key in ("slow-1", "slow-2", "slow-3", "slow-4"):
+            world.queue.add(key)
+        await world.clock.settle()
+        assert len(asyncio.all_tasks()) == idle + 2
+        assert world.queue.statistics().processing == 3
+        gate.set()
+        await world.clock.settle()
+        world.queue.add("d")
+        await world.clock.settle()
+    assert len(asyncio.all_tasks()) == before
+    assert world.count("success") == len(world.lines) == 8
+    assert len({line["run_id"] for line in world.lines}) == 8
+
+
 async def test_never_more_runs_than_workers_and_never_two_of_one_key() -> None:
     running: list[str] = []
     most = 0

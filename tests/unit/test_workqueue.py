@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from random import Random
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis.stateful import (
 )
 from tests.support.clock import FakeClock
 
+from cosi_operator.fairness import Groups, Shares, Sharing
 from cosi_operator.settings import Backoff
 from cosi_operator.workqueue import SWEEP_SLACK, Pace, ShutDown, WorkQueue
 
@@ -495,12 +497,36 @@ async def test_shut_down_waits_for_what_was_asked_before(getters: Getters) -> No
 
 # --- any order of operations --------------------------------------------------------------
 
-KEYS = st.sampled_from("abcd")
+# Each key's namespace and class.
+GROUPS = {
+    "a": Groups("x", "p"),
+    "b": Groups("x", "p"),
+    "c": Groups("x", "q"),
+    "d": Groups("y", "p"),
+    "e": Groups("y", "q"),
+    "f": Groups("z", "p"),
+    "g": Groups("x", "r"),
+    "h": Groups("w", "p"),
+}
+SHARES = Shares(class_name=3, namespace=2, line=1)
+KEYS = st.sampled_from(sorted(GROUPS))
 DELAYS_S = st.integers(min_value=0, max_value=20)
 
 
+@dataclass
+class Passed:
+    """What was served while a line waited."""
+
+    namespaces: set[str] = field(default_factory=set)
+    classes: set[str] = field(default_factory=set)
+
+
 class QueueModel(RuleBasedStateMachine):
-    """Against a model that says, per key, when its next run is due; hypothesis prints a blob."""
+    """Against a model that says, per key, when its next run is due; hypothesis prints a blob.
+
+    `passed` holds, for each lane (paced or not) and line (namespace and class) with a key that may
+    run, what was served meanwhile: none twice, because in between it was this line's turn.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -511,12 +537,17 @@ class QueueModel(RuleBasedStateMachine):
         self.held: set[str] = set()
         self.failed: dict[str, int] = {}
         self.stopped = False
+        self.passed: dict[tuple[bool, Groups], Passed] = {}
 
     @initialize(seed=st.integers(0, 2**32))
     def start(self, seed: int) -> None:
         self.backoff = Backoff(base_s=1, cap_s=30)
         self.queue: WorkQueue[str] = WorkQueue(
-            clock=self.clock, random=Random(seed), backoff=self.backoff, pace=Pace(1 / TURN_S)
+            clock=self.clock,
+            random=Random(seed),
+            backoff=self.backoff,
+            pace=Pace(1 / TURN_S),
+            sharing=Sharing(GROUPS.__getitem__, SHARES),
         )
 
     def now(self) -> float:
@@ -568,21 +599,48 @@ class QueueModel(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.clock.advance(seconds)
 
+    def may_run(self, key: str) -> bool:
+        """Whether its namespace, its class and its line each hold less than their share."""
+        mine, held = GROUPS[key], [GROUPS[other] for other in self.held]
+        return (
+            sum(other.namespace == mine.namespace for other in held) < SHARES.namespace
+            and sum(other.class_name == mine.class_name for other in held) < SHARES.class_name
+            and held.count(mine) < SHARES.line
+        )
+
+    def runnable(self, keys: set[str]) -> set[str]:
+        return {key for key in keys - self.held if self.may_run(key)}
+
     @rule()
     def get(self) -> None:
         key = self.queue.get_nowait()
-        has_turn = bool(self.paced - self.held) and self.now() >= self.next_turn_s
+        has_turn = bool(self.runnable(self.paced)) and self.now() >= self.next_turn_s
+        lane = self.runnable(self.paced if has_turn else self.due())
         if key is None:
-            assert self.due() <= self.held, "a due key that nobody holds was not handed out"
-            assert not has_turn, "a turn was not given"
+            assert not lane, "a key that may run was not handed out"
             return
         assert key not in self.held, "held twice"
-        assert key in (self.paced if has_turn else self.due()), "handed out before its time"
+        assert key in lane, "handed out before its time, or beyond its share"
+        self.check_turns(GROUPS[key], lane, paced=has_turn)
         if has_turn:
             self.next_turn_s = self.now() + TURN_S
         self.paced.discard(key)
         self.held.add(key)
         del self.wanted[key]
+
+    def check_turns(self, taken: Groups, lane: set[str], *, paced: bool) -> None:
+        """While a line has a key that may run, no other namespace and no other line runs twice."""
+        for line in {GROUPS[key] for key in lane}:
+            passed = self.passed.setdefault((paced, line), Passed())
+            if line.namespace != taken.namespace:
+                assert taken.namespace not in passed.namespaces, f"{line} had no turn"
+                passed.namespaces.add(taken.namespace)
+            else:
+                passed.namespaces.clear()
+                assert taken == line or taken.class_name not in passed.classes, f"{line} no turn"
+                passed.classes.add(taken.class_name)
+            if line == taken:
+                passed.classes.clear()
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -601,14 +659,35 @@ class QueueModel(RuleBasedStateMachine):
             self.paced.clear()
 
     @invariant()
+    def turns_count_while_a_line_may_run(self) -> None:
+        if not hasattr(self, "queue"):
+            return
+        lines = {
+            (paced, GROUPS[key])
+            for paced, keys in ((False, self.due()), (True, self.paced))
+            for key in self.runnable(keys)
+        }
+        self.passed = {line: passed for line, passed in self.passed.items() if line in lines}
+
+    @invariant()
+    def no_group_holds_more_than_its_share(self) -> None:
+        held = [GROUPS[key] for key in self.held]
+        for group in held:
+            assert sum(g.namespace == group.namespace for g in held) <= SHARES.namespace
+            assert sum(g.class_name == group.class_name for g in held) <= SHARES.class_name
+            assert held.count(group) <= SHARES.line
+
+    @invariant()
     def the_numbers_agree(self) -> None:
         if not hasattr(self, "queue"):
             return
         seen = self.queue.statistics()
         assert seen.processing == len(self.held)
-        assert seen.depth == len(self.due() - self.held)
+        waiting = self.due() - self.held
+        assert seen.depth == len(waiting)
+        assert seen.blocked == len(waiting) - len(self.runnable(waiting))
         assert seen.delayed == len(self.wanted.keys() - self.due() - (self.paced & self.held))
-        assert all(self.queue.failures(key) == self.failed.get(key, 0) for key in "abcd")
+        assert all(self.queue.failures(key) == self.failed.get(key, 0) for key in GROUPS)
 
     def teardown(self) -> None:
         """Whatever was asked for and not dropped is handed out in the end."""
@@ -618,7 +697,7 @@ class QueueModel(RuleBasedStateMachine):
             self.queue.done(key)
         self.clock.advance(1000)
         taken = []
-        for _ in "abcd":
+        for _ in GROUPS:
             taken += take_all(self.queue)
             self.clock.advance(TURN_S)
         assert sorted(taken) == sorted(self.wanted)

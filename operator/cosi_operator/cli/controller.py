@@ -15,6 +15,7 @@ from cosi_operator.cli.census import census
 from cosi_operator.cli.process import Process, Watched, Work, process
 from cosi_operator.controller.access import OrphanAccessReconciler
 from cosi_operator.controller.claim import ACCESSES_BY_CLAIM, ClaimReconciler, Controller
+from cosi_operator.fairness import Groups
 from cosi_operator.kube.store import Cached
 from cosi_operator.report import Reporter
 from cosi_operator.settings import ControllerSettings
@@ -34,7 +35,14 @@ async def run_controller(settings: ControllerSettings) -> None:
 
 async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a line or two
     watched = Watched(parts)
-    claims_queue, accesses_queue = parts.queue("bucketclaim"), parts.queue("bucketaccess")
+    claims_queue = parts.queue("bucketclaim", lambda key: groups_of_claim(key))
+    accesses_queue = parts.queue("bucketaccess", lambda key: Groups(key.namespace))
+
+    def groups_of_claim(key: Key) -> Groups:
+        """A class that does not exist is no group, because a tenant may name any number of them."""
+        claim = claims.get(key)
+        found = classes.get(Key("", claim.class_name)) if claim else None
+        return Groups(key.namespace, found.meta.name if found else "")
 
     def touch_claims(found: Iterable[Cached[BucketClaim]]) -> None:
         for cached in found:

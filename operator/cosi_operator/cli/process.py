@@ -28,6 +28,7 @@ from cosi_operator.api.view import Key, Resource
 from cosi_operator.cli.health import Health, serve_health
 from cosi_operator.cli.memory import give_back
 from cosi_operator.clock import Clock, RealClock
+from cosi_operator.fairness import Groups, Shares, Sharing
 from cosi_operator.flags import package_version
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
@@ -70,12 +71,16 @@ class Process:
     hurry: anyio.Event
     tracing: "Tracing | None"
 
-    def queue(self, name: str, *, pace: Pace | None = None) -> WorkQueue[Key]:
+    def queue(
+        self, name: str, groups_of: Callable[[Key], Groups], *, pace: Pace | None = None
+    ) -> WorkQueue[Key]:
+        """A queue whose keys share the workers by the groups that `groups_of` names."""
         return WorkQueue(
             clock=self.clock,
             random=self.rng,
             backoff=self.settings.backoff,
             pace=pace,
+            sharing=Sharing(groups_of, Shares.of(self.settings.workers)),
             on_taken=lambda seconds: self.metrics.waited(name, seconds),
         )
 

@@ -12,6 +12,7 @@ from cosi_operator.cli.census import census
 from cosi_operator.cli.link import DriverLink
 from cosi_operator.cli.process import Process, Watched, Work, process
 from cosi_operator.driver.v1alpha1 import Driver
+from cosi_operator.fairness import Groups
 from cosi_operator.plan import names
 from cosi_operator.policy_file import resolve_lane_scope, resolve_policy
 from cosi_operator.reconcile import Dropped
@@ -90,10 +91,11 @@ async def _work(
 ) -> None:
     watched = Watched(parts)
     wakes = Pace(WAKES_PER_S)
+    watches: SidecarWatches  # the queues ask it for the groups of a key, and it fills the queues
     watches = SidecarWatches(
         watched,
-        parts.queue("bucket", pace=wakes),
-        parts.queue("bucketaccess", pace=wakes),
+        parts.queue("bucket", lambda key: watches.groups_of_bucket(key), pace=wakes),
+        parts.queue("bucketaccess", lambda key: watches.groups_of_access(key), pace=wakes),
         state.name,
     )
     sidecar = _sidecar(settings, parts, link.driver, state, watches)
@@ -236,6 +238,19 @@ class SidecarWatches:
     def _touch_accesses(self, claim: Key) -> None:
         for cached in self.accesses.store.by_index(ACCESSES_BY_CLAIM, claim):
             self.accesses_queue.add(cached.view.meta.key)
+
+    def groups_of_bucket(self, key: Key) -> Groups:
+        """A Bucket belongs to the namespace of its claim."""
+        bucket = self.buckets.get(key)
+        if bucket is None:
+            return Groups()
+        return Groups(bucket.claim.namespace if bucket.claim else "", bucket.class_name)
+
+    def groups_of_access(self, key: Key) -> Groups:
+        """A class that does not exist is no group, because a tenant may name any number of them."""
+        access = self.accesses.get(key)
+        found = self.classes.get(Key("", access.class_name)) if access else None
+        return Groups(key.namespace, found.meta.name if found else "")
 
     def is_ours(self, access: BucketAccess) -> bool:
         """Whether the class of an access names this driver."""

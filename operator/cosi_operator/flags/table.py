@@ -86,7 +86,12 @@ CLUSTER = (
         "leader-elect",
         "let only one of several replicas work at a time (default true)",
     ),
-    Flag("workers", "objects of a kind reconciled at the same time (default 40)", value="NUMBER"),
+    Flag(
+        "workers",
+        "objects of a kind reconciled at the same time; at most half of them of one class, a third"
+        " of one class and namespace (default 120)",
+        value="NUMBER",
+    ),
 )
 
 WATCHING = (

@@ -6,7 +6,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # Many tests watch that nothing happens, so more processes than cores save time.
 TEST_PROCESSES ?= 3
 
-.PHONY: help demo test lint bench image containerfile docs clean parts promtool repro faults faults-full attacks
+.PHONY: help demo test lint bench image containerfile docs clean parts promtool repro coverage faults faults-full attacks
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -34,8 +34,30 @@ repro: parts ## what a bucket name that S3 refuses costs; PEER_CONTROLLER=... PE
 promtool: .venv/.stamp ## build promtool for the tests of alerts and metrics (once, about 3 minutes)
 	@$(BIN)/python hack/controlplane/build.py promtool
 
+PYTEST := pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
+QUICK := tests/unit tests/model
+
 test: lint parts promtool ## lint, unit, property and integration tests
-	@$(RUN) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
+	@rm -rf build/coverage/quick
+	@$(call measure,quick,$(QUICK))
+	@$(RUN) hack/coverage_figures.py check "unit and model tests" build/coverage/quick/coverage.json
+	@$(RUN) -m $(PYTEST) $(addprefix --ignore=,$(QUICK))
+
+coverage: parts promtool ## branch coverage by all tests, child processes too; text, and HTML in build/coverage/all/html
+	@rm -rf build/coverage/all
+	@$(call measure,all,tests)
+	@$(BIN)/coverage report --data-file=build/coverage/all/data
+	@$(BIN)/coverage html --quiet --data-file=build/coverage/all/data --directory=build/coverage/all/html
+	@$(RUN) hack/coverage_figures.py $(if $(UPDATE),update,check) "all tests" build/coverage/all/coverage.json
+	@echo "build/coverage/all/html/index.html"
+
+# measure NAME,TESTS: run tests, child processes included, and write build/coverage/NAME/coverage.json
+define measure
+mkdir -p build/coverage/$(1) && \
+COVERAGE_FILE=build/coverage/$(1)/data $(RUN) -m coverage run -m $(PYTEST) $(2) && \
+$(BIN)/coverage combine --quiet --data-file=build/coverage/$(1)/data build/coverage/$(1) && \
+$(BIN)/coverage json --quiet --data-file=build/coverage/$(1)/data -o build/coverage/$(1)/coverage.json
+endef
 
 faults: parts ## crashes, lost replies, bad API servers, two leaders; prints the table (part of `test`)
 	@$(RUN) -m pytest tests/faults

@@ -33,6 +33,14 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+def coverage_variables() -> dict[str, str]:
+    """What coverage put into this process's environment, so that it measures child processes too.
+
+    Empty unless the tests run under `make coverage`.
+    """
+    return {name: text for name, text in os.environ.items() if name.startswith("COVERAGE_")}
+
+
 class StartError(Exception):
     """A program did not become ready; the message ends with the last lines of its log."""
 
@@ -96,7 +104,7 @@ class Daemon:
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 [*shim, *self.command],
-                env=self._env,
+                env=None if self._env is None else {**self._env, **coverage_variables()},
                 cwd=self._cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

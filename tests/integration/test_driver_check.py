@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.daemon import coverage_variables
 from cosi_operator.outcome import Call
 from cosi_operator.people.driver_check.seen import AT_ONCE
 from mockdriver.client import MockDriver
@@ -64,7 +65,11 @@ def run(address: str, *words: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=TIMEOUT_S,
         stdin=subprocess.DEVNULL,
-        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(OPERATOR)},
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(OPERATOR),
+            **coverage_variables(),
+        },
         check=False,
     )
 
@@ -329,7 +334,11 @@ def test_an_interrupt_removes_what_was_made(driver: MockDriver) -> None:
     driver.set_rule(Call.GRANT_ACCESS, hang=True)
     check = subprocess.Popen(
         command(driver.address, "--yes", "--timeout", "40"),
-        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(OPERATOR)},
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(OPERATOR),
+            **coverage_variables(),
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.integration.cases import misbehave, prepare, until_told
 
+from controlplane.daemon import coverage_variables
 from cosi_operator.outcome import Call
 from testbed import Testbed, access_body
 from testbed.process import ROOT
@@ -72,6 +73,7 @@ class Person:
             "PYTHONPATH": str(ROOT / "operator"),
             "KUBECONFIG": str(self.kubeconfig),
             "HOME": str(self.folder),
+            **coverage_variables(),
         }
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment, check=False, timeout=30

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from controlplane import ControlPlane
+from controlplane.daemon import coverage_variables
 from cosi_operator.outcome import Call, Code
 from testbed import NAMESPACE, Testbed, access_body, claim_body, condition
 from testbed.bed import ROLES
@@ -114,7 +115,11 @@ def run_cosi(kubeconfig: Path, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=30,
-        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(OPERATOR)},
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(OPERATOR),
+            **coverage_variables(),
+        },
         check=False,
     )
 

@@ -140,7 +140,9 @@ def test_a_run_is_a_trace_of_what_it_did(bed: Testbed, collector: Collector) -> 
     run = next(iter(created.values()))
     assert (run["cosi.outcome"], run.service) == ("Success", "cosi-sidecar")
     told = [(seen.span.name, seen["http.response.status_code"]) for seen in collector.below(run)]
-    assert told == [
+    # The first call on a new connection asks who answers, within the call that opened it.
+    assert told.count(("DriverGetInfo", None)) <= 1
+    assert [one for one in told if one != ("DriverGetInfo", None)] == [
         ("update buckets", 200),
         ("DriverCreateBucket", None),
         ("update buckets", 200),

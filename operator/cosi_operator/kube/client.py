@@ -125,11 +125,6 @@ class KubeClient:
         """Of the kubeconfig's context or the service account, else "default"."""
         return self._connection.namespace
 
-    @property
-    def server(self) -> str:
-        """The server's URL, for log lines."""
-        return self._connection.server
-
     async def get(self, resource: Resource, key: Key) -> bytes:
         """The object's JSON.
 

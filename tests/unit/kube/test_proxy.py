@@ -85,6 +85,9 @@ def test_the_variable_for_the_servers_scheme_names_the_proxy(
         ("[fd00::1]:6443", "https://[fd00::1]", False),
         ("[fd00::1]", "https://[fd00::1]", False),
         (":6443", "https://example.com:6443", False),
+        ("10.0.0.0/99", "https://10.0.0.1", False),
+        ("10.0.0.0.0/8", "https://10.0.0.1", False),
+        ("\u00fc" * 70, "https://example.com", False),
         (" , ,", "https://example.com", False),
     ],
 )

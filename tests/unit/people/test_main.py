@@ -1,0 +1,132 @@
+"""The edge of `cosi`: exit codes, consent, a reader that goes away, and never a traceback."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+import cosi_operator
+from controlplane.daemon import coverage_variables
+from cosi_operator import people
+from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden
+from cosi_operator.kube.kubeconfig import KubeconfigError
+from cosi_operator.people.commands import CommandError
+from cosi_operator.people.driver_check.seen import Options
+
+OPERATOR = Path(cosi_operator.__file__).parents[1]
+EXPLAIN = ["policy", "explain", "--call", "DriverCreateBucket", "--code", "INTERNAL"]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "configure", lambda **_: None)
+
+
+def test_a_command_that_needs_no_cluster_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert people.main(EXPLAIN) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("DriverCreateBucket answers INTERNAL:\n  verdict   requeue")
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [pytest.param(["--help"], 0, id="help"), pytest.param(["nonsense"], 2, id="a wrong word")],
+)
+def test_the_parser_decides_the_code(words: Sequence[str], code: int) -> None:
+    assert people.main(words) == code
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        pytest.param(
+            Forbidden(403, "Forbidden", "no get on buckets"),
+            "error: you have no right to do this: no get on buckets\n",
+            id="forbidden",
+        ),
+        pytest.param(
+            ApiSilent("GET buckets"),
+            "error: no answer from the API server: GET buckets\n",
+            id="no answer",
+        ),
+        pytest.param(
+            ApiError(500, "InternalError", "broken"),
+            "error: the API server refused: ",
+            id="another refusal",
+        ),
+        pytest.param(KubeconfigError("no file\x1b[2J"), "error: no file", id="configuration"),
+        pytest.param(CommandError("no such claim"), "error: no such claim\n", id="command"),
+    ],
+)
+def test_a_failure_is_one_line_without_a_traceback(
+    failure: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def fail(_: object) -> NoReturn:
+        raise failure
+
+    monkeypatch.setattr(people, "_ask", fail)
+    assert people.main(["status"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(said)
+    assert printed.err.count("\n") == 1
+    assert "\x1b" not in printed.err
+
+
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(people, "_run", interrupt)
+    assert people.main(["status"]) == 130
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("answer", ["y\n", "YES\n"])
+def test_a_check_goes_on_with_consent(
+    answer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    people._agree(Options(), "This creates a bucket.\n")
+    assert capsys.readouterr().err.startswith("This creates a bucket.\n")
+
+
+@pytest.mark.parametrize("answer", ["\n", "n\n", "", "yesterday\n"])
+def test_a_check_without_consent_creates_nothing(
+    answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    with pytest.raises(CommandError, match="nothing was created"):
+        people._agree(Options(), "This creates a bucket.\n")
+
+
+def test_consent_given_before_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    people._agree(Options(yes=True), "This creates a bucket.\n")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "cosi_operator", "people", *EXPLAIN],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={"PYTHONPATH": str(OPERATOR), "PATH": os.defpath, **coverage_variables()},
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, b"")

@@ -72,6 +72,26 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "The claim's Bucket object was removed; its data may be gone.",
         "Delete the claim, and create a new one for a new bucket.",
     ),
+    Reason.BUCKET_IN_USE: (
+        "The Bucket object is being deleted, but its BucketClaim still exists. The bucket and its"
+        " data stay until the claim is deleted.",
+        "Delete the BucketClaim. To delete the bucket and its data now, an administrator runs the"
+        " command in the message.",
+    ),
+    Reason.FORMER_BUCKET: (
+        "A Bucket names an earlier BucketClaim of the same namespace and name, which no longer"
+        " exists. The Bucket may hold that claim's data, so no new bucket was created.",
+        "For the old data, ask your cluster administrator to bind the Bucket as the message says."
+        " For a new, empty bucket, set the annotation that the message names.",
+    ),
+    Reason.RECORD_FULL: (
+        "The record of the Bucket has no room for one more BucketAccess, so no access was granted.",
+        "Delete a BucketAccess of this bucket that is not needed.",
+    ),
+    Reason.INVALID_CLASS: (
+        "The BucketClass has a deletionPolicy that is neither `Delete` nor `Retain`.",
+        "Ask your cluster administrator to correct deletionPolicy of the BucketClass.",
+    ),
     Reason.BEING_DELETED: (
         "What the object names is being deleted.",
         "Wait until it is gone, then create it and this object again.",
@@ -90,8 +110,9 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "Repair what the message names; it is looked at again every 30 s.",
     ),
     Reason.BACKEND_UNVERIFIED: (
-        "Deleted, though the driver would not say whether something is left of a failed try.",
-        "Look on the backend for the name in the message.",
+        "The object was deleted, but the backend may still hold a bucket or an account of it; the"
+        " message says why. This is also the reason of the Warning Event.",
+        "Ask your cluster administrator to look on the backend for the name in the message.",
     ),
     Reason.DRIVER_UNREACHABLE: (
         "The connection ended before the driver answered: it was killed or restarted.",
@@ -106,6 +127,12 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         DRIVER_BUG,
     ),
     Reason.EMPTY_BUCKET_ID: ("The driver said OK and gave the bucket no id.", DRIVER_BUG),
+    Reason.FOREIGN_BUCKET_ID: (
+        "The driver returned a bucket_id that another Bucket already has. The id was not stored,"
+        " so neither Bucket can delete the data of the other.",
+        "Report it to the driver's authors. If the other Bucket is a static Bucket with this"
+        " existingBucketID, use that Bucket, or ask your cluster administrator to remove it.",
+    ),
     Reason.EMPTY_ACCOUNT_ID: ("The driver said OK and gave the account no id.", DRIVER_BUG),
     Reason.NO_CREDENTIALS: (
         "The account exists, and the driver sent no keys for it, or only a part of them.",

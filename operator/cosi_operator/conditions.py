@@ -11,14 +11,15 @@ from datetime import datetime
 
 from msgspec.structs import replace as with_fields
 
-from cosi_operator.api.view import Bucket, BucketClaim, Condition
+from cosi_operator.api.view import Bucket, BucketClaim, Condition, stamp
 from cosi_operator.outcome import DriverStatus, MadeBy, Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.scrub import READ_LIMIT, REDACTED, cut, escaped, one_line, scrub
 
 MESSAGE_LIMIT = 2048  # characters; the API allows 32768, a person reads far fewer
 WORDS_LIMIT = 600  # of the driver's own words
 
-_ORDER = {"Ready": 0, "Reconciling": 1, "Stalled": 2}
+SPEC_CHANGE_IGNORED = "SpecChangeIgnored"
+_ORDER = {"Ready": 0, "Reconciling": 1, "Stalled": 2, SPEC_CHANGE_IGNORED: 3}
 
 _ID_AFTER_LABEL = re.compile(
     r"(?i)\b((?:x-amz-)?(?:request|req|trace|span|correlation|host|transaction|invocation)"
@@ -121,25 +122,38 @@ def failure_message(outcome: Requeue | Terminal, *, attempts: int, retry_what: s
 
 
 def from_outcome(
-    outcome: Outcome, *, generation: int, success: tuple[Reason, str], message: str = ""
+    outcome: Outcome,
+    *,
+    generation: int,
+    success: tuple[Reason, str],
+    message: str = "",
+    ignored: str = "",
 ) -> tuple[Condition, ...]:
-    """The conditions that an outcome calls for, without times."""
+    """The conditions that an outcome calls for, without times.
 
-    def condition(kind: str, status: str, reason: Reason, text: str) -> Condition:
-        return Condition(kind, status, reason.value, text, generation)
+    `ignored`: a change of the spec that has no effect, as a sentence.
+    """
 
+    def condition(kind: str, status: str, reason: str, text: str) -> Condition:
+        return Condition(kind, status, reason, text, generation)
+
+    noted = (condition(SPEC_CHANGE_IGNORED, "True", SPEC_CHANGE_IGNORED, ignored),)
+    rest = noted if ignored else ()
     match outcome:
         case Success():
-            return (condition("Ready", "True", *success),)
+            return (condition("Ready", "True", success[0].value, success[1]), *rest)
         case Requeue(reason=reason):
             return (
-                condition("Ready", "False", reason, message),
-                condition("Reconciling", "True", reason, message),
+                condition("Ready", "False", reason.value, message),
+                condition("Reconciling", "True", reason.value, message),
+                *rest,
             )
         case Terminal(reason=reason, waiting=waiting):
+            kind = "Reconciling" if waiting else "Stalled"
             return (
-                condition("Ready", "False", reason, message),
-                condition("Reconciling" if waiting else "Stalled", "True", reason, message),
+                condition("Ready", "False", reason.value, message),
+                condition(kind, "True", reason.value, message),
+                *rest,
             )
 
 
@@ -151,12 +165,12 @@ def merge(
     Ours that are absent from `new` go. The order is fixed, so equal conditions compare equal.
     """
     before = {condition.type: condition for condition in old}
-    stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
+    at = stamp(now)
     merged = [c for c in before.values() if c.type not in _ORDER]
     for condition in new:
         was = before.get(condition.type)
         kept = was.last_transition_time if was and was.status == condition.status else ""
-        merged.append(with_fields(condition, last_transition_time=kept or stamp))
+        merged.append(with_fields(condition, last_transition_time=kept or at))
     return tuple(sorted(merged, key=lambda c: (_ORDER.get(c.type, 9), c.type)))
 
 

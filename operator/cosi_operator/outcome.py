@@ -89,6 +89,10 @@ class Reason(enum.StrEnum):
     INVALID_OBJECT = "InvalidObject"
     BUCKET_ALREADY_BOUND = "BucketAlreadyBound"
     BUCKET_LOST = "BucketLost"
+    BUCKET_IN_USE = "BucketInUse"
+    FORMER_BUCKET = "FormerBucketFound"
+    RECORD_FULL = "TooManyBucketAccesses"
+    INVALID_CLASS = "InvalidClass"
     BEING_DELETED = "BeingDeleted"
     DRIVER_MISMATCH = "DriverMismatch"
     SECRET_NOT_OWNED = "SecretNotOwned"  # noqa: S105 - a reason, not a password
@@ -100,6 +104,7 @@ class Reason(enum.StrEnum):
     DRIVER_DEADLINE = "DriverDeadlineExceeded"
     DRIVER_MALFORMED_REPLY = "DriverMalformedReply"
     EMPTY_BUCKET_ID = "DriverReturnedEmptyBucketID"
+    FOREIGN_BUCKET_ID = "DriverReturnedForeignBucketID"
     EMPTY_ACCOUNT_ID = "DriverReturnedEmptyAccountID"
     NO_CREDENTIALS = "DriverReturnedNoCredentials"
     DRIVER_CANCELLED = "DriverCancelled"

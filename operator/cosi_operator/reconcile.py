@@ -1,5 +1,5 @@
 """What all reconcilers share: the loop (plan a step, apply it, fold, until Done), and what they
-remember of copies that can't be trusted and objects that vanished."""
+remember of writes without an answer and of objects that vanished."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,25 +17,24 @@ from cosi_operator.kube.errors import (
 )
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import identify
-from cosi_operator.outcome import Effect, Outcome, Reason, Requeue, Terminal
-from cosi_operator.plan.steps import FACTS, Done, Fact, Failed
+from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
+from cosi_operator.plan.steps import Done
 
 # More steps than any plan has; reaching it means that two steps undo each other.
-MAX_STEPS = 24
+MAX_STEPS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class End[V]:
-    """How a run ended. `effect` is what a failed driver call left open."""
+    """How a run ended. `report` is False when what is stored already says it."""
 
     view: V
     outcome: Outcome
     report: bool
-    effect: Effect = Effect.MAYBE
 
 
 @dataclass(slots=True)
-class Doubts:
+class UnconfirmedWrites:
     """Keys whose last write got no answer: it may have gone through, so the copy may be stale.
 
     No driver call is made on such a copy: of a Bucket that is gone by now, it would make a backend
@@ -49,23 +48,23 @@ class Doubts:
             self._keys.add(key)
 
     async def clear(self, objects: Objects[Any], key: Key) -> None:
-        """Read the object if there is a doubt about it.
+        """Read the object if its last write got no answer.
 
         Raises:
-            ApiError, ApiSilent: it could not be read; the doubt stays.
+            ApiError, ApiSilent: it could not be read; the key stays noted.
         """
         if key in self._keys:
             await objects.refresh(key)
             self._keys.discard(key)
 
 
-class Dropped[T: Bucket | BucketAccess | BucketClaim]:
-    """Objects that the API server dropped though our finalizer was on them.
+class VanishedObjects[T: Bucket | BucketAccess | BucketClaim]:
+    """Objects that the API server removed although our finalizer was on them.
 
     It decides on a DELETE from one read, and a finalizer that is stored after that does not stop
     it (kubernetes/kubernetes#77988): the object is gone without ever having been seen deleting.
-    What was made for it has to be taken back all the same. Only in memory: a process that crashes
-    in that moment as well forgets it.
+    What was made for it still has to be removed. Only in memory: a process that crashes in that
+    moment as well forgets it.
     """
 
     def __init__(self, finalizer: str) -> None:
@@ -80,38 +79,38 @@ class Dropped[T: Bucket | BucketAccess | BucketClaim]:
             self._by_key[old.meta.key] = old
 
     async def find(self, objects: Objects[T], key: Key) -> T | None:
-        """The dropped object of this key, as it was last seen.
+        """The vanished object of this key, as it was last seen.
 
         The API server is asked, since it may only be missing from a list that was old.
 
         Raises:
             ApiError, ApiSilent: it could not be asked.
         """
-        dropped = self._by_key.get(key)
-        if dropped is None:
+        vanished = self._by_key.get(key)
+        if vanished is None:
             return None
         try:
             raw = await objects.client.get(objects.resource, key)
         except NotFound:
-            return dropped
-        if identify(raw).uid != dropped.meta.uid:
-            return dropped
+            return vanished
+        if identify(raw).uid != vanished.meta.uid:
+            return vanished
         self.forget(key)
         return None
 
     def forget(self, key: Key) -> None:
-        """What was made for it is taken back."""
+        """What was made for it is removed."""
         self._by_key.pop(key, None)
 
 
-async def run_steps[V, S](
+async def run_steps[V, S, F](
     view: V,
     *,
     plan: Callable[[V], S],
-    apply: Callable[[V, S], Awaitable[Fact | Failed]],
-    fold: Callable[[V, Fact], V],
+    apply: Callable[[V, S], Awaitable[F]],
+    fold: Callable[[V, F], V],
 ) -> End[V]:
-    """Run steps until the plan is Done or a driver call failed.
+    """Run steps until the plan is Done.
 
     Raises:
         ApiError, ApiSilent: a write did not go through; see `outcome_of`.
@@ -120,11 +119,7 @@ async def run_steps[V, S](
         step = plan(view)
         if isinstance(step, Done):
             return End(view, step.outcome, step.report)
-        result = await apply(view, step)
-        if isinstance(result, Failed):
-            return End(view, result.outcome, report=True, effect=result.effect)
-        assert isinstance(result, FACTS)
-        view = fold(view, result)
+        view = fold(view, await apply(view, step))
     return End(
         view, Requeue(Reason.STEP_LIMIT, "The plan did not settle.", quiet=True), report=False
     )

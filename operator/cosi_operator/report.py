@@ -24,6 +24,7 @@ from cosi_operator.api.view import (
     LastCall,
     Meta,
     Status,
+    stamp,
 )
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import Conflict
@@ -71,6 +72,7 @@ class Told:
     effect: Effect = Effect.MAYBE
     driver_instance: str = ""
     retry_token: str = ""
+    ignored: str = ""
 
 
 class Reporter:
@@ -172,26 +174,6 @@ class Reporter:
             return before.meta.resource_version != after.meta.resource_version
         raise AssertionError("unreachable")
 
-    async def mark_pending[T: Bucket | BucketAccess](self, objects: Objects[T], key: Key) -> None:
-        """Store that the next driver call may have an effect, before it is made."""
-
-        def pending(view: T) -> Status:
-            assert view.last_call is not None
-            call = with_fields(view.last_call, outcome="Pending", effect=Effect.MAYBE)
-            return Status(view.conditions, view.observed_generation, last_call=call)
-
-        await self.write(objects, key, pending)
-
-    async def forget_account(self, objects: Objects[BucketAccess], access: BucketAccess) -> None:
-        """Store that the account is gone, before another one is made."""
-
-        def forgotten(view: BucketAccess) -> Status | None:
-            if view.meta.uid != access.meta.uid:
-                return None
-            return Status(view.conditions, view.observed_generation, account_id="")
-
-        await self.write(objects, access.meta.key, forgotten)
-
     def event(
         self,
         objects: Objects[Any],
@@ -227,6 +209,7 @@ class Reporter:
             generation=generation,
             success=told.success,
             message=_message(view, objects, told),
+            ignored=told.ignored,
         )
         return Status(
             conditions=conditions.merge(view.conditions, wanted, now),
@@ -296,7 +279,8 @@ def _last_call(view: Reported, told: Told, now: datetime) -> LastCall | None:
         generation=told.judged.generation,
         driver_instance=told.driver_instance,
         retry_token=told.retry_token,
-        time=_stamp(now),
+        time=stamp(now),
+        object_uid=told.judged.uid,
     )
     # The time alone is no reason to write: a recheck that ends the same changes nothing.
     if (
@@ -325,14 +309,11 @@ def _last_success(view: Bucket | BucketAccess, told: Told, now: datetime) -> Las
         generation=told.judged.generation,
         driver_instance=told.driver_instance,
         retry_token=told.retry_token,
-        time=_stamp(now),
+        time=stamp(now),
+        object_uid=told.judged.uid,
     )
     said = before and (before.call, before.outcome, before.retry_token)
     return before if said == (fresh.call, fresh.outcome, fresh.retry_token) else fresh
-
-
-def _stamp(now: datetime) -> str:
-    return now.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _was_asked(outcome: Outcome) -> bool:

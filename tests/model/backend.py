@@ -22,6 +22,7 @@ class Answer:
     code: Code = Code.OK
     acts: bool = True
     empty_id: bool = False
+    id: str = ""  # instead of the usual id
     no_credentials: bool = False
 
 
@@ -53,6 +54,7 @@ class Backend:
     calls: list[Called] = field(default_factory=list)
     answers: dict[Call, Answer] = field(default_factory=dict)
     new_account_each_time: bool = False
+    same_keys: bool = False  # each Grant of one account returns its first key
     watch: Callable[[Called], None] = field(default=lambda called: None)
     made: int = 0
 
@@ -94,7 +96,7 @@ class FakeDriver(Driver):
         await self._stop(call, before=True)
         answer = self._backend.begin(Called(call, name))
         if answer.acts:
-            self._backend.buckets.setdefault(name, f"id-of-{name}")
+            self._backend.buckets.setdefault(name, answer.id or f"id-of-{name}")
         await self._stop(call, before=False)
         refuse(call, answer, len(self._backend.calls))
         return CreatedBucket("" if answer.empty_id else self._backend.buckets.get(name, ""))
@@ -118,10 +120,12 @@ class FakeDriver(Driver):
         answer = backend.begin(Called(call, request.name, request.bucket_id))
         backend.made += 1
         key = f"KEY{backend.made}"
-        account_id = f"acct-of-{request.name}"
+        account_id = answer.id or f"acct-of-{request.name}"
         if backend.new_account_each_time:
             account_id += f"-{backend.made}"
-        if answer.acts:
+        if backend.same_keys and account_id in backend.accounts:
+            key = backend.accounts[account_id].keys[0]
+        elif answer.acts:
             account = backend.accounts.setdefault(
                 account_id, Account(request.bucket_id, request.name, [])
             )

@@ -66,8 +66,9 @@ class MemoryApi:
             return stored
         self._born[resource.plural, key] += 1
         count = self._born[resource.plural, key]
+        space = "" if key.namespace in ("", "team") else f"{key.namespace}-"
         stored["metadata"] |= {
-            "uid": f"{resource.kind.lower()}-{key.name}-{count}",
+            "uid": f"{resource.kind.lower()}-{space}{key.name}-{count}",
             "creationTimestamp": self._now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
         if resource is SECRETS:

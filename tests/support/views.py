@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from cosi_operator.api.record import AccessRecord, BucketRecord, ClaimIdentity
 from cosi_operator.api.view import (
     Bucket,
     BucketAccess,
@@ -40,6 +41,9 @@ CLAIM = BucketClaim(
     Meta("photos", "team", uid="claim-uid", generation=1), protocols=("S3",), class_name="gold"
 )
 REF = ClaimRef("team", "photos", "claim-uid")
+IDENTITY = ClaimIdentity("team", "photos", "claim-uid")
+NEW_RECORD = BucketRecord(claim=IDENTITY)  # as the controller creates it
+RECORD = BucketRecord(bucket="bucket-uid", driver=DRIVER, claim=IDENTITY)
 BUCKET = Bucket(
     Meta(names.bucket_name("claim-uid"), uid="bucket-uid", generation=1),
     driver_name=DRIVER,
@@ -48,9 +52,10 @@ BUCKET = Bucket(
     deletion_policy=DeletionPolicy.DELETE,
     parameters={"tier": "gold"},
     protocols=("S3",),
+    record=NEW_RECORD,
 )
 ACCESS = BucketAccess(
-    Meta("reader", "team", uid="access-uid", generation=1),
+    Meta("reader", "team", uid="access-uid", generation=1, resource_version="1"),
     class_name="keys",
     claim_name="photos",
     secret_name="reader-keys",
@@ -99,7 +104,7 @@ def judged(
     return LastCall(**{**values, **changes})
 
 
-OURS = meta(BUCKET, finalizers=(names.BUCKET_FINALIZER,))
+OURS = replace(meta(BUCKET, finalizers=(names.BUCKET_FINALIZER,)), record=RECORD)
 READY = replace(
     OURS, bucket_id="id-7", ready=True, conditions=(READY_CONDITION,), observed_generation=1
 )
@@ -110,8 +115,27 @@ BOUND_CLAIM = replace(
 READY_CLAIM = replace(BOUND_CLAIM, ready=True)
 GOING_CLAIM = meta(READY_CLAIM, deleting=True, generation=2)
 
-INTENT = {names.DRIVER_ANNOTATION: DRIVER, names.BUCKET_ID_ANNOTATION: "id-7"}
+ENTRY = AccessRecord("team", "reader", secret="reader-keys", accounts=("acct-7",))
+PENDING_ENTRY = replace(ENTRY, accounts=())  # the result of the Grant is unknown
+
+
+def with_entries(bucket: Bucket, **entries: AccessRecord) -> Bucket:
+    """The Bucket with the driver's id and these entries in its record; "_" stands for "-"."""
+    accesses = {uid.replace("_", "-"): entry for uid, entry in entries.items()}
+    record = replace(bucket.record or RECORD, bucket_id="id-7", accesses=accesses)
+    return replace(bucket, record=record)
+
+
 MARKED = meta(READY, finalizers=(names.BUCKET_FINALIZER, names.BUCKET_ACCESS_FINALIZER))
-MEANT = meta(ACCESS, finalizers=(names.ACCESS_FINALIZER,), annotations=INTENT)
-GRANTED = replace(MEANT, granted=True, account_id="acct-7")
+BEGUN = with_entries(MARKED, access_uid=PENDING_ENTRY)
+RECORDED = with_entries(MARKED, access_uid=ENTRY)
+# From a release without records: the first run of the Bucket starts one.
+UNRECORDED = replace(MARKED, record=None)
+# The same after that run; accesses from before `started` can be taken over.
+STARTED = replace(MARKED, record=replace(RECORD, started=STAMP))
+BEFORE = "2026-05-06T07:08:08Z"
+
+HELD = meta(ACCESS, finalizers=(names.ACCESS_FINALIZER,))
+GRANTED = replace(HELD, granted=True, account_id="acct-7")
 GOING_ACCESS = meta(GRANTED, deleting=True, generation=2)
+OLD_ACCESS = meta(GRANTED, created=BEFORE)

@@ -393,6 +393,37 @@ def test_each_outcome_has_its_conditions(
     assert {c.observed_generation for c in made} == {7}
 
 
+@pytest.mark.parametrize(
+    ("outcome", "types"),
+    [
+        pytest.param(Success(), ["Ready"], id="success -> after Ready"),
+        pytest.param(
+            Requeue(Reason.DRIVER_INTERNAL, ""),
+            ["Ready", "Reconciling"],
+            id="retried -> after Reconciling",
+        ),
+        pytest.param(
+            Terminal(Reason.INVALID_SPEC, ""), ["Ready", "Stalled"], id="final -> after Stalled"
+        ),
+    ],
+)
+def test_an_ignored_change_of_the_spec_is_a_condition_beside_the_others(
+    outcome: Outcome, types: list[str]
+) -> None:
+    made = conditions.from_outcome(
+        outcome, generation=7, success=SUCCESS, message="told", ignored="spec.x is ignored."
+    )
+    assert [c.type for c in made] == [*types, "SpecChangeIgnored"]
+    assert made[-1] == Condition(
+        "SpecChangeIgnored", "True", "SpecChangeIgnored", "spec.x is ignored.", 7
+    )
+    plain = conditions.from_outcome(outcome, generation=7, success=SUCCESS, message="told")
+    assert made[:-1] == plain
+    assert conditions.merge(conditions.merge([], made, NOW), plain, NOW) == conditions.merge(
+        [], plain, NOW
+    )
+
+
 READY = Condition("Ready", "True", "Provisioned", "fine", 1, BEFORE)
 
 

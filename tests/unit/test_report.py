@@ -9,12 +9,14 @@ from tests.model.memory import Json
 from tests.model.world import World, add_access, add_access_class, add_claim, add_class
 
 from cosi_operator.api.core import SECRETS
+from cosi_operator.api.record import RECORD_ANNOTATION
 from cosi_operator.api.v1alpha1 import (
     BUCKET_ACCESSES,
     BUCKET_CLAIMS,
     BUCKETS,
     STATUS_ANNOTATION,
 )
+from cosi_operator.api.view import Resource
 from cosi_operator.outcome import Call, Code
 
 NAME = "bucket-bucketclaim-photos-1"
@@ -170,3 +172,96 @@ def test_an_object_that_waits_is_told_once_however_often_it_is_looked_at() -> No
         run(world)
     assert world.writes() == writes
     assert len(world.parts.told) == told
+
+
+def told_of(body: Json, kind: str) -> str:
+    """The message of the condition of this type; "" when there is none."""
+    found = [c["message"] for c in body["status"]["conditions"] if c["type"] == kind]
+    assert len(found) <= 1
+    return found[0] if found else ""
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "field", "value", "message"),
+    [
+        pytest.param(
+            BUCKETS,
+            NAME,
+            "driverName",
+            "other.example.com",
+            "spec.driverName was changed to other.example.com and is ignored, because the bucket"
+            " belongs to driver s3.example.com. Change it back.",
+            id="Bucket: another driver -> ignored",
+        ),
+        pytest.param(
+            BUCKET_ACCESSES,
+            "reader",
+            "credentialsSecretName",
+            "other",
+            "spec.credentialsSecretName was changed to other and is ignored, because Secret"
+            " reader-secret holds the keys. Create a new BucketAccess instead.",
+            id="BucketAccess: another Secret -> ignored",
+        ),
+        pytest.param(
+            BUCKET_ACCESSES,
+            "reader",
+            "bucketClaimName",
+            "other",
+            "spec.bucketClaimName was changed to other and is ignored, because the keys are for"
+            " the bucket of BucketClaim photos. Create a new BucketAccess instead.",
+            id="BucketAccess: another claim -> ignored",
+        ),
+    ],
+)
+def test_a_change_of_the_spec_that_the_record_overrides_is_reported_until_it_is_undone(
+    resource: Resource, name: str, field: str, value: str, message: str
+) -> None:
+    world = made()
+    add_claim(world)
+    add_access(world)
+    run(world)
+    assert told_of(world.found(resource, name), "SpecChangeIgnored") == ""
+    calls = len(world.backend.calls)
+    before = world.found(resource, name)["spec"][field]
+    world.user_edits(resource, name, lambda body: body["spec"].update({field: value}))
+    run(world)
+    assert told_of(world.found(resource, name), "SpecChangeIgnored") == message
+    assert ready_of(world.found(resource, name))["status"] == "True"
+    world.user_edits(resource, name, lambda body: body["spec"].update({field: before}))
+    run(world)
+    assert told_of(world.found(resource, name), "SpecChangeIgnored") == ""
+    assert len(world.backend.calls) == calls
+
+
+def test_a_replace_removes_the_record_and_it_is_written_again_with_a_warning() -> None:
+    world = made()
+    add_claim(world)
+    add_access(world)
+    run(world)
+    before = world.found(BUCKETS, NAME)["metadata"]["annotations"][RECORD_ANNOTATION]
+    world.user_edits(BUCKETS, NAME, lambda body: body["metadata"].pop("annotations"))
+    run(world)
+    assert world.found(BUCKETS, NAME)["metadata"]["annotations"][RECORD_ANNOTATION] == before
+    told = [e for e in world.parts.told if e.reason == "RecordLost"]
+    assert [(e.about.kind, e.type) for e in told] == [("Bucket", "Warning")]
+    assert told[0].message.startswith(f"Annotation {RECORD_ANNOTATION} was removed")
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    run(world)
+    assert (world.backend.buckets, world.backend.accounts) == ({}, {})
+
+
+def test_the_record_is_removed_while_the_sidecar_is_down_and_no_event_claims_it_knew_it() -> None:
+    """A record that this process never saw is started anew, and the access is taken over."""
+    world = made()
+    add_claim(world)
+    add_access(world)
+    run(world)
+    world.clock.advance(60.0)
+    world.processes["sidecar"].end()
+    world.user_edits(BUCKETS, NAME, lambda body: body["metadata"].pop("annotations"))
+    world.start("sidecar")
+    run(world)
+    assert [e for e in world.parts.told if e.reason == "RecordLost"] == []
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    run(world)
+    assert (world.backend.buckets, world.backend.accounts) == ({}, {})

@@ -24,6 +24,13 @@ from msgspec import Raw, ValidationError
 
 from cosi_operator.api import v1alpha1_wire as wire
 from cosi_operator.api import view
+from cosi_operator.api.record import (
+    RECORD_ANNOTATION,
+    BucketRecord,
+    ClaimIdentity,
+    decode_record,
+    encode_record,
+)
 from cosi_operator.api.view import Resource
 
 GROUP = "objectstorage.k8s.io"
@@ -130,6 +137,8 @@ def decode_bucket(raw: bytes | Raw) -> view.Bucket:
     spec = found.spec or wire.BucketSpec()
     status = found.status or wire.BucketStatus()
     own = _own(status, meta)
+    record = decode_record(meta.annotations.get(RECORD_ANNOTATION))
+    is_own = record is None or record.bucket in ("", meta.uid)
     return view.Bucket(
         meta=meta,
         driver_name=spec.driver_name or "",
@@ -144,6 +153,8 @@ def decode_bucket(raw: bytes | Raw) -> view.Bucket:
         conditions=own.conditions,
         observed_generation=own.observed_generation,
         last_call=own.last_call,
+        record=record if is_own else None,
+        copied_record=None if is_own else record,
     )
 
 
@@ -211,8 +222,15 @@ def _own(status: wire.Status, meta: view.Meta) -> _Own:
     return _Own(
         conditions=tuple(condition.to_view() for condition in conditions or ()),
         observed_generation=generation or 0,
-        last_call=last_call.to_view() if last_call else None,
+        last_call=_own_verdict(last_call, meta),
     )
+
+
+def _own_verdict(call: wire.LastCall | None, meta: view.Meta) -> view.LastCall | None:
+    """The stored verdict, unless it was copied from another object, as a restore does."""
+    if call is None or call.object_uid not in ("", meta.uid):
+        return None
+    return call.to_view()
 
 
 def _lenient[W](decoder: msgspec.json.Decoder[W], raw: Raw | str) -> W | None:
@@ -249,7 +267,11 @@ def bucket_body(
     bucket_class: view.BucketClass,
     protocols: tuple[str, ...],
 ) -> dict[str, Any]:
-    """The body for POST of the Bucket of a claim, all but the claim taken from its class."""
+    """The body for POST of the Bucket of a claim, all but the claim taken from its class.
+
+    Its record is as old as the Bucket, so nothing can be taken over into it later.
+    """
+    record = BucketRecord(claim=ClaimIdentity(claim.namespace, claim.name, claim.uid))
     spec: dict[str, Any] = {
         "bucketClaim": claim_reference(claim),
         "bucketClassName": bucket_class.meta.name,
@@ -262,7 +284,7 @@ def bucket_body(
     return {
         "apiVersion": BUCKETS.api_version,
         "kind": BUCKETS.kind,
-        "metadata": {"name": name},
+        "metadata": {"name": name, "annotations": {RECORD_ANNOTATION: encode_record(record)}},
         "spec": spec,
     }
 

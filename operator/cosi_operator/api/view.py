@@ -6,10 +6,12 @@ Every record is frozen. Absent strings are "", absent maps and lists are empty.
 import enum
 import functools
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from cosi_operator.api.record import BucketRecord
 from cosi_operator.outcome import Effect
 
 
@@ -21,6 +23,11 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def stamp(now: datetime) -> str:
+    """A time as the API server writes it: RFC 3339, UTC, whole seconds."""
+    return now.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @functools.cache  # one text for the thousands of Events and bodies that hold it
@@ -168,6 +175,8 @@ class Bucket(Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
     observed_generation: int = 0
     last_call: LastCall | None = None
+    record: BucketRecord | None = None
+    copied_record: BucketRecord | None = None  # made for another Bucket object, so void
 
 
 class BucketAccess(Struct, frozen=True):

@@ -14,9 +14,15 @@ from cosi_operator.api.view import (
 from cosi_operator.cli.census import census
 from cosi_operator.cli.process import Process, Watched, Work, process
 from cosi_operator.controller.access import OrphanAccessReconciler
-from cosi_operator.controller.claim import ACCESSES_BY_CLAIM, ClaimReconciler, Controller
+from cosi_operator.controller.claim import (
+    ACCESSES_BY_CLAIM,
+    BUCKETS_BY_CLAIM,
+    ClaimReconciler,
+    Controller,
+)
 from cosi_operator.fairness import Groups
 from cosi_operator.kube.store import Cached
+from cosi_operator.plan import records
 from cosi_operator.report import Reporter
 from cosi_operator.settings import ControllerSettings
 
@@ -49,18 +55,17 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
             claims_queue.add(cached.view.meta.key)
 
     def claim_changed(key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
-        claim.dropped.look(old, new)
+        claim.vanished.look(old, new)
         claims_queue.add(key)
 
     def bucket_changed(key: Key, old: Bucket | None, new: Bucket | None) -> None:
-        claim.heard.look(old, new)
+        claim.activity.look(old, new)
         for bucket in (old, new):
-            if not (bucket and bucket.claim and bucket.claim.name):
-                continue
-            if new:
-                claims_queue.add(bucket.claim.key)
-            else:
-                claims_queue.add_after(bucket.claim.key, FREED_WITHIN_S)
+            for named in records.claims_of(bucket) if bucket else ():
+                if new:
+                    claims_queue.add(named)
+                else:
+                    claims_queue.add_after(named, FREED_WITHIN_S)
         touch_claims(claims.store.by_index("existing", key.name))
 
     def class_changed(key: Key, _old: BucketClass | None, _new: BucketClass | None) -> None:
@@ -90,7 +95,12 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
             ),
         },
     )
-    buckets = watched.add(v1alpha1.BUCKETS, v1alpha1.decode_bucket, bucket_changed)
+    buckets = watched.add(
+        v1alpha1.BUCKETS,
+        v1alpha1.decode_bucket,
+        bucket_changed,
+        {BUCKETS_BY_CLAIM: records.claims_of},
+    )
     classes = watched.add(v1alpha1.BUCKET_CLASSES, v1alpha1.decode_bucket_class, class_changed)
     accesses = watched.add(
         v1alpha1.BUCKET_ACCESSES,

@@ -1,6 +1,6 @@
 """Builds and joins the sidecar: its driver, what it watches, and which keys a change touches."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import anyio
@@ -13,21 +13,23 @@ from cosi_operator.cli.link import DriverLink
 from cosi_operator.cli.process import Process, Watched, Work, process
 from cosi_operator.driver.v1alpha1 import Driver
 from cosi_operator.fairness import Groups
-from cosi_operator.plan import names
+from cosi_operator.plan import names, records
 from cosi_operator.policy_file import resolve_lane_scope, resolve_policy
-from cosi_operator.reconcile import Dropped
 from cosi_operator.report import Reporter, ready_of
 from cosi_operator.settings import LaneScope, SidecarSettings
 from cosi_operator.sidecar.access import AccessReconciler
-from cosi_operator.sidecar.bucket import (
-    ACCESSES_BY_CLAIM,
-    BUCKETS_BY_CLAIM,
-    BucketReconciler,
-    Sidecar,
-)
+from cosi_operator.sidecar.bucket import BucketReconciler
 from cosi_operator.sidecar.calls import Attempts, DriverState
 from cosi_operator.sidecar.lanes import PATIENCE_S, Lanes
+from cosi_operator.sidecar.records import (
+    BUCKET_INDEXES,
+    BY_ACCOUNT,
+    BY_CLAIM,
+    RecordLookup,
+    RecordMemory,
+)
 from cosi_operator.sidecar.secrets import Secrets
+from cosi_operator.sidecar.shared import Sidecar
 from cosi_operator.workqueue import Pace, WorkQueue
 
 COMPONENT = "cosi-sidecar"
@@ -100,11 +102,8 @@ async def _work(
     )
     sidecar = _sidecar(settings, parts, link.driver, state, watches)
 
-    def is_ours(bucket: Bucket) -> bool:
-        return names.same_driver(bucket.driver_name, state.name)
-
-    parts.metrics.watch_objects("Bucket", census(watches.buckets, is_ours))
-    parts.metrics.watch_objects("BucketAccess", census(watches.accesses, watches.is_ours))
+    parts.metrics.watch_objects("Bucket", census(watches.buckets, watches.is_our_bucket))
+    parts.metrics.watch_objects("BucketAccess", census(watches.accesses, watches.is_our_access))
 
     def on_return() -> None:
         sidecar.attempts.forget_all()
@@ -113,7 +112,7 @@ async def _work(
     link.on_return = on_return
     bucket = BucketReconciler(sidecar)
     secrets = Secrets(parts.client, extra_keys=settings.secret_extra_keys)
-    access = AccessReconciler(sidecar, watches.classes, secrets, watches.dropped_accesses)
+    access = AccessReconciler(sidecar, watches.classes, secrets)
     limit_s = REQUESTS_S + 2 * settings.timeouts.call_s
     await watched.follow(
         [
@@ -153,6 +152,7 @@ def _sidecar(
             invite=watches.accesses_queue.add,
         ),
         reporter=Reporter(parts.events, parts.clock),
+        lookup=watches.lookup,
         clock=parts.clock,
         call_timeout_s=settings.timeouts.call_s,
         recheck_s=settings.terminal_recheck_s,
@@ -173,12 +173,11 @@ class SidecarWatches:
         self.buckets_queue = buckets_queue
         self.accesses_queue = accesses_queue
         self._driver_name = driver_name
-        self.dropped_accesses = Dropped[BucketAccess](names.ACCESS_FINALIZER)
         self.buckets = watched.add(
             v1alpha1.BUCKETS,
             v1alpha1.decode_bucket,
             self._bucket_changed,
-            {BUCKETS_BY_CLAIM: lambda bucket: (bucket.claim.key,) if bucket.claim else ()},
+            BUCKET_INDEXES,
         )
         self.claims = watched.add(
             v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, self._claim_changed
@@ -194,33 +193,47 @@ class SidecarWatches:
             self._access_changed,
             {
                 "class": lambda access: (access.class_name,),
-                ACCESSES_BY_CLAIM: lambda access: (access.claim_key,),
+                BY_CLAIM: lambda access: (access.claim_key,),
+                BY_ACCOUNT: lambda access: (access.account_id,) if access.account_id else (),
             },
         )
+        self.memory = RecordMemory()
+        self.lookup = RecordLookup(self.buckets, self.accesses, self.claims, self.memory)
 
     def _bucket_changed(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
-        bucket = new or old
-        if bucket is None:
-            return
-        if names.same_driver(bucket.driver_name, self._driver_name):
+        seen = [bucket for bucket in (old, new) if bucket]
+        if any(self.is_our_bucket(bucket) for bucket in seen):
+            self.memory.note(old, new)
             self.buckets_queue.add(key)
-        if bucket.claim and bucket.claim.name:
-            self._touch_accesses(bucket.claim.key)
+        if _access_facts(old) != _access_facts(new):
+            for claim in {claim: None for bucket in seen for claim in records.claims_of(bucket)}:
+                self._touch_accesses(claim)
+        if old is None or new is None:  # else each entry is written by the run of its access
+            for bucket in seen:
+                self._touch_recorded(bucket)
+
+    def _touch_recorded(self, bucket: Bucket) -> None:
+        """Recorded accesses that no longer exist still have to be revoked."""
+        for entry in bucket.record.accesses.values() if bucket.record else ():
+            self.accesses_queue.add(Key(entry.namespace, entry.name))
 
     def _claim_changed(self, key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
         claim = new or old
         if claim is None:
             return
-        name = claim.bucket_name or claim.existing_bucket_name or names.bucket_name(claim.meta.uid)
-        self._touch_bucket(name)
+        for cached in self.buckets.store.by_index(BY_CLAIM, key):
+            self._touch_bucket(cached.view)
+        name = names.bucket_name(claim.meta.uid)
+        if self.memory.released_bucket(name):
+            self.buckets_queue.add(Key("", name))
         self._touch_accesses(key)
 
     def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
-        self.dropped_accesses.look(old, new)
         self.accesses_queue.add(key)
         if access := new or old:  # also without its claim: a Bucket waits for its last access
-            for cached in self.buckets.store.by_index(BUCKETS_BY_CLAIM, access.claim_key):
-                self._touch_bucket(cached.view.meta.name, only_deleting=True)
+            for cached in self.buckets.store.by_index(BY_CLAIM, access.claim_key):
+                if cached.view.meta.deleting:
+                    self._touch_bucket(cached.view)
 
     def _class_changed(
         self, key: Key, _old: BucketAccessClass | None, _new: BucketAccessClass | None
@@ -228,15 +241,12 @@ class SidecarWatches:
         for cached in self.accesses.store.by_index("class", key.name):
             self.accesses_queue.add(cached.view.meta.key)
 
-    def _touch_bucket(self, name: str, *, only_deleting: bool = False) -> None:
-        bucket = self.buckets.get(Key("", name))
-        if bucket is None or not names.same_driver(bucket.driver_name, self._driver_name):
-            return
-        if bucket.meta.deleting or not only_deleting:
+    def _touch_bucket(self, bucket: Bucket) -> None:
+        if self.is_our_bucket(bucket):
             self.buckets_queue.add(bucket.meta.key)
 
     def _touch_accesses(self, claim: Key) -> None:
-        for cached in self.accesses.store.by_index(ACCESSES_BY_CLAIM, claim):
+        for cached in self.accesses.store.by_index(BY_CLAIM, claim):
             self.accesses_queue.add(cached.view.meta.key)
 
     def groups_of_bucket(self, key: Key) -> Groups:
@@ -244,7 +254,7 @@ class SidecarWatches:
         bucket = self.buckets.get(key)
         if bucket is None:
             return Groups()
-        return Groups(bucket.claim.namespace if bucket.claim else "", bucket.class_name)
+        return Groups(records.bound_claim(bucket).namespace, bucket.class_name)
 
     def groups_of_access(self, key: Key) -> Groups:
         """A class that does not exist is no group, because a tenant may name any number of them."""
@@ -252,7 +262,11 @@ class SidecarWatches:
         found = self.classes.get(Key("", access.class_name)) if access else None
         return Groups(key.namespace, found.meta.name if found else "")
 
-    def is_ours(self, access: BucketAccess) -> bool:
+    def is_our_bucket(self, bucket: Bucket) -> bool:
+        """Whether a Bucket belongs to this driver."""
+        return names.same_driver(records.driver_of(bucket), self._driver_name)
+
+    def is_our_access(self, access: BucketAccess) -> bool:
         """Whether the class of an access names this driver."""
         found = self.classes.get(Key("", access.class_name))
         return found is not None and names.same_driver(found.driver_name, self._driver_name)
@@ -264,12 +278,28 @@ class SidecarWatches:
 
     def _unsettled(self) -> Iterator[tuple[WorkQueue[Key], Key]]:
         for key, bucket in self.buckets.store.items():
-            ours = names.same_driver(bucket.view.driver_name, self._driver_name)
-            if ours and _is_unsettled(bucket.view):
+            if self.is_our_bucket(bucket.view) and _is_unsettled(bucket.view):
                 yield self.buckets_queue, key
         for key, access in self.accesses.store.items():
             if _is_unsettled(access.view):
                 yield self.accesses_queue, key
+
+
+def _access_facts(bucket: Bucket | None) -> Hashable:
+    """What of a Bucket its accesses wait for: most changes of a record concern one access only."""
+    if bucket is None:
+        return None
+    return (
+        bucket.ready,
+        bucket.meta.deleting,
+        records.bucket_id_of(bucket),
+        records.bound_claim(bucket),
+        records.driver_of(bucket),
+        bucket.record is None,
+        bucket.copied_record is None,
+        records.is_full(bucket),
+        bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION),
+    )
 
 
 def _is_unsettled(view: Bucket | BucketAccess) -> bool:

@@ -53,5 +53,4 @@ class OrphanAccessReconciler:
 
 def _has_sidecar(access: BucketAccess) -> bool:
     """Whether a driver's sidecar has taken it on: it knows its own accesses without the class."""
-    meta = access.meta
-    return names.ACCESS_FINALIZER in meta.finalizers or names.DRIVER_ANNOTATION in meta.annotations
+    return names.ACCESS_FINALIZER in access.meta.finalizers

@@ -16,30 +16,39 @@ from cosi_operator.api.view import (
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
+from cosi_operator.kube.records import edit_record
 from cosi_operator.outcome import Outcome, Reason, Success, Terminal
 from cosi_operator.plan import claim as planning
-from cosi_operator.plan import names
-from cosi_operator.plan.claim import ClaimView
-from cosi_operator.plan.steps import (
+from cosi_operator.plan import names, records
+from cosi_operator.plan.claim_view import ClaimView, fold, former_buckets, target_name
+from cosi_operator.plan.facts import (
     AccessDeleting,
-    BindBucketObject,
     BucketIs,
+    ClaimFact,
     ClaimIs,
+    ClassIs,
+    HolderIs,
+)
+from cosi_operator.plan.records import RecordEdit
+from cosi_operator.plan.steps import (
+    BindBucketObject,
     ClaimStep,
     CreateBucketObject,
     DeleteAccess,
     DeleteBucketObject,
     Done,
     EditFinalizers,
-    Fact,
     ReadBucketObject,
     ReadClaim,
+    ReadClass,
+    ReadHolder,
     UpdateBucketObject,
 )
-from cosi_operator.reconcile import Dropped, End, outcome_of, run_steps
+from cosi_operator.reconcile import End, VanishedObjects, outcome_of, run_steps
 from cosi_operator.report import Reporter, Told
 
 ACCESSES_BY_CLAIM = "claim"  # index of accesses: the Key of the claim they name
+BUCKETS_BY_CLAIM = "claim"  # index of Buckets: the Key of the claim that spec or record names
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +63,8 @@ class Controller:
     clock: Clock
 
 
-class Heard:
-    """When the sidecar of each driver last told how a Bucket fares."""
+class SidecarActivity:
+    """When the sidecar of each driver last wrote how a Bucket fares."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -64,7 +73,7 @@ class Heard:
     def look(self, old: Bucket | None, new: Bucket | None) -> None:
         """Take notice of a change, if it is one that a sidecar makes."""
         if old and new and (old.ready, old.conditions) != (new.ready, new.conditions):
-            self._by_driver[new.driver_name.lower()] = self._clock.wall()
+            self._by_driver[records.driver_of(new).lower()] = self._clock.wall()
 
     def of(self, driver_name: str) -> datetime | None:
         """None: not since this process began."""
@@ -76,40 +85,44 @@ class ClaimReconciler:
 
     def __init__(self, controller: Controller) -> None:
         self._c = controller
-        self.dropped = Dropped[BucketClaim](names.CLAIM_FINALIZER)
-        self.heard = Heard(controller.clock)
+        self.vanished = VanishedObjects[BucketClaim](names.CLAIM_FINALIZER)
+        self.activity = SidecarActivity(controller.clock)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
         view = self._read(key)
         try:
-            await self._take_back(key)
-            end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=planning.fold)
+            await self._delete_leaked(key)
+            end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=fold)
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
             return await self._refused(view, outcome_of(error))
 
-    async def _take_back(self, key: Key) -> None:
-        """Delete the Bucket that was made for a claim which the API server dropped."""
-        claim = await self.dropped.find(self._c.claims, key)
+    async def _delete_leaked(self, key: Key) -> None:
+        """Delete the Bucket of a claim that the API server removed in spite of our finalizer."""
+        claim = await self.vanished.find(self._c.claims, key)
         if claim is None:
             return
         bucket = await self._c.buckets.refresh(Key("", names.bucket_name(claim.meta.uid)))
-        bound = bucket is not None and bucket.claim and bucket.claim.uid == claim.meta.uid
+        bound = bucket is not None and records.is_bound_to(bucket, claim)
         if bucket is not None and bound and not bucket.meta.deleting:
             await self._c.buckets.delete(
                 bucket.meta.key,
                 uid=bucket.meta.uid,
                 resource_version=bucket.meta.resource_version,
             )
-        self.dropped.forget(key)
+        self.vanished.forget(key)
 
     def _read(self, key: Key) -> ClaimView:
         claim = self._c.claims.get(key)
         bucket = bucket_class = None
+        former: tuple[Bucket, ...] = ()
         if claim:
-            name = claim.bucket_name or planning.target_name(claim)
-            bucket = self._c.buckets.get(Key("", name))
+            found = self._c.buckets.store.by_index(BUCKETS_BY_CLAIM, key)
+            naming = [cached.view for cached in found]
+            bucket = records.bucket_of_claim(claim, naming)
+            bucket = bucket or self._c.buckets.get(Key("", target_name(claim)))
+            former = former_buckets(claim, naming)
             bucket_class = self._c.classes.get(Key("", claim.class_name))
         return ClaimView(
             claim=claim,
@@ -121,11 +134,12 @@ class ClaimReconciler:
                 if names.ACCESS_FINALIZER in cached.view.meta.finalizers
             ),
             now=self._c.clock.wall(),
+            former=former,
             unproven=True,
-            sidecar_heard=self.heard.of(bucket.driver_name) if bucket else None,
+            sidecar_heard=self.activity.of(records.driver_of(bucket)) if bucket else None,
         )
 
-    async def _apply(self, view: ClaimView, step: ClaimStep) -> Fact:
+    async def _apply(self, view: ClaimView, step: ClaimStep) -> ClaimFact:
         assert view.claim is not None
         match step:
             case EditFinalizers(key=key, add=add, remove=remove):
@@ -139,7 +153,12 @@ class ClaimReconciler:
                 # Another one, or changed: that has put the key into the queue again.
                 return ClaimIs(fresh if _is_same(fresh, view.claim) else None)
             case ReadBucketObject(key=key):
-                return BucketIs(await self._c.buckets.refresh(key))
+                return BucketIs(await self._c.buckets.refresh(key), key.name)
+            case ReadClass(key=key):
+                return ClassIs(await self._c.classes.refresh(key))
+            case ReadHolder(holder=holder):
+                found = await self._c.claims.refresh(Key(holder.namespace, holder.name))
+                return HolderIs(found is not None and records.identity_of(found) == holder)
             case CreateBucketObject(name=name):
                 return BucketIs(await self._create(view, view.claim, name))
             case UpdateBucketObject(key=key):
@@ -202,8 +221,10 @@ def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
 def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Told:
     bucket = view.bucket
     fields: dict[str, Any] = {"ready": isinstance(outcome, Success)}
-    if bucket and bucket.claim and bucket.claim.uid == claim.meta.uid:
+    if bucket and records.is_bound_to(bucket, claim):
         fields["bucket_name"] = bucket.meta.name
+    elif claim.bucket_name and claim.bucket_name != target_name(claim):
+        fields["bucket_name"] = ""  # copied from another claim, or forged
     name = bucket.meta.name if bucket else ""
     return Told(
         outcome=outcome,
@@ -221,6 +242,9 @@ def _update(body: Body, step: UpdateBucketObject) -> None:
 
 
 def _bind(body: Body, claim: BucketClaim) -> None:
+    """Bind the Bucket in its spec, and in its record if it has one; else the sidecar starts it."""
+    meta = claim.meta
     body["spec"]["bucketClaim"] = v1alpha1.claim_reference(
-        ClaimRef(claim.meta.namespace, claim.meta.name, claim.meta.uid)
+        ClaimRef(meta.namespace, meta.name, meta.uid)
     )
+    edit_record(body, RecordEdit(claim=records.identity_of(claim)), start=False)

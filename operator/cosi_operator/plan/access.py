@@ -1,128 +1,60 @@
 """What the sidecar does next for one BucketAccess. Pure.
 
-Grant: a look at the Secret's name and a dry run, the intent (finalizer, driver, bucket id) by a
-conditional write, the mark on the Bucket, DriverGrantBucketAccess, the Secret, status. Many
-drivers mint new keys, some even a new account, each time: so a Grant is never repeated while a
-Secret of ours holds credentials. Deletion: Revoke, the Secret if it is ours, the mark, the
-finalizer.
+Grant: a look at the Secret's name and a dry run, our finalizer on the access, an entry in the
+Bucket's record, DriverGrantBucketAccess, the account into the entry, the Secret, status. Many
+drivers mint new keys, some even a new account, each time: so a Grant is never repeated while the
+record names an account whose keys the Secret holds. Deletion: see `plan/access_deletion.py`.
 """
 
-from dataclasses import dataclass, replace
-from typing import assert_never
+from datetime import timedelta
 
-from cosi_operator.api.view import (
-    AuthenticationType,
-    Bucket,
-    BucketAccess,
-    BucketAccessClass,
-    BucketClaim,
-    Key,
+from msgspec.structs import replace as with_fields
+
+from cosi_operator.api.record import AccessRecord
+from cosi_operator.api.view import Bucket, BucketAccess, stamp
+from cosi_operator.outcome import (
+    Call,
+    DriverStatus,
+    Effect,
+    MadeBy,
+    Reason,
+    Success,
+    Terminal,
 )
-from cosi_operator.outcome import Call, DriverStatus, MadeBy, Reason, Success, Terminal
-from cosi_operator.plan import names
+from cosi_operator.plan import names, records
+from cosi_operator.plan.access_checks import problem_of, secret_problem
+from cosi_operator.plan.access_deletion import plan_deletion
+from cosi_operator.plan.access_entry import (
+    await_record,
+    edit_entry,
+    grant_step,
+    note_failure,
+    revoke_all,
+    take_over,
+    unanswered_wait,
+    with_unanswered,
+)
+from cosi_operator.plan.access_view import (
+    AccessView,
+    driver_of,
+    is_retry_seen,
+    judged_on,
+    rotate_token,
+)
+from cosi_operator.plan.facts import CallFailed, Granted
 from cosi_operator.plan.steps import (
-    AccessDeleting,
-    AccessesListed,
-    AccessIs,
     AccessStep,
-    BackendGone,
-    BackendIs,
-    BucketIs,
-    ClaimIs,
-    Context,
-    DeleteSecret,
     Done,
     DryRunSecret,
-    EditBucketFinalizers,
     EditFinalizers,
-    Fact,
-    Grant,
-    Granted,
-    MarkPending,
     ReadAccessObject,
     ReadSecret,
-    Revoke,
-    Revoked,
-    SecretAllowed,
-    SecretIs,
     StoreSecret,
 )
-from cosi_operator.plan.verdicts import (
-    backing_off,
-    driver_away,
-    refused_before_effect,
-    standing,
-)
+from cosi_operator.plan.verdicts import age_s, driver_away, standing
 
-# Secrets can't be watched with the rights that real drivers' charts give, so a name that someone
-# else holds is looked at again this often (one GET).
-SECRET_RECHECK_S = 30.0
-UNKNOWN = AuthenticationType.UNKNOWN
-
-
-@dataclass(frozen=True, slots=True)
-class AccessView:
-    """Everything one run may look at.
-
-    `claim` and `bucket` are what the access leads to, by name; `shared` tells that another access
-    still needs the mark on the Bucket. `clean`: when the run began, it was certain that no earlier
-    Grant had left anything. `unproven`: nothing in this run has shown yet that `access` is not
-    an old copy. `secret` is None until it was read. `granted` is a Grant whose credentials this
-    process still holds.
-    """
-
-    access: BucketAccess | None
-    access_class: BucketAccessClass | None
-    claim: BucketClaim | None
-    bucket: Bucket | None
-    context: Context
-    shared: bool = False
-    clean: bool = False
-    unproven: bool = False
-    secret: SecretIs | None = None
-    secret_allowed: bool = False
-    secret_refused: str = ""
-    granted: Granted | None = None
-    revoked: bool = False
-    unverified: bool = False
-
-    @property
-    def secret_key(self) -> Key:
-        assert self.access is not None
-        return Key(self.access.meta.namespace, self.access.secret_name)
-
-
-def is_clean(access: BucketAccess | None) -> bool:
-    """Whether no earlier run can have made an account: none could call, or none had effect."""
-    if access is None or names.ACCESS_FINALIZER not in access.meta.finalizers:
-        return True
-    return refused_before_effect(access.last_call, Call.GRANT_ACCESS)
-
-
-def retry_token(access: BucketAccess) -> str:
-    return access.meta.annotations.get(names.RETRY_ANNOTATION, "")
-
-
-def judged_on(access: BucketAccess, access_class: BucketAccessClass | None) -> str:
-    """What besides its own spec a verdict on an access holds for: the retry annotation, the class.
-
-    A Bucket holds a copy of its class; an access is granted with what its class says now.
-    """
-    made_for = f"{access_class.meta.uid}:{access_class.meta.generation}" if access_class else ""
-    return f"{retry_token(access)}|{made_for}"
-
-
-def driver_of(view: AccessView) -> str:
-    """The driver that an access belongs to: its intent, else its class, else its Bucket."""
-    if view.access is None:
-        return ""
-    if recorded := view.access.meta.annotations.get(names.DRIVER_ANNOTATION):
-        return recorded
-    if view.access_class:
-        return view.access_class.driver_name
-    if names.ACCESS_FINALIZER in view.access.meta.finalizers and view.bucket:
-        return view.bucket.driver_name
-    return ""
+# Keys are renewed at most this often, whatever expiry the driver returns.
+RENEW_EARLIEST_S = 60.0
 
 
 def plan(view: AccessView) -> AccessStep:
@@ -131,269 +63,208 @@ def plan(view: AccessView) -> AccessStep:
     if access is None or not names.same_driver(driver_of(view), view.context.driver.name):
         return Done(Success(), report=False)
     if access.meta.deleting:
-        return _plan_deletion(access, view)
-    if _settled(access):
-        return Done(Success())
-    problem = _problem(access, view)
-    if problem:
+        return plan_deletion(access, view)
+    bucket = view.bucket
+    if bucket is not None and (wait := await_record(access, bucket, view)):
+        return wait
+    if bucket is not None and (taken := take_over(access, bucket, view)):
+        return taken
+    if settled := _settled(access, view):
+        return settled
+    if view.failed and bucket:
+        return _after_failure(access, bucket, view, view.failed)
+    if problem := problem_of(access, view):
         return Done(problem)
-    assert view.bucket is not None  # _problem said so
-    return _plan_grant(access, view.bucket, view)
+    assert bucket is not None  # problem_of said so
+    return _plan_grant(access, bucket, view)
 
 
-def _settled(access: BucketAccess) -> bool:
-    """Granted, and no retry annotation asks to look whether the Secret is still there."""
-    held = access.granted and access.account_id and names.ACCESS_FINALIZER in access.meta.finalizers
-    seen = access.last_call.retry_token.partition("|")[0] if access.last_call else ""
-    return bool(held) and retry_token(access) in ("", seen)
+def _settled(access: BucketAccess, view: AccessView) -> Done | None:
+    """Granted, and neither an annotation nor an expiry asks for another look; else None."""
+    entry = view.entry
+    if entry is None or not entry.accounts or not access.granted or view.in_hand:
+        return None
+    if names.ACCESS_FINALIZER not in access.meta.finalizers or is_rotation_due(access, view):
+        return None
+    if not is_retry_seen(access):
+        return None
+    return Done(_success(entry, view))
 
 
-def _problem(access: BucketAccess, view: AccessView) -> Terminal | None:
-    """What stands in the way before any driver is asked; each names the field and the fix."""
-    if view.access_class is None:
-        return Terminal(
-            Reason.ACCESS_CLASS_NOT_FOUND,
-            f"spec.bucketAccessClassName names BucketAccessClass {access.class_name},"
-            " which does not exist. Create it, or name another one in a new BucketAccess.",
-            waiting=True,
-        )
-    if invalid := _invalid(access, view.access_class):
-        return Terminal(Reason.INVALID_SPEC, invalid)
-    claim, bucket = view.claim, view.bucket
-    if claim is None:
-        return Terminal(
-            Reason.CLAIM_NOT_FOUND,
-            f"spec.bucketClaimName names BucketClaim {access.claim_key}, which does not exist."
-            " Create it, or name another one in a new BucketAccess.",
-            waiting=True,
-        )
-    if claim.meta.deleting:
-        return Terminal(
-            Reason.BEING_DELETED,
-            f"BucketClaim {access.claim_key} is being deleted, so no new access to it is granted.",
-        )
-    if bucket and bucket.claim and bucket.claim.uid not in ("", claim.meta.uid):
-        return Terminal(
-            Reason.BUCKET_ALREADY_BOUND,
-            f"Bucket {bucket.meta.name} is bound to another BucketClaim than {access.claim_key}.",
-        )
-    if bucket and not names.same_driver(bucket.driver_name, view.context.driver.name):
-        return Terminal(
-            Reason.DRIVER_MISMATCH,
-            f"spec.bucketAccessClassName names a class of driver {view.context.driver.name}, but"
-            f" the bucket of BucketClaim {access.claim_key} belongs to driver {bucket.driver_name}."
-            " Use a BucketAccessClass of that driver in a new BucketAccess.",
-        )
-    if bucket is None or not (claim.ready and bucket.ready and bucket.bucket_id):
-        return Terminal(
-            Reason.WAITING_FOR_BUCKET,
-            f"BucketClaim {access.claim_key} is not ready yet;"
-            " `kubectl describe bucketclaim` tells why.",
-            waiting=True,
-        )
-    if bucket.meta.deleting:
-        return Terminal(Reason.BEING_DELETED, f"Bucket {bucket.meta.name} is being deleted.")
-    return None
+def _success(entry: AccessRecord, view: AccessView) -> Success:
+    """Granted; with keys that expire, the access is looked at again when they are to be renewed."""
+    if not entry.renew_at:
+        return Success()
+    return Success(recheck_s=max(1.0, -age_s(entry.renew_at, view.context.now)))
 
 
-def _invalid(access: BucketAccess, access_class: BucketAccessClass) -> str:
-    kinds = [kind.value for kind in AuthenticationType if kind]
-    if access_class.authentication_type not in kinds:
-        return (
-            f"authenticationType of BucketAccessClass {access_class.meta.name} is"
-            f" {access_class.authentication_type!r}; set it to one of {', '.join(kinds)}."
-        )
-    if (
-        access_class.authentication_type == AuthenticationType.IAM
-        and not access.service_account_name
-    ):
-        return (
-            f"BucketAccessClass {access_class.meta.name} has authenticationType IAM, which needs"
-            " spec.serviceAccountName. Set it in a new BucketAccess."
-        )
-    if not access.secret_name:
-        return "spec.credentialsSecretName is empty. Name the Secret that shall hold the keys."
-    if not names.is_object_name(access.secret_name):
-        return (
-            f"spec.credentialsSecretName {access.secret_name!r} can't be the name of a Secret. Use"
-            " lower case letters, digits, '-' and '.', at most 253, in a new BucketAccess."
-        )
-    return ""
+def is_rotation_due(access: BucketAccess, view: AccessView) -> bool:
+    """Whether the keys in the Secret are to be replaced by new ones."""
+    entry = view.entry
+    if entry is None or not entry.accounts:
+        return False
+    asked = rotate_token(access)
+    if asked and asked != entry.rotated:
+        return True
+    return bool(entry.renew_at) and age_s(entry.renew_at, view.context.now) >= 0
 
 
 def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
     token = judged_on(access, view.access_class)
-    verdict = standing(access, Call.GRANT_ACCESS, view.context, token=token)
-    if verdict and not view.granted:  # with credentials in hand only the Secret is missing
+    verdict = standing(access, Call.REVOKE_ACCESS, view.context, token=token)
+    verdict = verdict or standing(access, Call.GRANT_ACCESS, view.context, token=token)
+    if verdict and not view.in_hand:  # with credentials in hand only the Secret is missing
         return verdict
     if view.secret is None:
         return ReadSecret(view.secret_key)
-    if view.secret.exists or view.secret_refused or view.granted:
-        return _plan_secret(access, bucket, view.secret, view)
+    entry = view.entry
+    if view.secret.ours and entry and entry.accounts:
+        if is_rotation_due(access, view):
+            hold = _plan_hold(access, bucket, view)
+            return hold or _plan_rotation(access, bucket, entry, view)
+        if view.in_hand is None or view.stored:
+            return _plan_hold(access, bucket, view) or Done(_success(entry, view))
+    if view.in_hand:
+        return _plan_store(access, bucket, view)
+    if blocked := secret_problem(view):
+        return Done(blocked)
     if away := driver_away(view.context):
         return away
-    if not view.secret_allowed:
+    if not view.secret_allowed and not view.secret.exists:
         return DryRunSecret(view.secret_key)
     return _plan_mint(access, bucket, view)
 
 
-def _plan_secret(
-    access: BucketAccess, bucket: Bucket, secret: SecretIs, view: AccessView
-) -> AccessStep:
-    """The Secret's name is taken or refused, or there are credentials to store in it."""
-    if secret.ours:
-        # The crash came between the Secret and the status. Ours has its finalizers by then; the Go
-        # sidecar's come after the Secret, and without them a deletion would leave keys that work.
-        return _plan_hold(access, bucket, view) or Done(Success())
-    granted = view.granted
-    if granted and granted.problem:
-        reply = DriverStatus(Call.GRANT_ACCESS, granted.code, MadeBy.REPLY, granted.problem)
-        reason = Reason.NO_CREDENTIALS if granted.account_id else Reason.EMPTY_ACCOUNT_ID
-        return Done(Terminal(reason, "", status=reply))
-    if granted and (secret.exists or view.secret_refused):
-        # The name was taken after the dry run: no key may stay that no Secret holds.
-        return Revoke(bucket.bucket_id, granted.account_id, _parameters(view))
-    if granted:
-        return StoreSecret(view.secret_key, granted.account_id, bucket.bucket_id)
-    if secret.exists:
+def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
+    """Our finalizer on the access, then its entry in the record; None when both are there."""
+    if names.ACCESS_FINALIZER not in access.meta.finalizers:
+        return EditFinalizers(access.meta.key, add=(names.ACCESS_FINALIZER,))
+    entry = view.entry
+    marked = names.BUCKET_ACCESS_FINALIZER in bucket.meta.finalizers
+    if entry and marked and (entry.accounts or entry.secret == access.secret_name):
+        return None
+    if entry is None and records.is_full(bucket):
+        count = len(bucket.record.accesses) if bucket.record else 0
         return Done(
             Terminal(
-                Reason.SECRET_NOT_OWNED,
-                f"spec.credentialsSecretName: Secret {view.secret_key} exists and was not made for"
-                " this BucketAccess, so it is not touched. Delete or rename that Secret (this goes"
-                f" on by itself within {SECRET_RECHECK_S:.0f} s), or use another name in a new"
-                " BucketAccess.",
-                recheck_s=SECRET_RECHECK_S,
+                Reason.RECORD_FULL,
+                f"Bucket {bucket.meta.name} already has {count} accesses, and one more does not fit"
+                " into its record. Delete a BucketAccess of this bucket that nobody uses.",
+                waiting=True,
             )
         )
-    return Done(
-        Terminal(
-            Reason.SECRET_REFUSED,
-            f"The API server would not store Secret {view.secret_key}: {view.secret_refused}"
-            " No access was granted. Repair what it names; this is looked at again"
-            f" every {SECRET_RECHECK_S:.0f} s.",
-            recheck_s=SECRET_RECHECK_S,
-        )
-    )
-
-
-def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
-    """The intent on the access, then the mark on the Bucket; None when both are there."""
-    intent = {
-        names.DRIVER_ANNOTATION: view.context.driver.name,
-        names.BUCKET_ID_ANNOTATION: bucket.bucket_id,
-    }
-    recorded = all(access.meta.annotations.get(k) == v for k, v in intent.items())
-    if names.ACCESS_FINALIZER not in access.meta.finalizers or not recorded:
-        return EditFinalizers(access.meta.key, add=(names.ACCESS_FINALIZER,), annotations=intent)
-    if names.BUCKET_ACCESS_FINALIZER not in bucket.meta.finalizers:
-        return EditBucketFinalizers(bucket.meta.key, add=(names.BUCKET_ACCESS_FINALIZER,))
-    return None
+    if entry is None or not entry.accounts:
+        kept = entry or AccessRecord(access.meta.namespace, access.meta.name)
+        entry = with_fields(kept, secret=access.secret_name)
+    return edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
 
 
 def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
-    """Intent, mark, Grant: all that can fail without the driver has been looked at by now."""
+    """Entry, then Grant: all that can fail without the driver has been looked at by now."""
     if hold := _plan_hold(access, bucket, view):
         return hold
-    if access.account_id and not view.revoked:
-        # An account whose keys no Secret holds (the Secret was removed, or there were no keys):
-        # it goes before another one is made, or its keys would work for ever.
-        token = judged_on(access, view.access_class)
-        return standing(access, Call.REVOKE_ACCESS, view.context, token=token) or Revoke(
-            bucket.bucket_id, access.account_id, _parameters(view)
-        )
-    if refused_before_effect(access.last_call, Call.GRANT_ACCESS):
-        return MarkPending(Call.GRANT_ACCESS)
-    if view.unproven:  # an old list may show an access that is long gone: nobody would revoke this
+    entry = view.entry
+    assert entry is not None  # the hold made it
+    if entry.accounts:
+        # Accounts whose keys no Secret holds (the Secret was removed, or the driver sent no keys):
+        # revoke them before another one is made, or their keys would work indefinitely.
+        return revoke_all(access, bucket, entry.accounts, view)
+    if wait := unanswered_wait(entry, view):
+        return wait
+    if view.unproven:  # a stale copy may show an access that is gone: the account would leak
         return ReadAccessObject(access.meta.key)
-    return _grant(access, bucket.bucket_id, view, resolving=False)
+    return grant_step(access, records.bucket_id_of(bucket), view)
 
 
-def _grant(
-    access: BucketAccess, bucket_id: str, view: AccessView, *, resolving: bool
+def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
+    """The account into the record, then the credentials into the Secret."""
+    granted, entry, secret = view.in_hand, view.entry, view.secret
+    assert granted is not None
+    assert secret is not None
+    if hold := _plan_hold(access, bucket, view):
+        return hold
+    assert entry is not None
+    if granted.account_id and granted.account_id not in entry.accounts:
+        return edit_entry(access, bucket, _with_account(access, entry, view))
+    if granted.problem:
+        return _bad_reply(granted)
+    if (secret.exists and not secret.ours) or view.secret_refused:
+        # The name was taken after the dry run: no key may stay that no Secret holds.
+        return revoke_all(access, bucket, (granted.account_id,), view)
+    return StoreSecret(view.secret_key, replace=secret.ours)
+
+
+def _bad_reply(granted: Granted) -> Done:
+    reply = DriverStatus(Call.GRANT_ACCESS, granted.code, MadeBy.REPLY, granted.problem)
+    missing = Reason.NO_CREDENTIALS if granted.account_id else Reason.EMPTY_ACCOUNT_ID
+    return Done(Terminal(granted.reason or missing, "", status=reply))
+
+
+def _with_account(access: BucketAccess, entry: AccessRecord, view: AccessView) -> AccessRecord:
+    granted = view.granted
+    assert granted is not None
+    accounts = (*entry.accounts, granted.account_id)
+    if entry.accounts:
+        return with_fields(entry, accounts=accounts)
+    # A Secret that holds other keys is replaced as in a rotation, which survives a crash.
+    outdated = view.secret is not None and view.secret.ours
+    renew_at = stamp(view.context.now) if outdated else _renew_at(granted, view)
+    return with_fields(entry, accounts=accounts, rotated=rotate_token(access), renew_at=renew_at)
+
+
+def _renew_at(granted: Granted, view: AccessView) -> str:
+    """When the keys are to be renewed; a time in the past would mint keys without a pause."""
+    now = view.context.now
+    if not granted.renew_at or age_s(granted.renew_at, now) <= -RENEW_EARLIEST_S:
+        return granted.renew_at
+    return stamp(now + timedelta(seconds=RENEW_EARLIEST_S))
+
+
+def _plan_rotation(
+    access: BucketAccess, bucket: Bucket, entry: AccessRecord, view: AccessView
 ) -> AccessStep:
-    kind = view.access_class.authentication_type if view.access_class else ""
-    return Grant(
-        bucket_id=bucket_id,
-        name=names.account_name(access.meta.uid),
-        authentication_type=AuthenticationType(kind)
-        if kind in set(AuthenticationType)
-        else UNKNOWN,
-        parameters=_parameters(view),
-        resolving=resolving,
-    )
+    """New keys into the Secret, then the accounts of the old keys are revoked.
+
+    The rotation is finished when the entry names the token; until then a crash at any point only
+    repeats the Grant.
+    """
+    granted = view.in_hand
+    if granted is None:
+        if wait := driver_away(view.context) or unanswered_wait(entry, view):
+            return wait
+        if view.unproven:
+            return ReadAccessObject(access.meta.key)
+        return grant_step(access, records.bucket_id_of(bucket), view)
+    if granted.account_id and granted.account_id not in entry.accounts:
+        return edit_entry(access, bucket, _with_account(access, entry, view))
+    if granted.problem:
+        return _bad_reply(granted)
+    if view.stored is None:
+        return StoreSecret(view.secret_key, replace=True)
+    old = tuple(account for account in entry.accounts if account != granted.account_id)
+    if old:
+        return revoke_all(access, bucket, old, view)
+    done = with_fields(entry, rotated=rotate_token(access), renew_at=_renew_at(granted, view))
+    return edit_entry(access, bucket, done)
 
 
-def _parameters(view: AccessView) -> dict[str, str]:
-    return dict(view.access_class.parameters) if view.access_class else {}
+def _after_failure(
+    access: BucketAccess, bucket: Bucket, view: AccessView, failed: CallFailed
+) -> AccessStep:
+    """What a failed Grant leaves: nothing, when it certainly had no effect; else the entry."""
+    entry, outcome = view.entry, failed.outcome
+    granting = outcome.status is not None and outcome.status.call is Call.GRANT_ACCESS
+    if granting and failed.effect is Effect.NONE and view.clean and not _has_account(entry):
+        if entry is not None:
+            unmark = () if view.shared else (names.BUCKET_ACCESS_FINALIZER,)
+            return edit_entry(access, bucket, None, remove=unmark)
+        if names.ACCESS_FINALIZER in access.meta.finalizers:
+            return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
+        return Done(outcome)
+    if note := note_failure(access, bucket, view, failed):
+        return note
+    return Done(with_unanswered(outcome, access, entry, view))
 
 
-def _plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
-    if names.ACCESS_FINALIZER not in access.meta.finalizers:
-        return Done(Success(), report=False)
-    if view.secret is None and access.secret_name:
-        return ReadSecret(view.secret_key)
-    if not view.revoked and (step := _plan_revoke(access, view)):
-        return step
-    if view.secret is not None and view.secret.exists and view.secret.ours:
-        return DeleteSecret(view.secret_key)
-    bucket = view.bucket
-    if bucket and names.BUCKET_ACCESS_FINALIZER in bucket.meta.finalizers and not view.shared:
-        return EditBucketFinalizers(bucket.meta.key, remove=(names.BUCKET_ACCESS_FINALIZER,))
-    return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
-
-
-def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
-    # Not from the recorded intent: a tenant may write annotations, and must not be able to point
-    # a Revoke at someone else's bucket. The mark keeps the Bucket until this access is gone.
-    bucket = view.bucket
-    bucket_id = bucket.bucket_id if bucket else ""
-    if bucket is None or not bucket_id:
-        return None  # the Bucket was removed by force: there is nothing the driver could be asked
-    if not names.same_driver(bucket.driver_name, view.context.driver.name):
-        # Only a forged annotation leads here: the id is another driver's, and may be anyone's here.
-        return None
-    account_id = access.account_id
-    if not account_id and view.granted:
-        account_id = view.granted.account_id
-    if not account_id and view.secret and view.secret.ours:
-        # Keys are there, so an account is; the Go sidecar's Secrets do not say which.
-        account_id = view.secret.account_id or names.account_name(access.meta.uid)
-    if account_id:
-        token = judged_on(access, view.access_class)
-        return (
-            standing(access, Call.REVOKE_ACCESS, view.context, token=token)
-            or driver_away(view.context)
-            or Revoke(bucket_id, account_id, _parameters(view))
-        )
-    if refused_before_effect(access.last_call, Call.GRANT_ACCESS):
-        return None
-    if names.BUCKET_ACCESS_FINALIZER not in bucket.meta.finalizers:
-        return None  # the mark precedes every Grant: none was made, or all is revoked already
-    # An earlier Grant may have made an account whose id was never learned: ask again to learn it.
-    if halt := backing_off(view.context) or driver_away(view.context):
-        return halt
-    if view.unproven:
-        return ReadAccessObject(access.meta.key)
-    return _grant(access, bucket_id, view, resolving=True)
-
-
-def fold(view: AccessView, fact: Fact) -> AccessView:
-    """The view after a step succeeded."""
-    match fact:
-        case AccessIs(access=access):
-            return replace(view, access=access, unproven=False)
-        case BucketIs(bucket=bucket):
-            return replace(view, bucket=bucket)
-        case SecretIs():
-            return replace(view, secret=fact)
-        case SecretAllowed(refused=refused):
-            return replace(view, secret_allowed=not refused, secret_refused=refused)
-        case Granted():
-            return replace(view, granted=fact)
-        case Revoked(unverified=unverified):
-            return replace(view, revoked=True, granted=None, unverified=unverified)
-        case ClaimIs() | AccessDeleting() | AccessesListed() | BackendIs() | BackendGone():
-            raise AssertionError(f"no step of a BucketAccess yields {fact}")
-        case _:
-            assert_never(fact)
+def _has_account(entry: AccessRecord | None) -> bool:
+    return entry is not None and bool(entry.accounts)

@@ -4,14 +4,14 @@ Dynamic: finalizer, Bucket object, status.bucketName. Static (`existingBucketNam
 Bucket, unless it is bound to another claim. Deletion: the Bucket object, then our finalizer. A
 Bucket that an administrator made is deleted only when its own policy is Delete; with Retain it
 stays, still bound, until a person clears its spec.bucketClaim.
+
+The Bucket of a claim is the one whose record or spec names the claim's UID. The claim's own status
+decides nothing, because a tenant may write it and a restore copies it.
 """
 
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
 
-from msgspec.structs import replace as with_fields
-
+from cosi_operator.api.record import AccessRecord, ClaimIdentity
 from cosi_operator.api.view import (
     Bucket,
     BucketAccess,
@@ -21,29 +21,20 @@ from cosi_operator.api.view import (
     Key,
 )
 from cosi_operator.outcome import Reason, Requeue, Success, Terminal
-from cosi_operator.plan import names
+from cosi_operator.plan import names, records
+from cosi_operator.plan.claim_view import ClaimView, target_name
 from cosi_operator.plan.steps import (
-    AccessDeleting,
-    AccessesListed,
-    AccessIs,
-    BackendGone,
-    BackendIs,
     BindBucketObject,
-    BucketIs,
-    ClaimIs,
     ClaimStep,
     CreateBucketObject,
     DeleteAccess,
     DeleteBucketObject,
     Done,
     EditFinalizers,
-    Fact,
-    Granted,
     ReadBucketObject,
     ReadClaim,
-    Revoked,
-    SecretAllowed,
-    SecretIs,
+    ReadClass,
+    ReadHolder,
     UpdateBucketObject,
 )
 from cosi_operator.plan.verdicts import age_s
@@ -59,76 +50,54 @@ BUSY_HEAL_AFTER_S = 60.0
 BUSY_LOOK_S = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimView:
-    """Everything one run may look at.
-
-    `bucket` is the one that the claim leads to, from the cache unless `bucket_read`; `accesses`
-    are those that name this claim and hold our finalizer. `unproven`: nothing in this run has
-    shown yet that `claim` is not an old copy. `sidecar_heard`: when the sidecar of the Bucket's
-    driver last told how any Bucket fares.
-    """
-
-    claim: BucketClaim | None
-    bucket_class: BucketClass | None
-    bucket: Bucket | None
-    accesses: tuple[BucketAccess, ...]
-    now: datetime
-    bucket_read: bool = False
-    unproven: bool = False
-    sidecar_heard: datetime | None = None
-
-
-def target_name(claim: BucketClaim) -> str:
-    """The Bucket that a claim leads to."""
-    return claim.existing_bucket_name or names.bucket_name(claim.meta.uid)
-
-
 def plan(view: ClaimView) -> ClaimStep:
     """Name the next step."""
-    claim = view.claim
+    claim, bucket = view.claim, view.bucket
     if claim is None:
         return Done(Success(), report=False)
     if claim.meta.deleting:
         return _plan_deletion(claim, view)
-    if claim.bucket_name and view.bucket is None:
-        return _unless_read(view, claim) or Done(
+    if bucket is not None and records.is_bound_to(bucket, claim):
+        return _plan_bound(claim, bucket, view)
+    if claim.meta.oversized:
+        return Done(
             Terminal(
-                Reason.BUCKET_LOST,
-                f"Bucket {claim.bucket_name} of this claim no longer exists. Its data may be gone;"
-                " delete this claim, and create a new one for a new bucket.",
+                Reason.INVALID_OBJECT,
+                "The fields of this BucketClaim are larger than 64 KiB, so they were not read."
+                " Delete it and create a new BucketClaim.",
             )
         )
-    if view.bucket is None or not _is_bound(view.bucket, claim):
-        if bool(claim.class_name) == bool(claim.existing_bucket_name):
-            return Done(Terminal(Reason.INVALID_SPEC, _both_or_neither(claim)))
-        if claim.existing_bucket_name:
-            return _plan_static(claim, view)
-        return _plan_dynamic(claim, view)
-    return _plan_bound(claim, view.bucket, view)
-
-
-def _unless_read(view: ClaimView, claim: BucketClaim) -> ReadBucketObject | None:
-    """Nothing is final about a Bucket that only the cache lacks."""
-    if view.bucket_read:
-        return None
-    return ReadBucketObject(Key("", claim.bucket_name or target_name(claim)))
-
-
-def _both_or_neither(claim: BucketClaim) -> str:
-    if claim.class_name:
-        return (
-            "spec.bucketClassName and spec.existingBucketName are both set. Keep one: the class"
-            " for a new bucket, the existing name for one that is there."
+    if bucket is None and claim.bucket_name == target_name(claim):
+        return _unless_read(view, claim) or _lost(claim)
+    if claim.existing_bucket_name:  # takes precedence over a class, as in the Go controller
+        return _plan_static(claim, view)
+    if not claim.class_name:
+        return Done(
+            Terminal(
+                Reason.INVALID_SPEC,
+                "spec.bucketClassName and spec.existingBucketName are both empty. Set"
+                " bucketClassName for a new bucket, or existingBucketName for an existing one.",
+            )
         )
-    return (
-        "spec.bucketClassName and spec.existingBucketName are both empty. Set bucketClassName for"
-        " a new bucket, or existingBucketName for one that is there."
+    return _plan_dynamic(claim, view)
+
+
+def _lost(claim: BucketClaim) -> Done:
+    return Done(
+        Terminal(
+            Reason.BUCKET_LOST,
+            f"Bucket {claim.bucket_name} of this claim no longer exists. Its data may be gone."
+            " For a new bucket, delete this claim and create a new one.",
+        )
     )
 
 
-def _is_bound(bucket: Bucket, claim: BucketClaim) -> bool:
-    return bucket.claim is not None and bucket.claim.uid == claim.meta.uid
+def _unless_read(view: ClaimView, claim: BucketClaim) -> ReadBucketObject | None:
+    """A cache miss proves nothing, so read the Bucket first."""
+    for name in (target_name(claim), claim.bucket_name):
+        if name and names.is_object_name(name) and name not in view.read:
+            return ReadBucketObject(Key("", name))
+    return None
 
 
 def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
@@ -137,27 +106,59 @@ def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         return Done(
             Terminal(
                 Reason.BUCKET_NOT_FOUND,
-                f"spec.existingBucketName names Bucket {name}, which does not exist."
-                " Create that Bucket, or delete this claim and name another one.",
+                f"spec.existingBucketName names Bucket {name}, which does not exist. Name another"
+                " Bucket in a new claim, or ask your cluster administrator to create it.",
                 waiting=True,
             )
         )
     if bucket.meta.deleting:
         return Done(Terminal(Reason.BEING_DELETED, f"Bucket {name} is being deleted."))
-    reserved = bucket.claim
-    if reserved and (reserved.uid or reserved.key != claim.meta.key):
-        return Done(
-            Terminal(
-                Reason.BUCKET_ALREADY_BOUND,
-                f"spec.existingBucketName: Bucket {name} is bound to another BucketClaim. Name"
-                " another Bucket, or ask an administrator to clear spec.bucketClaim of that one.",
-            )
-        )
+    if held := _held_by_another(claim, bucket, view):
+        return held
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
     if view.unproven:
         return ReadClaim(claim.meta.key)
     return BindBucketObject(bucket.meta.key)
+
+
+def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimStep | None:
+    """A Bucket belongs to the recorded claim while that exists, whatever its spec says now."""
+    holder = bucket.record.claim if bucket.record else ClaimIdentity()
+    if holder.uid and holder != records.identity_of(claim):
+        if view.holder_alive is None:
+            return ReadHolder(holder)
+        if view.holder_alive:
+            return _already_bound(claim, bucket)
+    named = records.spec_claim(bucket)
+    if named == records.identity_of(claim):
+        return None  # an administrator bound it to this claim after the recorded claim was gone
+    is_reserved_here = (named.namespace, named.name) == claim.meta.key
+    if named.uid or (named.name and not is_reserved_here):
+        return _already_bound(claim, bucket)
+    return None
+
+
+def _already_bound(claim: BucketClaim, bucket: Bucket) -> Done:
+    named = records.spec_claim(bucket)
+    text = (
+        f"spec.existingBucketName: Bucket {bucket.meta.name} is bound to another BucketClaim. Name"
+        " another Bucket in a new claim."
+    )
+    if (named.namespace, named.name) == claim.meta.key:
+        text = (
+            f"Bucket {bucket.meta.name} is bound to an earlier BucketClaim {claim.meta.key} with"
+            f" another UID. {_how_to_bind(claim, bucket)}"
+        )
+    return Done(Terminal(Reason.BUCKET_ALREADY_BOUND, text))
+
+
+def _how_to_bind(claim: BucketClaim, bucket: Bucket) -> str:
+    patch = f'{{"spec":{{"bucketClaim":{{"uid":"{claim.meta.uid}"}}}}}}'
+    return (
+        "To use that bucket for this claim, ask your cluster administrator to run: kubectl patch"
+        f" bucket {bucket.meta.name} --type merge -p '{patch}'"
+    )
 
 
 def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
@@ -169,36 +170,72 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
                 " spec.bucketClaim, so it is not touched. Delete this claim and create a new one.",
             )
         )
+    if view.former and names.NEW_BUCKET_ANNOTATION not in claim.meta.annotations:
+        return _former_found(claim, view.former)
     if view.bucket_class is None:
+        if not view.class_read and names.is_object_name(claim.class_name):
+            return ReadClass(Key("", claim.class_name))
         return Done(
             Terminal(
                 Reason.CLASS_NOT_FOUND,
                 f"spec.bucketClassName names BucketClass {claim.class_name}, which does not exist."
-                " Create that BucketClass, or delete this claim and name another one.",
+                " Name another class in a new claim, or ask your cluster administrator to create"
+                " it.",
+                waiting=True,
+            )
+        )
+    if view.bucket_class.unknown_policy:
+        return Done(
+            Terminal(
+                Reason.INVALID_CLASS,
+                f"deletionPolicy of BucketClass {claim.class_name} is"
+                f" {view.bucket_class.unknown_policy!r}. Ask your cluster administrator to set it"
+                " to Delete or Retain.",
                 waiting=True,
             )
         )
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
-    if view.unproven:  # an old list may show a claim that is long gone: nobody would delete this
+    if view.unproven:  # a Bucket created from a stale claim would leak
         return ReadClaim(claim.meta.key)
     return CreateBucketObject(names.bucket_name(claim.meta.uid))
+
+
+def _former_found(claim: BucketClaim, former: tuple[Bucket, ...]) -> Done:
+    """After a restore, a claim must not silently get an empty bucket beside the one with data."""
+    bucket = former[0]
+    return Done(
+        Terminal(
+            Reason.FORMER_BUCKET,
+            f"Bucket {bucket.meta.name} belongs to an earlier BucketClaim {claim.meta.key} that no"
+            " longer exists, and may hold its data, so no new bucket was created."
+            f" {_how_to_bind(claim, bucket)} For a new, empty bucket, run: kubectl annotate"
+            f" bucketclaim {claim.meta.name} -n {claim.meta.namespace}"
+            f" {names.NEW_BUCKET_ANNOTATION}=true",
+        )
+    )
 
 
 def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimStep:
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
+    if records.spec_claim(bucket) != records.identity_of(claim):
+        # Somebody applied the Bucket again from a manifest without its claim.
+        return BindBucketObject(bucket.meta.key)
     if repaired := _repaired(claim, bucket, view.bucket_class):
         return repaired
-    # No sidecar of ours has spoken of the Bucket as it now is (its driver may have been changed).
+    # No sidecar of ours has judged the Bucket as it now is (its driver may have been changed).
     silent = not bucket.ready and bucket.observed_generation != bucket.meta.generation
-    if not claim.bucket_name or (silent and claim.observed_generation != claim.meta.generation):
+    if claim.bucket_name != bucket.meta.name or (
+        silent and claim.observed_generation != claim.meta.generation
+    ):
         patience_s = BUSY_HEAL_AFTER_S if _is_at_work(view) else HEAL_AFTER_S
         if left := _left_for_sidecar(bucket.meta.created, view.now, patience_s):
             return left
         waiting = Terminal(
             Reason.WAITING_FOR_BUCKET,
-            f"Bucket {bucket.meta.name} waits for the sidecar of driver {bucket.driver_name}.",
+            f"Bucket {bucket.meta.name} waits for the sidecar of driver"
+            f" {records.driver_of(bucket)}.",
             waiting=True,
         )
         return Done(waiting)
@@ -251,10 +288,9 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         return Done(Success(), report=False)
     free = EditFinalizers(claim.meta.key, remove=(names.CLAIM_FINALIZER,))
     bucket = view.bucket
-    if bucket is None:  # freed too early, a Bucket made for this claim would stay for ever
+    if bucket is None or not records.is_bound_to(bucket, claim):
+        # Freed too early, a Bucket made for this claim would leak.
         return _unless_read(view, claim) or free
-    if not _is_bound(bucket, claim):
-        return free
     ours = bucket.meta.name == names.bucket_name(claim.meta.uid)
     if ours or bucket.deletion_policy is DeletionPolicy.DELETE or bucket.meta.deleting:
         if not bucket.meta.deleting:
@@ -263,36 +299,20 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
     for access in view.accesses:
         if not access.meta.deleting:
             return DeleteAccess(access.meta.key, access.meta.uid)
-    if view.accesses:
-        waiting = ", ".join(str(access.meta.key) for access in view.accesses[:5])
+    entries = bucket.record.accesses.values() if bucket.record else ()
+    left = [*view.accesses, *entries]
+    if left:
+        names_left = {_key_of(item): None for item in left}
+        waiting = ", ".join(str(key) for key in list(names_left)[:5])
         return Done(
             Terminal(
                 Reason.WAITING_FOR_ACCESSES,
-                f"Deleted when its accesses are revoked; still there: {waiting}.",
+                f"The claim is deleted when its accesses are revoked. Not revoked yet: {waiting}.",
                 waiting=True,
             )
         )
     return free
 
 
-def fold(view: ClaimView, fact: Fact) -> ClaimView:
-    """The view after a step succeeded."""
-    match fact:
-        case ClaimIs(claim=claim):
-            return replace(view, claim=claim, unproven=False)
-        case BucketIs(bucket=bucket):
-            return replace(view, bucket=bucket, bucket_read=True)
-        case AccessDeleting(key=key):
-            return replace(view, accesses=tuple(_deleting(a, key) for a in view.accesses))
-        case AccessIs() | BackendIs() | BackendGone() | Granted() | Revoked() | SecretIs():
-            raise AssertionError(f"no step of a BucketClaim yields {fact}")
-        case SecretAllowed() | AccessesListed():
-            raise AssertionError(f"no step of a BucketClaim yields {fact}")
-        case _:
-            assert_never(fact)
-
-
-def _deleting(access: BucketAccess, key: Key) -> BucketAccess:
-    if access.meta.key != key:
-        return access
-    return with_fields(access, meta=with_fields(access.meta, deleting=True))
+def _key_of(item: BucketAccess | AccessRecord) -> Key:
+    return item.meta.key if isinstance(item, BucketAccess) else Key(item.namespace, item.name)

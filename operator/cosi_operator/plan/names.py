@@ -12,12 +12,19 @@ BUCKET_ACCESS_FINALIZER = "cosi.objectstorage.k8s.io/bucketaccess-bucket-protect
 SECRET_FINALIZER = "cosi.objectstorage.k8s.io/secret-protection"  # noqa: S105 - a finalizer
 
 RETRY_ANNOTATION = "objectstorage.k8s.io/retry"
-
-# The intent of a Grant, written before it: what to revoke even if class, claim or Bucket is gone.
-DRIVER_ANNOTATION = "cosi.objectstorage.k8s.io/driver"
-BUCKET_ID_ANNOTATION = "cosi.objectstorage.k8s.io/bucket-id"
-# On our Secrets: whose credentials they are, so that a crash before the status write loses nothing.
+# On our Secrets: whose credentials they are. For people to read; a tenant may write it.
 ACCOUNT_ID_ANNOTATION = "cosi.objectstorage.k8s.io/account-id"
+
+# On a BucketAccess: a new value renews its keys.
+ROTATE_ANNOTATION = "objectstorage.k8s.io/rotate"
+# On a BucketClaim: create a new bucket although an older Bucket names this claim.
+NEW_BUCKET_ANNOTATION = "objectstorage.k8s.io/new-bucket"
+# On a Bucket, so only an administrator can set them. The value is the UID of the Bucket: delete it
+# although its claim is in use.
+FORCE_DELETE_ANNOTATION = "objectstorage.k8s.io/force-delete"
+# The value is one or more UIDs, of the Bucket or of its BucketAccesses, separated by commas: end
+# their deletion without knowing what the driver still holds.
+GIVE_UP_ANNOTATION = "objectstorage.k8s.io/give-up"
 
 
 def bucket_name(claim_uid: str) -> str:

@@ -1,15 +1,18 @@
-"""The steps a plan can name, and the facts that applying them yields.
+"""The steps that a plan can name.
 
-A plan names ONE step; its reply (a fact) is folded into the view and the plan is asked again, so
-every crash point is a gap between two steps. Each step is safe to repeat.
+A plan names ONE step. Applying it yields a fact (`plan/facts.py`), which is folded into the view,
+and the plan is asked again, so every crash point is a gap between two steps. Each step is safe to
+repeat.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
-from cosi_operator.api.view import AuthenticationType, Bucket, BucketAccess, BucketClaim, Key
-from cosi_operator.outcome import Call, Code, Effect, Outcome, Reason
+from cosi_operator.api.record import ClaimIdentity
+from cosi_operator.api.view import AuthenticationType, Key
+from cosi_operator.outcome import Outcome, Reason
+from cosi_operator.plan.records import RecordEdit
 
 # --- what a plan is given besides objects ---------------------------------------------------
 
@@ -50,6 +53,7 @@ class Context:
     recheck_s: float | None = None
     deletion_recheck_s: float | None = 600.0
     started: datetime | None = None
+    call_timeout_s: float = 60.0
 
 
 # --- steps ----------------------------------------------------------------------------------
@@ -65,22 +69,21 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class EditFinalizers:
-    """Add and remove finalizers (and annotations, on a BucketAccess) by one conditional PUT."""
+    """Add and remove finalizers of a BucketClaim or a BucketAccess by one conditional PUT."""
 
     key: Key
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
-    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class MarkPending:
-    """Take back a stored "nothing happened" before the driver is asked again.
+class EditBucket:
+    """Change the finalizers and the record of a Bucket by one conditional PUT."""
 
-    Without it a crash after that call would leave a verdict that denies what exists.
-    """
-
-    call: Call
+    key: Key
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    record: RecordEdit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,13 @@ class DeleteBackend:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveBackend:
+    """End a deletion without knowing what the driver still holds, and report that as `message`."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteAccess:
     key: Key
     uid: str
@@ -110,15 +120,6 @@ class ReleaseClaim:
 
     key: Key
     uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class EditBucketFinalizers:
-    """The access's mark on its Bucket, added before Grant and removed with the last access."""
-
-    key: Key
-    add: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +152,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class StoreSecret:
-    """Create the Secret, complete, from the credentials that the last Grant returned."""
+    """Store the credentials that the last Grant returned: create the Secret, complete.
+
+    With `replace`, the Secret exists and is made for this access: only its data changes.
+    """
 
     key: Key
-    account_id: str
-    bucket_id: str
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,21 @@ class Revoke:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveAccounts:
+    """End a deletion without knowing which accounts the driver still holds; `message` says so."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteSecret:
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSecret:
+    """Take our finalizer off a Secret that no live access owns. Its data stays."""
+
     key: Key
 
 
@@ -179,16 +196,30 @@ class ReadBucketObject:
 
 @dataclass(frozen=True, slots=True)
 class ListAccesses:
-    """Look for the accesses that the mark on a Bucket tells of: the cache's list may be old."""
+    """List the accesses of a namespace anew, because the cache may lack some."""
 
     namespace: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadClaim:
-    """Make sure that a claim is still there: the list it was in may be old."""
+    """Read a claim from the API server, because the cache may be behind."""
 
     key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class ReadClass:
+    """Read a BucketClass from the API server: many roles have no watch on classes."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHolder:
+    """Read whether the claim that a Bucket's record names still exists."""
+
+    holder: ClaimIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,144 +247,36 @@ class DeleteBucketObject:
     uid: str
 
 
-# --- facts ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class BucketIs:
-    """The Bucket as the API server now has it; None: it is gone."""
-
-    bucket: Bucket | None
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimIs:
-    claim: BucketClaim | None
-
-
-@dataclass(frozen=True, slots=True)
-class AccessIs:
-    access: BucketAccess | None
-
-
-@dataclass(frozen=True, slots=True)
-class AccessDeleting:
-    key: Key
-
-
-@dataclass(frozen=True, slots=True)
-class AccessesListed:
-    """Those that name the claim of a Bucket and hold our finalizer, as the API server has them."""
-
-    accesses: tuple[BucketAccess, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BackendIs:
-    """The driver has the bucket under this id ("" when its reply named none)."""
-
-    bucket_id: str
-    already_existed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BackendGone:
-    """The backend holds nothing (more). `unverified` when the driver would not say."""
-
-    unverified: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The account exists. `problem` says why its credentials can't be used; "" when they can."""
-
-    account_id: str
-    problem: str = ""
-    code: Code = Code.OK  # what the driver answered; ALREADY_EXISTS brings no keys
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    unverified: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SecretIs:
-    """What stands under the Secret's name.
-
-    `exists` with `ours` False means it belongs to someone else and must not be touched. `held`:
-    the Secret carries our finalizer.
-    """
-
-    exists: bool
-    ours: bool = False
-    account_id: str = ""
-    held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SecretAllowed:
-    """The API server would store the Secret; or `refused` says, without values, why not."""
-
-    refused: str = ""
-
-
-type Fact = (
-    BucketIs
-    | ClaimIs
-    | AccessIs
-    | AccessDeleting
-    | AccessesListed
-    | BackendIs
-    | BackendGone
-    | Granted
-    | Revoked
-    | SecretIs
-    | SecretAllowed
-)
-
-FACTS = (
-    BucketIs,
-    ClaimIs,
-    AccessIs,
-    AccessDeleting,
-    AccessesListed,
-    BackendIs,
-    BackendGone,
-    Granted,
-    Revoked,
-    SecretIs,
-    SecretAllowed,
-)
-
 type BucketStep = (
     Done
     | ReadBucketObject
-    | EditFinalizers
-    | MarkPending
+    | EditBucket
     | CreateBackend
     | DeleteBackend
+    | LeaveBackend
     | ListAccesses
     | DeleteAccess
+    | ReadClaim
     | ReleaseClaim
 )
+type SecretStep = ReadSecret | DryRunSecret | StoreSecret | DeleteSecret | ReleaseSecret
 type AccessStep = (
     Done
     | ReadAccessObject
+    | ReadBucketObject
     | EditFinalizers
-    | EditBucketFinalizers
-    | MarkPending
-    | ReadSecret
-    | DryRunSecret
+    | EditBucket
     | Grant
-    | StoreSecret
     | Revoke
-    | DeleteSecret
+    | LeaveAccounts
+    | SecretStep
 )
 type ClaimStep = (
     Done
     | EditFinalizers
     | ReadClaim
+    | ReadClass
+    | ReadHolder
     | ReadBucketObject
     | CreateBucketObject
     | UpdateBucketObject
@@ -361,11 +284,3 @@ type ClaimStep = (
     | DeleteBucketObject
     | DeleteAccess
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A driver call that did not succeed, judged. It ends the run; `report` stores it."""
-
-    outcome: Outcome
-    effect: Effect

@@ -16,10 +16,6 @@ from cosi_operator.outcome import (
 )
 from cosi_operator.plan.steps import Context, Done
 
-# A driver that answers a resolving call with a failure of its own is asked this often in all
-# before a deletion goes on without knowing (Event BackendUnverified).
-RESOLVE_ATTEMPTS = 3
-
 
 def standing(
     stored: Bucket | BucketAccess, call: Call, context: Context, *, token: str
@@ -68,6 +64,8 @@ def backing_off(context: Context) -> Done | None:
     pending = context.pending
     if pending.wait_s <= 0:
         return None
+    if math.isinf(pending.wait_s):  # a final verdict without a recheck
+        return Done(Terminal(pending.reason, ""), report=False)
     return Done(Requeue(pending.reason, "", after_s=pending.wait_s, quiet=True), report=False)
 
 
@@ -100,8 +98,8 @@ def driver_away(context: Context) -> Done | None:
     return Done(
         Terminal(
             Reason.WAITING_FOR_DRIVER,
-            f"The driver {context.driver.name} does not answer on its socket;"
-            " this goes on by itself when it is back.",
+            f"The driver {context.driver.name} does not answer on its socket."
+            " Continues automatically when the driver answers.",
             waiting=True,
         )
     )

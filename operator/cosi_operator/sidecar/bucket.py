@@ -1,16 +1,13 @@
 """Reconciles the Buckets of one driver: the doing half of `plan/bucket.py`."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import assert_never
 
-from cosi_operator import conditions
-from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Status
-from cosi_operator.classify import Policy, Verdict
-from cosi_operator.clock import Clock, SteadyTime
-from cosi_operator.driver.v1alpha1 import Driver
+from cosi_operator.api.record import ID_LIMIT_BYTES, RECORD_ANNOTATION, is_storable_id
+from cosi_operator.api.view import Bucket, BucketClaim, Key
+from cosi_operator.classify import Verdict
+from cosi_operator.clock import SteadyTime
 from cosi_operator.kube.errors import ApiError, ApiSilent
-from cosi_operator.kube.objects import Objects, set_finalizers
+from cosi_operator.kube.objects import set_finalizers
 from cosi_operator.outcome import (
     Call,
     Code,
@@ -19,70 +16,49 @@ from cosi_operator.outcome import (
     MadeBy,
     Outcome,
     Reason,
-    Requeue,
     Success,
     Terminal,
 )
 from cosi_operator.plan import bucket as planning
-from cosi_operator.plan import names
-from cosi_operator.plan.bucket import BucketView
-from cosi_operator.plan.steps import (
+from cosi_operator.plan import names, records
+from cosi_operator.plan.bucket_view import (
+    BucketView,
+    fold,
+    ignored_change,
+    is_clean,
+    known_id,
+    retry_token,
+)
+from cosi_operator.plan.facts import (
     AccessDeleting,
     AccessesListed,
     BackendGone,
     BackendIs,
+    BucketFact,
     BucketIs,
-    BucketStep,
+    CallFailed,
     ClaimIs,
+)
+from cosi_operator.plan.steps import (
+    BucketStep,
     Context,
     CreateBackend,
     DeleteAccess,
     DeleteBackend,
     Done,
     DriverView,
-    EditFinalizers,
-    Fact,
-    Failed,
+    EditBucket,
+    LeaveBackend,
     ListAccesses,
-    MarkPending,
     ReadBucketObject,
+    ReadClaim,
     ReleaseClaim,
 )
-from cosi_operator.plan.verdicts import RESOLVE_ATTEMPTS
-from cosi_operator.reconcile import Doubts, End, outcome_of, run_steps
-from cosi_operator.report import PLAIN_WAITS, Level, Reporter, Told, ready_of
-from cosi_operator.sidecar.calls import (
-    Attempts,
-    DriverState,
-    Fingerprint,
-    Refused,
-    failure,
-    final,
-    judged,
-)
-from cosi_operator.sidecar.lanes import Lanes
-
-ACCESSES_BY_CLAIM = "claim"  # index of accesses: the Key of the claim they name
-BUCKETS_BY_CLAIM = "claim"  # index of Buckets: the Key of the claim they are bound to
-
-
-@dataclass(frozen=True, slots=True)
-class Sidecar:
-    """What both reconcilers of a sidecar share."""
-
-    buckets: Objects[Bucket]
-    claims: Objects[BucketClaim]
-    accesses: Objects[BucketAccess]
-    driver: Driver
-    state: DriverState
-    policy: Policy
-    attempts: Attempts
-    lanes: Lanes
-    reporter: Reporter
-    clock: Clock
-    call_timeout_s: float
-    recheck_s: float | None
-    deletion_recheck_s: float | None
+from cosi_operator.reconcile import End, UnconfirmedWrites, outcome_of, run_steps
+from cosi_operator.report import Level, Told
+from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
+from cosi_operator.sidecar.records import BY_ID, edit_bucket
+from cosi_operator.sidecar.shared import Sidecar, tell_claim
 
 
 class BucketReconciler:
@@ -91,29 +67,59 @@ class BucketReconciler:
     def __init__(self, sidecar: Sidecar) -> None:
         self._s = sidecar
         self._time = SteadyTime(sidecar.clock)
-        self._doubts = Doubts()
+        self._unconfirmed = UnconfirmedWrites()
+        # The ids that were returned and are not stored yet, by Bucket: two Creates can return one
+        # id before either is stored.
+        self._returned: dict[Key, str] = {}
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
         try:
-            await self._doubts.clear(self._s.buckets, key)
+            await self._unconfirmed.clear(self._s.buckets, key)
+            await self._release_claim(key)
             view = self._read(key)
-            end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=planning.fold)
+            end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=fold)
             return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
-            self._doubts.note(key, error)
+            self._unconfirmed.note(key, error)
             return outcome_of(error)
+
+    async def _release_claim(self, key: Key) -> None:
+        """Free the claim of a Bucket that vanished without our finalizer, as a refused one does.
+
+        Our controller frees it too; the Go controller waits for the sidecar.
+        """
+        memory = self._s.lookup.memory
+        bucket = memory.released_bucket(key.name)
+        if bucket is None or self._s.buckets.get(key) is not None:
+            memory.forget_released(key.name)
+            return
+        claim = self._s.lookup.claim_of_bucket(bucket)
+        if claim is None:
+            memory.forget_released(key.name)
+        elif claim.meta.deleting and await self._s.buckets.refresh(key) is None:
+            await self._free(claim.meta.key, claim.meta.uid)
+            memory.forget_released(key.name)
+
+    async def _free(self, key: Key, uid: str) -> BucketClaim | None:
+        current = self._s.claims.get(key)
+        if current is None or current.meta.uid != uid:
+            return None
+        return await self._s.claims.edit(
+            key, lambda body: set_finalizers(body, remove=(names.CLAIM_FINALIZER,))
+        )
 
     def _read(self, key: Key) -> BucketView:
         bucket = self._s.buckets.get(key)
-        claim = self._claim_of(bucket)
+        claim = self._s.lookup.claim_of_bucket(bucket)
         driver = self._s.state.view()
         made_on = _made_on(bucket, claim, driver)
         return BucketView(
             bucket=bucket,
             claim=claim,
-            accesses=tuple(self._accesses_of(bucket)),
-            clean=planning.is_clean(bucket),
+            accesses=tuple(self._s.lookup.accesses_of(bucket)),
+            remembered=self._s.lookup.memory.removed_record(bucket),
+            clean=is_clean(bucket),
             unproven=True,
             context=Context(
                 driver=driver,
@@ -122,103 +128,113 @@ class BucketReconciler:
                 recheck_s=self._s.recheck_s,
                 deletion_recheck_s=self._s.deletion_recheck_s,
                 started=self._time.started,
+                call_timeout_s=self._s.call_timeout_s,
             ),
         )
 
-    def _claim_of(self, bucket: Bucket | None) -> BucketClaim | None:
-        if bucket is None or bucket.claim is None or not bucket.claim.name:
-            return None
-        claim = self._s.claims.get(bucket.claim.key)
-        same = claim is not None and bucket.claim.uid in ("", claim.meta.uid)
-        return claim if same else None
-
-    def _accesses_of(self, bucket: Bucket | None) -> Iterable[BucketAccess]:
-        if bucket is None or bucket.claim is None or not bucket.claim.name:
-            return
-        for cached in self._s.accesses.store.by_index(ACCESSES_BY_CLAIM, bucket.claim.key):
-            if names.ACCESS_FINALIZER in cached.view.meta.finalizers:
-                yield cached.view
-
-    async def _apply(self, view: BucketView, step: BucketStep) -> Fact | Failed:
+    async def _apply(self, view: BucketView, step: BucketStep) -> BucketFact:
         assert view.bucket is not None
         match step:
-            case EditFinalizers(key=key, add=add, remove=remove):
-                return BucketIs(
-                    await self._s.buckets.edit(
-                        key, lambda body: set_finalizers(body, add=add, remove=remove)
-                    )
-                )
-            case MarkPending():
-                await self._s.reporter.mark_pending(self._s.buckets, view.bucket.meta.key)
-                return BucketIs(self._s.buckets.get(view.bucket.meta.key))
+            case EditBucket():
+                return BucketIs(await self._edit(view, view.bucket, step))
             case ReadBucketObject(key=key):
                 return BucketIs(await self._s.buckets.refresh(key))
             case CreateBackend():
                 return await self._create(view, view.bucket, step)
             case DeleteBackend():
                 return await self._delete(view, view.bucket, step)
+            case LeaveBackend(message=message):
+                return self._leave(view, message)
             case ListAccesses(namespace=namespace):
                 await self._s.accesses.relist(namespace)
-                return AccessesListed(tuple(self._accesses_of(view.bucket)))
+                return AccessesListed(tuple(self._s.lookup.accesses_of(view.bucket)))
             case DeleteAccess(key=key, uid=uid):
                 await self._s.accesses.delete(key, uid=uid)
                 return AccessDeleting(key)
+            case ReadClaim(key=key):
+                return ClaimIs(await self._s.claims.refresh(key))
             case ReleaseClaim(key=key, uid=uid):
-                current = self._s.claims.get(key)
-                if current is None or current.meta.uid != uid:
-                    return ClaimIs(None)
-                claim = await self._s.claims.edit(
-                    key, lambda body: set_finalizers(body, remove=(names.CLAIM_FINALIZER,))
-                )
-                return ClaimIs(claim)
+                return ClaimIs(await self._free(key, uid))
             case Done():
                 raise AssertionError("Done ends the loop")
             case _:
                 assert_never(step)
 
-    async def _create(self, view: BucketView, bucket: Bucket, step: CreateBackend) -> Fact | Failed:
+    async def _edit(self, view: BucketView, bucket: Bucket, step: EditBucket) -> Bucket | None:
+        lost = bucket.record is None and view.remembered is not None
+        edited = await edit_bucket(self._s.buckets, step)
+        if lost:
+            self._s.reporter.event(
+                self._s.buckets,
+                bucket,
+                "Warning",
+                "RecordLost",
+                f"Annotation {RECORD_ANNOTATION} was removed, and the sidecar wrote it again. Do"
+                " not replace Buckets as a whole: without this annotation no key can be revoked.",
+            )
+        return edited
+
+    async def _create(
+        self, view: BucketView, bucket: Bucket, step: CreateBackend
+    ) -> BackendIs | BackendGone | CallFailed:
+        self._s.attempts.called(bucket.meta.key, _made_on_of(view))
         call = self._s.driver.create_bucket(
             step.name, step.parameters, timeout_s=self._s.call_timeout_s
         )
         reply = await judged(call, policy=self._s.policy, driver=self._s.state)
         if isinstance(reply, Refused):
             if reply.verdict is Verdict.SUCCESS:  # it exists, and the name is all that is known
-                return BackendIs(step.name, already_existed=True)
-            if step.resolving and (known := self._resolved(view, reply)):
-                return self._let_go(view, known)
+                return self._accept(view, bucket, step, step.name, existed=True)
+            if step.resolving and reply.verdict is Verdict.TERMINAL:
+                # A refusal covers only this attempt, not what an earlier one has made.
+                return self._leave(view, _unverified(bucket))
             return self._failed(view, bucket, reply)
-        if not reply.bucket_id:
-            if step.resolving:
-                return self._let_go(view, BackendGone(unverified=True))
-            empty = DriverStatus(Call.CREATE_BUCKET, Code.OK, MadeBy.REPLY, "bucket_id is empty")
-            verdict = Terminal(
-                Reason.EMPTY_BUCKET_ID, "", recheck_s=self._s.recheck_s, status=empty
-            )
-            return Failed(self._final(view, bucket, verdict), Effect.MAYBE)
-        return BackendIs(reply.bucket_id)
+        return self._accept(view, bucket, step, reply.bucket_id)
 
-    def _let_go(self, view: BucketView, known: BackendGone) -> BackendGone:
-        if known.unverified and view.bucket:
-            self._events(
-                view,
-                "Warning",
-                Reason.BACKEND_UNVERIFIED.value,
-                "Deleted without knowing whether the driver holds a bucket from an earlier, failed"
-                f" try; look on the backend for {view.bucket.meta.name}.",
-            )
-        return known
+    def _accept(
+        self,
+        view: BucketView,
+        bucket: Bucket,
+        step: CreateBackend,
+        bucket_id: str,
+        *,
+        existed: bool = False,
+    ) -> BackendIs | BackendGone | CallFailed:
+        """Check an id before anything is stored or deleted under it."""
+        problem = self._id_problem(bucket, bucket_id)
+        if problem is None:
+            self._returned[bucket.meta.key] = bucket_id
+            return BackendIs(bucket_id, already_existed=existed)
+        if step.resolving:
+            return self._leave(view, _unverified(bucket))
+        reason, words = problem
+        status = DriverStatus(Call.CREATE_BUCKET, Code.OK, MadeBy.REPLY, words)
+        verdict = Terminal(reason, "", recheck_s=self._s.recheck_s, status=status)
+        return CallFailed(self._final(view, bucket, verdict), Effect.MAYBE)
 
-    def _resolved(self, view: BucketView, refused: Refused) -> BackendGone | None:
-        """What a refusal says about a bucket that is to be deleted, but whose id is not known."""
-        if refused.status.made_by is MadeBy.TRANSPORT or refused.status.made_by is MadeBy.DEADLINE:
-            return None  # no verdict: ask again
-        # A refusal "before anything was done" speaks of this call only, not of the earlier one.
-        last_try = view.context.pending.attempts + 1 >= RESOLVE_ATTEMPTS
-        if refused.verdict is Verdict.TERMINAL or last_try:
-            return BackendGone(unverified=True)
+    def _id_problem(self, bucket: Bucket, bucket_id: str) -> tuple[Reason, str] | None:
+        if not bucket_id:
+            return Reason.EMPTY_BUCKET_ID, "bucket_id is empty"
+        if not is_storable_id(bucket_id):
+            limit = f"bucket_id is longer than {ID_LIMIT_BYTES} bytes"
+            return Reason.DRIVER_MALFORMED_REPLY, limit
+        holders = {key for key, returned in self._returned.items() if returned == bucket_id} | {
+            cached.view.meta.key
+            for cached in self._s.buckets.store.by_index(BY_ID, bucket_id)
+            if names.same_driver(records.driver_of(cached.view), self._s.state.name)
+        }
+        if holders - {bucket.meta.key}:
+            return Reason.FOREIGN_BUCKET_ID, "another Bucket has this bucket_id"
         return None
 
-    async def _delete(self, view: BucketView, bucket: Bucket, step: DeleteBackend) -> Fact | Failed:
+    def _leave(self, view: BucketView, message: str) -> BackendGone:
+        self._events(view, "Warning", Reason.BACKEND_UNVERIFIED.value, message)
+        return BackendGone(unverified=True)
+
+    async def _delete(
+        self, view: BucketView, bucket: Bucket, step: DeleteBackend
+    ) -> BackendGone | CallFailed:
+        self._s.attempts.called(bucket.meta.key, _made_on_of(view))
         call = self._s.driver.delete_bucket(
             step.bucket_id, step.context, timeout_s=self._s.call_timeout_s
         )
@@ -228,13 +244,13 @@ class BucketReconciler:
         self._events(view, "Normal", "BucketDeleted", f"The bucket {step.bucket_id} was deleted.")
         return BackendGone()
 
-    def _failed(self, view: BucketView, bucket: Bucket, refused: Refused) -> Failed:
+    def _failed(self, view: BucketView, bucket: Bucket, refused: Refused) -> CallFailed:
         deleting = bucket.meta.deleting
         return failure(
             refused,
             attempts=self._s.attempts,
             key=bucket.meta.key,
-            made_on=_made_on(bucket, view.claim, view.context.driver),
+            made_on=_made_on_of(view),
             recheck_s=self._s.deletion_recheck_s if deleting else self._s.recheck_s,
         )
 
@@ -243,7 +259,7 @@ class BucketReconciler:
             verdict,
             attempts=self._s.attempts,
             key=bucket.meta.key,
-            made_on=_made_on(bucket, view.claim, view.context.driver),
+            made_on=_made_on_of(view),
         )
 
     async def _report(self, key: Key, end: End[BucketView]) -> Outcome:
@@ -251,26 +267,29 @@ class BucketReconciler:
         if bucket is None or isinstance(end.outcome, Success):
             self._s.attempts.forget(key)
         if bucket is None:
+            self._returned.pop(key, None)
             return end.outcome
         if end.report:
             await self._s.reporter.tell(self._s.buckets, key, self._told(end, bucket))
-        await self._tell_claim(end, key)
+        self._returned.pop(key, None)  # the index of ids has it from now on
+        await tell_claim(self._s, key, end.view.claim, end.outcome)
         return end.outcome
 
     def _told(self, end: End[BucketView], bucket: Bucket) -> Told:
         view = end.view
-        bucket_id = planning.known_id(bucket, view)
+        bucket_id = known_id(bucket, view)
         ready = isinstance(end.outcome, Success) and bool(bucket_id)
         note = (
             " (the driver said ALREADY_EXISTS, so its name is its id)"
             if view.already_existed
             else ""
         )
-        made_on = _made_on(bucket, view.claim, view.context.driver)
+        judged = view.judged or bucket
+        made_on = _made_on(judged, view.claim, view.context.driver)
         keep = bucket.ready and bucket.meta.deleting  # a failed deletion leaves it usable
         return Told(
             outcome=end.outcome,
-            judged=bucket.meta,
+            judged=judged.meta,
             must_store=isinstance(end.outcome, Success) or end.outcome.status is not None,
             success=(Reason.PROVISIONED, f"The bucket is ready; its id is {bucket_id}{note}."),
             success_event="BucketCreated",
@@ -281,62 +300,11 @@ class BucketReconciler:
                 "bucket_id": bucket_id if ready or bucket.meta.deleting else None,
             },
             attempts=self._s.attempts.pending(bucket.meta.key, made_on).attempts or 1,
-            effect=end.effect if view.clean else Effect.MAYBE,
+            effect=view.failed.effect if view.failed and view.clean else Effect.MAYBE,
             driver_instance=made_on.driver_instance,
             retry_token=made_on.retry_token,
+            ignored=ignored_change(bucket),
         )
-
-    async def _tell_claim(self, end: End[BucketView], key: Key) -> None:
-        """Mirror the Bucket on its claim: a tenant may not read Buckets."""
-        bucket, claim = self._s.buckets.get(key), end.view.claim
-        if bucket is None or claim is None or not bucket.conditions:
-            return
-        if not _speaks_for(bucket, claim):
-            return
-        ready = bucket.ready and bool(bucket.bucket_id)
-
-        def status(current: BucketClaim) -> Status | None:
-            wanted = conditions.mirror(current, bucket)
-            if current.meta.uid != claim.meta.uid:
-                return None
-            return Status(
-                conditions=conditions.merge(current.conditions, wanted, self._s.clock.wall()),
-                observed_generation=current.meta.generation,
-                ready=ready,
-                bucket_name=bucket.meta.name,
-            )
-
-        was = ready_of(claim)
-        if not await self._s.reporter.write(self._s.claims, claim.meta.key, status):
-            return
-        now = ready_of(bucket)
-        if now and (was is None or (was.status, was.reason) != (now.status, now.reason)):
-            self._claim_event(end, claim, bucket)
-
-    def _claim_event(self, end: End[BucketView], claim: BucketClaim, bucket: Bucket) -> None:
-        now = ready_of(bucket)
-        assert now is not None
-        if now.status == "True":
-            self._s.reporter.event(
-                self._s.claims,
-                claim,
-                "Normal",
-                "BucketReady",
-                f"Bucket {bucket.meta.name} is ready.",
-            )
-        elif isinstance(end.outcome, Requeue | Terminal):
-            reason = "FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket"
-            level: Level = "Warning"
-            if end.outcome.reason in PLAIN_WAITS:
-                level, reason = "Normal", end.outcome.reason.value
-            self._s.reporter.event(
-                self._s.claims,
-                claim,
-                level,
-                reason,
-                f"{now.reason}: {now.message}",
-                fingerprint=f"{now.reason}:{bucket.meta.deleting}",
-            )
 
     def _events(self, view: BucketView, level: Level, reason: str, message: str) -> None:
         """The same Event on the Bucket and on its claim, where the tenant looks."""
@@ -350,16 +318,17 @@ def _made_on(bucket: Bucket | None, claim: BucketClaim | None, driver: DriverVie
     """What a driver call of this run is made on: the driver as it was when the run began."""
     if bucket is None:
         return Fingerprint("", 0, "", "")
-    token = planning.retry_token(bucket, claim)
-    return Fingerprint(bucket.meta.uid, bucket.meta.generation, driver.instance, token)
+    meta = bucket.meta
+    token = retry_token(bucket, claim)
+    return Fingerprint(meta.uid, meta.generation, driver.instance, token, meta.deleting)
 
 
-def _speaks_for(bucket: Bucket, claim: BucketClaim) -> bool:
-    """Whether the claim's status is this Bucket's to tell; else it is the controller's alone.
+def _made_on_of(view: BucketView) -> Fingerprint:
+    return _made_on(view.bucket, view.claim, view.context.driver)
 
-    A Bucket that is only reserved for a claim of this name is not bound to it, and a claim whose
-    Bucket stays after it (static, Retain) is released by the controller.
-    """
-    bound = bucket.claim is not None and bucket.claim.uid == claim.meta.uid
-    led = claim.bucket_name in ("", bucket.meta.name)
-    return bound and led and (bucket.meta.deleting or not claim.meta.deleting)
+
+def _unverified(bucket: Bucket) -> str:
+    return (
+        "Deleted without knowing whether the driver holds a bucket from an earlier, failed try."
+        f" Look for {bucket.meta.name} on the backend."
+    )

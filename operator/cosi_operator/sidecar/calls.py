@@ -4,6 +4,7 @@ A call that fails never raises past here: its status is classified, and the outc
 carries it to the conditions, the Events and the queue.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,8 +14,15 @@ from cosi_operator.classify import Policy, Verdict, classify
 from cosi_operator.clock import Clock
 from cosi_operator.driver.errors import DriverError, DriverSilent
 from cosi_operator.outcome import DriverStatus, Effect, Reason, Requeue, Terminal
-from cosi_operator.plan.steps import DriverView, Failed, Pending
+from cosi_operator.plan.facts import CallFailed
+from cosi_operator.plan.steps import DriverView, Pending
 from cosi_operator.settings import Backoff
+
+# A tenant may change an annotation or a spec as often as it likes; of these changes, at most one
+# in this time makes the driver be called again for one object.
+EARLY_RETRY_S = 5.0
+# Older times of calls are removed when there are this many.
+CALL_TIMES_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,7 @@ class Fingerprint:
     generation: int
     driver_instance: str
     retry_token: str
+    deleting: bool = False
 
 
 @dataclass(slots=True)
@@ -44,6 +53,8 @@ class Attempts:
         self._clock = clock
         self._rng = rng
         self._memory: dict[Key, _Memory] = {}
+        # When the driver was last called for an object, for its creation and for its deletion.
+        self._called: dict[tuple[Key, bool], float] = {}
 
     def __len__(self) -> int:
         """How many objects are remembered."""
@@ -53,9 +64,20 @@ class Attempts:
         """What is remembered of this object in its present form."""
         memory = self._memory.get(key)
         if memory is None or memory.made_on != made_on:
-            return Pending()
+            return Pending(0, self._too_early_s(key, made_on))
         left = memory.until - self._clock.monotonic()
         return Pending(memory.attempts, max(0.0, left), memory.reason)
+
+    def called(self, key: Key, made_on: Fingerprint) -> None:
+        """Note that the driver is called for this object now."""
+        now = self._clock.monotonic()
+        if len(self._called) >= CALL_TIMES_KEPT:
+            self._called = {k: at for k, at in self._called.items() if now - at < EARLY_RETRY_S}
+        self._called[key, made_on.deleting] = now
+
+    def _too_early_s(self, key: Key, made_on: Fingerprint) -> float:
+        at = self._called.get((key, made_on.deleting))
+        return 0.0 if at is None else max(0.0, at + EARLY_RETRY_S - self._clock.monotonic())
 
     def failed(self, key: Key, made_on: Fingerprint, reason: Reason) -> tuple[int, float]:
         """Count a failed call; returns attempts so far and seconds until the next one."""
@@ -82,6 +104,7 @@ class Attempts:
     def forget_all(self) -> None:
         """End each backoff, because the driver's absence may have caused it; keep the holds."""
         self._memory = {key: memory for key, memory in self._memory.items() if memory.final}
+        self._called.clear()
 
 
 @dataclass(slots=True)
@@ -135,15 +158,15 @@ def failure(
     key: Key,
     made_on: Fingerprint,
     recheck_s: float | None,
-) -> Failed:
-    """The end of a run whose driver call failed, with the backoff counted."""
+) -> CallFailed:
+    """A driver call that failed, with the backoff counted."""
     if isinstance(refused, Queued):  # nothing was asked, so nothing failed
-        return Failed(refused.outcome, refused.effect)
+        return CallFailed(refused.outcome, refused.effect)
     if refused.verdict is Verdict.REQUEUE:
         _, delay = attempts.failed(key, made_on, refused.reason)
         again = Requeue(refused.reason, "", after_s=delay, status=refused.status)
-        return Failed(again, refused.effect)
-    return Failed(
+        return CallFailed(again, refused.effect)
+    return CallFailed(
         final(
             Terminal(refused.reason, "", recheck_s=recheck_s, status=refused.status),
             attempts=attempts,
@@ -155,9 +178,14 @@ def failure(
 
 
 def final(outcome: Terminal, *, attempts: Attempts, key: Key, made_on: Fingerprint) -> Terminal:
-    """A final verdict: the backoff ends; a slow recheck, if any, is held instead."""
-    if outcome.recheck_s is None:
-        attempts.forget(key)
-    else:
+    """A final verdict: the backoff ends; a slow recheck, if any, is held instead.
+
+    The verdict on a deletion is held here, because a tenant may write the stored one.
+    """
+    if outcome.recheck_s is not None:
         attempts.hold(key, made_on, outcome.reason, outcome.recheck_s)
+    elif made_on.deleting:
+        attempts.hold(key, made_on, outcome.reason, math.inf)
+    else:
+        attempts.forget(key)
     return outcome

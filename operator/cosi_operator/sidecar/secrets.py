@@ -25,7 +25,7 @@ from cosi_operator.kube.errors import (
 )
 from cosi_operator.kube.objects import Body, set_finalizers
 from cosi_operator.plan import names
-from cosi_operator.plan.steps import SecretAllowed, SecretIs
+from cosi_operator.plan.facts import SecretAllowed, SecretIs
 from cosi_operator.sidecar.secret_content import (
     BUCKET_INFO,
     EXTRA_KEYS,
@@ -80,7 +80,7 @@ class Secrets:
             return await self.read(key, content.access_uid)
         except (Forbidden, Invalid) as error:
             return SecretAllowed(refused=error.message)
-        return SecretIs(exists=True, ours=True, account_id=content.account_id, held=True)
+        return SecretIs(exists=True, ours=True, held=True)
 
     async def holds(self, key: Key, content: SecretContent) -> bool:
         """Whether the Secret is ours and has exactly these credentials already.
@@ -221,13 +221,7 @@ def _describe(body: Body, access_uid: str) -> SecretIs:
     held = _is_held(body)
     if not access_uid or _owner(body) != access_uid:
         return SecretIs(exists=True, held=held)
-    account_id = _mapping(_meta(body).get("annotations")).get(names.ACCOUNT_ID_ANNOTATION)
-    return SecretIs(
-        exists=True,
-        ours=True,
-        account_id=account_id if isinstance(account_id, str) else "",
-        held=held,
-    )
+    return SecretIs(exists=True, ours=True, held=held)
 
 
 def _owner(body: Body) -> str | None:

@@ -57,7 +57,9 @@ def assert_told(found: Any, status: view.Status) -> None:
     assert found.conditions == status.conditions
     assert found.observed_generation == status.observed_generation
     if not isinstance(found, view.BucketClaim):
-        assert found.last_call == status.last_call
+        # These objects have no UID, so a verdict that names one is another object's.
+        call = status.last_call
+        assert found.last_call == (None if call and call.object_uid else call)
 
 
 @pytest.mark.parametrize("kind", WITH_STATUS)

@@ -16,6 +16,12 @@ from tests.support.v1alpha1 import (
 )
 
 from cosi_operator.api import v1alpha1, view
+from cosi_operator.api.record import (
+    RECORD_ANNOTATION,
+    BucketRecord,
+    ClaimIdentity,
+    encode_record,
+)
 
 
 def test_a_new_bucket_has_what_its_class_says() -> None:
@@ -26,14 +32,18 @@ def test_a_new_bucket_has_what_its_class_says() -> None:
     body = v1alpha1.bucket_body(
         "bucket-c-1", claim=claim, bucket_class=bucket_class, protocols=("S3",)
     )
+    record = BucketRecord(claim=ClaimIdentity("team", "mine", "c-1"))
+    annotations = {RECORD_ANNOTATION: encode_record(record)}
+    assert body["metadata"] == {"name": "bucket-c-1", "annotations": annotations}
     assert decode(body) == view.Bucket(
-        meta=view.Meta(name="bucket-c-1"),
+        meta=view.Meta(name="bucket-c-1", annotations=annotations),
         driver_name="d.example",
         class_name="gold",
         claim=claim,
         deletion_policy=view.DeletionPolicy.DELETE,
         parameters={"tier": "1"},
         protocols=("S3",),
+        record=record,
     )
     assert body["apiVersion"] == "objectstorage.k8s.io/v1alpha1"
     assert body["spec"]["bucketClaim"] == {
@@ -169,6 +179,25 @@ def test_the_annotation_keeps_the_uid_of_a_last_call() -> None:
     v1alpha1.annotate_status(body, with_fields(STATUS, last_call=call))
     v1alpha1.annotate_status(body, view.Status((), 4))
     assert decode(body).last_call == call
+
+
+@pytest.mark.parametrize(
+    ("uid", "counts"),
+    [
+        pytest.param("u-1", True, id="this object's UID -> counts"),
+        pytest.param("", True, id="no UID, of an earlier release -> counts"),
+        pytest.param("u-2", False, id="another object's UID, copied by a restore -> void"),
+    ],
+)
+def test_verdict_on_another_object_is_void(uid: str, counts: bool) -> None:
+    call = with_fields(CALL, object_uid=uid)
+    status = with_fields(STATUS, last_call=call)
+    in_status = decode(v1alpha1.with_status(BUCKET, status))
+    in_annotation = deepcopy(BUCKET)
+    v1alpha1.annotate_status(in_annotation, status)
+    for found in (in_status, decode(in_annotation)):
+        assert found.last_call == (call if counts else None)
+        assert found.conditions == STATUS.conditions
 
 
 def test_crds_of_an_earlier_release_that_drop_only_the_uid_still_keep_conditions() -> None:

@@ -1,4 +1,4 @@
-"""The next step for a Bucket, as a table; each id is the rule that its row states."""
+"""The next step for a Bucket that is created, as a table; each id states its row's rule."""
 
 from dataclasses import replace as change
 from datetime import timedelta
@@ -10,22 +10,30 @@ from tests.support.views import (
     BACKING_OFF,
     BUCKET,
     CLAIM,
+    DRIVER,
+    ENTRY,
     GOING,
-    GOING_ACCESS,
     GOING_CLAIM,
     GRANTED,
+    IDENTITY,
+    NEW_RECORD,
     NOW,
     OURS,
     READY,
     READY_CLAIM,
-    REF,
+    RECORD,
+    RECORDED,
+    STAMP,
+    UNRECORDED,
     UP,
     judged,
     meta,
     with_context,
+    with_entries,
 )
 
-from cosi_operator.api.view import Bucket, BucketAccess, DeletionPolicy, Key
+from cosi_operator.api.record import BucketRecord, ClaimIdentity
+from cosi_operator.api.view import Bucket, BucketAccess, ClaimRef, DeletionPolicy, Key
 from cosi_operator.outcome import (
     Call,
     Code,
@@ -38,54 +46,74 @@ from cosi_operator.outcome import (
     Terminal,
 )
 from cosi_operator.plan import names
-from cosi_operator.plan.bucket import BucketView, fold, plan, retry_token
-from cosi_operator.plan.steps import (
+from cosi_operator.plan.bucket import plan
+from cosi_operator.plan.bucket_view import (
+    BucketView,
+    fold,
+    ignored_change,
+    is_certainly_empty,
+    is_clean,
+    retry_token,
+)
+from cosi_operator.plan.facts import (
     AccessDeleting,
-    AccessIs,
+    AccessesListed,
     BackendGone,
     BackendIs,
+    BucketFact,
     BucketIs,
-    BucketStep,
+    CallFailed,
     ClaimIs,
+)
+from cosi_operator.plan.records import RecordEdit
+from cosi_operator.plan.steps import (
+    BucketStep,
     Context,
     CreateBackend,
-    DeleteAccess,
     DeleteBackend,
     Done,
-    EditFinalizers,
-    Fact,
-    Granted,
-    ListAccesses,
-    MarkPending,
+    EditBucket,
     ReadBucketObject,
-    ReleaseClaim,
-    Revoked,
-    SecretAllowed,
-    SecretIs,
+    ReadClaim,
 )
 
 KEY = BUCKET.meta.key
+CLAIM_KEY = Key("team", "photos")
 NOTHING = Done(Success(), report=False)
 FINE = Done(Success())
 CREATE = CreateBackend(KEY.name, {"tier": "gold"})
-RESOLVE = CreateBackend(KEY.name, {"tier": "gold"}, resolving=True)
 DELETE = DeleteBackend("id-7", {"tier": "gold"})
-KEEP = EditFinalizers(KEY, add=(names.BUCKET_FINALIZER,))
-LET_GO = EditFinalizers(KEY, remove=(names.BUCKET_FINALIZER,))
-RELEASE = ReleaseClaim(Key("team", "photos"), "claim-uid")
-GOING_NEW = meta(OURS, deleting=True, generation=2)
-RETAINED = replace(GOING, deletion_policy=DeletionPolicy.RETAIN)
-STATIC = replace(BUCKET, existing_bucket_id="old-1", deletion_policy=DeletionPolicy.RETAIN)
-GOING_STATIC = replace(
-    meta(STATIC, deleting=True, finalizers=(names.BUCKET_FINALIZER,)),
-    bucket_id="old-1",
-    ready=True,
+PROTECT = (names.BUCKET_FINALIZER,)
+KEEP = EditBucket(KEY, add=PROTECT, record=RecordEdit(driver=DRIVER))
+UNDO = EditBucket(KEY, remove=PROTECT, record=RecordEdit(driver=""))
+STATIC = replace(
+    BUCKET, existing_bucket_id="old-1", deletion_policy=DeletionPolicy.RETAIN, record=None
 )
 WAIT = Done(Requeue(Reason.DRIVER_UNREACHABLE, "", after_s=12.5, quiet=True), report=False)
 REFUSED_CREATE = replace(OURS, last_call=judged(Call.CREATE_BUCKET))
 UNSURE_CREATE = replace(
     OURS, last_call=judged(Call.CREATE_BUCKET, Code.UNKNOWN, effect=Effect.MAYBE)
 )
+# As a release without records left them.
+OLD_REFUSED = replace(REFUSED_CREATE, record=None)
+OLD_UNSURE = replace(UNSURE_CREATE, record=None)
+OTHER = ClaimIdentity("team", "photos", "earlier-uid")
+COPY = replace(
+    READY, record=None, copied_record=replace(RECORD, bucket="original-uid", bucket_id="id-7")
+)
+
+
+def stored(
+    call: Call,
+    *,
+    recheck_s: float | None = None,
+    code: Code = Code.PERMISSION_DENIED,
+    message: str = "told before",
+) -> Done:
+    """The end of a run in which a stored verdict still stands."""
+    status = DriverStatus(call, code, MadeBy.DRIVER)
+    verdict = Terminal(Reason.DRIVER_PERMISSION_DENIED, message, recheck_s=recheck_s, status=status)
+    return Done(verdict, report=False)
 
 
 def seen(
@@ -97,65 +125,99 @@ def seen(
 ) -> BucketView:
     """A view with the claim that the Bucket names."""
     given: dict[str, object] = {"claim": READY_CLAIM, **more}
-    return BucketView(bucket=bucket, accesses=accesses, context=context, **given)  # type: ignore[arg-type]
+    return BucketView(bucket=bucket, accesses=accesses, context=context, **given)  # type: ignore[arg-type]  # a table's shorthand
 
 
 @pytest.mark.parametrize(
     ("view", "step"),
     [
-        pytest.param(seen(None), NOTHING, id="a Bucket that is gone needs nothing"),
+        pytest.param(seen(None), NOTHING, id="the Bucket is gone -> nothing to do"),
         pytest.param(
             seen(replace(BUCKET, driver_name="other.example.com")),
             NOTHING,
-            id="another driver's Bucket is not touched, not even its status",
+            id="another driver's Bucket -> not touched, not even its status",
         ),
         pytest.param(
-            seen(replace(GOING, driver_name="other.example.com")),
+            seen(replace(GOING, driver_name="other.example.com", record=None)),
             NOTHING,
-            id="another driver's finalizers stay",
+            id="another driver's Bucket is deleted -> its finalizers stay",
+        ),
+        pytest.param(
+            seen(replace(READY, driver_name="other.example.com")),
+            FINE,
+            id="spec.driverName was changed -> the recorded driver's sidecar goes on",
+        ),
+        pytest.param(
+            seen(replace(READY, record=replace(RECORD, driver="other.example.com"))),
+            NOTHING,
+            id="the record names another driver, the spec ours -> not touched",
         ),
         pytest.param(
             seen(replace(BUCKET, driver_name="S3.Example.COM")),
-            KEEP,
-            id="driver names are compared without regard to case",
+            change(KEEP, record=RecordEdit(driver="S3.Example.COM")),
+            id="the driver's name in other letters -> ours",
         ),
-        pytest.param(seen(BUCKET), KEEP, id="the finalizer goes on before the first driver call"),
-        pytest.param(seen(OURS), CREATE, id="then the driver is asked for a bucket"),
+        pytest.param(seen(BUCKET), KEEP, id="new -> finalizer and driver before the first call"),
+        pytest.param(
+            seen(replace(BUCKET, record=None)),
+            change(KEEP, record=RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)),
+            id="new, by the Go controller -> a record that is as old as the Bucket",
+        ),
+        pytest.param(seen(OURS), CREATE, id="finalizer and record are stored -> Create"),
         pytest.param(
             seen(OURS, unproven=True),
-            ReadBucketObject(OURS.meta.key),
-            id="a copy that may be old is read before the driver is asked",
+            ReadBucketObject(KEY),
+            id="the copy may be stale -> the Bucket is read before Create",
         ),
+        pytest.param(seen(OURS, bucket_id="id-7"), FINE, id="the driver returned an id -> ready"),
+        pytest.param(seen(READY), FINE, id="ready -> no driver call"),
         pytest.param(
-            seen(OURS, bucket_id="id-7"), FINE, id="the driver's id is reported, and that is all"
-        ),
-        pytest.param(seen(READY), FINE, id="a ready Bucket costs no driver call"),
-        pytest.param(
-            seen(meta(READY, finalizers=())), KEEP, id="a finalizer that was lost is put back"
+            seen(meta(READY, finalizers=())),
+            EditBucket(KEY, add=PROTECT, record=RecordEdit()),
+            id="the finalizer was stripped -> put back",
         ),
         pytest.param(
             seen(replace(READY, bucket_id="")),
             CREATE,
-            id="ready without an id is not believed: Create tells the id",
+            id="ready without an id -> Create returns the id",
         ),
         pytest.param(
             seen(replace(READY, ready=False)),
             CREATE,
-            id="an id without ready is not believed: Create is safe to repeat",
+            id="an id without ready -> Create, which is safe to repeat",
         ),
-        pytest.param(seen(STATIC), KEEP, id="static: protected like any other"),
         pytest.param(
-            seen(meta(STATIC, finalizers=(names.BUCKET_FINALIZER,))),
+            seen(STATIC),
+            change(KEEP, record=RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)),
+            id="static -> protected like any other",
+        ),
+        pytest.param(
+            seen(replace(STATIC, claim=ClaimRef("team", "photos")), claim=None),
+            change(KEEP, record=RecordEdit(start=BucketRecord(), driver=DRIVER)),
+            id="static and only reserved -> no claim is recorded",
+        ),
+        pytest.param(
+            seen(replace(meta(STATIC, finalizers=PROTECT), record=RECORD)),
             FINE,
-            id="static: ready without a driver call",
+            id="static, stored -> ready without a driver call",
         ),
         pytest.param(
-            seen(meta(STATIC, finalizers=(names.BUCKET_FINALIZER,)), AWAY),
+            seen(replace(meta(STATIC, finalizers=PROTECT), record=RECORD), AWAY),
             FINE,
-            id="static: ready even while the driver is away",
+            id="static, the driver is away -> ready",
         ),
         pytest.param(
-            seen(replace(OURS, claim=None), claim=None), CREATE, id="a Bucket without a claim"
+            seen(STATIC, AWAY),
+            change(KEEP, record=RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)),
+            id="static and new, the driver is away -> protected",
+        ),
+        pytest.param(
+            seen(
+                replace(OURS, claim=None, record=replace(RECORD, claim=ClaimIdentity())),
+                claim=None,
+            ),
+            CREATE,
+            id="no claim -> created all the same",
         ),
     ],
 )
@@ -163,230 +225,223 @@ def test_creation(view: BucketView, step: BucketStep) -> None:
     assert plan(view) == step
 
 
+STARTS = RecordEdit(start=BucketRecord(started=STAMP), driver=DRIVER, claim=IDENTITY)
+
+
 @pytest.mark.parametrize(
-    ("view", "step"),
+    ("view", "edit"),
     [
+        pytest.param(seen(UNRECORDED), STARTS, id="ready without a record -> started now"),
+        pytest.param(seen(replace(UNRECORDED, ready=False)), STARTS, id="has an id -> started now"),
         pytest.param(
-            seen(GOING), DELETE, id="policy Delete: the backend goes before the finalizer"
+            seen(replace(UNRECORDED, ready=False, bucket_id="")),
+            STARTS,
+            id="has our finalizer -> started now",
         ),
         pytest.param(
-            seen(GOING, backend_gone=True), LET_GO, id="the finalizer goes when the backend is gone"
-        ),
-        pytest.param(seen(RETAINED), LET_GO, id="policy Retain: the driver is not asked"),
-        pytest.param(
-            seen(RETAINED, AWAY), LET_GO, id="policy Retain: not even a driver that is away"
+            seen(UNRECORDED, remembered=RECORDED.record),
+            RecordEdit(start=RECORDED.record),
+            id="the record was removed -> written again as it was",
         ),
         pytest.param(
-            seen(GOING, claim=GOING_CLAIM, backend_gone=True),
-            RELEASE,
-            id="a claim that is deleted is released when its backend is gone",
+            seen(replace(READY, record=replace(NEW_RECORD, bucket="bucket-uid"))),
+            RecordEdit(driver=DRIVER),
+            id="the record names no driver -> added",
         ),
         pytest.param(
-            seen(RETAINED, claim=GOING_CLAIM), RELEASE, id="a claim is released with Retain, too"
+            seen(replace(READY, record=replace(RECORD, bucket=""))),
+            RecordEdit(),
+            id="the record names no Bucket -> its UID is added",
         ),
         pytest.param(
-            seen(GOING, claim=GOING_CLAIM),
-            DELETE,
-            id="a claim is not released while its backend is there",
+            seen(replace(READY, record=replace(RECORD, claim=ClaimIdentity()))),
+            RecordEdit(claim=IDENTITY),
+            id="the record names no claim, the spec does -> recorded",
         ),
         pytest.param(
-            seen(GOING, claim=meta(GOING_CLAIM, finalizers=("a/b",)), backend_gone=True),
-            LET_GO,
-            id="a claim that was released is released once",
-        ),
-        pytest.param(
-            seen(meta(GOING, finalizers=())), NOTHING, id="without a finalizer of ours: not ours"
-        ),
-        pytest.param(
-            seen(meta(GOING, finalizers=("a/b",))), NOTHING, id="finalizers of others stay"
-        ),
-        pytest.param(
-            seen(
-                meta(GOING, finalizers=(names.BUCKET_FINALIZER, names.BUCKET_ACCESS_FINALIZER)),
-            ),
-            ListAccesses("team"),
-            id="a mark without accesses: the list of them may be old",
-        ),
-        pytest.param(
-            seen(
-                meta(GOING, finalizers=(names.BUCKET_FINALIZER, names.BUCKET_ACCESS_FINALIZER)),
-                backend_gone=True,
-                listed=True,
-            ),
-            EditFinalizers(KEY, remove=(names.BUCKET_ACCESS_FINALIZER, names.BUCKET_FINALIZER)),
-            id="a mark that no access needs any more goes too",
-        ),
-        pytest.param(
-            seen(meta(GOING, finalizers=(names.BUCKET_ACCESS_FINALIZER,)), listed=True),
-            EditFinalizers(KEY, remove=(names.BUCKET_ACCESS_FINALIZER,)),
-            id="a mark alone: the bucket itself was never ours to delete",
-        ),
-        pytest.param(
-            seen(GOING, accesses=(GRANTED,)),
-            DeleteAccess(GRANTED.meta.key, "access-uid"),
-            id="accesses go before the bucket",
-        ),
-        pytest.param(
-            seen(RETAINED, accesses=(GRANTED,)),
-            DeleteAccess(GRANTED.meta.key, "access-uid"),
-            id="accesses go with Retain, too",
-        ),
-        pytest.param(seen(GOING_STATIC), LET_GO, id="static with Retain: the backend bucket stays"),
-        pytest.param(
-            seen(replace(GOING_STATIC, deletion_policy=DeletionPolicy.DELETE)),
-            DeleteBackend("old-1", {"tier": "gold"}),
-            id="static with Delete: the administrator asked for it",
-        ),
-        pytest.param(
-            seen(replace(GOING_STATIC, deletion_policy=DeletionPolicy.DELETE), unproven=True),
-            ReadBucketObject(GOING_STATIC.meta.key),
-            id="static: a copy that may be old is read, its id may be someone else's by now",
-        ),
-        pytest.param(
-            seen(replace(GOING_STATIC, deletion_policy=DeletionPolicy.DELETE, bucket_id="")),
-            DeleteBackend("old-1", {"tier": "gold"}),
-            id="static that never was reported: the id stands in the spec",
+            seen(COPY),
+            STARTS,
+            id="a copied record and a claim -> void, a new one is started now",
         ),
     ],
 )
-def test_deletion(view: BucketView, step: BucketStep) -> None:
-    assert plan(view) == step
+def test_record_of_a_bucket_in_use(view: BucketView, edit: RecordEdit) -> None:
+    assert view.bucket is not None
+    missing = () if names.BUCKET_FINALIZER in view.bucket.meta.finalizers else PROTECT
+    assert plan(view) == EditBucket(KEY, add=missing, record=edit)
 
 
-def test_deletion_waits_for_accesses_and_names_them() -> None:
-    failing = replace(
-        GOING_ACCESS, conditions=(replace(READY.conditions[0], reason="DriverInternal"),)
-    )
-    others = tuple(meta(GOING_ACCESS, name=f"a{n}", uid=f"u{n}") for n in range(6))
-    step = plan(seen(GOING, accesses=(failing, *others)))
+def test_copied_id_counts_only_by_the_status_and_never_by_the_copied_record() -> None:
+    unready = replace(COPY, ready=False, bucket_id="", record=replace(RECORD, started=STAMP))
+    assert plan(seen(replace(unready, copied_record=None))) == CREATE
+
+
+def test_copied_bucket_without_a_claim_calls_no_driver() -> None:
+    view = seen(COPY, claim=None)
+    assert plan(view) == ReadClaim(CLAIM_KEY)
+    view = fold(view, ClaimIs(None))
+    step = plan(view)
     assert isinstance(step, Done)
     assert isinstance(step.outcome, Terminal)
-    assert step.outcome.reason is Reason.WAITING_FOR_ACCESSES
-    assert step.outcome.waiting
-    assert "team/reader (DriverInternal), team/a0, " in step.outcome.message
-    assert "and 2 more" in step.outcome.message
+    assert (step.outcome.reason, step.outcome.waiting) == (Reason.WAITING_FOR_CLAIM, True)
+    assert "copied or restored from another Bucket object" in step.outcome.message
+    unbound = plan(seen(replace(COPY, claim=None), claim=None))
+    assert unbound == step
 
 
-def test_an_access_to_another_bucket_neither_blocks_a_deletion_nor_is_deleted() -> None:
-    # A retained Bucket keeps the name of its old claim; a new claim may have taken that name.
-    others = meta(GRANTED, annotations={names.BUCKET_ID_ANNOTATION: "id-8"})
-    assert plan(seen(GOING, accesses=(others,), claim=None)) == DELETE
+def test_copied_bucket_whose_claim_only_the_cache_lacks_is_used() -> None:
+    view = fold(seen(COPY, claim=None), ClaimIs(READY_CLAIM))
+    assert plan(view) == EditBucket(KEY, record=STARTS)
 
 
-def test_an_access_of_the_go_sidecar_has_no_recorded_bucket_and_counts() -> None:
-    old = meta(GRANTED, annotations={})
-    assert plan(seen(GOING, accesses=(old,))) == DeleteAccess(old.meta.key, old.meta.uid)
+REBOUND = replace(READY, record=replace(RECORD, claim=OTHER))  # spec names READY_CLAIM
+
+
+@pytest.mark.parametrize(
+    ("bucket", "found", "step"),
+    [
+        pytest.param(
+            REBOUND,
+            None,
+            EditBucket(KEY, record=RecordEdit(claim=IDENTITY)),
+            id="the recorded claim is gone -> the spec's claim is recorded",
+        ),
+        pytest.param(
+            REBOUND, meta(READY_CLAIM, uid="earlier-uid"), FINE, id="it exists -> it stays recorded"
+        ),
+        pytest.param(
+            REBOUND,
+            meta(GOING_CLAIM, uid="earlier-uid"),
+            FINE,
+            id="it is being deleted -> it stays recorded",
+        ),
+        pytest.param(
+            REBOUND,
+            READY_CLAIM,
+            EditBucket(KEY, record=RecordEdit(claim=IDENTITY)),
+            id="another claim has its name -> it is gone, the spec's claim is recorded",
+        ),
+    ],
+)
+def test_bucket_that_spec_binds_to_another_claim(
+    bucket: Bucket, found: object, step: BucketStep
+) -> None:
+    view = seen(bucket, claim=None)
+    assert plan(view) == ReadClaim(CLAIM_KEY)
+    assert plan(fold(view, ClaimIs(found))) == step  # type: ignore[arg-type]  # a claim or None
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    [
+        pytest.param(replace(READY, claim=None), id="spec was cleared -> no rebinding"),
+        pytest.param(
+            replace(READY, claim=ClaimRef("team", "photos")),
+            id="spec names the claim without a UID -> no rebinding",
+        ),
+        pytest.param(
+            replace(READY, claim=ClaimRef("other", "theirs")),
+            id="spec reserves another claim -> no rebinding",
+        ),
+    ],
+)
+def test_spec_without_a_uid_changes_no_binding(bucket: Bucket) -> None:
+    assert plan(seen(bucket, claim=None)) == FINE
+
+
+def test_ignored_change_of_the_driver_is_named() -> None:
+    changed = replace(READY, driver_name="other.example.com")
+    assert ignored_change(READY) == ""
+    assert ignored_change(replace(READY, driver_name=DRIVER.upper())) == ""
+    assert ignored_change(changed) == (
+        "spec.driverName was changed to other.example.com and is ignored, because the bucket"
+        " belongs to driver s3.example.com. Change it back."
+    )
+
+
+def refused(effect: Effect = Effect.NONE) -> CallFailed:
+    status = DriverStatus(Call.CREATE_BUCKET, Code.PERMISSION_DENIED, MadeBy.DRIVER)
+    return CallFailed(Terminal(Reason.DRIVER_PERMISSION_DENIED, "", status=status), effect)
 
 
 @pytest.mark.parametrize(
     ("view", "step"),
     [
         pytest.param(
-            seen(GOING_NEW, unproven=True),
-            ReadBucketObject(KEY),
-            id="before a Create whose end is unknown is asked again, the copy is read",
+            seen(OURS, clean=True, failed=refused()),
+            UNDO,
+            id="first Create refused without effect -> our finalizer and driver are removed",
         ),
         pytest.param(
-            seen(GOING_NEW), RESOLVE, id="a Create whose end is unknown is asked again for the id"
+            seen(BUCKET, clean=True, failed=refused()),
+            Done(refused().outcome),
+            id="nothing of ours is left -> reported",
         ),
         pytest.param(
-            seen(meta(UNSURE_CREATE, deleting=True, generation=2)),
-            RESOLVE,
-            id="a failure that may have changed the backend is asked again",
+            seen(OURS, failed=refused()),
+            Done(refused().outcome),
+            id="refused after a Create of unknown result -> the finalizer stays",
         ),
         pytest.param(
-            seen(
-                meta(
-                    replace(
-                        UNSURE_CREATE,
-                        last_call=judged(Call.CREATE_BUCKET, outcome="Pending"),
-                    ),
-                    deleting=True,
-                )
-            ),
-            RESOLVE,
-            id="a Create that was about to be made is asked again",
+            seen(OURS, clean=True, failed=refused(Effect.MAYBE)),
+            Done(refused(Effect.MAYBE).outcome),
+            id="failed with an unknown effect -> the finalizer stays",
         ),
         pytest.param(
-            seen(meta(REFUSED_CREATE, deleting=True, generation=2)),
-            LET_GO,
-            id="a Create that changed nothing leaves nothing to delete",
+            seen(OLD_REFUSED),
+            UNDO,
+            id="refused without effect by an earlier release -> its finalizer is removed",
         ),
         pytest.param(
-            seen(GOING_NEW, bucket_id="id-7"), DELETE, id="the id that was learned is deleted"
+            seen(OLD_UNSURE),
+            stored(Call.CREATE_BUCKET, code=Code.UNKNOWN, message=""),
+            id="final with an unknown effect, by an earlier release -> the finalizer stays",
         ),
         pytest.param(
-            seen(GOING_NEW, backend_gone=True, unverified=True),
-            LET_GO,
-            id="a driver that will not tell does not block the deletion for ever",
-        ),
-        pytest.param(
-            seen(replace(GOING_NEW, deletion_policy=DeletionPolicy.RETAIN)),
-            LET_GO,
-            id="with Retain there is nothing to learn",
-        ),
-        pytest.param(seen(GOING_NEW, BACKING_OFF), WAIT, id="asking again keeps to its backoff"),
-        pytest.param(
-            seen(replace(GOING_NEW, last_call=judged(Call.DELETE_BUCKET, generation=2))),
-            Done(
-                Terminal(
-                    Reason.DRIVER_PERMISSION_DENIED,
-                    "",
-                    recheck_s=600.0,
-                    status=DriverStatus(Call.DELETE_BUCKET, Code.PERMISSION_DENIED, MadeBy.DRIVER),
-                ),
-                report=False,
-            ),
-            id="a final Delete stands, though the id that it was sent is not known any more",
+            seen(READY, backend_gone=True),
+            Done(Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True), report=False),
+            id="deleted in this run, and a successor has the name -> another run",
         ),
     ],
 )
-def test_deletion_after_a_create_whose_end_is_not_known(view: BucketView, step: BucketStep) -> None:
+def test_failed_create(view: BucketView, step: BucketStep) -> None:
     assert plan(view) == step
 
 
-BUCKETS = [
-    replace(
-        meta(BUCKET, deleting=deleting, finalizers=finalizers),
-        bucket_id=bucket_id,
-        ready=ready,
-        last_call=last_call,
-        deletion_policy=policy,
-    )
-    for deleting in (False, True)
-    for finalizers in ((), (names.BUCKET_FINALIZER,), (names.BUCKET_ACCESS_FINALIZER,))
-    for bucket_id in ("", "id-7")
-    for ready in (False, True)
-    for last_call in (None, REFUSED_CREATE.last_call, UNSURE_CREATE.last_call)
-    for policy in DeletionPolicy
-]
+def test_first_create_refused_without_effect_leaves_nothing() -> None:
+    view = seen(BUCKET, clean=is_clean(BUCKET))
+    assert plan(view) == KEEP
+    view = fold(view, BucketIs(OURS))
+    assert plan(view) == CREATE
+    view = fold(view, refused())
+    assert plan(view) == UNDO
+    view = fold(view, BucketIs(replace(BUCKET, record=replace(RECORD, driver=""))))
+    assert plan(view) == Done(refused().outcome)
 
 
-def test_no_state_of_a_bucket_makes_a_delete_without_an_id_or_a_call_without_a_finalizer() -> None:
-    for bucket in BUCKETS:
-        for gone in (False, True):
-            step = plan(seen(bucket, backend_gone=gone))
-            if isinstance(step, DeleteBackend):
-                assert step.bucket_id
-                assert bucket.meta.deleting
-                assert bucket.deletion_policy is DeletionPolicy.DELETE
-            if isinstance(step, DeleteBackend | CreateBackend | MarkPending):
-                assert names.BUCKET_FINALIZER in bucket.meta.finalizers
-                assert not gone
-
-
-def stored(call: Call, *, recheck_s: float | None = None) -> Done:
-    """The end of a run in which a stored verdict still stands."""
-    status = DriverStatus(call, Code.PERMISSION_DENIED, MadeBy.DRIVER)
-    verdict = Terminal(
-        Reason.DRIVER_PERMISSION_DENIED, "told before", recheck_s=recheck_s, status=status
-    )
-    return Done(verdict, report=False)
+@pytest.mark.parametrize(
+    ("bucket", "clean"),
+    [
+        pytest.param(None, True, id="no Bucket -> clean"),
+        pytest.param(BUCKET, True, id="no finalizer of ours -> clean, it precedes every Create"),
+        pytest.param(OURS, False, id="our finalizer -> not clean"),
+        pytest.param(REFUSED_CREATE, False, id="a record and a refusal -> not clean"),
+        pytest.param(OLD_REFUSED, True, id="a refusal that an earlier release stored -> clean"),
+        pytest.param(OLD_UNSURE, False, id="an unknown effect by an earlier release -> not clean"),
+        pytest.param(
+            replace(OLD_REFUSED, bucket_id="id-7"), False, id="a refusal, but an id -> not clean"
+        ),
+    ],
+)
+def test_what_is_known_of_earlier_creates(bucket: Bucket | None, clean: bool) -> None:
+    assert is_clean(bucket) is clean
+    if bucket is not None and names.BUCKET_FINALIZER in bucket.meta.finalizers:
+        assert is_certainly_empty(bucket) is clean
 
 
 TOLD = (replace(READY.conditions[0], status="False", message="told before"),)
 STANDING = replace(REFUSED_CREATE, conditions=TOLD)
-AGAIN = MarkPending(Call.CREATE_BUCKET)
+AGAIN = CREATE
 CLAIM_ASKS = meta(READY_CLAIM, annotations={names.RETRY_ANNOTATION: "1"})
 
 
@@ -400,27 +455,29 @@ def asked(bucket: Bucket, token: str = "1") -> Bucket:
         pytest.param(
             seen(STANDING),
             stored(Call.CREATE_BUCKET),
-            id="a final verdict stands: no call, no write, over restarts",
+            id="a final verdict -> stands over restarts, no call and no write",
         ),
         pytest.param(
             seen(meta(STANDING, finalizers=())),
             stored(Call.CREATE_BUCKET),
-            id="a final verdict stands before the finalizer is looked at",
+            id="a final verdict, no finalizer -> stands",
         ),
         pytest.param(
             seen(STANDING, AWAY),
             stored(Call.CREATE_BUCKET),
-            id="a final verdict stands while the driver is away",
+            id="a final verdict, the driver is away -> stands",
         ),
-        pytest.param(seen(meta(STANDING, generation=2)), AGAIN, id="a change of the spec wakes it"),
-        pytest.param(seen(asked(STANDING)), AGAIN, id="the retry annotation wakes it"),
+        pytest.param(seen(meta(STANDING, generation=2)), AGAIN, id="spec changed -> asked again"),
+        pytest.param(seen(asked(STANDING)), AGAIN, id="a retry annotation -> asked again"),
         pytest.param(
-            seen(STANDING, claim=CLAIM_ASKS), AGAIN, id="the claim's retry annotation wakes it"
+            seen(STANDING, claim=CLAIM_ASKS),
+            AGAIN,
+            id="the claim has one -> asked again",
         ),
         pytest.param(
             seen(asked(replace(STANDING, last_call=judged(Call.CREATE_BUCKET, retry_token="1|")))),
             stored(Call.CREATE_BUCKET),
-            id="a retry annotation wakes it once",
+            id="a retry annotation that was followed -> stands",
         ),
         pytest.param(
             seen(
@@ -429,27 +486,27 @@ def asked(bucket: Bucket, token: str = "1") -> Bucket:
                 )
             ),
             AGAIN,
-            id="any new value of the annotation wakes it again",
+            id="a new value of the annotation -> asked again",
         ),
         pytest.param(
             seen(STANDING, with_context(instance="two")),
             AGAIN,
-            id="a new driver process wakes it",
+            id="a new driver process -> asked again",
         ),
         pytest.param(
             seen(STANDING, with_context(recheck_s=60.0, now=NOW + timedelta(seconds=59))),
             stored(Call.CREATE_BUCKET, recheck_s=1.0),
-            id="before its recheck it stands, and says how long",
+            id="a second before its recheck -> stands for a second",
         ),
         pytest.param(
             seen(STANDING, with_context(recheck_s=60.0, now=NOW + timedelta(seconds=60))),
             AGAIN,
-            id="when its recheck is due it is asked again",
+            id="its recheck is due -> asked again",
         ),
         pytest.param(
             seen(STANDING, with_context(recheck_s=None, now=NOW + timedelta(days=900))),
             stored(Call.CREATE_BUCKET),
-            id="without a recheck it stands for ever",
+            id="no recheck is set -> stands indefinitely",
         ),
         pytest.param(
             seen(
@@ -457,42 +514,47 @@ def asked(bucket: Bucket, token: str = "1") -> Bucket:
                 with_context(recheck_s=60.0),
             ),
             AGAIN,
-            id="a time that can't be read never holds a recheck up",
+            id="its time can't be read -> asked again",
         ),
         pytest.param(
             seen(replace(STANDING, last_call=judged(Call.CREATE_BUCKET, outcome="Requeue"))),
             CREATE,
-            id="a verdict that was not final does not stand after a restart",
+            id="a verdict that was not final, after a restart -> asked again",
         ),
         pytest.param(
             seen(replace(UNSURE_CREATE), with_context(instance="two")),
             CREATE,
-            id="a verdict that denied nothing needs no mark before the next call",
+            id="a verdict with an unknown effect, a new driver process -> asked again",
         ),
         pytest.param(
             seen(
-                replace(GOING, last_call=judged(Call.DELETE_BUCKET, generation=2), conditions=TOLD)
+                replace(GOING, last_call=judged(Call.DELETE_BUCKET, generation=2), conditions=TOLD),
+                claim=GOING_CLAIM,
             ),
             stored(Call.DELETE_BUCKET, recheck_s=600.0),
-            id="a final Delete stands until its own recheck",
+            id="a final Delete -> stands until its own recheck",
         ),
         pytest.param(
             seen(
                 replace(GOING, last_call=judged(Call.DELETE_BUCKET, generation=2)),
                 with_context(now=NOW + timedelta(seconds=601)),
+                claim=GOING_CLAIM,
             ),
             DELETE,
-            id="a Delete is asked again when its recheck is due: the bucket may be empty by now",
+            id="the recheck of a Delete is due -> asked again, the bucket may be empty by now",
         ),
         pytest.param(
-            seen(replace(GOING, last_call=judged(Call.CREATE_BUCKET, generation=2))),
+            seen(
+                replace(GOING, last_call=judged(Call.CREATE_BUCKET, generation=2)),
+                claim=GOING_CLAIM,
+            ),
             DELETE,
-            id="a verdict on another call does not stand in the way",
+            id="a verdict on another call -> Delete",
         ),
-        pytest.param(seen(OURS, BACKING_OFF), WAIT, id="a running backoff is waited out"),
-        pytest.param(seen(BUCKET, BACKING_OFF), WAIT, id="a backoff before the finalizer, too"),
-        pytest.param(seen(READY, BACKING_OFF), FINE, id="a ready Bucket has nothing to wait for"),
-        pytest.param(seen(GOING, BACKING_OFF), WAIT, id="a Delete keeps to its backoff"),
+        pytest.param(seen(OURS, BACKING_OFF), WAIT, id="a backoff -> waits"),
+        pytest.param(seen(BUCKET, BACKING_OFF), WAIT, id="a backoff before the finalizer -> waits"),
+        pytest.param(seen(READY, BACKING_OFF), FINE, id="a ready Bucket -> does not wait"),
+        pytest.param(seen(GOING, BACKING_OFF, claim=GOING_CLAIM), WAIT, id="a Delete -> waits"),
     ],
 )
 def test_a_verdict_stands_until_something_changes(view: BucketView, step: BucketStep) -> None:
@@ -502,10 +564,13 @@ def test_a_verdict_stands_until_something_changes(view: BucketView, step: Bucket
 @pytest.mark.parametrize(
     "view",
     [
-        pytest.param(seen(BUCKET, AWAY), id="new"),
-        pytest.param(seen(OURS, AWAY), id="waiting for its id"),
-        pytest.param(seen(GOING, AWAY), id="being deleted"),
-        pytest.param(seen(GOING_NEW, AWAY), id="being deleted, id unknown"),
+        pytest.param(seen(BUCKET, AWAY), id="new -> waits"),
+        pytest.param(seen(OURS, AWAY), id="its id is not known -> waits"),
+        pytest.param(seen(GOING, AWAY, claim=GOING_CLAIM), id="being deleted -> waits"),
+        pytest.param(
+            seen(meta(OURS, deleting=True, generation=2), AWAY, claim=GOING_CLAIM),
+            id="being deleted, its id is not known -> waits",
+        ),
     ],
 )
 def test_while_the_driver_is_away_nothing_is_called_and_the_object_says_so(
@@ -529,10 +594,10 @@ def test_what_a_stored_verdict_can_no_longer_tell_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("own", "claimed", "token"),
     [
-        pytest.param("", "", "", id="none"),
-        pytest.param("1", "", "1|", id="the Bucket's"),
-        pytest.param("", "1", "|1", id="the claim's is another token than the Bucket's"),
-        pytest.param("1", "2", "1|2", id="both count"),
+        pytest.param("", "", "", id="none -> no token"),
+        pytest.param("1", "", "1|", id="the Bucket's -> counts"),
+        pytest.param("", "1", "|1", id="the claim's -> another token than the Bucket's"),
+        pytest.param("1", "2", "1|2", id="both -> both count"),
     ],
 )
 def test_retry_annotations_of_bucket_and_claim(own: str, claimed: str, token: str) -> None:
@@ -542,47 +607,61 @@ def test_retry_annotations_of_bucket_and_claim(own: str, claimed: str, token: st
     assert retry_token(BUCKET, None) == ""
 
 
-VIEW = seen(GOING, accesses=(GRANTED, meta(GRANTED, name="b", uid="b")))
+VIEW = seen(GOING, accesses=(GRANTED, meta(GRANTED, name="b", uid="b")), unproven=True)
 
 
 @pytest.mark.parametrize(
     ("fact", "expected"),
     [
-        pytest.param(BucketIs(OURS), change(VIEW, bucket=OURS), id="a Bucket as it now is"),
-        pytest.param(ClaimIs(None), change(VIEW, claim=None), id="a claim that is gone"),
+        pytest.param(
+            BucketIs(OURS), change(VIEW, bucket=OURS, unproven=False), id="BucketIs -> proven"
+        ),
+        pytest.param(
+            ClaimIs(None), change(VIEW, claim=None, claim_read=True), id="ClaimIs none -> gone"
+        ),
+        pytest.param(
+            ClaimIs(GOING_CLAIM),
+            change(VIEW, claim=GOING_CLAIM, claim_read=True),
+            id="ClaimIs the bound claim -> that claim",
+        ),
+        pytest.param(
+            ClaimIs(meta(GOING_CLAIM, uid="later-uid")),
+            change(VIEW, claim=None, claim_read=True),
+            id="ClaimIs another claim of that name -> gone",
+        ),
+        pytest.param(
+            AccessesListed((GRANTED,)),
+            change(VIEW, accesses=(GRANTED,), listed=True),
+            id="AccessesListed -> these, no longer from the cache",
+        ),
         pytest.param(
             AccessDeleting(GRANTED.meta.key),
             change(
                 VIEW,
                 accesses=(meta(GRANTED, deleting=True), meta(GRANTED, name="b", uid="b")),
             ),
-            id="an access that is now being deleted",
+            id="AccessDeleting -> that one is being deleted",
         ),
-        pytest.param(BackendIs("id-9"), change(VIEW, bucket_id="id-9"), id="an id"),
+        pytest.param(BackendIs("id-9"), change(VIEW, bucket_id="id-9"), id="BackendIs -> its id"),
         pytest.param(
             BackendIs("n", already_existed=True),
             change(VIEW, bucket_id="n", already_existed=True),
-            id="an id that is but the name",
+            id="BackendIs that existed -> its id is but the name",
         ),
         pytest.param(
             BackendGone(unverified=True),
             change(VIEW, backend_gone=True, unverified=True),
-            id="a backend that is gone, as far as is known",
+            id="BackendGone -> gone, as far as is known",
+        ),
+        pytest.param(
+            refused(),
+            change(VIEW, failed=refused(), judged=GOING),
+            id="CallFailed -> failed, for the Bucket as it was",
         ),
     ],
 )
-def test_a_fact_is_folded_into_the_view(fact: Fact, expected: BucketView) -> None:
+def test_a_fact_is_folded_into_the_view(fact: BucketFact, expected: BucketView) -> None:
     assert fold(VIEW, fact) == expected
-
-
-@pytest.mark.parametrize(
-    "fact",
-    [AccessIs(None), Granted("a"), Revoked(), SecretIs(exists=False), SecretAllowed()],
-    ids=lambda fact: type(fact).__name__,
-)
-def test_a_fact_of_another_kind_is_a_bug(fact: Fact) -> None:
-    with pytest.raises(AssertionError, match="no step of a Bucket"):
-        fold(VIEW, fact)
 
 
 def test_from_new_to_ready_is_two_steps_and_one_call() -> None:
@@ -594,10 +673,12 @@ def test_from_new_to_ready_is_two_steps_and_one_call() -> None:
     assert plan(view) == FINE
 
 
-def test_an_unbound_bucket_is_deleted_with_its_accesses_looked_up_by_nobody() -> None:
-    lonely = replace(GOING, claim=REF)
-    assert plan(seen(lonely, claim=None)) == DELETE
-
-
 def test_what_the_server_just_said_of_a_bucket_is_no_old_copy() -> None:
     assert plan(fold(seen(OURS, unproven=True), BucketIs(OURS))) == CREATE
+
+
+def test_id_of_the_record_wins_over_the_status_for_a_deletion() -> None:
+    forged = with_entries(replace(GOING, bucket_id="forged"), gone=ENTRY)
+    record = replace(forged.record or RECORD, accesses={})
+    view = seen(replace(forged, record=record), claim=GOING_CLAIM)
+    assert plan(view) == DELETE

@@ -1,4 +1,4 @@
-"""The next step for a BucketClaim, as a table; each id is the rule that its row states."""
+"""The next step for a BucketClaim, as a table; each id states its row's rule."""
 
 from dataclasses import replace as change
 from datetime import timedelta
@@ -10,42 +10,41 @@ from tests.support.views import (
     BUCKET,
     CLAIM,
     CLASS,
+    DRIVER,
+    ENTRY,
     GOING_ACCESS,
     GOING_CLAIM,
     GRANTED,
+    IDENTITY,
     NOW,
     OURS,
     READY,
     READY_CLAIM,
+    RECORD,
     STAMP,
     meta,
+    with_entries,
 )
 
+from cosi_operator.api.record import BucketRecord, ClaimIdentity
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, ClaimRef, DeletionPolicy, Key
 from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names
-from cosi_operator.plan.claim import ClaimView, fold, plan, target_name
+from cosi_operator.plan.claim import plan
+from cosi_operator.plan.claim_view import ClaimView, fold, former_buckets, target_name
+from cosi_operator.plan.facts import AccessDeleting, BucketIs, ClaimFact, ClaimIs, ClassIs, HolderIs
 from cosi_operator.plan.steps import (
-    AccessDeleting,
-    AccessIs,
-    BackendGone,
-    BackendIs,
     BindBucketObject,
-    BucketIs,
-    ClaimIs,
     ClaimStep,
     CreateBucketObject,
     DeleteAccess,
     DeleteBucketObject,
     Done,
     EditFinalizers,
-    Fact,
-    Granted,
     ReadBucketObject,
     ReadClaim,
-    Revoked,
-    SecretAllowed,
-    SecretIs,
+    ReadClass,
+    ReadHolder,
     UpdateBucketObject,
 )
 
@@ -58,12 +57,27 @@ NAME = BUCKET.meta.name
 TOLD_CLAIM = replace(BOUND_CLAIM, observed_generation=1)
 STATIC = replace(CLAIM, class_name="", existing_bucket_name="old")
 KEPT_STATIC = meta(STATIC, finalizers=(names.CLAIM_FINALIZER,))
-OLD = Bucket(meta(BUCKET, name="old", uid="old-uid").meta, driver_name=BUCKET.driver_name)
+OLD = Bucket(meta(BUCKET, name="old", uid="old-uid").meta, driver_name=DRIVER)
 BOUND_OLD = replace(OLD, claim=BUCKET.claim)
-READY_OLD = replace(BOUND_OLD, ready=True, bucket_id="old-1")
+READY_OLD = replace(
+    BOUND_OLD,
+    ready=True,
+    bucket_id="old-1",
+    record=BucketRecord(bucket="old-uid", driver=DRIVER, claim=IDENTITY, started=STAMP),
+)
+THEIR_IDENTITY = ClaimIdentity("team", "other", "other-uid")
 OTHERS = replace(OLD, claim=ClaimRef("team", "other", "other-uid"))
+OTHERS_RECORDED = replace(OTHERS, record=BucketRecord("old-uid", DRIVER, claim=THEIR_IDENTITY))
+EARLIER = ClaimIdentity("team", "photos", "earlier-uid")
+EARLIER_REF = ClaimRef("team", "photos", "earlier-uid")
+FORMER = replace(
+    meta(READY, name="bucket-earlier-uid", uid="former-uid"),
+    claim=EARLIER_REF,
+    record=replace(RECORD, bucket="former-uid", claim=EARLIER),
+)
 GOING_STATIC = replace(meta(KEPT_STATIC, deleting=True), bucket_name="old")
 DELETE_OLD = DeleteBucketObject(Key("", "old"), "old-uid")
+BIND_OLD = BindBucketObject(Key("", "old"))
 NEW_CLASS = replace(CLASS, parameters={"tier": "silver"})
 OTHER_DRIVER = replace(CLASS, driver_name="other.example.com")
 
@@ -79,60 +93,100 @@ def seen(
     return ClaimView(claim=claim, bucket=bucket, accesses=accesses, **given)  # type: ignore[arg-type]  # a table's shorthand
 
 
+def read(*found: str) -> frozenset[str]:
+    """The Buckets that this run has read."""
+    return frozenset(found)
+
+
 @pytest.mark.parametrize(
     ("view", "step"),
     [
-        pytest.param(seen(None), NOTHING, id="a claim that is gone needs nothing"),
-        pytest.param(seen(CLAIM), KEEP, id="the finalizer goes on before the Bucket is made"),
-        pytest.param(seen(KEPT), CreateBucketObject(NAME), id="then its Bucket is made"),
+        pytest.param(seen(None), NOTHING, id="the claim is gone -> nothing to do"),
+        pytest.param(seen(CLAIM), KEEP, id="new -> the finalizer before the Bucket"),
+        pytest.param(seen(KEPT), CreateBucketObject(NAME), id="held -> its Bucket is created"),
         pytest.param(
             seen(KEPT, unproven=True),
             ReadClaim(KEY),
-            id="a copy that may be old is read before a Bucket is made",
+            id="the copy may be stale -> read before a Bucket is created",
         ),
         pytest.param(
-            seen(TOLD_CLAIM, OURS), NOTHING, id="the sidecar tells a claim how its Bucket fares"
+            seen(TOLD_CLAIM, OURS), NOTHING, id="bound -> the sidecar writes the claim's status"
         ),
-        pytest.param(seen(READY_CLAIM, READY), NOTHING, id="a ready claim costs nothing"),
+        pytest.param(seen(READY_CLAIM, READY), NOTHING, id="ready -> no request"),
         pytest.param(
             seen(meta(READY_CLAIM, finalizers=()), READY),
             KEEP,
-            id="a finalizer that was lost is put back",
+            id="the finalizer was stripped -> put back",
         ),
         pytest.param(
             seen(READY_CLAIM, READY, bucket_class=None),
             NOTHING,
-            id="a class that is removed later changes nothing",
+            id="the class is removed later -> nothing changes",
         ),
         pytest.param(
             seen(READY_CLAIM, READY, bucket_class=NEW_CLASS),
             NOTHING,
-            id="a class that is changed later does not touch a Bucket that is ready",
+            id="the class is changed later -> a ready Bucket is not touched",
         ),
         pytest.param(
             seen(BOUND_CLAIM, OURS, bucket_class=NEW_CLASS),
-            UpdateBucketObject(Key("", NAME), BUCKET.driver_name, {"tier": "silver"}),
-            id="a repaired class reaches a Bucket without a backend",
+            UpdateBucketObject(Key("", NAME), DRIVER, {"tier": "silver"}),
+            id="a repaired class -> reaches a Bucket without a backend",
         ),
         pytest.param(
             seen(TOLD_CLAIM, OURS, bucket_class=OTHER_DRIVER),
             NOTHING,
-            id="the driver of a Bucket that a sidecar has taken on does not change",
+            id="the class names another driver, a sidecar holds the Bucket -> no change",
         ),
         pytest.param(
             seen(BOUND_CLAIM, BUCKET, bucket_class=OTHER_DRIVER),
             UpdateBucketObject(Key("", NAME), "other.example.com", {"tier": "gold"}),
-            id="the driver may change while no sidecar has taken the Bucket on",
+            id="the class names another driver, no sidecar holds the Bucket -> changed",
         ),
         pytest.param(
             seen(TOLD_CLAIM, meta(OURS, deleting=True), bucket_class=NEW_CLASS),
             NOTHING,
-            id="a Bucket that is being deleted is not repaired",
+            id="the Bucket is being deleted -> not repaired",
         ),
         pytest.param(
             seen(READY_CLAIM),
             ReadBucketObject(Key("", NAME)),
-            id="a Bucket that only the cache lacks is looked for before it counts as lost",
+            id="only the cache lacks the Bucket -> read before it counts as lost",
+        ),
+        pytest.param(
+            seen(CLAIM, bucket_class=None),
+            ReadClass(Key("", "gold")),
+            id="the cache lacks the class -> read before it counts as missing",
+        ),
+        pytest.param(
+            fold(seen(KEPT, bucket_class=None), ClassIs(CLASS)),
+            CreateBucketObject(NAME),
+            id="the class was read -> the Bucket is created",
+        ),
+        pytest.param(
+            seen(meta(READY_CLAIM, oversized=True), READY),
+            NOTHING,
+            id="too large to be read, but bound -> goes on",
+        ),
+        pytest.param(
+            seen(replace(KEPT, bucket_name="bucket-of-another-tenant")),
+            CreateBucketObject(NAME),
+            id="the status names another Bucket -> its own is created",
+        ),
+        pytest.param(
+            seen(READY_CLAIM, replace(READY, claim=None)),
+            BindBucketObject(Key("", NAME)),
+            id="spec.bucketClaim was cleared, the record names the claim -> written again",
+        ),
+        pytest.param(
+            seen(READY_CLAIM, replace(READY, claim=ClaimRef("team", "photos"))),
+            BindBucketObject(Key("", NAME)),
+            id="the UID was cleared -> written again",
+        ),
+        pytest.param(
+            seen(READY_CLAIM, replace(READY, claim=EARLIER_REF)),
+            BindBucketObject(Key("", NAME)),
+            id="spec names an earlier claim -> the recorded claim is written again",
         ),
     ],
 )
@@ -143,24 +197,22 @@ def test_dynamic(view: ClaimView, step: ClaimStep) -> None:
 @pytest.mark.parametrize(
     ("view", "step"),
     [
-        pytest.param(seen(STATIC, OLD), KEEP, id="the finalizer goes on before the binding"),
-        pytest.param(
-            seen(KEPT_STATIC, OLD), BindBucketObject(Key("", "old")), id="a free Bucket is bound"
-        ),
+        pytest.param(seen(STATIC, OLD), KEEP, id="new -> the finalizer before the binding"),
+        pytest.param(seen(KEPT_STATIC, OLD), BIND_OLD, id="a free Bucket -> bound"),
         pytest.param(
             seen(KEPT_STATIC, OLD, unproven=True),
             ReadClaim(KEY),
-            id="a copy that may be old is read before a Bucket is bound",
+            id="the copy may be stale -> read before a Bucket is bound",
         ),
         pytest.param(
             seen(KEPT_STATIC, replace(OLD, claim=ClaimRef("team", "photos"))),
-            BindBucketObject(Key("", "old")),
-            id="a Bucket that is reserved for this claim's name is bound",
+            BIND_OLD,
+            id="reserved for this claim without a UID -> bound",
         ),
         pytest.param(
             seen(replace(KEPT_STATIC, bucket_name="old", ready=True), READY_OLD),
             NOTHING,
-            id="bound is bound",
+            id="bound -> nothing to do",
         ),
         pytest.param(
             seen(
@@ -168,7 +220,41 @@ def test_dynamic(view: ClaimView, step: ClaimStep) -> None:
                 replace(READY_OLD, parameters={"other": "1"}),
             ),
             NOTHING,
-            id="the parameters of an administrator's Bucket are not touched",
+            id="an administrator's parameters -> not touched",
+        ),
+        pytest.param(
+            seen(replace(KEPT_STATIC, class_name="gold"), OLD),
+            BIND_OLD,
+            id="both a class and a Bucket are named -> the Bucket is bound",
+        ),
+        pytest.param(
+            seen(replace(KEPT_STATIC, bucket_name="old"), replace(READY_OLD, claim=None)),
+            BIND_OLD,
+            id="spec.bucketClaim was cleared, the record names the claim -> written again",
+        ),
+        pytest.param(
+            seen(KEPT_STATIC, OTHERS_RECORDED),
+            ReadHolder(THEIR_IDENTITY),
+            id="the record names another claim -> that claim is read",
+        ),
+        pytest.param(
+            seen(KEPT_STATIC, replace(OTHERS_RECORDED, claim=None), holder_alive=False),
+            BIND_OLD,
+            id="the recorded claim is gone and spec was cleared -> bound",
+        ),
+        pytest.param(
+            seen(
+                KEPT_STATIC,
+                replace(OTHERS_RECORDED, claim=ClaimRef("team", "photos")),
+                holder_alive=False,
+            ),
+            BIND_OLD,
+            id="the recorded claim is gone, reserved for this claim -> bound",
+        ),
+        pytest.param(
+            seen(KEPT_STATIC, replace(OTHERS_RECORDED, claim=BUCKET.claim), holder_alive=False),
+            BIND_OLD,
+            id="the recorded claim is gone, an administrator bound this claim -> bound",
         ),
     ],
 )
@@ -176,88 +262,168 @@ def test_static(view: ClaimView, step: ClaimStep) -> None:
     assert plan(view) == step
 
 
+TAKEN = "bound to another BucketClaim"
+
+
 @pytest.mark.parametrize(
     ("view", "reason", "waiting", "words"),
     [
+        pytest.param(
+            seen(meta(CLAIM, oversized=True)),
+            Reason.INVALID_OBJECT,
+            False,
+            "larger than 64 KiB",
+            id="too large to be read -> InvalidObject",
+        ),
         pytest.param(
             seen(replace(CLAIM, class_name="")),
             Reason.INVALID_SPEC,
             False,
             "both empty",
-            id="neither class nor Bucket",
+            id="neither class nor Bucket -> InvalidSpec",
         ),
         pytest.param(
-            seen(replace(CLAIM, existing_bucket_name="old")),
-            Reason.INVALID_SPEC,
-            False,
-            "both set",
-            id="both",
-        ),
-        pytest.param(
-            seen(CLAIM, bucket_class=None),
+            seen(CLAIM, bucket_class=None, class_read=True),
             Reason.CLASS_NOT_FOUND,
             True,
             "spec.bucketClassName names BucketClass gold",
-            id="no such class",
+            id="no such class -> BucketClassNotFound",
         ),
         pytest.param(
-            seen(STATIC), Reason.BUCKET_NOT_FOUND, True, "names Bucket old", id="no such Bucket"
+            seen(replace(CLAIM, class_name="No/Name"), bucket_class=None),
+            Reason.CLASS_NOT_FOUND,
+            True,
+            "spec.bucketClassName names BucketClass No/Name",
+            id="a name that no class can have -> BucketClassNotFound without a read",
+        ),
+        pytest.param(
+            seen(CLAIM, bucket_class=replace(CLASS, unknown_policy="delete")),
+            Reason.INVALID_CLASS,
+            True,
+            "deletionPolicy of BucketClass gold is 'delete'",
+            id="a deletionPolicy that does not exist -> InvalidClass before anything is created",
+        ),
+        pytest.param(
+            seen(KEPT, bucket_class=replace(CLASS, unknown_policy="Keep")),
+            Reason.INVALID_CLASS,
+            True,
+            "'Keep'. Ask your cluster administrator to set it to Delete or Retain.",
+            id="a deletionPolicy that does not exist, held -> InvalidClass",
+        ),
+        pytest.param(
+            seen(STATIC),
+            Reason.BUCKET_NOT_FOUND,
+            True,
+            "names Bucket old",
+            id="no such Bucket -> BucketNotFound",
         ),
         pytest.param(
             seen(STATIC, meta(OLD, deleting=True)),
             Reason.BEING_DELETED,
             False,
             "Bucket old is being deleted",
-            id="that Bucket is being deleted",
+            id="that Bucket is being deleted -> BeingDeleted",
         ),
         pytest.param(
             seen(STATIC, OTHERS),
             Reason.BUCKET_ALREADY_BOUND,
             False,
-            "bound to another BucketClaim",
-            id="that Bucket is another claim's",
+            TAKEN,
+            id="that Bucket is another claim's -> BucketAlreadyBound",
+        ),
+        pytest.param(
+            seen(STATIC, replace(OTHERS_RECORDED, claim=BUCKET.claim), holder_alive=True),
+            Reason.BUCKET_ALREADY_BOUND,
+            False,
+            f"Bucket old is bound to an earlier BucketClaim {KEY}",
+            id="the recorded claim exists, spec names this claim -> BucketAlreadyBound",
+        ),
+        pytest.param(
+            seen(STATIC, replace(OTHERS_RECORDED, claim=None), holder_alive=True),
+            Reason.BUCKET_ALREADY_BOUND,
+            False,
+            TAKEN,
+            id="the recorded claim exists, spec was cleared -> BucketAlreadyBound",
+        ),
+        pytest.param(
+            seen(STATIC, OTHERS_RECORDED, holder_alive=False),
+            Reason.BUCKET_ALREADY_BOUND,
+            False,
+            TAKEN,
+            id="the recorded claim is gone, spec still names it -> BucketAlreadyBound",
         ),
         pytest.param(
             seen(STATIC, replace(OLD, claim=ClaimRef("team", "other"))),
             Reason.BUCKET_ALREADY_BOUND,
             False,
-            "bound to another BucketClaim",
-            id="that Bucket is reserved for another claim",
+            TAKEN,
+            id="that Bucket is reserved for another claim -> BucketAlreadyBound",
         ),
         pytest.param(
-            seen(STATIC, replace(OLD, claim=ClaimRef("team", "photos", "old-claim-uid"))),
+            seen(STATIC, replace(OLD, claim=ClaimRef("other", "photos"))),
             Reason.BUCKET_ALREADY_BOUND,
             False,
-            "bound to another BucketClaim",
-            id="that Bucket was an earlier claim's of the same name",
+            TAKEN,
+            id="reserved for that name in another namespace -> BucketAlreadyBound",
         ),
         pytest.param(
-            seen(CLAIM, replace(BUCKET, claim=None)),
+            seen(STATIC, replace(OLD, claim=EARLIER_REF)),
+            Reason.BUCKET_ALREADY_BOUND,
+            False,
+            "ask your cluster administrator to run: kubectl patch bucket old --type merge -p"
+            ' \'{"spec":{"bucketClaim":{"uid":"claim-uid"}}}\'',
+            id="it was an earlier claim's of the same name -> BucketAlreadyBound, says how to bind",
+        ),
+        pytest.param(
+            seen(CLAIM, replace(BUCKET, claim=None, record=None)),
             Reason.BUCKET_ALREADY_BOUND,
             False,
             "does not name this claim",
-            id="a Bucket of the claim's name that is not its own is not adopted",
+            id="a Bucket of the claim's name that is not its own -> not adopted",
         ),
         pytest.param(
-            seen(READY_CLAIM, bucket_read=True),
+            seen(READY_CLAIM, read=read(NAME)),
             Reason.BUCKET_LOST,
             False,
             "no longer exists",
-            id="its Bucket is gone for sure",
+            id="its Bucket is gone for sure -> BucketLost",
         ),
         pytest.param(
             seen(KEPT, meta(OURS, created=STAMP), now=NOW + timedelta(seconds=5)),
             Reason.WAITING_FOR_BUCKET,
             True,
             "waits for the sidecar of driver s3.example.com",
-            id="no sidecar has spoken in 5 s",
+            id="no sidecar has written in 5 s -> WaitingForBucket",
         ),
         pytest.param(
             seen(meta(replace(BOUND_CLAIM, observed_generation=1), generation=2), BUCKET),
             Reason.WAITING_FOR_BUCKET,
             True,
             "waits for the sidecar of driver s3.example.com",
-            id="the claim was changed, and still no sidecar has spoken",
+            id="the claim was changed, no sidecar has written -> WaitingForBucket",
+        ),
+        pytest.param(
+            seen(KEPT, former=(FORMER,)),
+            Reason.FORMER_BUCKET,
+            False,
+            f"Bucket bucket-earlier-uid belongs to an earlier BucketClaim {KEY} that no longer"
+            " exists",
+            id="a Bucket of an earlier claim -> FormerBucketFound, nothing is created",
+        ),
+        pytest.param(
+            seen(CLAIM, former=(FORMER,), bucket_class=None),
+            Reason.FORMER_BUCKET,
+            False,
+            "kubectl annotate bucketclaim photos -n team objectstorage.k8s.io/new-bucket=true",
+            id="a Bucket of an earlier claim -> says how to get a new one",
+        ),
+        pytest.param(
+            seen(CLAIM, former=(FORMER,)),
+            Reason.FORMER_BUCKET,
+            False,
+            "ask your cluster administrator to run: kubectl patch bucket bucket-earlier-uid"
+            ' --type merge -p \'{"spec":{"bucketClaim":{"uid":"claim-uid"}}}\'',
+            id="a Bucket of an earlier claim -> says how to use it",
         ),
     ],
 )
@@ -276,66 +442,183 @@ def test_what_stands_in_the_way_is_named_with_its_field(
     ("view", "step"),
     [
         pytest.param(
+            seen(meta(KEPT, annotations={names.NEW_BUCKET_ANNOTATION: "true"}), former=(FORMER,)),
+            CreateBucketObject(NAME),
+            id="annotation new-bucket -> a new Bucket",
+        ),
+        pytest.param(
+            seen(meta(KEPT, annotations={names.NEW_BUCKET_ANNOTATION: ""}), former=(FORMER,)),
+            CreateBucketObject(NAME),
+            id="the annotation without a value -> a new Bucket",
+        ),
+        pytest.param(
+            seen(TOLD_CLAIM, OURS, former=(FORMER,)),
+            NOTHING,
+            id="a Bucket of its own -> the former one does not matter",
+        ),
+        pytest.param(
+            seen(KEPT_STATIC, OLD, former=(FORMER,)),
+            BIND_OLD,
+            id="an existing Bucket is named -> the former one does not matter",
+        ),
+        pytest.param(
+            seen(meta(KEPT, deleting=True), former=(FORMER,), read=read(NAME)),
+            LET_GO,
+            id="the claim is being deleted -> the former one does not hold it",
+        ),
+    ],
+)
+def test_former_bucket_does_not_matter(view: ClaimView, step: ClaimStep) -> None:
+    assert plan(view) == step
+
+
+@pytest.mark.parametrize(
+    ("bucket", "is_former"),
+    [
+        pytest.param(FORMER, True, id="spec and record name an earlier claim -> former"),
+        pytest.param(replace(FORMER, record=None), True, id="only spec names it -> former"),
+        pytest.param(replace(FORMER, claim=None), True, id="only the record names it -> former"),
+        pytest.param(
+            replace(FORMER, claim=ClaimRef("team", "photos"), record=None),
+            False,
+            id="a reservation without a UID -> not former",
+        ),
+        pytest.param(meta(FORMER, deleting=True), False, id="being deleted -> not former"),
+        pytest.param(READY, False, id="bound to this claim -> not former"),
+        pytest.param(
+            replace(READY, claim=EARLIER_REF),
+            False,
+            id="recorded for this claim, spec names an earlier one -> not former",
+        ),
+        pytest.param(
+            replace(FORMER, claim=BUCKET.claim),
+            True,
+            id="spec names this claim, the record an earlier one -> former until it is recorded",
+        ),
+        pytest.param(OTHERS, False, id="another name -> not former"),
+        pytest.param(
+            replace(FORMER, claim=ClaimRef("other", "photos", "x"), record=None),
+            False,
+            id="another namespace -> not former",
+        ),
+        pytest.param(
+            replace(FORMER, claim=None, record=None, copied_record=FORMER.record),
+            False,
+            id="only a copied record names it -> not former",
+        ),
+    ],
+)
+def test_which_buckets_are_former(bucket: Bucket, is_former: bool) -> None:
+    assert former_buckets(CLAIM, [bucket]) == ((bucket,) if is_former else ())
+
+
+def test_former_buckets_are_ordered_by_name() -> None:
+    other = meta(FORMER, name="a")
+    assert former_buckets(CLAIM, [FORMER, READY, other]) == (other, FORMER)
+
+
+def test_forged_status_does_not_lead_to_another_tenants_bucket() -> None:
+    forged = replace(meta(KEPT, deleting=True), bucket_name="old")
+    view = seen(forged)
+    assert plan(view) == ReadBucketObject(Key("", NAME))
+    view = fold(view, BucketIs(None, NAME))
+    assert plan(view) == ReadBucketObject(Key("", "old"))
+    view = fold(view, BucketIs(OTHERS_RECORDED, "old"))
+    assert plan(view) == LET_GO
+
+
+def test_forged_status_with_a_name_that_no_bucket_can_have_is_not_read() -> None:
+    forged = replace(meta(KEPT, deleting=True), bucket_name="../claims")
+    assert plan(seen(forged, read=read(NAME))) == LET_GO
+
+
+@pytest.mark.parametrize(
+    ("view", "step"),
+    [
+        pytest.param(
             seen(meta(GOING_CLAIM, finalizers=("a/b",)), READY),
             NOTHING,
-            id="without our finalizer: not ours",
+            id="no finalizer of ours -> not ours",
         ),
         pytest.param(
             seen(GOING_CLAIM),
             ReadBucketObject(Key("", NAME)),
-            id="a claim is not let go on the cache's word that its Bucket is gone",
+            id="only the cache lacks its Bucket -> read before the claim is let go",
         ),
         pytest.param(
             seen(meta(KEPT, deleting=True)),
             ReadBucketObject(Key("", NAME)),
-            id="a Bucket whose creation got no answer is looked for",
+            id="no status: its creation got no answer -> the Bucket is read",
         ),
         pytest.param(
             seen(meta(KEPT_STATIC, deleting=True)),
             ReadBucketObject(Key("", "old")),
-            id="so is one that was to be bound",
+            id="static: its binding got no answer -> the Bucket is read",
         ),
-        pytest.param(seen(GOING_CLAIM, bucket_read=True), LET_GO, id="without a Bucket it can go"),
+        pytest.param(
+            seen(GOING_CLAIM, read=read(NAME)), LET_GO, id="no Bucket -> the finalizer goes"
+        ),
         pytest.param(
             seen(GOING_CLAIM, READY),
             DeleteBucketObject(Key("", NAME), "bucket-uid"),
-            id="its Bucket goes first",
+            id="its Bucket -> deleted first",
         ),
         pytest.param(
             seen(GOING_CLAIM, replace(READY, deletion_policy=DeletionPolicy.RETAIN)),
             DeleteBucketObject(Key("", NAME), "bucket-uid"),
-            id="with Retain the Bucket object goes too: the sidecar keeps the data",
+            id="policy Retain -> the Bucket object goes too, the sidecar keeps the data",
         ),
         pytest.param(
             seen(GOING_CLAIM, meta(READY, deleting=True)),
             NOTHING,
-            id="while the Bucket goes, the sidecar speaks",
+            id="the Bucket is being deleted -> the sidecar reports",
         ),
         pytest.param(
-            seen(meta(KEPT, deleting=True), replace(BUCKET, claim=None)),
+            seen(
+                meta(KEPT, deleting=True), replace(BUCKET, claim=None, record=None), read=read(NAME)
+            ),
             LET_GO,
-            id="a Bucket that is not bound to it is not deleted",
+            id="a Bucket that is not bound to it -> not deleted",
         ),
         pytest.param(
-            seen(GOING_STATIC, OTHERS), LET_GO, id="another claim's Bucket is not deleted"
+            seen(GOING_STATIC, OTHERS, read=read("old")),
+            LET_GO,
+            id="another claim's Bucket -> not deleted",
         ),
         pytest.param(
-            seen(GOING_STATIC, BOUND_OLD), LET_GO, id="static with Retain: the Bucket stays bound"
+            seen(GOING_STATIC, BOUND_OLD), LET_GO, id="static with Retain -> the Bucket stays bound"
         ),
         pytest.param(
             seen(GOING_STATIC, replace(BOUND_OLD, deletion_policy=DeletionPolicy.DELETE)),
             DELETE_OLD,
-            id="static with Delete: the administrator asked for it",
+            id="static with Delete -> the administrator asked for it",
         ),
         pytest.param(
             seen(GOING_STATIC, meta(BOUND_OLD, deleting=True)),
             NOTHING,
-            id="static: a Bucket that goes anyway is waited for",
+            id="static, the Bucket is being deleted -> waited for",
         ),
         pytest.param(
             seen(GOING_STATIC, BOUND_OLD, accesses=(GRANTED,)),
             DeleteAccess(GRANTED.meta.key, "access-uid"),
-            id="static with Retain: accesses go before the claim",
+            id="static with Retain -> accesses go before the claim",
+        ),
+        pytest.param(
+            seen(GOING_CLAIM, replace(READY, claim=None)),
+            DeleteBucketObject(Key("", NAME), "bucket-uid"),
+            id="spec.bucketClaim was cleared -> the recorded Bucket is deleted",
+        ),
+        pytest.param(
+            seen(GOING_CLAIM, replace(READY, record=replace(RECORD, claim=EARLIER))),
+            ReadBucketObject(Key("", NAME)),
+            id="only spec names the claim, the record another -> read, not deleted",
+        ),
+        pytest.param(
+            seen(
+                GOING_CLAIM, replace(READY, record=replace(RECORD, claim=EARLIER)), read=read(NAME)
+            ),
+            LET_GO,
+            id="the record names another claim for sure -> not deleted",
         ),
     ],
 )
@@ -343,17 +626,43 @@ def test_deletion(view: ClaimView, step: ClaimStep) -> None:
     assert plan(view) == step
 
 
-def test_a_static_claim_waits_for_its_accesses_and_names_them() -> None:
-    step = plan(seen(GOING_STATIC, BOUND_OLD, accesses=(GOING_ACCESS,)))
+@pytest.mark.parametrize(
+    ("bucket", "accesses", "words"),
+    [
+        pytest.param(
+            BOUND_OLD,
+            (GOING_ACCESS,),
+            "Not revoked yet: team/reader.",
+            id="an access is being deleted -> named",
+        ),
+        pytest.param(
+            with_entries(READY_OLD, access_uid=ENTRY),
+            (),
+            "Not revoked yet: team/reader.",
+            id="an entry without an access -> named",
+        ),
+        pytest.param(
+            with_entries(READY_OLD, access_uid=ENTRY, other=replace(ENTRY, name="writer")),
+            (GOING_ACCESS,),
+            "Not revoked yet: team/reader, team/writer.",
+            id="both -> each is named once",
+        ),
+    ],
+)
+def test_a_static_claim_waits_for_its_accesses_and_names_them(
+    bucket: Bucket, accesses: tuple[BucketAccess, ...], words: str
+) -> None:
+    step = plan(seen(GOING_STATIC, bucket, accesses=accesses))
     assert isinstance(step, Done)
     assert isinstance(step.outcome, Terminal)
     assert (step.outcome.reason, step.outcome.waiting) == (Reason.WAITING_FOR_ACCESSES, True)
-    assert "team/reader" in step.outcome.message
+    assert step.outcome.message.endswith(words)
 
 
 def test_where_a_claim_leads() -> None:
     assert target_name(CLAIM) == "bucket-claim-uid"
     assert target_name(STATIC) == "old"
+    assert target_name(replace(CLAIM, existing_bucket_name="old")) == "old"
 
 
 VIEW = seen(GOING_CLAIM, READY, accesses=(GRANTED, meta(GRANTED, name="b", uid="b")), unproven=True)
@@ -363,32 +672,61 @@ VIEW = seen(GOING_CLAIM, READY, accesses=(GRANTED, meta(GRANTED, name="b", uid="
     ("fact", "expected"),
     [
         pytest.param(
-            ClaimIs(None), change(VIEW, claim=None, unproven=False), id="a claim that is gone"
+            ClaimIs(None), change(VIEW, claim=None, unproven=False), id="ClaimIs none -> gone"
+        ),
+        pytest.param(
+            BucketIs(None, NAME),
+            change(VIEW, bucket=None, read=read(NAME)),
+            id="BucketIs none under its name -> gone for sure",
         ),
         pytest.param(
             BucketIs(None),
-            change(VIEW, bucket=None, bucket_read=True),
-            id="what the server says of a Bucket is no longer the cache's word",
+            change(VIEW, bucket=None, read=read("")),
+            id="BucketIs none after a write -> the Bucket was removed at once",
+        ),
+        pytest.param(
+            BucketIs(meta(READY, deleting=True)),
+            change(VIEW, bucket=meta(READY, deleting=True), read=read("")),
+            id="BucketIs after a write -> the Bucket as it now is",
+        ),
+        pytest.param(
+            BucketIs(None, "old"),
+            change(VIEW, read=read("old")),
+            id="BucketIs none under another name -> the bound Bucket stays",
+        ),
+        pytest.param(
+            BucketIs(OTHERS, "old"),
+            change(VIEW, read=read("old")),
+            id="BucketIs another that is not bound -> the bound Bucket stays",
+        ),
+        pytest.param(
+            BucketIs(READY_OLD, "old"),
+            change(VIEW, bucket=READY_OLD, read=read("old")),
+            id="BucketIs another that is bound -> that Bucket",
+        ),
+        pytest.param(
+            ClassIs(None),
+            change(VIEW, bucket_class=None, class_read=True),
+            id="ClassIs none -> read",
+        ),
+        pytest.param(
+            HolderIs(alive=True), change(VIEW, holder_alive=True), id="HolderIs alive -> alive"
         ),
         pytest.param(
             AccessDeleting(GRANTED.meta.key),
             change(VIEW, accesses=(meta(GRANTED, deleting=True), meta(GRANTED, name="b", uid="b"))),
-            id="an access that is now being deleted",
+            id="AccessDeleting -> that one is being deleted",
         ),
     ],
 )
-def test_a_fact_is_folded_into_the_view(fact: Fact, expected: ClaimView) -> None:
+def test_a_fact_is_folded_into_the_view(fact: ClaimFact, expected: ClaimView) -> None:
     assert fold(VIEW, fact) == expected
 
 
-@pytest.mark.parametrize(
-    "fact",
-    [
-        *(AccessIs(None), BackendIs("a"), BackendGone(), Granted("a")),
-        *(Revoked(), SecretIs(exists=False), SecretAllowed()),
-    ],
-    ids=lambda fact: type(fact).__name__,
-)
-def test_a_fact_of_another_kind_is_a_bug(fact: Fact) -> None:
-    with pytest.raises(AssertionError, match="no step of a BucketClaim"):
-        fold(VIEW, fact)
+def test_bucket_without_a_finalizer_is_deleted_once() -> None:
+    view = seen(GOING_CLAIM, BUCKET)
+    assert plan(view) == DeleteBucketObject(Key("", NAME), "bucket-uid")
+    view = fold(view, BucketIs(None))
+    assert plan(view) == ReadBucketObject(Key("", NAME))
+    view = fold(view, BucketIs(None, NAME))
+    assert plan(view) == LET_GO

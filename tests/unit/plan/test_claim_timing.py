@@ -9,7 +9,8 @@ from tests.support import views
 from cosi_operator.api.view import Bucket, BucketClaim
 from cosi_operator.outcome import Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
-from cosi_operator.plan.claim import BUSY_HEAL_AFTER_S, BUSY_LOOK_S, HEAL_AFTER_S, ClaimView, plan
+from cosi_operator.plan.claim import BUSY_HEAL_AFTER_S, BUSY_LOOK_S, HEAL_AFTER_S, plan
+from cosi_operator.plan.claim_view import ClaimView
 from cosi_operator.plan.steps import Done
 
 NEW = views.meta(views.CLAIM, finalizers=(names.CLAIM_FINALIZER,))
@@ -33,8 +34,8 @@ def planned(
 @pytest.mark.parametrize(
     ("claim", "bucket"),
     [
-        pytest.param(NEW, MADE, id="its Bucket was just made"),
-        pytest.param(views.BOUND_CLAIM, READY, id="its Bucket just became ready"),
+        pytest.param(NEW, MADE, id="its Bucket was just created -> waits"),
+        pytest.param(views.BOUND_CLAIM, READY, id="its Bucket just became ready -> waits"),
     ],
 )
 def test_within_5_s_the_controller_writes_nothing_and_looks_again_when_they_are_over(
@@ -57,8 +58,8 @@ def test_without_a_sidecar_the_claim_names_its_bucket_and_what_it_waits_for_afte
 @pytest.mark.parametrize(
     ("after_s", "look_s"),
     [
-        pytest.param(5, BUSY_LOOK_S, id="looks now and then whether it still is"),
-        pytest.param(BUSY_HEAL_AFTER_S - 1, 1, id="and when its time is over"),
+        pytest.param(5, BUSY_LOOK_S, id="at work -> looks again after 20 s"),
+        pytest.param(BUSY_HEAL_AFTER_S - 1, 1, id="a second is left -> looks again after it"),
     ],
 )
 def test_a_sidecar_that_is_at_work_gets_a_minute(after_s: float, look_s: float) -> None:
@@ -71,9 +72,11 @@ def test_a_sidecar_that_is_at_work_gets_a_minute(after_s: float, look_s: float) 
 @pytest.mark.parametrize(
     ("after_s", "heard_s"),
     [
-        pytest.param(BUSY_HEAL_AFTER_S, 0, id="a minute is over"),
-        pytest.param(6, 5, id="not heard of for 5 s"),
-        pytest.param(6, -3600, id="heard of in the future: the clock was set back"),
+        pytest.param(BUSY_HEAL_AFTER_S, 0, id="a minute is over -> reported"),
+        pytest.param(6, 5, id="no write for 5 s -> reported"),
+        pytest.param(
+            6, -3600, id="a write in the future, because the clock was set back -> reported"
+        ),
     ],
 )
 def test_then_the_claim_is_told_to_wait(after_s: float, heard_s: float) -> None:

@@ -1,5 +1,8 @@
 """The BucketAccess's half of the sidecar in a whole world, with its Secret and its keys."""
 
+import functools
+import json
+
 import pytest
 from tests.model.backend import Answer
 from tests.model.memory import Json
@@ -17,6 +20,12 @@ from tests.model.world import (
 )
 
 from cosi_operator.api.core import SECRETS
+from cosi_operator.api.record import (
+    ID_LIMIT_BYTES,
+    RECORD_ANNOTATION,
+    AccessRecord,
+    decode_record,
+)
 from cosi_operator.api.v1alpha1 import (
     BUCKET_ACCESS_CLASSES,
     BUCKET_ACCESSES,
@@ -27,8 +36,10 @@ from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
+from cosi_operator.sidecar.calls import EARLY_RETRY_S
 
 SECRET = "reader-secret"
+ACCOUNT = "acct-of-ba-bucketaccess-reader-1"
 
 
 @pytest.fixture
@@ -451,3 +462,297 @@ def test_an_access_that_the_server_dropped_with_our_finalizer_on_it_leaves_no_ac
     assert world.api.list(SECRETS) == []
     (bucket,) = world.api.list(BUCKETS)
     assert names.BUCKET_ACCESS_FINALIZER not in bucket["metadata"]["finalizers"]
+
+
+# --- accounts that the record can't hold
+
+
+def test_an_account_id_is_too_long_for_the_record_and_the_account_is_revoked_at_once(
+    world: World,
+) -> None:
+    long = ACCOUNT.ljust(ID_LIMIT_BYTES + 1, "x")
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(id=long)
+    add_access(world)
+    run(world)
+    assert world.backend.accounts == {}
+    assert [(c.call, c.name == long) for c in world.backend.calls[-2:]] == [
+        (Call.GRANT_ACCESS, False),
+        (Call.REVOKE_ACCESS, True),
+    ]
+    ready, reason = world.ready(BUCKET_ACCESSES, "reader")
+    assert (ready, reason) == ("False", "DriverMalformedReply")
+    message = status(world)["conditions"][0]["message"]
+    assert f"account_id is longer than {ID_LIMIT_BYTES} bytes" in message
+    stored = json.dumps([world.api.list(kind) for kind in (BUCKETS, BUCKET_ACCESSES, SECRETS)])
+    assert "xxx" not in stored
+    assert grants(world) == 1
+    world.backend.answers.clear()
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_an_account_id_of_the_longest_allowed_length_is_recorded_and_revoked(
+    world: World,
+) -> None:
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(id=ACCOUNT.ljust(ID_LIMIT_BYTES, "x"))
+    add_access(world)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert world.backend.accounts == {}
+
+
+# --- rotation
+
+
+def rotate(world: World, token: str = "1") -> None:
+    def annotate(body: Json) -> None:
+        body["metadata"].setdefault("annotations", {})[names.ROTATE_ANNOTATION] = token
+
+    world.user_edits(BUCKET_ACCESSES, "reader", annotate)
+
+
+def entry_of(world: World, uid: str = "bucketaccess-reader-1") -> AccessRecord | None:
+    (bucket,) = world.api.list(BUCKETS)
+    record = decode_record(bucket["metadata"]["annotations"][RECORD_ANNOTATION])
+    assert record is not None
+    return record.accesses.get(uid)
+
+
+def granted_before(world: World) -> str:
+    """An access that is granted; its key."""
+    add_access(world)
+    run(world)
+    return keys_in(world.found(SECRETS, SECRET))
+
+
+@pytest.mark.parametrize(
+    ("driver", "renewed", "revokes"),
+    [
+        pytest.param({"same_keys": True}, False, 0, id="the same key -> the Secret stays"),
+        pytest.param({}, True, 0, id="a new key of the same account -> nothing is revoked"),
+        pytest.param(
+            {"new_account_each_time": True}, True, 1, id="a new account -> the old one is revoked"
+        ),
+    ],
+)
+def test_keys_are_rotated_once_for_each_value_of_the_annotation(
+    world: World, driver: dict[str, bool], renewed: bool, revokes: int
+) -> None:
+    for name, value in driver.items():
+        setattr(world.backend, name, value)
+    old = granted_before(world)
+    uid = world.found(SECRETS, SECRET)["metadata"]["uid"]
+    rotate(world)
+    run(world)
+    secret = world.found(SECRETS, SECRET)
+    assert (keys_in(secret) != old) is renewed
+    assert secret["metadata"]["uid"] == uid  # changed in place: Pods may have it mounted
+    assert keys_in(secret) in world.backend.live_keys()
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    assert grants(world) == 2
+    assert world.backend.count(Call.REVOKE_ACCESS) == revokes
+    (account,) = world.backend.accounts
+    entry = entry_of(world)
+    assert entry is not None
+    assert (entry.accounts, entry.rotated) == ((account,), "1")
+    assert status(world)["accountID"] == account
+    world.restart("sidecar")
+    world.user_edits(BUCKET_ACCESSES, "reader", lambda b: b["metadata"].update(labels={"a": "b"}))
+    run(world)
+    assert grants(world) == 2
+    rotate(world, "2")
+    run(world)
+    assert grants(world) == 3
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert world.backend.accounts == {}
+
+
+@pytest.mark.parametrize("new_account", [False, True], ids=["same account", "a new account"])
+@pytest.mark.parametrize(
+    "verb", [Call.GRANT_ACCESS, Call.REVOKE_ACCESS, "update"], ids=["grant", "revoke", "write"]
+)
+def test_the_sidecar_crashes_in_a_rotation_and_no_key_is_left_that_the_secret_does_not_hold(
+    world: World, verb: str, new_account: bool
+) -> None:
+    world.backend.new_account_each_time = new_account
+    old = granted_before(world)
+    crashes = 0
+
+    def at_point(running: Running, run: Run, point: Point) -> None:
+        nonlocal crashes
+        if running.name == "sidecar" and point.verb == verb and not point.before:
+            crashes += 1
+            world.at_point = lambda running, run, point: None
+            world.restart("sidecar")
+
+    world.at_point = at_point
+    rotate(world)
+    run(world)
+    assert crashes == (0 if verb == Call.REVOKE_ACCESS and not new_account else 1)
+    new = keys_in(world.found(SECRETS, SECRET))
+    assert new != old
+    entry = entry_of(world)
+    assert entry is not None
+    assert entry.rotated == "1"
+    lost = set(world.backend.accounts) - set(entry.accounts)
+    # Nothing can tell the id of an account whose reply was lost, on a driver that mints each time.
+    assert lost == ({f"{ACCOUNT}-2"} if new_account and verb == Call.GRANT_ACCESS else set())
+    assert set(entry.accounts) <= set(world.backend.accounts)
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert entry_of(world) is None
+    assert set(world.backend.accounts) == lost
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        pytest.param(Code.INVALID_ARGUMENT, "Stalled", id="final"),
+        pytest.param(Code.INTERNAL, "Reconciling", id="retried"),
+    ],
+)
+def test_a_rotation_fails_and_the_old_keys_stay_and_work(
+    world: World, code: Code, outcome: str
+) -> None:
+    world.backend.new_account_each_time = True
+    old = granted_before(world)
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(code, acts=False)
+    rotate(world)
+    world.run_until_idle(limit_s=60.0)
+    assert keys_in(world.found(SECRETS, SECRET)) == old
+    assert old in world.backend.live_keys()
+    assert status(world)["accessGranted"] is True
+    assert [c["type"] for c in status(world)["conditions"]] == ["Ready", outcome]
+    world.backend.answers.clear()
+    rotate(world, "2")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    assert world.backend.live_keys() == {keys_in(world.found(SECRETS, SECRET))}
+
+
+def test_the_old_account_cannot_be_revoked_and_the_new_keys_are_in_the_secret_already(
+    world: World,
+) -> None:
+    world.backend.new_account_each_time = True
+    old = granted_before(world)
+    world.backend.answers[Call.REVOKE_ACCESS] = Answer(Code.PERMISSION_DENIED, acts=False)
+    rotate(world)
+    world.run_until_idle(limit_s=600.0)
+    assert keys_in(world.found(SECRETS, SECRET)) != old
+    assert world.backend.count(Call.REVOKE_ACCESS) == 1
+    assert grants(world) == 2
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "DriverPermissionDenied")
+    world.backend.answers.clear()
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    assert world.backend.live_keys() == {keys_in(world.found(SECRETS, SECRET))}
+
+
+# --- a tenant that asks for retries without pause
+
+
+def test_a_hundred_retries_within_a_second_make_two_calls_the_second_on_the_last_value(
+    world: World,
+) -> None:
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INVALID_ARGUMENT, acts=False)
+    add_access(world)
+    run(world)
+    world.clock.advance(EARLY_RETRY_S)
+    assert grants(world) == 1
+    for number in range(100):
+        world.user_retries(BUCKET_ACCESSES, "reader", str(number))
+        world.run_until_idle(limit_s=0.01)
+    assert grants(world) == 2  # the first at once, for nothing was called for a while
+    world.run_until_idle(limit_s=EARLY_RETRY_S + 1.0)
+    assert grants(world) == 3
+    assert status(world)["lastCall"]["retryToken"].startswith("99|")
+    world.run_until_idle(limit_s=600.0)
+    assert grants(world) == 3
+
+
+def test_a_tenant_forges_the_status_of_a_failed_deletion_and_the_driver_is_not_called_again(
+    world: World,
+) -> None:
+    world.deletion_recheck_s = world.parts.deletion_recheck_s = None
+    world.restart("sidecar")
+    granted_before(world)
+    world.backend.answers[Call.REVOKE_ACCESS] = Answer(Code.PERMISSION_DENIED, acts=False)
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert world.backend.count(Call.REVOKE_ACCESS) == 1
+    for number in range(5):
+        body = json.loads(json.dumps(world.found(BUCKET_ACCESSES, "reader")))
+        body["status"] = {"accessGranted": True, "accountID": f"acct-{number}"}
+        world.api.update(BUCKET_ACCESSES, body, subresource="status")
+        world.run_until_idle(limit_s=60.0)
+    assert world.backend.count(Call.REVOKE_ACCESS) == 1
+    world.backend.answers.clear()
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    assert world.find(BUCKET_ACCESSES, "reader") is None
+    revoked = {c.name for c in world.backend.calls if c.call is Call.REVOKE_ACCESS}
+    assert revoked == {"acct-of-ba-bucketaccess-reader-1"}
+
+
+def test_a_normal_life_ends_without_a_warning(world: World) -> None:
+    granted_before(world)
+    rotate(world)
+    run(world)
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert [(e.type, e.reason) for e in world.parts.told if e.about.kind == "BucketAccess"] == [
+        ("Normal", "AccessGranted"),
+        ("Normal", "AccessRevoked"),
+    ]
+
+
+@pytest.mark.parametrize("new_account", [False, True], ids=["same account", "a new account"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("serviceAccountName", "robot"), ("annotations", "1")],
+    ids=["the spec", "the retry annotation"],
+)
+def test_a_change_during_a_refused_grant_is_not_swallowed_by_its_verdict(
+    world: World, field: str, value: str, new_account: bool
+) -> None:
+    world.backend.new_account_each_time = new_account
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INVALID_ARGUMENT, acts=False)
+
+    def at_point(running: Running, run: Run, point: Point) -> None:
+        if point.verb != Call.GRANT_ACCESS or point.before:
+            return
+        world.at_point = lambda running, run, point: None
+        world.backend.answers.clear()
+        if field == "annotations":
+            world.user_retries(BUCKET_ACCESSES, "reader", value)
+        else:
+            world.user_edits(BUCKET_ACCESSES, "reader", lambda b: b["spec"].update({field: value}))
+        running.deliver()
+
+    world.at_point = at_point
+    add_access(world)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    assert grants(world) == 2
+
+
+@pytest.mark.parametrize("token", ["1", "2026-05-06T07:08:09+02:00", "a|b"])
+def test_a_retry_that_was_followed_is_known_whatever_its_value(world: World, token: str) -> None:
+    granted_before(world)
+    world.user_retries(BUCKET_ACCESSES, "reader", token)
+    run(world)
+    reads = len([sent for sent in world.sent if sent.plural == "secrets"])
+    for labels in ({"x": "1"}, {"x": "2"}, {"x": "3"}):
+        edit = functools.partial(_set_labels, labels)
+        world.user_edits(BUCKET_ACCESSES, "reader", edit)
+        run(world)
+    assert len([sent for sent in world.sent if sent.plural == "secrets"]) == reads
+
+
+def _set_labels(labels: dict[str, str], body: Json) -> None:
+    body["metadata"]["labels"] = labels

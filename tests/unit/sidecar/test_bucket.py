@@ -1,9 +1,11 @@
 """The Bucket's half of the sidecar in a whole world: what holds when things change meanwhile."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 from tests.model.backend import Answer
+from tests.model.memory import Json
 from tests.model.pause import Point
 from tests.model.processes import Run, Running
 from tests.model.world import (
@@ -15,7 +17,9 @@ from tests.model.world import (
     add_static_bucket,
 )
 
+from cosi_operator.api.record import ID_LIMIT_BYTES
 from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
+from cosi_operator.api.view import Resource
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
 
@@ -246,12 +250,32 @@ def test_the_memory_of_failures_goes_with_the_object(world: World) -> None:
     world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INTERNAL, acts=False)
     add_claim(world)
     world.run_until_idle(limit_s=60.0)
+    attempts = world.processes["sidecar"].attempts
+    assert attempts is not None
+    assert len(attempts) == 1
+    world.backend.answers.clear()
     world.user_deletes(BUCKET_CLAIMS, "photos")
     run(world)
     assert world.api.list(BUCKETS) == []
-    attempts = world.processes["sidecar"].attempts
-    assert attempts is not None
     assert len(attempts) == 0
+
+
+def test_create_answers_internal_while_the_id_of_a_deleted_bucket_is_unknown_and_it_is_asked_on(
+    world: World,
+) -> None:
+    """No number of failures ends the wait: the backend may hold the bucket."""
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INTERNAL, acts=True)
+    add_claim(world)
+    world.run_until_idle(limit_s=2.0)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(limit_s=24 * 3600.0)
+    assert world.backend.count(Call.CREATE_BUCKET) > 24 * 3600 / 400
+    assert world.ready(BUCKETS, NAME) == ("False", "DriverInternal")
+    assert [e.reason for e in world.parts.told if e.reason == "BackendUnverified"] == []
+    world.backend.answers.clear()
+    run(world)
+    assert world.api.list(BUCKETS) == []
+    assert world.backend.buckets == {}
 
 
 def test_events_say_each_failure_once_and_each_success(world: World) -> None:
@@ -339,3 +363,252 @@ def test_a_stored_refusal_does_not_deny_what_an_earlier_create_may_have_made(wor
     world.user_deletes(BUCKET_CLAIMS, "photos")
     run(world)
     assert world.backend.buckets == {}
+
+
+# --- ids that two Buckets would share
+
+
+def add_two(world: World) -> tuple[str, str]:
+    """Two claims whose Buckets the driver gives one id; their Buckets' names."""
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(id="id-of-both")
+    add_claim(world, "a", bucketClassName="gold")
+    add_claim(world, "b", bucketClassName="gold")
+    world.run_until_idle(only="controller")
+    return "bucket-bucketclaim-a-1", "bucket-bucketclaim-b-1"
+
+
+def held_up(world: World, verb: str, *, before: bool) -> None:
+    """Let the other runs of the sidecar go to their end, while the first waits at this point."""
+
+    def at_point(running: Running, run: Run, point: Point) -> None:
+        if point.verb == verb and point.before == before:
+            world.at_point = lambda running, run, point: None
+            while (other := running.take()) is not None:
+                world.finish(running, other)
+
+    world.at_point = at_point
+
+
+@pytest.mark.parametrize(
+    ("verb", "before"),
+    [
+        pytest.param("update/status", True, id="the first id is returned and not stored yet"),
+        pytest.param(Call.CREATE_BUCKET, False, id="the first call is under way"),
+    ],
+)
+def test_two_creates_return_one_id_at_the_same_time_and_one_of_them_is_refused(
+    world: World, verb: str, before: bool
+) -> None:
+    both = add_two(world)
+    held_up(world, verb, before=before)
+    world.run_until_idle()
+    found = sorted(world.ready(BUCKETS, name) for name in both)
+    assert found == [("False", "DriverReturnedForeignBucketID"), ("True", "Provisioned")]
+    ids = [(world.found(BUCKETS, name).get("status") or {}).get("bucketID") for name in both]
+    assert sorted(ids, key=str) == [None, "id-of-both"]
+
+
+def test_a_create_returns_the_id_of_another_bucket_and_neither_its_claim_nor_its_deletion_gets_it(
+    world: World,
+) -> None:
+    first, second = add_two(world)
+    run(world)
+    assert world.ready(BUCKET_CLAIMS, "a") == ("True", "Provisioned")
+    assert world.ready(BUCKET_CLAIMS, "b") == ("False", "DriverReturnedForeignBucketID")
+    assert world.backend.count(Call.CREATE_BUCKET) == 2
+    world.user_deletes(BUCKET_CLAIMS, "b")
+    run(world)
+    assert world.find(BUCKETS, second) is None
+    assert world.backend.count(Call.DELETE_BUCKET) == 0
+    told = [e for e in world.parts.told if e.reason == "BackendUnverified"]
+    assert [e.about.kind for e in told] == ["Bucket", "BucketClaim"]
+    assert all(second in e.message for e in told)
+    assert world.ready(BUCKETS, first) == ("True", "Provisioned")
+
+
+def test_the_other_bucket_is_gone_and_a_retry_may_use_its_id(world: World) -> None:
+    add_two(world)
+    run(world)
+    world.user_deletes(BUCKET_CLAIMS, "a")
+    run(world)
+    world.user_retries(BUCKET_CLAIMS, "b", "1")
+    run(world)
+    assert world.ready(BUCKET_CLAIMS, "b") == ("True", "Provisioned")
+
+
+def test_an_id_that_a_deletion_learned_is_free_when_the_deletion_is_done(world: World) -> None:
+    """The id was returned and never stored, so no cached Bucket can show that it is free."""
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.UNKNOWN, acts=True, id="id-7")
+    add_claim(world)
+    run(world)
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(id="id-7")
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    run(world)
+    assert world.backend.buckets == {}
+    add_claim(world, "other", bucketClassName="gold")
+    run(world)
+    assert world.ready(BUCKET_CLAIMS, "other") == ("True", "Provisioned")
+
+
+def test_an_id_that_is_too_long_for_the_record_is_refused_and_never_stored(world: World) -> None:
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(id="x" * (ID_LIMIT_BYTES + 1))
+    add_claim(world)
+    run(world)
+    assert world.ready(BUCKET_CLAIMS, "photos") == ("False", "DriverMalformedReply")
+    assert "xxx" not in json.dumps(world.api.list(BUCKETS))
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(id="x" * ID_LIMIT_BYTES)
+    world.backend.buckets.clear()
+    world.user_retries(BUCKET_CLAIMS, "photos", "1")
+    run(world)
+    assert world.ready(BUCKET_CLAIMS, "photos") == ("True", "Provisioned")
+
+
+# --- a Bucket that vanishes without our finalizer, beside the Go controller, which waits for us
+
+
+def refused(world: World) -> None:
+    """The driver refused the Bucket without effect, so it carries no finalizer of ours."""
+    world.backend.answers[Call.CREATE_BUCKET] = NO
+    add_claim(world)
+    run(world)
+    assert "finalizers" not in world.found(BUCKETS, NAME)["metadata"]
+    world.processes["controller"].end()
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param((BUCKET_CLAIMS, BUCKETS), id="the claim is deleted first"),
+        pytest.param((BUCKETS, BUCKET_CLAIMS), id="the Bucket is gone first"),
+    ],
+)
+def test_a_refused_bucket_is_gone_and_its_deleted_claim_is_released(
+    world: World, order: tuple[Resource, Resource]
+) -> None:
+    refused(world)
+    for resource in order:
+        world.user_deletes(resource, NAME if resource is BUCKETS else "photos")
+        world.run_until_idle(only="sidecar")
+    assert world.api.list(BUCKETS) == []
+    assert world.api.list(BUCKET_CLAIMS) == []
+
+
+def test_a_refused_bucket_is_gone_and_a_claim_that_nobody_deletes_keeps_its_finalizer(
+    world: World,
+) -> None:
+    refused(world)
+    world.user_deletes(BUCKETS, NAME)
+    world.run_until_idle(only="sidecar")
+    assert names.CLAIM_FINALIZER in world.found(BUCKET_CLAIMS, "photos")["metadata"]["finalizers"]
+
+
+def test_the_watch_only_lost_sight_of_the_bucket_and_the_claim_is_not_released(
+    world: World,
+) -> None:
+    """The API server still has it: only its own word that the Bucket is gone counts."""
+    refused(world)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    sidecar = world.processes["sidecar"]
+    sidecar.deliver()
+    kind = next(k for k in sidecar.kinds if k.resource is BUCKETS)
+    for key, old, new in list(kind.store.replace([], "1")):
+        kind.changed(key, old, new)
+    world.run_until_idle(only="sidecar")
+    assert world.find(BUCKETS, NAME)
+    assert world.find(BUCKET_CLAIMS, "photos")
+
+
+def test_a_bucket_with_our_finalizer_is_removed_by_force_and_its_claim_is_not_released(
+    world: World,
+) -> None:
+    add_claim(world)
+    run(world)
+    world.processes["controller"].end()
+    world.user_edits(BUCKETS, NAME, lambda body: body["metadata"].pop("finalizers"))
+    world.user_deletes(BUCKETS, NAME)
+    world.run_until_idle(only="sidecar")
+    assert world.find(BUCKET_CLAIMS, "photos")
+
+
+# --- an administrator ends a deletion whose driver never comes back
+
+
+def give_up(world: World, *uids: str) -> None:
+    def annotate(body: Json) -> None:
+        body["metadata"]["annotations"][names.GIVE_UP_ANNOTATION] = ", ".join(uids)
+
+    world.user_edits(BUCKETS, NAME, annotate)
+
+
+def test_the_driver_is_gone_for_good_and_give_up_ends_each_deletion_that_it_names(
+    world: World,
+) -> None:
+    add_claim(world)
+    add_access(world)
+    run(world)
+    bucket_uid = world.found(BUCKETS, NAME)["metadata"]["uid"]
+    access_uid = world.found(BUCKET_ACCESSES, "reader")["metadata"]["uid"]
+    world.driver_goes()
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(limit_s=3600.0)
+    give_up(world, "another-uid")
+    world.run_until_idle(limit_s=3600.0)
+    assert world.find(BUCKET_ACCESSES, "reader")
+    calls = len(world.backend.calls)
+    give_up(world, access_uid)
+    world.run_until_idle(limit_s=3600.0)
+    assert world.find(BUCKET_ACCESSES, "reader") is None
+    assert world.find(BUCKETS, NAME)
+    give_up(world, access_uid, bucket_uid)
+    run(world)
+    assert world.api.list(BUCKETS) == world.api.list(BUCKET_CLAIMS) == []
+    assert len(world.backend.calls) == calls
+    told = [(e.about.kind, e.message) for e in world.parts.told if e.reason == "BackendUnverified"]
+    assert [kind for kind, _ in told] == ["BucketAccess", "Bucket", "BucketClaim"]
+    assert "acct-of-ba-bucketaccess-reader-1" in told[0][1]
+    assert f"id-of-{NAME}" in told[1][1]
+
+
+def test_a_bucket_in_use_is_deleted_and_waits_for_its_claim_unless_it_is_forced(
+    world: World,
+) -> None:
+    add_claim(world)
+    add_access(world)
+    run(world)
+    uid = world.found(BUCKETS, NAME)["metadata"]["uid"]
+    world.user_deletes(BUCKETS, NAME)
+    run(world)
+    assert world.ready(BUCKETS, NAME) == ("False", "BucketInUse")
+    assert world.backend.count(Call.REVOKE_ACCESS) == 0
+    assert world.found(BUCKET_CLAIMS, "photos")["status"]["bucketReady"] is True
+
+    def force(value: str) -> None:
+        def annotate(body: Json) -> None:
+            body["metadata"]["annotations"][names.FORCE_DELETE_ANNOTATION] = value
+
+        world.user_edits(BUCKETS, NAME, annotate)
+
+    force("true")
+    run(world)
+    assert world.find(BUCKETS, NAME)
+    force(uid)
+    world.run_until_idle()
+    assert world.find(BUCKETS, NAME) is None
+    assert (world.backend.buckets, world.backend.accounts) == ({}, {})
+
+
+@pytest.mark.parametrize("when", ["in the call", "after it"])
+def test_a_retry_annotation_during_a_refused_call_is_not_swallowed_by_its_verdict(
+    world: World, when: str
+) -> None:
+    world.backend.answers[Call.CREATE_BUCKET] = NO
+
+    def retry() -> None:
+        world.backend.answers.clear()
+        world.user_retries(BUCKETS, NAME, "1")
+
+    during(world, Call.CREATE_BUCKET if when == "in the call" else "update/status", retry)
+    add_claim(world)
+    run(world)
+    assert world.ready(BUCKETS, NAME) == ("True", "Provisioned")
+    assert world.backend.count(Call.CREATE_BUCKET) == 2

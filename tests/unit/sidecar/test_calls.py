@@ -1,5 +1,6 @@
 """The memory of failed driver calls: ever slower, never above the cap, void when things change."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -13,11 +14,14 @@ from cosi_operator.outcome import Call, Code, Effect, MadeBy, Reason, Requeue, T
 from cosi_operator.plan.steps import Pending
 from cosi_operator.settings import Backoff
 from cosi_operator.sidecar.calls import (
+    CALL_TIMES_KEPT,
+    EARLY_RETRY_S,
     Attempts,
     DriverState,
     Fingerprint,
     Refused,
     failure,
+    final,
     judged,
 )
 
@@ -153,3 +157,156 @@ async def test_a_requeue_waits_its_backoff_and_a_final_one_only_its_recheck(
     slow = ends(Code.INVALID_ARGUMENT, 60.0)
     assert isinstance(slow, Terminal)
     assert slow.recheck_s == attempts.pending(KEY, MADE_ON).wait_s == 60.0
+
+
+# --- early retries: a tenant may change an annotation or a spec as often as it likes
+
+
+def retried(token: str, *, deleting: bool = False) -> Fingerprint:
+    return replace(MADE_ON, retry_token=token, deleting=deleting)
+
+
+def test_a_change_follows_a_call_and_the_next_call_waits_5_s_from_that_call(
+    attempts: Attempts, clock: FakeClock
+) -> None:
+    attempts.called(KEY, MADE_ON)
+    attempts.failed(KEY, MADE_ON, WHY)
+    assert attempts.pending(KEY, retried("1")) == Pending(0, EARLY_RETRY_S)
+    clock.advance(3.0)
+    assert attempts.pending(KEY, retried("2")).wait_s == pytest.approx(EARLY_RETRY_S - 3.0)
+    clock.advance(2.0)
+    assert attempts.pending(KEY, retried("2")) == Pending()
+
+
+def test_many_changes_in_5_s_make_one_call_which_is_made_on_the_last_value(
+    attempts: Attempts, clock: FakeClock
+) -> None:
+    """The reconciler in small: each change is a run, each run calls when it may."""
+    made_on: list[str] = []
+    due = 0.0
+
+    def run(token: str) -> None:
+        nonlocal due
+        pending = attempts.pending(KEY, retried(token))
+        if pending.wait_s > 0:
+            due = pending.wait_s
+            return
+        attempts.called(KEY, retried(token))
+        attempts.failed(KEY, retried(token), WHY)
+        made_on.append(token)
+
+    for number in range(100):
+        run(str(number))
+        clock.advance(0.01)
+    clock.advance(due)
+    run("99")
+    assert made_on == ["0", "99"]
+    run("99")  # the same value again: the backoff counts, not the early retry
+    assert made_on == ["0", "99"]
+
+
+def test_the_same_request_waits_its_backoff_and_no_longer(
+    attempts: Attempts, clock: FakeClock
+) -> None:
+    attempts.called(KEY, MADE_ON)
+    _, delay = attempts.failed(KEY, MADE_ON, WHY)
+    assert delay < EARLY_RETRY_S
+    clock.advance(delay)
+    assert attempts.pending(KEY, MADE_ON).wait_s == 0.0
+
+
+def test_a_call_that_succeeded_counts_too_and_an_object_that_was_never_called_waits_not(
+    attempts: Attempts,
+) -> None:
+    attempts.called(KEY, MADE_ON)
+    attempts.forget(KEY)
+    assert attempts.pending(KEY, retried("1")).wait_s == EARLY_RETRY_S
+    assert attempts.pending(Key("", "bucket-2"), retried("1")) == Pending()
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["creation first", "deletion first"])
+def test_a_call_of_a_creation_does_not_make_the_deletion_wait_nor_the_other_way_round(
+    attempts: Attempts, first: bool
+) -> None:
+    attempts.called(KEY, retried("", deleting=first))
+    assert attempts.pending(KEY, retried("", deleting=not first)) == Pending()
+    assert attempts.pending(KEY, retried("1", deleting=first)).wait_s == EARLY_RETRY_S
+
+
+def test_the_driver_returns_and_an_early_retry_waits_no_longer(attempts: Attempts) -> None:
+    attempts.called(KEY, MADE_ON)
+    attempts.failed(KEY, MADE_ON, WHY)
+    attempts.forget_all()
+    assert attempts.pending(KEY, retried("1")) == Pending()
+
+
+def test_times_of_calls_are_removed_when_they_no_longer_matter(
+    attempts: Attempts, clock: FakeClock
+) -> None:
+    for number in range(CALL_TIMES_KEPT):
+        attempts.called(Key("", f"other-{number}"), MADE_ON)
+    assert len(attempts._called) == CALL_TIMES_KEPT
+    clock.advance(EARLY_RETRY_S)
+    attempts.called(KEY, MADE_ON)
+    assert list(attempts._called) == [(KEY, False)]
+    assert attempts.pending(KEY, retried("1")).wait_s == EARLY_RETRY_S
+
+
+# --- final verdicts
+
+
+def verdict(*, recheck_s: float | None = None) -> Terminal:
+    status = DriverRefused(Call.REVOKE_ACCESS, Code.PERMISSION_DENIED, "no").status
+    return Terminal(WHY, "", recheck_s=recheck_s, status=status)
+
+
+def test_a_final_verdict_on_a_deletion_is_held_until_the_request_changes(
+    attempts: Attempts, clock: FakeClock
+) -> None:
+    """In memory, because a tenant may write the status that stores it."""
+    going = retried("", deleting=True)
+    final(verdict(), attempts=attempts, key=KEY, made_on=going)
+    assert attempts.pending(KEY, going) == Pending(1, math.inf, WHY)
+    clock.advance(1e9)
+    assert attempts.pending(KEY, going).wait_s == math.inf
+    attempts.forget_all()  # the driver was away: no reason to ask again
+    assert attempts.pending(KEY, going).wait_s == math.inf
+    for other in (
+        retried("1", deleting=True),
+        replace(going, driver_instance="driver-2"),
+        replace(going, uid="another"),
+    ):
+        assert attempts.pending(KEY, other) == Pending()
+    attempts.forget(KEY)
+    assert attempts.pending(KEY, going) == Pending()
+
+
+def test_a_final_verdict_on_a_deletion_with_a_recheck_is_held_until_the_recheck(
+    attempts: Attempts, clock: FakeClock
+) -> None:
+    going = retried("", deleting=True)
+    final(verdict(recheck_s=600.0), attempts=attempts, key=KEY, made_on=going)
+    clock.advance(599.0)
+    assert attempts.pending(KEY, going) == Pending(1, 1.0, WHY)
+    clock.advance(1.0)
+    assert attempts.pending(KEY, going).wait_s == 0.0
+
+
+def test_a_final_verdict_on_a_creation_is_stored_with_the_object_and_not_held(
+    attempts: Attempts,
+) -> None:
+    attempts.failed(KEY, MADE_ON, WHY)
+    final(verdict(), attempts=attempts, key=KEY, made_on=MADE_ON)
+    assert len(attempts) == 0
+    assert attempts.pending(KEY, MADE_ON) == Pending()
+
+
+def test_the_driver_returns_and_what_was_only_a_backoff_ends_but_a_recheck_does_not(
+    attempts: Attempts,
+) -> None:
+    other = Key("", "bucket-2")
+    attempts.failed(KEY, MADE_ON, WHY)
+    final(verdict(recheck_s=600.0), attempts=attempts, key=other, made_on=MADE_ON)
+    attempts.forget_all()
+    assert attempts.pending(KEY, MADE_ON) == Pending()
+    assert attempts.pending(other, MADE_ON).wait_s == 600.0

@@ -18,7 +18,7 @@ from cosi_operator.api.view import Key
 from cosi_operator.driver.credentials import AzureCredentials, Credentials, S3Credentials
 from cosi_operator.kube.errors import ApiSilent, Conflict, Invalid
 from cosi_operator.plan import names
-from cosi_operator.plan.steps import SecretAllowed, SecretIs
+from cosi_operator.plan.facts import SecretAllowed, SecretIs
 from cosi_operator.sidecar.secret_content import SecretContent, bucket_info, secret_data
 from cosi_operator.sidecar.secrets import Secrets
 
@@ -52,13 +52,15 @@ def put(world: World, data: dict[str, str]) -> Json:
     return world.found(SECRETS, KEY.name)
 
 
-def test_what_is_created_is_read_back_as_ours_with_its_account(
+def test_what_is_created_is_read_back_as_ours_and_names_its_account_for_people(
     world: World, secrets: Secrets
 ) -> None:
-    ours = SecretIs(exists=True, ours=True, account_id="acct-7", held=True)
+    ours = SecretIs(exists=True, ours=True, held=True)
     assert now(secrets.create(KEY, CONTENT)) == ours
     assert now(secrets.read(KEY, "uid-1")) == ours
     assert now(secrets.read(KEY, "uid-2")) == SecretIs(exists=True, held=True)
+    annotations = world.found(SECRETS, KEY.name)["metadata"]["annotations"]
+    assert annotations == {names.ACCOUNT_ID_ANNOTATION: "acct-7"}
     assert info_in(world.found(SECRETS, KEY.name)) == bucket_info(CONTENT)
     assert now(secrets.create(KEY, CONTENT)) == ours  # its reply was lost, and it is made again
 
@@ -345,7 +347,7 @@ def test_new_credentials_replace_the_old_ones_in_place_and_what_is_not_ours_stay
     world.user_edits(SECRETS, KEY.name, edit)
     assert now(secrets.holds(KEY, CONTENT)) is True
     assert now(secrets.holds(KEY, RENEWED)) is False
-    renewed = SecretIs(exists=True, ours=True, account_id="acct-8", held=True)
+    renewed = SecretIs(exists=True, ours=True, held=True)
     assert now(secrets.update(KEY, RENEWED)) == renewed
     assert now(secrets.read(KEY, "uid-1")) == renewed
     assert now(secrets.holds(KEY, RENEWED)) is True
@@ -395,9 +397,7 @@ def test_the_dry_run_has_the_keys_that_the_secret_will_have(world: World) -> Non
 def test_a_secret_of_the_go_sidecar_is_renewed_too(world: World, secrets: Secrets) -> None:
     put_bytes(world, OUR_INFO, finalizers=[names.SECRET_FINALIZER])
     assert now(secrets.holds(KEY, CONTENT)) is False
-    assert now(secrets.update(KEY, CONTENT)) == SecretIs(
-        exists=True, ours=True, account_id="acct-7", held=True
-    )
+    assert now(secrets.update(KEY, CONTENT)) == SecretIs(exists=True, ours=True, held=True)
     assert info_in(world.found(SECRETS, KEY.name)) == bucket_info(CONTENT)
 
 

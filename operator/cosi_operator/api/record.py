@@ -1,0 +1,110 @@
+"""The record of a Bucket: which ids may be sent to its driver, and for whom.
+
+A tenant may write everything in its own namespace: specs, annotations, Secrets and often status.
+The record is therefore an annotation of the Bucket, which is cluster-scoped, and nothing else that
+is stored decides which account is revoked or which bucket is deleted (docs/adr/0012). An annotation
+and not a status field, because upstream's CRDs drop unknown status fields.
+
+Shape of the annotation `RECORD_ANNOTATION`, as JSON; absent means empty:
+
+    bucket    UID of the Bucket that the record was written for; a copy on another object is void
+    driver    name of the driver, set before the first driver call
+    bucketID  the driver's id of the bucket
+    claim     {namespace, name, uid} of the BucketClaim that the Bucket is bound to
+    started   RFC 3339; since when there is a record, if the Bucket is older than its record
+    accesses  UID of each BucketAccess -> its AccessRecord
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+RECORD_ANNOTATION = "cosi.objectstorage.k8s.io/record"
+
+# The API server stores at most 256 KiB of annotations for one object (apimachinery's
+# TotalAnnotationSizeLimitB); the other annotations of a Bucket get the rest.
+RECORD_LIMIT_BYTES = 224 * 1024
+# Longer ids are refused: every id has to fit into the record, whatever the driver returns.
+ID_LIMIT_BYTES = 2048
+# What one more access may add: its key, its Secret's name and two accounts of full length.
+ENTRY_RESERVE_BYTES = 2 * ID_LIMIT_BYTES + 1024
+
+
+class ClaimIdentity(Struct, frozen=True, omit_defaults=True):
+    """One BucketClaim object: a later claim of the same name has another UID."""
+
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """What the driver was asked to make for one BucketAccess.
+
+    An entry is written before the first DriverGrantBucketAccess and removed after the last
+    DriverRevokeBucketAccess, so an access without an entry has no account. `accounts` are the
+    driver's ids, the newest last: two while keys are rotated, none while the result of a call is
+    unknown. `unanswered` counts calls that got no answer, `since` and `last` are their times.
+    """
+
+    namespace: str
+    name: str
+    secret: str = ""
+    accounts: tuple[str, ...] = ()
+    rotated: str = ""
+    renew_at: str = ""
+    unanswered: int = 0
+    since: str = ""
+    last: str = ""
+
+
+class BucketRecord(Struct, frozen=True, omit_defaults=True):
+    """See the module."""
+
+    bucket: str = ""
+    driver: str = ""
+    bucket_id: str = field(default="", name="bucketID")
+    claim: ClaimIdentity = ClaimIdentity()
+    started: str = ""
+    accesses: Mapping[str, AccessRecord] = field(default_factory=dict)
+
+
+_decoder = msgspec.json.Decoder(BucketRecord)
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def decode_record(text: str | None) -> BucketRecord | None:
+    """The record, or None when there is none or when it can't be read."""
+    if not text:
+        return None
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+
+
+def encode_record(record: BucketRecord) -> str:
+    """The value of the annotation; equal records give equal texts."""
+    return _encoder.encode(record).decode()
+
+
+def has_room(record: BucketRecord) -> bool:
+    """Whether one more access fits, whatever ids the driver returns for it."""
+    size = len(_encoder.encode(record))
+    pending = sum(not entry.accounts for entry in record.accesses.values())
+    return size + (pending + 1) * ENTRY_RESERVE_BYTES <= RECORD_LIMIT_BYTES
+
+
+def is_storable_id(text: str) -> bool:
+    """Whether the record can hold an id that a driver returned."""
+    return len(text.encode("utf-8", "surrogatepass")) <= ID_LIMIT_BYTES
+
+
+def with_access(record: BucketRecord, uid: str, entry: AccessRecord | None) -> BucketRecord:
+    """The record with this entry; None removes it."""
+    accesses = {key: value for key, value in record.accesses.items() if key != uid}
+    if entry is not None:
+        accesses[uid] = entry
+    return replace(record, accesses=accesses)

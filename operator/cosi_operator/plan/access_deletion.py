@@ -1,0 +1,176 @@
+"""What the sidecar does next for a BucketAccess that is being deleted. Pure.
+
+Revoke each recorded account, the Secrets, the entry in the record, our finalizer. The record alone
+says what is revoked: a deletion never sends the driver an id from the access itself, its
+annotations, its status or its Secret, because a tenant may write all of these.
+"""
+
+from cosi_operator.api.record import AccessRecord
+from cosi_operator.api.view import Bucket, BucketAccess, Key
+from cosi_operator.outcome import Success
+from cosi_operator.plan import names, records
+from cosi_operator.plan.access_entry import (
+    await_record,
+    edit_entry,
+    grant_step,
+    note_failure,
+    revoke_step,
+    take_over,
+    unanswered_wait,
+    unanswered_words,
+    with_unanswered,
+)
+from cosi_operator.plan.access_view import AccessView
+from cosi_operator.plan.bucket_view import is_gave_up
+from cosi_operator.plan.steps import (
+    AccessStep,
+    DeleteSecret,
+    Done,
+    EditFinalizers,
+    LeaveAccounts,
+    ReadAccessObject,
+    ReadBucketObject,
+    ReadSecret,
+    ReleaseSecret,
+)
+from cosi_operator.plan.verdicts import backing_off, driver_away
+
+
+def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
+    """Name the next step of a deletion."""
+    bucket, held = view.bucket, names.ACCESS_FINALIZER in access.meta.finalizers
+    if not held and view.entry is None:
+        return Done(Success(), report=False)
+    if bucket is not None and (wait := await_record(access, bucket, view)):
+        return wait
+    if bucket is not None and (taken := take_over(access, bucket, view)):
+        return taken
+    if view.failed:
+        if bucket and (note := note_failure(access, bucket, view, view.failed)):
+            return note
+        return Done(with_unanswered(view.failed.outcome, access, view.entry, view))
+    if not view.all_revoked and (step := _plan_revoke(access, view)):
+        return step
+    if step := _plan_secrets(access, view):
+        return step
+    if bucket is not None and view.entry is not None and not view.vanished:
+        unmark = () if view.shared else (names.BUCKET_ACCESS_FINALIZER,)
+        return edit_entry(access, bucket, None, remove=unmark)
+    if held:
+        return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
+    return Done(Success(), report=False)
+
+
+def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
+    bucket, entry = view.bucket, view.entry
+    if bucket is None or entry is None:
+        return _plan_unrecorded(access, view)
+    bucket_id = records.bucket_id_of(bucket)
+    if is_gave_up(bucket, access.meta.uid):
+        return LeaveAccounts(
+            f"Deleted without asking the driver, because annotation {names.GIVE_UP_ANNOTATION} of"
+            f" Bucket {bucket.meta.name} says so. The backend may still hold"
+            f" {_accounts_of(access, view)} of bucket {bucket_id}."
+        )
+    if not bucket_id:  # somebody edited the record: a driver is never sent an empty id
+        return LeaveAccounts(
+            f"Nothing was revoked, because Bucket {bucket.meta.name} names no bucket id. The"
+            f" backend may still hold {_accounts_of(access, view)}."
+        )
+    accounts = entry.accounts
+    if view.granted and view.granted.account_id and view.granted.account_id not in accounts:
+        accounts = (*accounts, view.granted.account_id)
+    for account in accounts:
+        if account not in view.revoked:
+            return revoke_step(access, bucket, account, view)
+    if accounts:
+        return _leave_unanswered(access, view)
+    return _plan_resolve(access, bucket, entry, view)
+
+
+def _plan_resolve(
+    access: BucketAccess, bucket: Bucket, entry: AccessRecord, view: AccessView
+) -> AccessStep:
+    """A Grant may have made an account whose id was never learned: ask again to learn it."""
+    bucket_id = records.bucket_id_of(bucket)
+    if view.vanished:
+        return LeaveAccounts(
+            f"Bucket {bucket.meta.name} was removed by force, so nothing could be revoked. The"
+            f" backend may hold {_accounts_of(access, view)} of bucket {bucket_id}."
+        )
+    if halt := backing_off(view.context) or driver_away(view.context):
+        return halt
+    if wait := unanswered_wait(entry, view):
+        return wait
+    if _is_orphan(access):
+        if not view.bucket_proven:
+            return ReadBucketObject(bucket.meta.key)
+    elif view.unproven:
+        return ReadAccessObject(access.meta.key)
+    return grant_step(access, bucket_id, view, resolving=True)
+
+
+def _is_orphan(access: BucketAccess) -> bool:
+    """An access that the API server no longer has, made from its entry in the record."""
+    return not access.meta.resource_version
+
+
+def _leave_unanswered(access: BucketAccess, view: AccessView) -> LeaveAccounts | None:
+    entry = view.entry
+    if entry is None or not entry.unanswered:
+        return None
+    return LeaveAccounts(f"The known accounts are revoked. {unanswered_words(access, entry)}")
+
+
+def _plan_unrecorded(access: BucketAccess, view: AccessView) -> AccessStep | None:
+    """Nothing in a record: no account was made, or nobody can know which."""
+    bucket = view.bucket
+    if not view.bucket_proven and (name := _bucket_to_read(view)):
+        return ReadBucketObject(Key("", name))  # the cached record may be stale
+    if not access.account_id or access.account_id in view.revoked:
+        return None
+    where = f"Bucket {bucket.meta.name}" if bucket else "any Bucket"
+    claimed = _claimed_bucket(bucket)
+    return LeaveAccounts(
+        f"Nothing was revoked, because the record of {where} does not name this BucketAccess. Its"
+        f" status names account {access.account_id}{claimed}; if that account was made for this"
+        " BucketAccess, ask your cluster administrator to remove it on the backend."
+    )
+
+
+def _bucket_to_read(view: AccessView) -> str:
+    if view.bucket is not None:
+        return view.bucket.meta.name
+    return names.bucket_name(view.claim.meta.uid) if view.claim else ""
+
+
+def _claimed_bucket(bucket: Bucket | None) -> str:
+    bucket_id = records.bucket_id_of(bucket) if bucket else ""
+    return f" of bucket {bucket_id}" if bucket_id else ""
+
+
+def _accounts_of(access: BucketAccess, view: AccessView) -> str:
+    entry = view.entry
+    if entry and entry.accounts:
+        return "account " + ", ".join(entry.accounts)
+    return f"an account named {names.account_name(access.meta.uid)}"
+
+
+def _plan_secrets(access: BucketAccess, view: AccessView) -> AccessStep | None:
+    """Delete the Secret of this access; free what carries our finalizer and belongs to nobody.
+
+    Both the Secret that the spec names and the recorded one: either may have been edited.
+    """
+    named = (access.secret_name, view.entry.secret if view.entry else "")
+    for name in dict.fromkeys(named):
+        if not names.is_object_name(name):
+            continue
+        key = Key(access.meta.namespace, name)
+        secret = view.secrets.get(name)
+        if secret is None:
+            return ReadSecret(key)
+        if secret.exists and secret.ours:
+            return DeleteSecret(key)
+        if secret.exists and secret.held:
+            return ReleaseSecret(key)
+    return None

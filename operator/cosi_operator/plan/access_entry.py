@@ -1,0 +1,193 @@
+"""What the Grant and the deletion of a BucketAccess share: its entry, unanswered calls. Pure."""
+
+from msgspec.structs import replace as with_fields
+
+from cosi_operator.api.record import AccessRecord, is_storable_id
+from cosi_operator.api.view import Bucket, BucketAccess, stamp
+from cosi_operator.outcome import Call, MadeBy, Outcome, Reason, Requeue, Success, Terminal
+from cosi_operator.plan import names, records
+from cosi_operator.plan.access_view import (
+    UNANSWERED_TIMEOUTS,
+    AccessView,
+    authentication_of,
+    rotate_token,
+)
+from cosi_operator.plan.facts import CallFailed
+from cosi_operator.plan.records import RecordEdit
+from cosi_operator.plan.steps import AccessStep, Done, EditBucket, Grant, ReadBucketObject, Revoke
+from cosi_operator.plan.verdicts import age_s, backing_off, driver_away
+
+
+def await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done | None:
+    """The end of the run until the run of the Bucket has started its record, which wakes this one.
+
+    A record is started by the sidecar of the Bucket's driver. A Bucket that is not ready may get
+    none for long, and then only an access that may be taken over waits for it silently.
+    """
+    if bucket.record or bucket.copied_record or not _is_ours(bucket, view):
+        return None
+    if not bucket.ready and names.ACCESS_FINALIZER not in access.meta.finalizers:
+        return None
+    return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
+
+
+def _is_ours(bucket: Bucket, view: AccessView) -> bool:
+    return names.same_driver(records.driver_of(bucket), view.context.driver.name)
+
+
+def take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> EditBucket | None:
+    """Enter an access that was granted before the record was started.
+
+    Its account stands in a status that a tenant may write, so it counts only for an access that is
+    older than the record, whose claim is the one that the Bucket is bound to, and only while no
+    other access names the same account.
+    """
+    held = names.ACCESS_FINALIZER in access.meta.finalizers
+    if not held or not access.account_id or view.rivals or view.vanished:
+        return None
+    if access.meta.deleting and (view.revoked or view.all_revoked):
+        return None  # its entry was removed, because the deletion is done with its accounts
+    if view.all_revoked or access.account_id in view.revoked:  # its entry was just removed
+        return None
+    if not _is_ours(bucket, view) or not _fits_into_entry(access):
+        return None
+    if view.claim is None or not records.is_bound_to(bucket, view.claim):
+        return None
+    if not records.was_granted_before(bucket, access):
+        return None
+    entry = AccessRecord(
+        namespace=access.meta.namespace,
+        name=access.meta.name,
+        secret=access.secret_name,
+        accounts=(access.account_id,),
+        rotated=rotate_token(access),
+    )
+    return edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
+
+
+def _fits_into_entry(access: BucketAccess) -> bool:
+    """Whether the entry stays small: account and Secret come from fields that a tenant writes."""
+    named = not access.secret_name or names.is_object_name(access.secret_name)
+    return named and is_storable_id(access.account_id)
+
+
+def edit_entry(
+    access: BucketAccess,
+    bucket: Bucket,
+    entry: AccessRecord | None,
+    *,
+    add: tuple[str, ...] = (),
+    remove: tuple[str, ...] = (),
+) -> EditBucket:
+    edit = RecordEdit(
+        bucket_id=records.bucket_id_of(bucket) if entry else None,
+        access_uid=access.meta.uid,
+        seen=records.entry_of(bucket, access.meta.uid),
+        entry=entry,
+    )
+    return EditBucket(bucket.meta.key, add=add, remove=remove, record=edit)
+
+
+def revoke_all(
+    access: BucketAccess, bucket: Bucket, accounts: tuple[str, ...], view: AccessView
+) -> AccessStep:
+    """Revoke one account after the other, and take each out of the entry."""
+    entry = view.entry
+    assert entry is not None
+    for account in accounts:
+        if account in view.revoked:
+            left = tuple(a for a in entry.accounts if a != account)
+            return edit_entry(access, bucket, with_fields(entry, accounts=left))
+    return revoke_step(access, bucket, accounts[0], view)
+
+
+def revoke_step(access: BucketAccess, bucket: Bucket, account: str, view: AccessView) -> AccessStep:
+    """DriverRevokeBucketAccess, as soon as the driver may be called."""
+    if halt := backing_off(view.context) or driver_away(view.context):
+        return halt
+    if not view.bucket_proven and access.meta.uid not in account:
+        # A stale record may name an account that the driver has given to another access by now.
+        return ReadBucketObject(bucket.meta.key)
+    return Revoke(records.bucket_id_of(bucket), account, view.parameters)
+
+
+def unanswered_wait(entry: AccessRecord, view: AccessView) -> Done | None:
+    """The end of the run while a call that got no answer may still be at work."""
+    if not entry.unanswered:
+        return None
+    needed = UNANSWERED_TIMEOUTS * view.context.call_timeout_s
+    left = needed - age_s(entry.last, view.context.now)
+    if not left > 0:
+        return None
+    wait_s = min(left, needed)  # a time that lies ahead is a clock that went back
+    return Done(Requeue(Reason.DRIVER_DEADLINE, "", after_s=wait_s, quiet=True), report=False)
+
+
+def grant_step(
+    access: BucketAccess, bucket_id: str, view: AccessView, *, resolving: bool = False
+) -> Grant:
+    return Grant(
+        bucket_id=bucket_id,
+        name=names.account_name(access.meta.uid),
+        authentication_type=authentication_of(view.access_class),
+        parameters=view.parameters,
+        resolving=resolving,
+    )
+
+
+def was_unanswered(outcome: Outcome) -> bool:
+    """Whether our own deadline ended a Grant, so that the driver may still be at work."""
+    status = None if isinstance(outcome, Success) else outcome.status
+    return (
+        status is not None
+        and status.made_by is MadeBy.DEADLINE
+        and status.call is Call.GRANT_ACCESS
+    )
+
+
+def note_failure(
+    access: BucketAccess, bucket: Bucket, view: AccessView, failed: CallFailed
+) -> EditBucket | None:
+    """Store that a Grant got no answer, once; None when there is nothing to store."""
+    entry = view.entry
+    if entry is None or not was_unanswered(failed.outcome) or _is_noted(entry, view):
+        return None
+    return edit_entry(access, bucket, _note_unanswered(entry, view))
+
+
+def _is_noted(entry: AccessRecord, view: AccessView) -> bool:
+    return entry.last == stamp(view.context.now)
+
+
+def _note_unanswered(entry: AccessRecord, view: AccessView) -> AccessRecord:
+    now = stamp(view.context.now)
+    return with_fields(entry, unanswered=entry.unanswered + 1, since=entry.since or now, last=now)
+
+
+def with_unanswered(
+    outcome: Requeue | Terminal, access: BucketAccess, entry: AccessRecord | None, view: AccessView
+) -> Outcome:
+    """The outcome, which says how many accounts may be left and waits for the driver's work."""
+    if entry is None or not entry.unanswered or not isinstance(outcome, Requeue):
+        return outcome
+    wait_s = outcome.after_s
+    if was_unanswered(outcome):
+        needed = UNANSWERED_TIMEOUTS * view.context.call_timeout_s
+        wait_s = max(outcome.after_s or 0.0, needed)
+    return Requeue(
+        outcome.reason,
+        unanswered_words(access, entry),
+        after_s=wait_s,
+        status=outcome.status,
+        quiet=outcome.quiet,
+    )
+
+
+def unanswered_words(access: BucketAccess, entry: AccessRecord) -> str:
+    """How many accounts may be left on the backend, since when, under which name."""
+    calls = "call" if entry.unanswered == 1 else "calls"
+    return (
+        f"{entry.unanswered} {calls} got no answer since {entry.since}, so the backend may hold up"
+        f" to {entry.unanswered} accounts named {names.account_name(access.meta.uid)} that this"
+        " sidecar can't revoke."
+    )

@@ -1,0 +1,207 @@
+"""What one run may look at to decide about a BucketAccess, and how facts change it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from cosi_operator.api.record import AccessRecord
+from cosi_operator.api.view import (
+    AuthenticationType,
+    Bucket,
+    BucketAccess,
+    BucketAccessClass,
+    BucketClaim,
+    Key,
+)
+from cosi_operator.plan import names, records
+from cosi_operator.plan.facts import (
+    AccessFact,
+    AccessIs,
+    BucketIs,
+    CallFailed,
+    Granted,
+    Revoked,
+    SecretAllowed,
+    SecretIs,
+    SecretReleased,
+    SecretStored,
+)
+from cosi_operator.plan.steps import Context
+
+# A driver whose answer did not come in time may still be at work, and its work may be a new
+# account each time, so the next DriverGrantBucketAccess waits for this many call timeouts.
+UNANSWERED_TIMEOUTS = 4
+# Of the rotate annotation, so many characters count.
+ROTATE_TOKEN_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AccessView:
+    """Everything one run may look at.
+
+    `bucket` is the Bucket whose record names this access, else the Bucket that is bound to its
+    claim. `vanished`: that Bucket was removed by force, and this is how it was seen last. `shared`:
+    another access still needs the mark on the Bucket. `rivals`: another access that could be taken
+    over names the same account. `clean`: when the run began, no earlier Grant can have left
+    anything. `unproven`: nothing in this run has shown yet that `access` is not an old copy;
+    `bucket_proven`: this run has read or written `bucket`.
+    `granted` is a Grant whose credentials this process still holds. `revoked` are the accounts that
+    no longer exist. What follows is learned during the run; `judged` is the access as it was when
+    the call that `failed` was made.
+    """
+
+    access: BucketAccess | None
+    access_class: BucketAccessClass | None
+    claim: BucketClaim | None
+    bucket: Bucket | None
+    context: Context
+    vanished: bool = False
+    shared: bool = False
+    rivals: bool = False
+    clean: bool = False
+    unproven: bool = False
+    bucket_proven: bool = False
+    granted: Granted | None = None
+    revoked: frozenset[str] = frozenset()
+    all_revoked: bool = False
+    unverified: bool = False
+    secrets: Mapping[str, SecretIs] = field(default_factory=dict)
+    secret_allowed: bool = False
+    secret_refused: str = ""
+    stored: SecretStored | None = None
+    failed: CallFailed | None = None
+    judged: BucketAccess | None = None
+
+    @property
+    def entry(self) -> AccessRecord | None:
+        """What the record says of this access."""
+        return records.entry_of(self.bucket, self.access.meta.uid) if self.access else None
+
+    @property
+    def secret_key(self) -> Key:
+        """The Secret of the entry, else of the spec: a Secret that was made keeps its name."""
+        assert self.access is not None
+        entry = self.entry
+        name = (entry.secret if entry and entry.accounts else "") or self.access.secret_name
+        return Key(self.access.meta.namespace, name)
+
+    @property
+    def secret(self) -> SecretIs | None:
+        return self.secrets.get(self.secret_key.name)
+
+    @property
+    def in_hand(self) -> Granted | None:
+        """The Grant whose credentials wait for the Secret."""
+        granted = self.granted
+        return granted if granted and granted.account_id not in self.revoked else None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        return dict(self.access_class.parameters) if self.access_class else {}
+
+
+def is_clean(access: BucketAccess | None, bucket: Bucket | None) -> bool:
+    """Whether no earlier run can have made an account: an entry precedes every Grant."""
+    return access is None or records.entry_of(bucket, access.meta.uid) is None
+
+
+def retry_token(access: BucketAccess) -> str:
+    return access.meta.annotations.get(names.RETRY_ANNOTATION, "")
+
+
+def rotate_token(access: BucketAccess) -> str:
+    """The start of the rotate annotation: all of it could fill the record, which stores it."""
+    return access.meta.annotations.get(names.ROTATE_ANNOTATION, "")[:ROTATE_TOKEN_LENGTH]
+
+
+def judged_on(access: BucketAccess, access_class: BucketAccessClass | None) -> str:
+    """What besides its own spec a verdict on an access holds for: annotations and the class.
+
+    A Bucket holds a copy of its class; an access is granted with what its class says now.
+    """
+    made_for = f"{access_class.meta.uid}:{access_class.meta.generation}" if access_class else ""
+    token = retry_token(access)
+    if rotate := rotate_token(access):
+        token = f"{token}+{rotate}"
+    return f"{token}|{made_for}"
+
+
+def is_retry_seen(access: BucketAccess) -> bool:
+    """Whether the last verdict was given on the retry annotation as it is, or there is none."""
+    token, last = retry_token(access), access.last_call
+    judged = last.retry_token if last else ""
+    return not token or judged == token or judged.startswith((f"{token}|", f"{token}+"))
+
+
+def authentication_of(access_class: BucketAccessClass | None) -> AuthenticationType:
+    """The type that a class names, compared without regard to case as the Go sidecar does."""
+    word = access_class.authentication_type.lower() if access_class else ""
+    known = {kind.value.lower(): kind for kind in AuthenticationType if kind}
+    return known.get(word, AuthenticationType.UNKNOWN)
+
+
+def ignored_change(view: AccessView) -> str:
+    """What the spec says now and the record overrides, as a sentence; "" when nothing is."""
+    access, entry, bucket = view.access, view.entry, view.bucket
+    if access is None or entry is None or not entry.accounts or bucket is None:
+        return ""
+    if entry.secret and entry.secret != access.secret_name:
+        return (
+            f"spec.credentialsSecretName was changed to {access.secret_name} and is ignored,"
+            f" because Secret {entry.secret} holds the keys. Create a new BucketAccess instead."
+        )
+    claim = records.bound_claim(bucket)
+    if claim.name and access.claim_key != (claim.namespace, claim.name):
+        return (
+            f"spec.bucketClaimName was changed to {access.claim_name} and is ignored, because the"
+            f" keys are for the bucket of BucketClaim {claim.name}. Create a new BucketAccess"
+            " instead."
+        )
+    return ""
+
+
+def driver_of(view: AccessView) -> str:
+    """The driver that an access belongs to: of its Bucket once a Grant began, else of its class."""
+    if view.access is None:
+        return ""
+    held = names.ACCESS_FINALIZER in view.access.meta.finalizers
+    if view.bucket and (view.entry or held):
+        return records.driver_of(view.bucket)
+    return view.access_class.driver_name if view.access_class else ""
+
+
+def fold(view: AccessView, fact: AccessFact) -> AccessView:
+    """The view after a step succeeded."""
+    match fact:
+        case AccessIs(access=access):
+            return replace(view, access=access, unproven=False)
+        case BucketIs(bucket=bucket):
+            known = view.bucket
+            # A successor of the same name has nothing of this access.
+            gone = known is not None and (bucket is None or bucket.meta.uid != known.meta.uid)
+            return replace(
+                view,
+                bucket=known if gone else bucket,
+                vanished=view.vanished or gone,
+                bucket_proven=True,
+            )
+        case SecretIs():
+            name = fact.name or view.secret_key.name
+            return replace(view, secrets={**view.secrets, name: fact})
+        case SecretReleased(key=key):
+            return replace(view, secrets={**view.secrets, key.name: SecretIs(exists=False)})
+        case SecretStored():
+            kept = SecretIs(exists=True, ours=True, held=True)
+            return replace(view, stored=fact, secrets={**view.secrets, view.secret_key.name: kept})
+        case SecretAllowed(refused=refused):
+            return replace(view, secret_allowed=not refused, secret_refused=refused)
+        case Granted(account_id=account_id):
+            return replace(view, granted=fact, revoked=view.revoked - {account_id})
+        case Revoked(account_id="", unverified=unverified):
+            return replace(view, all_revoked=True, unverified=unverified)
+        case Revoked(account_id=account_id):
+            return replace(view, revoked=view.revoked | {account_id})
+        case CallFailed():
+            return replace(view, failed=fact, judged=view.access)
+        case _:
+            assert_never(fact)

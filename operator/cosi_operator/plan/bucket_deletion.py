@@ -1,0 +1,151 @@
+"""What the sidecar does next for a Bucket that is being deleted. Pure.
+
+Wait for the claim, then the accesses, DriverDeleteBucket (policy Delete), the claim's finalizer,
+our finalizers. The Bucket object stays until the driver has answered, because some drivers read it
+during the call.
+"""
+
+from cosi_operator.api.record import BucketRecord
+from cosi_operator.api.view import Bucket, BucketAccess, DeletionPolicy, Key
+from cosi_operator.outcome import Call, Reason, Success, Terminal
+from cosi_operator.plan import names, records
+from cosi_operator.plan.bucket_view import (
+    BucketView,
+    is_certainly_empty,
+    is_gave_up,
+    known_id,
+    our_finalizers,
+    read_claim,
+    record_edit,
+    retry_token,
+)
+from cosi_operator.plan.steps import (
+    BucketStep,
+    CreateBackend,
+    DeleteAccess,
+    DeleteBackend,
+    Done,
+    EditBucket,
+    LeaveBackend,
+    ListAccesses,
+    ReadBucketObject,
+    ReleaseClaim,
+)
+from cosi_operator.plan.verdicts import driver_away, standing
+
+
+def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
+    """Name the next step of a deletion."""
+    ours = our_finalizers(bucket)
+    if not ours:
+        return Done(Success(), report=False)
+    if view.failed:
+        return Done(view.failed.outcome)
+    if not (bucket.record or bucket.copied_record or is_certainly_empty(bucket)):
+        return EditBucket(bucket.meta.key, record=record_edit(bucket, view))
+    if halt := _wait_for_claim(bucket, view) or _plan_accesses(bucket, view):
+        return halt
+    if (
+        bucket.deletion_policy is DeletionPolicy.DELETE
+        and names.BUCKET_FINALIZER in ours
+        and not view.backend_gone
+        and (step := _plan_backend_deletion(bucket, view))
+    ):
+        return step
+    claim = view.claim
+    if claim and claim.meta.deleting and names.CLAIM_FINALIZER in claim.meta.finalizers:
+        return ReleaseClaim(claim.meta.key, claim.meta.uid)
+    return EditBucket(bucket.meta.key, remove=ours)
+
+
+def _wait_for_claim(bucket: Bucket, view: BucketView) -> BucketStep | None:
+    """A Bucket in use waits for its claim, as a PersistentVolume does."""
+    forced = bucket.meta.annotations.get(names.FORCE_DELETE_ANNOTATION) == bucket.meta.uid
+    if forced:
+        return None
+    if view.claim is None and not view.claim_read and (read := read_claim(bucket)):
+        return read
+    if view.claim is None or view.claim.meta.deleting:
+        return None
+    return Done(
+        Terminal(
+            Reason.BUCKET_IN_USE,
+            f"The bucket is deleted when BucketClaim {view.claim.meta.key} is deleted. An"
+            " administrator can delete it with its data now: kubectl annotate bucket"
+            f" {bucket.meta.name} {names.FORCE_DELETE_ANNOTATION}={bucket.meta.uid}",
+            waiting=True,
+        )
+    )
+
+
+def _plan_accesses(bucket: Bucket, view: BucketView) -> BucketStep | None:
+    """Delete the accesses and wait: without its bucket, no key of an access can be revoked."""
+    for access in view.accesses:
+        if not access.meta.deleting:
+            return DeleteAccess(access.meta.key, access.meta.uid)
+    record = bucket.record
+    if view.accesses or (record and record.accesses):
+        return Done(_waiting_for(view.accesses, record))
+    # Only accesses from before the record can be missing from it.
+    marked = names.BUCKET_ACCESS_FINALIZER in bucket.meta.finalizers
+    claim = records.bound_claim(bucket)
+    if marked and claim.name and record and record.started and not view.listed:
+        return ListAccesses(claim.namespace)
+    return None
+
+
+def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | None:
+    if is_certainly_empty(bucket):
+        return None
+    bucket_id = known_id(bucket, view)
+    what = f"bucket {bucket_id}" if bucket_id else f"a bucket named {bucket.meta.name}"
+    if is_gave_up(bucket, bucket.meta.uid):
+        return LeaveBackend(
+            f"Deleted without asking the driver, because annotation {names.GIVE_UP_ANNOTATION} says"
+            f" so. The backend may still hold {what}."
+        )
+    if bucket.copied_record:
+        return LeaveBackend(
+            f"Bucket {bucket.meta.name} is a copy of another Bucket object and is bound to no"
+            f" claim, so the driver was not asked to delete {what}."
+        )
+    token = retry_token(bucket, view.claim)
+    halt = standing(bucket, Call.DELETE_BUCKET, view.context, token=token)
+    if halt := halt or driver_away(view.context):
+        return halt
+    if view.unproven and not (bucket_id and _is_ours_alone(bucket)):
+        # An old list may show what is long gone, and its id may have been given away again.
+        return ReadBucketObject(bucket.meta.key)
+    if bucket_id:
+        return DeleteBackend(bucket_id, bucket.parameters)
+    # The id was never learned, and Delete without an id is never sent: on one real driver it
+    # removes every bucket. Create is idempotent, so its answer says what there is to delete.
+    return CreateBackend(bucket.meta.name, bucket.parameters, resolving=True)
+
+
+def _is_ours_alone(bucket: Bucket) -> bool:
+    """Whether the backend bucket was made for this very object, under a name never used again."""
+    claim = bucket.claim
+    named = claim is not None and bucket.meta.name == names.bucket_name(claim.uid)
+    return named and not bucket.existing_bucket_id
+
+
+def _waiting_for(accesses: tuple[BucketAccess, ...], record: BucketRecord | None) -> Terminal:
+    def story(access: BucketAccess) -> str:
+        ready = next((c for c in access.conditions if c.type == "Ready"), None)
+        return f"{access.meta.key} ({ready.reason})" if ready else str(access.meta.key)
+
+    found = {access.meta.uid for access in accesses}
+    lost = [
+        f"{Key(entry.namespace, entry.name)} (removed by force)"
+        for uid, entry in (record.accesses.items() if record else ())
+        if uid not in found
+    ]
+    stories = [story(access) for access in accesses] + lost
+    more = f" and {len(stories) - 5} more" if len(stories) > 5 else ""
+    return Terminal(
+        Reason.WAITING_FOR_ACCESSES,
+        "The bucket is deleted when its accesses are revoked. Not revoked yet:"
+        f" {', '.join(stories[:5])}{more}. To see why, run: kubectl describe bucketaccess",
+        waiting=True,
+    )

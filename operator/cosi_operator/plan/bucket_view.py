@@ -1,0 +1,181 @@
+"""What one run may look at to decide about a Bucket, and how facts change it. Pure."""
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from msgspec.structs import replace as with_fields
+
+from cosi_operator.api.record import BucketRecord, ClaimIdentity
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, stamp
+from cosi_operator.outcome import Call
+from cosi_operator.plan import names, records
+from cosi_operator.plan.facts import (
+    AccessDeleting,
+    AccessesListed,
+    BackendGone,
+    BackendIs,
+    BucketFact,
+    BucketIs,
+    CallFailed,
+    ClaimIs,
+)
+from cosi_operator.plan.records import RecordEdit
+from cosi_operator.plan.steps import Context, ReadClaim
+from cosi_operator.plan.verdicts import refused_before_effect
+
+
+@dataclass(frozen=True, slots=True)
+class BucketView:
+    """Everything one run may look at.
+
+    `claim` is the claim that the Bucket is bound to, only when its UID is the same; from the cache
+    unless `claim_read`. `accesses` were granted on this Bucket or are to be taken over, from the
+    cache unless `listed`. `remembered` is the record that this very object had before somebody
+    removed it. `clean`: when the run began, it was certain that no earlier Create had left
+    anything. `unproven`: nothing in this run has shown yet that `bucket` is not an old copy.
+    `bucket_id`, `backend_gone`, `unverified` and `failed` are learned during the run; `judged` is
+    the Bucket as it was when the call that `failed` was made.
+    """
+
+    bucket: Bucket | None
+    claim: BucketClaim | None
+    accesses: tuple[BucketAccess, ...]
+    context: Context
+    remembered: BucketRecord | None = None
+    clean: bool = False
+    unproven: bool = False
+    listed: bool = False
+    claim_read: bool = False
+    bucket_id: str = ""
+    already_existed: bool = False
+    backend_gone: bool = False
+    unverified: bool = False
+    failed: CallFailed | None = None
+    judged: Bucket | None = None
+
+
+def is_clean(bucket: Bucket | None) -> bool:
+    """Whether no earlier run can have made a backend bucket: our finalizer precedes every Create.
+
+    Without this, a refusal would deny what an earlier call with an unknown result has made.
+    """
+    if bucket is None or names.BUCKET_FINALIZER not in bucket.meta.finalizers:
+        return True
+    return is_certainly_empty(bucket)
+
+
+def is_certainly_empty(bucket: Bucket) -> bool:
+    """Whether an earlier version of this sidecar stored that its last Create left nothing.
+
+    That version kept the finalizer of a refused Bucket, and took the verdict back before it called
+    the driver again.
+    """
+    refused = refused_before_effect(bucket.last_call, Call.CREATE_BUCKET)
+    return bucket.record is None and refused and not bucket.bucket_id
+
+
+def retry_token(bucket: Bucket, claim: BucketClaim | None) -> str:
+    """The retry annotations that count for a Bucket: its own, and that of its claim's owner."""
+    own = bucket.meta.annotations.get(names.RETRY_ANNOTATION, "")
+    claimed = claim.meta.annotations.get(names.RETRY_ANNOTATION, "") if claim else ""
+    return f"{own}|{claimed}" if own or claimed else ""
+
+
+def is_gave_up(bucket: Bucket, uid: str) -> bool:
+    """Whether an administrator has ended the wait for the driver, for this very object."""
+    given = bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION, "")
+    return bool(uid) and uid in [word.strip() for word in given.split(",")]
+
+
+def ignored_change(bucket: Bucket) -> str:
+    """What the spec says now and the record overrides, as a sentence; "" when nothing is."""
+    driver = records.driver_of(bucket)
+    if not names.same_driver(driver, bucket.driver_name):
+        return (
+            f"spec.driverName was changed to {bucket.driver_name} and is ignored, because the"
+            f" bucket belongs to driver {driver}. Change it back."
+        )
+    return ""
+
+
+def read_claim(bucket: Bucket) -> ReadClaim | None:
+    """Read the claim that the Bucket is bound to: only the API server can say that it is gone."""
+    claim = records.bound_claim(bucket)
+    return ReadClaim(Key(claim.namespace, claim.name)) if claim.uid else None
+
+
+def known_id(bucket: Bucket, view: BucketView) -> str:
+    """The driver's id of the bucket; "" when it was never learned."""
+    stored = records.bucket_id_of(bucket) if bucket.ready or bucket.meta.deleting else ""
+    return stored or view.bucket_id or bucket.existing_bucket_id
+
+
+def record_edit(bucket: Bucket, view: BucketView) -> RecordEdit | None:
+    """What the record still lacks; None when it is complete."""
+    record, named = bucket.record, records.spec_claim(bucket)
+    start = None if record else _first_record(bucket, view)
+    now = record or start or BucketRecord()
+    driver = None if now.driver else bucket.driver_name
+    claim: ClaimIdentity | None = None
+    if named.uid and (not now.claim.uid or (is_rebound(bucket) and view.claim is None)):
+        claim = named if named != now.claim else None
+    if record and record.bucket and driver is None and claim is None:
+        return None
+    return RecordEdit(start=start, driver=driver, claim=claim)
+
+
+def is_rebound(bucket: Bucket) -> bool:
+    """Whether spec.bucketClaim names another claim than the record. It counts if that is gone."""
+    record, named = bucket.record, records.spec_claim(bucket)
+    return bool(record and record.claim.uid and named.uid and named != record.claim)
+
+
+def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:
+    """The record of a Bucket that has none: what was removed, else one that begins now.
+
+    Accesses that are older than `started` can be taken over, so a Bucket that nobody can have
+    granted anything on yet gets none.
+    """
+    if view.remembered:
+        return view.remembered
+    used = bucket.ready or bucket.bucket_id or our_finalizers(bucket) or bucket.copied_record
+    return BucketRecord(started=stamp(view.context.now) if used else "")
+
+
+def our_finalizers(bucket: Bucket) -> tuple[str, ...]:
+    # The mark of the accesses first: it protects the bucket from being deleted before them.
+    both = (names.BUCKET_ACCESS_FINALIZER, names.BUCKET_FINALIZER)
+    return tuple(name for name in both if name in bucket.meta.finalizers)
+
+
+def fold(view: BucketView, fact: BucketFact) -> BucketView:
+    """The view after a step succeeded."""
+    match fact:
+        case BucketIs(bucket=bucket):
+            return replace(view, bucket=bucket, unproven=False)
+        case ClaimIs(claim=claim):
+            return replace(view, claim=_if_bound(view.bucket, claim), claim_read=True)
+        case AccessesListed(accesses=accesses):
+            return replace(view, accesses=accesses, listed=True)
+        case AccessDeleting(key=key):
+            return replace(
+                view, accesses=tuple(_deleting(a, a.meta.key == key) for a in view.accesses)
+            )
+        case BackendIs(bucket_id=bucket_id, already_existed=existed):
+            return replace(view, bucket_id=bucket_id, already_existed=existed)
+        case BackendGone(unverified=unverified):
+            return replace(view, backend_gone=True, unverified=unverified)
+        case CallFailed():
+            return replace(view, failed=fact, judged=view.bucket)
+        case _:
+            assert_never(fact)
+
+
+def _if_bound(bucket: Bucket | None, claim: BucketClaim | None) -> BucketClaim | None:
+    if bucket is None or claim is None or not records.is_bound_to(bucket, claim):
+        return None
+    return claim
+
+
+def _deleting(access: BucketAccess, yes: bool) -> BucketAccess:
+    return with_fields(access, meta=with_fields(access.meta, deleting=True)) if yes else access

@@ -1,0 +1,101 @@
+"""What one run may look at to decide about a BucketClaim, and how facts change it. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from msgspec.structs import replace as with_fields
+
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, BucketClass, Key
+from cosi_operator.plan import names, records
+from cosi_operator.plan.facts import (
+    AccessDeleting,
+    BucketIs,
+    ClaimFact,
+    ClaimIs,
+    ClassIs,
+    HolderIs,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimView:
+    """Everything one run may look at.
+
+    `bucket` is bound to the claim, or has the name that the claim leads to. `former` are Buckets
+    that name an earlier claim of this namespace and name. `accesses` name this claim and hold our
+    finalizer. `read` are the names of Buckets that this run has read from the API server.
+    `holder_alive`: whether the claim that the record of `bucket` names exists. `unproven`: nothing
+    in this run has shown yet that `claim` is not an old copy. `sidecar_heard`: when the sidecar of
+    the Bucket's driver last wrote how any Bucket fares.
+    """
+
+    claim: BucketClaim | None
+    bucket_class: BucketClass | None
+    bucket: Bucket | None
+    accesses: tuple[BucketAccess, ...]
+    now: datetime
+    former: tuple[Bucket, ...] = ()
+    read: frozenset[str] = frozenset()
+    class_read: bool = False
+    holder_alive: bool | None = None
+    unproven: bool = False
+    sidecar_heard: datetime | None = None
+
+
+def target_name(claim: BucketClaim) -> str:
+    """The Bucket that a claim leads to."""
+    return claim.existing_bucket_name or names.bucket_name(claim.meta.uid)
+
+
+def former_buckets(claim: BucketClaim, buckets: Iterable[Bucket]) -> tuple[Bucket, ...]:
+    """The Buckets that name an earlier claim of the same namespace and name, ordered by name."""
+    wanted = (claim.meta.namespace, claim.meta.name)
+    found = [
+        bucket
+        for bucket in buckets
+        if not bucket.meta.deleting
+        and not records.is_bound_to(bucket, claim)
+        and any(
+            named.uid not in ("", claim.meta.uid) and (named.namespace, named.name) == wanted
+            for named in (records.bound_claim(bucket), records.spec_claim(bucket))
+        )
+    ]
+    return tuple(sorted(found, key=lambda bucket: bucket.meta.name))
+
+
+def fold(view: ClaimView, fact: ClaimFact) -> ClaimView:
+    """The view after a step succeeded."""
+    match fact:
+        case ClaimIs(claim=claim):
+            return replace(view, claim=claim, unproven=False)
+        case BucketIs(bucket=bucket, name=name):
+            return replace(view, bucket=_better(view, bucket, name), read=view.read | {name})
+        case ClassIs(bucket_class=bucket_class):
+            return replace(view, bucket_class=bucket_class, class_read=True)
+        case HolderIs(alive=alive):
+            return replace(view, holder_alive=alive)
+        case AccessDeleting(key=key):
+            return replace(view, accesses=tuple(_deleting(a, key) for a in view.accesses))
+        case _:
+            assert_never(fact)
+
+
+def _better(view: ClaimView, read: Bucket | None, name: str) -> Bucket | None:
+    """Of the Bucket that was read and the one that was known: the one that is bound.
+
+    Without a name, the fact is what a write has made of the known Bucket.
+    """
+    known = view.bucket
+    if known is None or view.claim is None or name in ("", known.meta.name):
+        return read
+    if read is not None and records.is_bound_to(read, view.claim):
+        return read
+    return known
+
+
+def _deleting(access: BucketAccess, key: Key) -> BucketAccess:
+    if access.meta.key != key:
+        return access
+    return with_fields(access, meta=with_fields(access.meta, deleting=True))

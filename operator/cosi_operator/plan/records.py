@@ -1,0 +1,134 @@
+"""Rules of a Bucket's record (`api/record.py`): what it says, how an edit changes it. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from cosi_operator.api.record import (
+    AccessRecord,
+    BucketRecord,
+    ClaimIdentity,
+    has_room,
+    with_access,
+)
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
+from cosi_operator.plan import names
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEdit:
+    """One change of a record; None leaves a field as it is.
+
+    It is applied to the record as the API server has it now, not to the copy that the plan saw:
+    runs of several accesses edit one record, and each run changes only the entry of its own access.
+    `start` is the record to begin with when there is none. `seen` is the entry that `entry`
+    replaces.
+    """
+
+    start: BucketRecord | None = None
+    driver: str | None = None
+    bucket_id: str | None = None
+    claim: ClaimIdentity | None = None
+    access_uid: str = ""
+    seen: AccessRecord | None = None
+    entry: AccessRecord | None = None
+
+    def fits(self, record: BucketRecord | None) -> bool:
+        """Whether the entry still is what the plan saw; else the plan has to decide again."""
+        held = record.accesses.get(self.access_uid) if record and self.access_uid else None
+        return held == self.seen
+
+    def apply(self, record: BucketRecord | None, bucket_uid: str) -> BucketRecord:
+        """The record after this edit."""
+        after = record or self.start or BucketRecord()
+        after = replace(after, bucket=bucket_uid)
+        if self.driver is not None:
+            after = replace(after, driver=self.driver)
+        if self.bucket_id is not None:
+            after = replace(after, bucket_id=self.bucket_id)
+        if self.claim is not None:
+            after = replace(after, claim=self.claim)
+        if self.access_uid:
+            after = with_access(after, self.access_uid, self.entry)
+        return after
+
+
+def driver_of(bucket: Bucket) -> str:
+    """The driver that holds the bucket: the recorded driver, whatever the spec says now."""
+    return (bucket.record.driver if bucket.record else "") or bucket.driver_name
+
+
+def bucket_id_of(bucket: Bucket) -> str:
+    """The driver's id of the bucket; "" when it is not known.
+
+    An id that only a copied record vouches for does not count until the copy is bound.
+    """
+    recorded = bucket.record.bucket_id if bucket.record else ""
+    return recorded or bucket.bucket_id
+
+
+def identity_of(claim: BucketClaim) -> ClaimIdentity:
+    return ClaimIdentity(claim.meta.namespace, claim.meta.name, claim.meta.uid)
+
+
+def spec_claim(bucket: Bucket) -> ClaimIdentity:
+    """The claim that spec.bucketClaim names; without a UID it is only a reservation."""
+    ref = bucket.claim
+    return ClaimIdentity(ref.namespace, ref.name, ref.uid) if ref else ClaimIdentity()
+
+
+def bound_claim(bucket: Bucket) -> ClaimIdentity:
+    """The claim that a Bucket is bound to: the recorded claim, else a claim that spec names by UID.
+
+    A reservation without a UID is not a binding: whoever creates a claim of that name would own it.
+    """
+    recorded = bucket.record.claim if bucket.record else ClaimIdentity()
+    if recorded.uid:
+        return recorded
+    named = spec_claim(bucket)
+    return named if named.uid else ClaimIdentity()
+
+
+def claims_of(bucket: Bucket) -> tuple[Key, ...]:
+    """The keys of the claims that the record and the spec of a Bucket name."""
+    named = (bound_claim(bucket), spec_claim(bucket))
+    return tuple({Key(claim.namespace, claim.name): None for claim in named if claim.name})
+
+
+def is_bound_to(bucket: Bucket, claim: BucketClaim) -> bool:
+    return bound_claim(bucket) == identity_of(claim)
+
+
+def bucket_of_claim(claim: BucketClaim, buckets: Iterable[Bucket]) -> Bucket | None:
+    """The Bucket that is bound to a claim; the claim's own status only chooses among several."""
+    bound = [bucket for bucket in buckets if is_bound_to(bucket, claim)]
+    preferred = (names.bucket_name(claim.meta.uid), claim.bucket_name)
+    return min(bound, key=lambda b: _rank(b.meta.name, preferred), default=None)
+
+
+def _rank(name: str, preferred: tuple[str, ...]) -> tuple[int, str]:
+    return (preferred.index(name) if name in preferred else len(preferred), name)
+
+
+def entry_of(bucket: Bucket | None, access_uid: str) -> AccessRecord | None:
+    if bucket is None or bucket.record is None:
+        return None
+    return bucket.record.accesses.get(access_uid)
+
+
+def is_full(bucket: Bucket) -> bool:
+    return bucket.record is not None and not has_room(bucket.record)
+
+
+def was_granted_before(bucket: Bucket, access: BucketAccess) -> bool:
+    """Whether an access may be taken over from a time before the record was started.
+
+    Only accesses that are older than the record: a tenant can't set a creationTimestamp. A record
+    that is as old as its Bucket has no such time, so nothing is ever taken over into it.
+    """
+    record = bucket.record
+    if record is None or not record.started or access.meta.uid in record.accesses:
+        return False
+    created = access.meta.created
+    return bool(created) and created < record.started and bool(access.meta.finalizers)

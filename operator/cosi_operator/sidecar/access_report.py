@@ -1,0 +1,86 @@
+"""What a run of a BucketAccess reports, and what its driver calls are counted under."""
+
+from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key
+from cosi_operator.outcome import Call, Effect, MadeBy, Reason, Success, Terminal
+from cosi_operator.plan import names, records
+from cosi_operator.plan.access_view import (
+    AccessView,
+    ignored_change,
+    judged_on,
+    retry_token,
+    rotate_token,
+)
+from cosi_operator.plan.steps import DriverView
+from cosi_operator.reconcile import End
+from cosi_operator.report import Told
+from cosi_operator.sidecar.calls import Attempts, Fingerprint
+
+
+def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts) -> Told:
+    """The status and Event of a run."""
+    view, entry = end.view, end.view.entry
+    judged = view.judged or access
+    basis = made_on(judged, view.access_class, view.context.driver)
+    granted = isinstance(end.outcome, Success)
+    # A failed rotation or deletion leaves the keys as they were.
+    is_lost = view.secret is not None and not view.secret.ours and not access.meta.deleting
+    has_account = entry is not None and bool(entry.accounts)
+    works = has_account and access.granted and not view.revoked and not is_lost
+    token = retry_token(access) if granted else basis.retry_token
+    if granted and (rotate := rotate_token(access)):
+        token = f"{token}+{rotate}"
+    return Told(
+        outcome=end.outcome,
+        judged=judged.meta,
+        call=Call.GRANT_ACCESS,
+        must_store=isinstance(end.outcome, Success) or end.outcome.status is not None,
+        success=(Reason.GRANTED, _success_words(view)),
+        success_event="AccessGranted",
+        failure_event="FailedRevokeAccess" if access.meta.deleting else "FailedGrantAccess",
+        fields={"ready": granted or works, "account_id": _account_field(view, access)},
+        attempts=attempts.pending(attempts_key(access), basis).attempts or 1,
+        effect=view.failed.effect if view.failed and view.clean else Effect.MAYBE,
+        driver_instance=basis.driver_instance,
+        # Of a success only the annotations count: they are what asks for another look.
+        retry_token=token,
+        ignored=ignored_change(view),
+    )
+
+
+def is_bad_reply(outcome: Terminal) -> bool:
+    return outcome.status is not None and outcome.status.made_by is MadeBy.REPLY
+
+
+def _success_words(view: AccessView) -> str:
+    return f"Secret {view.secret_key} holds the keys."
+
+
+def _account_field(view: AccessView, access: BucketAccess) -> str | None:
+    """status.accountID: what the record says. A copied or forged value is removed."""
+    entry, bucket = view.entry, view.bucket
+    if entry and entry.accounts:
+        return entry.accounts[-1]
+    if bucket is None or bucket.record is None or records.was_granted_before(bucket, access):
+        return None  # it may still be taken over
+    return "" if access.account_id else None
+
+
+def attempts_key(access: BucketAccess) -> Key:
+    """An access that only the record knows has failures of its own, beside a live successor."""
+    return access.meta.key if access.meta.resource_version else Key(access.meta.uid, "")
+
+
+def unverified_account(access: BucketAccess) -> str:
+    return (
+        "Deleted without knowing whether the driver holds an account from an earlier, failed try."
+        f" Look for {names.account_name(access.meta.uid)} on the backend."
+    )
+
+
+def made_on(
+    access: BucketAccess, access_class: BucketAccessClass | None, driver: DriverView
+) -> Fingerprint:
+    """What a driver call of this run is made on: the driver as it was when the run began."""
+    meta = access.meta
+    token = judged_on(access, access_class)
+    return Fingerprint(meta.uid, meta.generation, driver.instance, token, meta.deleting)

@@ -1,0 +1,201 @@
+"""Reads and writes of Buckets' records: the doing half of `plan/records.py`, and its indexes."""
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from cosi_operator.api.record import AccessRecord, BucketRecord
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
+from cosi_operator.kube.errors import Conflict
+from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
+from cosi_operator.kube.records import EntryChangedError, edit_record
+from cosi_operator.plan import names, records
+from cosi_operator.plan.steps import EditBucket
+
+BY_CLAIM = "claim"  # Key of the claim that spec or record names
+BY_ACCESS = "access"  # UID of each recorded access, and its Key
+BY_ID = "id"  # the driver's id
+BY_ACCOUNT = "account"  # each recorded account; of an access, the account of its status
+
+BUCKET_INDEXES = {
+    BY_CLAIM: records.claims_of,
+    BY_ACCESS: lambda bucket: _accesses_of(bucket),
+    BY_ID: lambda bucket: (found,) if (found := records.bucket_id_of(bucket)) else (),
+    BY_ACCOUNT: lambda bucket: {
+        account for entry in _entries(bucket).values() for account in entry.accounts
+    },
+}
+
+
+def _entries(bucket: Bucket) -> dict[str, AccessRecord]:
+    return dict(bucket.record.accesses) if bucket.record else {}
+
+
+def _accesses_of(bucket: Bucket) -> set[Hashable]:
+    entries = _entries(bucket)
+    return {*entries, *(Key(entry.namespace, entry.name) for entry in entries.values())}
+
+
+async def edit_bucket(buckets: Objects[Bucket], step: EditBucket) -> Bucket | None:
+    """PUT finalizers and record as one change.
+
+    An edit of one access's entry is made again on a fresh copy after a conflict: many accesses
+    share one record, and none changes the entry of another.
+
+    Raises:
+        Conflict: the plan has to decide again on the fresh copy.
+    """
+    shared = step.record is not None and bool(step.record.access_uid)
+    for attempt in range(STATUS_TRIES if shared else 1):
+        try:
+            return await buckets.edit(step.key, lambda body: _change(body, step))
+        except EntryChangedError:
+            raise Conflict(409, "Conflict", f"the record of {step.key} changed") from None
+        except Conflict:
+            if attempt == STATUS_TRIES - 1 or not shared:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _change(body: Body, step: EditBucket) -> None:
+    add, remove = step.add, step.remove
+    if step.record is not None:
+        after = edit_record(body, step.record)
+        if after and after.accesses and step.record.access_uid:
+            # The mark stays for the other accesses.
+            remove = tuple(name for name in remove if name != names.BUCKET_ACCESS_FINALIZER)
+    if body["metadata"].get("deletionTimestamp"):
+        add = ()  # the API server accepts no new finalizer then
+    set_finalizers(body, add=add, remove=remove)
+
+
+@dataclass(slots=True)
+class RecordMemory:
+    """What this process remembers of records that were removed, and of Buckets removed by force."""
+
+    _removed: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
+    _vanished: dict[str, Bucket] = field(default_factory=dict)  # by UID of the access
+    _released: dict[str, Bucket] = field(default_factory=dict)  # by name of the Bucket
+
+    def note(self, old: Bucket | None, new: Bucket | None) -> None:
+        """Take notice of a change of a Bucket."""
+        if new is not None and new.record is not None:
+            self._removed.pop(new.meta.uid, None)
+        if old is None or old.record is None:
+            return
+        if new is None or new.meta.uid != old.meta.uid:
+            self._removed.pop(old.meta.uid, None)
+            for uid in old.record.accesses:
+                self._vanished[uid] = old
+            if names.BUCKET_FINALIZER not in old.meta.finalizers:
+                self._released[old.meta.name] = old
+        elif new.record is None:
+            self._removed[old.meta.uid] = old.record
+
+    def removed_record(self, bucket: Bucket | None) -> BucketRecord | None:
+        """The record that somebody removed from this very object."""
+        return self._removed.get(bucket.meta.uid) if bucket else None
+
+    def vanished_bucket(self, access_uid: str) -> Bucket | None:
+        """The Bucket of this access, as it was before somebody removed it by force."""
+        return self._vanished.get(access_uid)
+
+    def vanished_accesses(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
+        for uid, bucket in list(self._vanished.items()):
+            entry = records.entry_of(bucket, uid)
+            if entry and (entry.namespace, entry.name) == key:
+                yield uid, entry, bucket
+
+    def forget_access(self, access_uid: str) -> None:
+        self._vanished.pop(access_uid, None)
+
+    def released_bucket(self, name: str) -> Bucket | None:
+        """A Bucket that vanished without our finalizer: its claim may still wait for it."""
+        return self._released.get(name)
+
+    def forget_released(self, name: str) -> None:
+        self._released.pop(name, None)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLookup:
+    """Finds the Bucket of a claim and of an access in the cache."""
+
+    buckets: Objects[Bucket]
+    accesses: Objects[BucketAccess]
+    claims: Objects[BucketClaim]
+    memory: RecordMemory
+
+    def bucket_of_claim(self, claim: BucketClaim) -> Bucket | None:
+        found = self.buckets.store.by_index(BY_CLAIM, claim.meta.key)
+        return records.bucket_of_claim(claim, (cached.view for cached in found))
+
+    def claim_of_bucket(self, bucket: Bucket | None) -> BucketClaim | None:
+        """The claim that the Bucket is bound to, only with the same UID."""
+        bound = records.bound_claim(bucket) if bucket else None
+        if bound is None or not bound.uid:
+            return None
+        claim = self.claims.get(Key(bound.namespace, bound.name))
+        return claim if claim and records.identity_of(claim) == bound else None
+
+    def recorded_bucket(self, access_uid: str) -> Bucket | None:
+        """The Bucket whose record names this access."""
+        found = self.buckets.store.by_index(BY_ACCESS, access_uid)
+        return next((cached.view for cached in found), None)
+
+    def accesses_of(self, bucket: Bucket | None) -> Iterator[BucketAccess]:
+        """The accesses that have to be revoked before the bucket is deleted."""
+        if bucket is None:
+            return
+        for uid, entry in _entries(bucket).items():
+            access = self.accesses.get(Key(entry.namespace, entry.name))
+            if access and access.meta.uid == uid:
+                yield access
+        claim = records.bound_claim(bucket)
+        for access in self._naming(Key(claim.namespace, claim.name)):
+            if records.was_granted_before(bucket, access) and self._is_of(access, claim.uid):
+                yield access
+
+    def _naming(self, claim: Key) -> Iterable[BucketAccess]:
+        for cached in self.accesses.store.by_index(BY_CLAIM, claim):
+            if names.ACCESS_FINALIZER in cached.view.meta.finalizers:
+                yield cached.view
+
+    def _is_of(self, access: BucketAccess, claim_uid: str) -> bool:
+        claim = self.claims.get(access.claim_key)
+        return claim is None or claim.meta.uid == claim_uid
+
+    def is_shared(self, access: BucketAccess | None) -> bool:
+        """Whether another access, which the record may not name yet, needs the mark."""
+        if access is None:
+            return False
+        return any(other.meta.uid != access.meta.uid for other in self._naming(access.claim_key))
+
+    def has_rival(self, access: BucketAccess | None) -> bool:
+        """Whether something else names the account that the status of this access names."""
+        if access is None or not access.account_id:
+            return False
+        for cached in self.buckets.store.by_index(BY_ACCOUNT, access.account_id):
+            entries = _entries(cached.view).items()
+            if any(access.account_id in e.accounts for u, e in entries if u != access.meta.uid):
+                return True
+        return any(
+            cached.view.meta.uid != access.meta.uid and self._may_be_taken_over(cached.view)
+            for cached in self.accesses.store.by_index(BY_ACCOUNT, access.account_id)
+        )
+
+    def _may_be_taken_over(self, access: BucketAccess) -> bool:
+        claim = self.claims.get(access.claim_key)
+        bucket = self.bucket_of_claim(claim) if claim else None
+        return bucket is not None and records.was_granted_before(bucket, access)
+
+    def orphans(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
+        """Recorded accesses of this key that are not the access which has the key now."""
+        live = self.accesses.get(key)
+        found = [cached.view for cached in self.buckets.store.by_index(BY_ACCESS, key)]
+        for bucket in found:
+            for uid, entry in _entries(bucket).items():
+                if (entry.namespace, entry.name) == key and not (live and live.meta.uid == uid):
+                    yield uid, entry, bucket
+        for uid, entry, bucket in self.memory.vanished_accesses(key):
+            if not (live and live.meta.uid == uid):
+                yield uid, entry, bucket

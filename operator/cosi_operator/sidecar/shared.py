@@ -1,0 +1,95 @@
+"""What the reconcilers of a sidecar share: their parts, and how a claim learns of its Bucket."""
+
+from dataclasses import dataclass
+
+from cosi_operator import conditions
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Status
+from cosi_operator.classify import Policy
+from cosi_operator.clock import Clock
+from cosi_operator.driver.v1alpha1 import Driver
+from cosi_operator.kube.objects import Objects
+from cosi_operator.outcome import Outcome, Requeue, Terminal
+from cosi_operator.report import PLAIN_WAITS, Level, Reporter, ready_of
+from cosi_operator.sidecar.calls import Attempts, DriverState
+from cosi_operator.sidecar.lanes import Lanes
+from cosi_operator.sidecar.records import RecordLookup
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What both reconcilers of a sidecar share."""
+
+    buckets: Objects[Bucket]
+    claims: Objects[BucketClaim]
+    accesses: Objects[BucketAccess]
+    driver: Driver
+    state: DriverState
+    policy: Policy
+    attempts: Attempts
+    lanes: Lanes
+    reporter: Reporter
+    lookup: RecordLookup
+    clock: Clock
+    call_timeout_s: float
+    recheck_s: float | None
+    deletion_recheck_s: float | None
+
+
+async def tell_claim(
+    sidecar: Sidecar, key: Key, claim: BucketClaim | None, outcome: Outcome
+) -> None:
+    """Mirror the Bucket of this key on its claim: a tenant may not read Buckets."""
+    bucket = sidecar.buckets.get(key)
+    if bucket is None or claim is None or not bucket.conditions:
+        return
+    told_by = sidecar.lookup.bucket_of_claim(claim)  # an administrator may bind two
+    if told_by is None or told_by.meta.uid != bucket.meta.uid or not _is_told(bucket, claim):
+        return
+    ready = bucket.ready and bool(bucket.bucket_id)
+
+    def status(current: BucketClaim) -> Status | None:
+        wanted = conditions.mirror(current, bucket)
+        if current.meta.uid != claim.meta.uid:
+            return None
+        return Status(
+            conditions=conditions.merge(current.conditions, wanted, sidecar.clock.wall()),
+            observed_generation=current.meta.generation,
+            ready=ready,
+            bucket_name=bucket.meta.name,
+        )
+
+    was = ready_of(claim)
+    if not await sidecar.reporter.write(sidecar.claims, claim.meta.key, status):
+        return
+    now = ready_of(bucket)
+    if now and (was is None or (was.status, was.reason) != (now.status, now.reason)):
+        _claim_event(sidecar, claim, bucket, outcome)
+
+
+def _claim_event(sidecar: Sidecar, claim: BucketClaim, bucket: Bucket, outcome: Outcome) -> None:
+    now = ready_of(bucket)
+    assert now is not None
+    if now.status == "True":
+        text = f"Bucket {bucket.meta.name} is ready."
+        sidecar.reporter.event(sidecar.claims, claim, "Normal", "BucketReady", text)
+    elif isinstance(outcome, Requeue | Terminal):
+        reason = "FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket"
+        level: Level = "Warning"
+        if outcome.reason in PLAIN_WAITS:
+            level, reason = "Normal", outcome.reason.value
+        sidecar.reporter.event(
+            sidecar.claims,
+            claim,
+            level,
+            reason,
+            f"{now.reason}: {now.message}",
+            fingerprint=f"{now.reason}:{bucket.meta.deleting}",
+        )
+
+
+def _is_told(bucket: Bucket, claim: BucketClaim) -> bool:
+    """Whether the sidecar writes the status of the claim, or the controller alone.
+
+    A claim whose Bucket stays after it (static, Retain) is released by the controller.
+    """
+    return bucket.meta.deleting or not claim.meta.deleting

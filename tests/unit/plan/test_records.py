@@ -1,0 +1,469 @@
+"""What the record of a Bucket says, how an edit changes it, and what may be taken over into it."""
+
+import pytest
+from msgspec.structs import replace
+from tests.support.views import (
+    BUCKET,
+    CLAIM,
+    DRIVER,
+    ENTRY,
+    IDENTITY,
+    KEYS_CLASS,
+    MARKED,
+    OLD_ACCESS,
+    PENDING_ENTRY,
+    READY,
+    READY_CLAIM,
+    RECORD,
+    RECORDED,
+    REF,
+    STAMP,
+    STARTED,
+    UNRECORDED,
+    UP,
+    meta,
+    with_entries,
+)
+
+from cosi_operator.api.record import ID_LIMIT_BYTES, AccessRecord, BucketRecord, ClaimIdentity
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, ClaimRef, Key
+from cosi_operator.outcome import Reason, Requeue
+from cosi_operator.plan import names, records
+from cosi_operator.plan.access import plan
+from cosi_operator.plan.access_view import ROTATE_TOKEN_LENGTH, AccessView
+from cosi_operator.plan.records import RecordEdit
+from cosi_operator.plan.steps import Done, EditBucket, Revoke
+
+OTHER = ClaimIdentity("team", "photos", "earlier-uid")
+EARLIER = ClaimRef("team", "photos", "earlier-uid")
+RESERVED = ClaimRef("team", "photos")
+NOBODY = ClaimIdentity()
+
+
+def bucket(
+    claim: ClaimRef | None = REF, recorded: ClaimIdentity | None = IDENTITY, name: str = "b"
+) -> Bucket:
+    """A Bucket whose spec and record name these claims; without `recorded` it has no record."""
+    record = None if recorded is None else replace(RECORD, claim=recorded)
+    return replace(meta(READY, name=name, uid=f"uid-{name}"), claim=claim, record=record)
+
+
+@pytest.mark.parametrize(
+    ("found", "bound"),
+    [
+        pytest.param(bucket(), IDENTITY, id="spec and record agree -> that claim"),
+        pytest.param(bucket(EARLIER), IDENTITY, id="spec names another claim -> the record wins"),
+        pytest.param(bucket(None), IDENTITY, id="spec was cleared -> the record wins"),
+        pytest.param(bucket(REF, NOBODY), IDENTITY, id="the record names none -> the spec"),
+        pytest.param(bucket(REF, None), IDENTITY, id="no record -> the spec"),
+        pytest.param(bucket(RESERVED, NOBODY), NOBODY, id="a reservation without a UID -> unbound"),
+        pytest.param(
+            bucket(RESERVED, ClaimIdentity("team", "photos")),
+            NOBODY,
+            id="a recorded claim without a UID -> unbound",
+        ),
+        pytest.param(bucket(None, None), NOBODY, id="neither -> unbound"),
+        pytest.param(
+            replace(bucket(None, None), copied_record=RECORD), NOBODY, id="a copied record -> void"
+        ),
+    ],
+)
+def test_bound_claim(found: Bucket, bound: ClaimIdentity) -> None:
+    assert records.bound_claim(found) == bound
+
+
+OWN = bucket(name=names.bucket_name("claim-uid"))
+
+
+@pytest.mark.parametrize(
+    ("claim", "buckets", "name"),
+    [
+        pytest.param(CLAIM, [], None, id="no Bucket -> none"),
+        pytest.param(CLAIM, [bucket()], "b", id="one is bound -> that one"),
+        pytest.param(CLAIM, [bucket(EARLIER, OTHER)], None, id="an earlier claim's -> none"),
+        pytest.param(CLAIM, [bucket(RESERVED, NOBODY)], None, id="reserved without a UID -> none"),
+        pytest.param(
+            replace(CLAIM, bucket_name="other"),
+            [bucket(ClaimRef("a", "b", "c"), ClaimIdentity("a", "b", "c"), "other")],
+            None,
+            id="the status names another tenant's Bucket -> none",
+        ),
+        pytest.param(
+            CLAIM, [bucket(name="c"), bucket(name="a")], "a", id="two are bound -> first by name"
+        ),
+        pytest.param(
+            replace(CLAIM, bucket_name="c"),
+            [bucket(name="c"), bucket(name="a")],
+            "c",
+            id="two are bound -> the one that the status names",
+        ),
+        pytest.param(
+            replace(CLAIM, bucket_name="c"),
+            [bucket(name="c"), OWN, bucket(name="a")],
+            OWN.meta.name,
+            id="one was made for the claim -> that one, before the status",
+        ),
+        pytest.param(
+            CLAIM,
+            [bucket(REF, OTHER, "a"), bucket(name="z")],
+            "z",
+            id="the spec of one was forged -> the record decides",
+        ),
+        pytest.param(
+            meta(CLAIM, namespace="other"), [bucket()], None, id="another namespace -> none"
+        ),
+    ],
+)
+def test_bucket_of_claim(claim: BucketClaim, buckets: list[Bucket], name: str | None) -> None:
+    found = records.bucket_of_claim(claim, buckets)
+    assert (found.meta.name if found else None) == name
+
+
+@pytest.mark.parametrize(
+    ("found", "keys"),
+    [
+        pytest.param(bucket(), {Key("team", "photos")}, id="one claim -> one key"),
+        pytest.param(
+            bucket(ClaimRef("a", "b", "c")),
+            {Key("team", "photos"), Key("a", "b")},
+            id="record and spec differ -> both keys",
+        ),
+        pytest.param(
+            bucket(RESERVED, NOBODY), {Key("team", "photos")}, id="reserved -> the reserved key"
+        ),
+        pytest.param(bucket(None, None), set(), id="none -> no key"),
+    ],
+)
+def test_keys_under_which_a_bucket_is_found(found: Bucket, keys: set[Key]) -> None:
+    assert set(records.claims_of(found)) == keys
+    assert len(records.claims_of(found)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("found", "driver", "bucket_id"),
+    [
+        pytest.param(READY, DRIVER, "id-7", id="record without an id -> the status"),
+        pytest.param(
+            replace(RECORDED, driver_name="new.example.com", bucket_id="forged"),
+            DRIVER,
+            "id-7",
+            id="spec and status changed -> the record wins",
+        ),
+        pytest.param(UNRECORDED, DRIVER, "id-7", id="no record -> spec and status"),
+        pytest.param(
+            replace(BUCKET, driver_name="new.example.com"),
+            "new.example.com",
+            "",
+            id="a new record names no driver -> the spec",
+        ),
+        pytest.param(
+            replace(UNRECORDED, bucket_id="", copied_record=RECORDED.record),
+            DRIVER,
+            "",
+            id="a copied record -> its id is void",
+        ),
+    ],
+)
+def test_driver_and_id_of_a_bucket(found: Bucket, driver: str, bucket_id: str) -> None:
+    assert (records.driver_of(found), records.bucket_id_of(found)) == (driver, bucket_id)
+
+
+def test_entry_of_an_access() -> None:
+    assert records.entry_of(RECORDED, "access-uid") == ENTRY
+    assert records.entry_of(RECORDED, "other") is None
+    assert records.entry_of(None, "access-uid") is None
+    assert records.entry_of(UNRECORDED, "access-uid") is None
+    copied = replace(UNRECORDED, copied_record=RECORDED.record)
+    assert records.entry_of(copied, "access-uid") is None
+
+
+WITH_ENTRY = replace(RECORD, accesses={"access-uid": ENTRY})
+SET = RecordEdit(access_uid="access-uid", seen=None, entry=ENTRY)
+CHANGE = RecordEdit(access_uid="access-uid", seen=ENTRY, entry=PENDING_ENTRY)
+DROP = RecordEdit(access_uid="access-uid", seen=ENTRY, entry=None)
+
+
+@pytest.mark.parametrize(
+    ("edit", "record", "fits"),
+    [
+        pytest.param(SET, None, True, id="new entry, no record -> fits"),
+        pytest.param(SET, RECORD, True, id="new entry, none there -> fits"),
+        pytest.param(SET, WITH_ENTRY, False, id="new entry, one there -> decide again"),
+        pytest.param(CHANGE, WITH_ENTRY, True, id="change, the seen one there -> fits"),
+        pytest.param(CHANGE, RECORD, False, id="change, it is gone -> decide again"),
+        pytest.param(CHANGE, None, False, id="change, the record is gone -> decide again"),
+        pytest.param(
+            CHANGE,
+            replace(RECORD, accesses={"access-uid": replace(ENTRY, rotated="1")}),
+            False,
+            id="change, another field differs -> decide again",
+        ),
+        pytest.param(DROP, WITH_ENTRY, True, id="removal, the seen one there -> fits"),
+        pytest.param(DROP, RECORD, False, id="removal, it is gone -> decide again"),
+        pytest.param(
+            DROP,
+            replace(RECORD, accesses={"access-uid": ENTRY, "other": PENDING_ENTRY}),
+            True,
+            id="another access's entry changed -> fits",
+        ),
+        pytest.param(RecordEdit(driver="d"), WITH_ENTRY, True, id="no entry is edited -> fits"),
+        pytest.param(RecordEdit(driver="d"), None, True, id="no entry, no record -> fits"),
+    ],
+)
+def test_whether_an_edit_fits(edit: RecordEdit, record: BucketRecord | None, fits: bool) -> None:
+    assert edit.fits(record) is fits
+
+
+@pytest.mark.parametrize(
+    ("edit", "record", "after"),
+    [
+        pytest.param(RecordEdit(), None, BucketRecord(bucket="u"), id="empty edit -> UID alone"),
+        pytest.param(
+            RecordEdit(),
+            RECORD,
+            replace(RECORD, bucket="u"),
+            id="empty edit of a record -> UID, the rest stays",
+        ),
+        pytest.param(
+            RecordEdit(start=BucketRecord(started=STAMP), driver="d", claim=IDENTITY),
+            None,
+            BucketRecord(bucket="u", driver="d", claim=IDENTITY, started=STAMP),
+            id="no record -> begins with start",
+        ),
+        pytest.param(
+            RecordEdit(start=BucketRecord(started=STAMP), driver="d"),
+            RECORD,
+            replace(RECORD, bucket="u", driver="d"),
+            id="a record is there by now -> start is ignored",
+        ),
+        pytest.param(
+            RecordEdit(driver=""),
+            RECORD,
+            replace(RECORD, bucket="u", driver=""),
+            id="empty driver -> the driver is removed",
+        ),
+        pytest.param(
+            RecordEdit(bucket_id="id-7", access_uid="access-uid", entry=ENTRY),
+            replace(RECORD, accesses={"other": PENDING_ENTRY}),
+            replace(
+                RECORD,
+                bucket="u",
+                bucket_id="id-7",
+                accesses={"other": PENDING_ENTRY, "access-uid": ENTRY},
+            ),
+            id="entry -> added, the others stay",
+        ),
+        pytest.param(
+            DROP,
+            replace(WITH_ENTRY, bucket_id="id-7"),
+            replace(RECORD, bucket="u", bucket_id="id-7"),
+            id="entry of none -> removed, the id stays",
+        ),
+        pytest.param(
+            RecordEdit(entry=ENTRY),
+            RECORD,
+            replace(RECORD, bucket="u"),
+            id="an entry without an access -> ignored",
+        ),
+    ],
+)
+def test_record_after_an_edit(
+    edit: RecordEdit, record: BucketRecord | None, after: BucketRecord
+) -> None:
+    assert edit.apply(record, "u") == after
+
+
+@pytest.mark.parametrize(
+    ("found", "access", "before"),
+    [
+        pytest.param(STARTED, OLD_ACCESS, True, id="a second older than the record -> before"),
+        pytest.param(
+            STARTED, meta(OLD_ACCESS, created=STAMP), False, id="created in the same second -> not"
+        ),
+        pytest.param(
+            STARTED,
+            meta(OLD_ACCESS, created="2026-05-06T07:08:10Z"),
+            False,
+            id="a second younger -> not",
+        ),
+        pytest.param(STARTED, meta(OLD_ACCESS, created=""), False, id="age unknown -> not"),
+        pytest.param(STARTED, meta(OLD_ACCESS, finalizers=()), False, id="no finalizer -> not"),
+        pytest.param(MARKED, OLD_ACCESS, False, id="the record has no started -> never"),
+        pytest.param(UNRECORDED, OLD_ACCESS, False, id="no record -> not yet"),
+        pytest.param(
+            with_entries(STARTED, access_uid=PENDING_ENTRY),
+            OLD_ACCESS,
+            False,
+            id="it has an entry -> not again",
+        ),
+        pytest.param(
+            with_entries(STARTED, other=ENTRY),
+            OLD_ACCESS,
+            True,
+            id="another has an entry -> before",
+        ),
+    ],
+)
+def test_was_granted_before(found: Bucket, access: BucketAccess, before: bool) -> None:
+    assert records.was_granted_before(found, access) is before
+
+
+def seen(access: BucketAccess = OLD_ACCESS, **more: object) -> AccessView:
+    given: dict[str, object] = {
+        "access_class": KEYS_CLASS,
+        "claim": READY_CLAIM,
+        "bucket": STARTED,
+        "context": UP,
+        **more,
+    }
+    return AccessView(access=access, **given)  # type: ignore[arg-type]  # a table's shorthand
+
+
+def taken(entry: AccessRecord = ENTRY) -> EditBucket:
+    return EditBucket(
+        STARTED.meta.key,
+        add=(names.BUCKET_ACCESS_FINALIZER,),
+        record=RecordEdit(bucket_id="id-7", access_uid="access-uid", seen=None, entry=entry),
+    )
+
+
+@pytest.mark.parametrize(
+    ("view", "entry"),
+    [
+        pytest.param(seen(), ENTRY, id="all agree -> its account is recorded"),
+        pytest.param(
+            seen(meta(OLD_ACCESS, deleting=True)),
+            ENTRY,
+            id="being deleted -> recorded, then revoked",
+        ),
+        pytest.param(
+            seen(replace(OLD_ACCESS, granted=False)),
+            ENTRY,
+            id="not granted, an account -> recorded",
+        ),
+        pytest.param(
+            seen(meta(OLD_ACCESS, annotations={names.ROTATE_ANNOTATION: "1"})),
+            replace(ENTRY, rotated="1"),
+            id="a rotate annotation from before -> counts as followed",
+        ),
+        pytest.param(
+            seen(meta(OLD_ACCESS, annotations={names.ROTATE_ANNOTATION: "x" * 9999})),
+            replace(ENTRY, rotated="x" * ROTATE_TOKEN_LENGTH),
+            id="a huge rotate annotation -> only its start is recorded",
+        ),
+        pytest.param(
+            seen(replace(OLD_ACCESS, secret_name="")),
+            replace(ENTRY, secret=""),
+            id="no Secret's name -> recorded without",
+        ),
+        pytest.param(
+            seen(access_class=None),
+            ENTRY,
+            id="the class is gone -> recorded at the Bucket's driver",
+        ),
+    ],
+)
+def test_access_from_before_the_record_is_taken_over(view: AccessView, entry: AccessRecord) -> None:
+    assert plan(view) == taken(entry)
+
+
+DISAGREEMENTS = [
+    pytest.param(
+        seen(meta(OLD_ACCESS, created=STAMP)), id="created in the second of the start -> nothing"
+    ),
+    pytest.param(
+        seen(meta(OLD_ACCESS, created="2026-05-06T07:08:10Z")), id="created later -> nothing"
+    ),
+    pytest.param(seen(meta(OLD_ACCESS, created="")), id="age unknown -> nothing"),
+    pytest.param(seen(meta(OLD_ACCESS, finalizers=("a/b",))), id="not our finalizer -> nothing"),
+    pytest.param(seen(replace(OLD_ACCESS, account_id="")), id="no account -> nothing"),
+    pytest.param(seen(rivals=True), id="another names the account -> nothing"),
+    pytest.param(seen(vanished=True), id="the Bucket was removed by force -> nothing"),
+    pytest.param(seen(claim=None), id="the claim is gone -> nothing"),
+    pytest.param(
+        seen(claim=meta(READY_CLAIM, uid="later-uid")), id="a later claim of that name -> nothing"
+    ),
+    pytest.param(
+        seen(bucket=replace(STARTED, record=replace(RECORD, started=STAMP, claim=OTHER))),
+        id="the Bucket is bound to another claim -> nothing",
+    ),
+    pytest.param(
+        seen(
+            bucket=replace(
+                STARTED, claim=RESERVED, record=replace(RECORD, started=STAMP, claim=NOBODY)
+            )
+        ),
+        id="the Bucket is only reserved for the claim -> nothing",
+    ),
+    pytest.param(seen(bucket=MARKED), id="the record is as old as its Bucket -> nothing"),
+    pytest.param(
+        seen(bucket=replace(UNRECORDED, copied_record=STARTED.record)),
+        id="the record was copied -> nothing",
+    ),
+    pytest.param(
+        seen(bucket=with_entries(STARTED, access_uid=PENDING_ENTRY)),
+        id="it has an entry without an account -> the status adds none",
+    ),
+    pytest.param(
+        seen(bucket=replace(STARTED, record=replace(RECORD, started=STAMP, driver="other"))),
+        id="the Bucket is another driver's -> nothing",
+    ),
+    pytest.param(
+        seen(replace(OLD_ACCESS, account_id="x" * (ID_LIMIT_BYTES + 1))),
+        id="an account longer than any that is accepted -> nothing",
+    ),
+    pytest.param(
+        seen(replace(OLD_ACCESS, secret_name="x" * 9999)),
+        id="a name that no Secret can have -> nothing",
+    ),
+]
+
+
+@pytest.mark.parametrize("view", DISAGREEMENTS)
+def test_single_disagreement_takes_nothing_over(view: AccessView) -> None:
+    for deleting in (False, True):
+        assert view.access is not None
+        access = meta(view.access, deleting=deleting)
+        step = plan(replace_access(view, access))
+        assert not isinstance(step, Revoke)
+        if isinstance(step, EditBucket):
+            assert step.record is not None
+            entry = step.record.entry
+            assert entry is None or access.account_id not in entry.accounts
+
+
+def replace_access(view: AccessView, access: BucketAccess) -> AccessView:
+    fields = {name: getattr(view, name) for name in AccessView.__slots__}
+    return AccessView(**{**fields, "access": access})
+
+
+def test_bucket_without_a_record_makes_its_accesses_wait() -> None:
+    wait = Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
+    assert plan(seen(bucket=UNRECORDED)) == wait
+    assert plan(seen(meta(OLD_ACCESS, deleting=True), bucket=UNRECORDED)) == wait
+
+
+def test_account_that_fits_exactly_is_taken_over() -> None:
+    account = "x" * ID_LIMIT_BYTES
+    view = seen(replace(OLD_ACCESS, account_id=account))
+    assert plan(view) == taken(replace(ENTRY, accounts=(account,)))
+
+
+@pytest.mark.parametrize(
+    ("account", "view"),
+    [
+        pytest.param(
+            "acct-7", {"revoked": frozenset({"acct-7"})}, id="its account was revoked -> not again"
+        ),
+        pytest.param(
+            "victim", {"revoked": frozenset({"acct-7"})}, id="its status was forged -> not recorded"
+        ),
+        pytest.param("acct-7", {"all_revoked": True}, id="given up -> not again"),
+    ],
+)
+def test_access_whose_entry_the_deletion_removed_is_not_taken_over_again(
+    account: str, view: dict[str, object]
+) -> None:
+    going = replace(meta(OLD_ACCESS, deleting=True), account_id=account)
+    step = plan(seen(going, bucket_proven=True, **view))
+    assert not isinstance(step, EditBucket | Revoke)

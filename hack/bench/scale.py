@@ -23,6 +23,8 @@ from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
 from cosi_operator.kube.store import READY_LIMIT, Store
 from cosi_operator.plan import bucket as bucket_plan
 from cosi_operator.plan import claim as claim_plan
+from cosi_operator.plan.bucket_view import BucketView
+from cosi_operator.plan.claim_view import ClaimView, target_name
 from cosi_operator.plan.steps import Context, DriverView
 from cosi_operator.settings import Backoff
 from cosi_operator.workqueue import WorkQueue
@@ -180,15 +182,13 @@ def start(count: int) -> dict[str, float]:
     for _, held_bucket in stores.buckets.items():  # noqa: PERF102 - a Store, not a dict
         found = held_bucket.view
         held = stores.claims.get(found.claim.key) if found.claim else None
-        view = bucket_plan.BucketView(found, held.view if held else None, (), context)
+        view = BucketView(found, held.view if held else None, (), context)
         bucket_plan.plan(view)
         looked_at += 1
     for _, claimed in stores.claims.items():  # noqa: PERF102
-        target = stores.buckets.get(Key("", claim_plan.target_name(claimed.view)))
+        target = stores.buckets.get(Key("", target_name(claimed.view)))
         claim_plan.plan(
-            claim_plan.ClaimView(
-                claimed.view, None, target.view if target else None, (), context.now
-            )
+            ClaimView(claimed.view, None, target.view if target else None, (), context.now)
         )
         looked_at += 1
     return {

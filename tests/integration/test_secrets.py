@@ -10,7 +10,7 @@ from cosi_operator.clock import RealClock
 from cosi_operator.driver.credentials import Credentials, S3Credentials
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.plan import names
-from cosi_operator.plan.steps import SecretAllowed, SecretIs
+from cosi_operator.plan.facts import SecretAllowed, SecretIs
 from cosi_operator.sidecar.secret_content import SecretContent, secret_data
 from cosi_operator.sidecar.secrets import Secrets
 from testbed import NAMESPACE, Testbed
@@ -47,19 +47,18 @@ def text_of(secret: Json) -> dict[str, str]:
 
 def test_a_secret_is_renewed_in_place(bed: Testbed, name: str) -> None:
     key = Key(NAMESPACE, name)
-    ours = SecretIs(exists=True, ours=True, account_id="acct-7", held=True)
+    ours = SecretIs(exists=True, ours=True, held=True)
     assert with_secrets(bed, lambda secrets: secrets.create(key, CONTENT)) == ours
     bed.edit("secrets", name, lambda body: body["data"].update(note="eA=="))
     before = bed.get("secrets", name)
     assert with_secrets(bed, lambda secrets: secrets.holds(key, CONTENT)) is True
     assert with_secrets(bed, lambda secrets: secrets.holds(key, RENEWED)) is False
 
-    renewed = replace(ours, account_id="acct-8")
-    assert with_secrets(bed, lambda secrets: secrets.update(key, RENEWED)) == renewed
+    assert with_secrets(bed, lambda secrets: secrets.update(key, RENEWED)) == ours
     after = bed.get("secrets", name)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert text_of(after) == {**secret_data(RENEWED, extra_keys=True), "note": "x"}
-    assert with_secrets(bed, lambda secrets: secrets.update(key, RENEWED)) == renewed
+    assert with_secrets(bed, lambda secrets: secrets.update(key, RENEWED)) == ours
     version = bed.get("secrets", name)["metadata"]["resourceVersion"]
     assert version == after["metadata"]["resourceVersion"]
 

@@ -41,7 +41,7 @@ from cosi_operator.plan import names
 NAMESPACE = "team"
 # Far above any scenario; reaching it means that two writers undo each other.
 STEP_LIMIT = 20_000
-RUN_LIMIT = 1_000
+RUN_LIMIT = 10_000
 
 
 @dataclass

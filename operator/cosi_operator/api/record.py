@@ -98,8 +98,8 @@ def has_room(record: BucketRecord) -> bool:
 
 
 def is_storable_id(text: str) -> bool:
-    """Whether the record can hold an id that a driver returned."""
-    return len(text.encode("utf-8", "surrogatepass")) <= ID_LIMIT_BYTES
+    """Whether the record can hold an id that a driver returned: as JSON, quotes take two bytes."""
+    return len(_encoder.encode(text)) <= ID_LIMIT_BYTES + 2
 
 
 def with_access(record: BucketRecord, uid: str, entry: AccessRecord | None) -> BucketRecord:

@@ -15,7 +15,7 @@ from cosi_operator.api.view import BucketAccess, Key
 from cosi_operator.classify import Policy, Verdict
 from cosi_operator.driver.errors import DriverRefused, DriverSilent
 from cosi_operator.outcome import Call, Code, Effect, MadeBy, Outcome, Reason, Requeue, Success
-from cosi_operator.plan.steps import Failed
+from cosi_operator.plan.facts import CallFailed
 from cosi_operator.settings import Backoff, LaneScope
 from cosi_operator.sidecar.calls import Attempts, DriverState, Fingerprint, Queued, Refused, failure
 from cosi_operator.sidecar.lane import Place
@@ -180,7 +180,7 @@ async def test_queued_counts_no_attempt(world: World) -> None:
     made_on = Fingerprint("uid", 1, "driver-1", "")
     ended = failure(queued, attempts=attempts, key=Key("a", "4"), made_on=made_on, recheck_s=None)
     assert len(attempts) == 0
-    assert ended == Failed(queued.outcome, Effect.NONE)
+    assert ended == CallFailed(queued.outcome, Effect.NONE)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,10 @@ def has_room(record: BucketRecord) -> bool:
 
 def is_storable_id(text: str) -> bool:
     """Whether the record can hold an id that a driver returned: as JSON, quotes take two bytes."""
-    return len(_encoder.encode(text)) <= ID_LIMIT_BYTES + 2
+    try:
+        return len(_encoder.encode(text)) <= ID_LIMIT_BYTES + 2
+    except UnicodeEncodeError:
+        return False
 
 
 def with_access(record: BucketRecord, uid: str, entry: AccessRecord | None) -> BucketRecord:

@@ -228,7 +228,8 @@ def test_room_counts_accounts_that_are_still_to_come() -> None:
         pytest.param("x" * (ID_LIMIT_BYTES + 1), False, id="a byte more -> refused"),
         pytest.param("ä" * (ID_LIMIT_BYTES // 2), True, id="bytes count, at the limit -> fits"),
         pytest.param("ä" * (ID_LIMIT_BYTES // 2 + 1), False, id="bytes count -> refused"),
-        pytest.param("\ud800", True, id="a lone surrogate -> no exception"),
+        pytest.param("\ud800", False, id="a lone surrogate -> refused"),
+        pytest.param('"' * ID_LIMIT_BYTES, False, id="quotes take two bytes as JSON -> refused"),
     ],
 )
 def test_ids_that_the_record_can_hold(found: str, fits: bool) -> None:

@@ -93,6 +93,7 @@ def delete_a_static_claim_with_its_access(bed: Testbed) -> None:
     bed.driver.set_rule(Call.GRANT_ACCESS, match={"bucket_id": "old"}, code="INTERNAL")
     bed.create("bucketaccesses", access_body("static", class_name="plain"))
     bed.until_reason("bucketaccesses", "static", "DriverInternal")
+    bed.driver.clear_rules()
     bed.delete("bucketclaims", "static")
     bed.until_gone("bucketclaims", ["static"])
 
@@ -112,6 +113,8 @@ def name_what_does_not_exist(bed: Testbed) -> None:
     """The controller tells it; a second time it raises the count of the Event."""
     bed.create("bucketaccesses", access_body("no-class", class_name="absent"))
     bed.until_reason("bucketaccesses", "no-class", "BucketAccessClassNotFound")
+    bed.create("bucketclaims", claim_body("classless", class_name="absent"))
+    bed.until_reason("bucketclaims", "classless", "BucketClassNotFound")
     bed.create("bucketclaims", claim_body("early", existing="late"))
     bed.until_reason("bucketclaims", "early", "BucketNotFound")
     bed.create("buckets", static_bucket("late", reserved_for="another"))

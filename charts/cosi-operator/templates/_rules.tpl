@@ -6,7 +6,7 @@
   resources: [events]
   verbs: [create, update]
 - apiGroups: [objectstorage.k8s.io]
-  resources: [bucketaccessclasses, bucketclasses]
+  resources: [bucketaccessclasses]
   verbs: [list, watch]
 # delete: the accesses of a bucket go before it
 - apiGroups: [objectstorage.k8s.io]
@@ -18,6 +18,9 @@
 - apiGroups: [objectstorage.k8s.io]
   resources: [bucketclaims]
   verbs: [get, list, update, watch]
+- apiGroups: [objectstorage.k8s.io]
+  resources: [bucketclasses]
+  verbs: [get, list, watch]
 - apiGroups: [objectstorage.k8s.io]
   resources: [buckets]
   verbs: [create, delete, get, list, update, watch]

@@ -118,7 +118,7 @@ MISTAKES = [
             _claim(class_name="{name}"),
             "bucketclaims",
             "BucketClassNotFound",
-            ("spec.bucketClassName", "does not exist", "Create that BucketClass"),
+            ("spec.bucketClassName", "does not exist", "ask your cluster administrator to"),
             _classes,
         ),
         id="a claim of a class that is not there waits for it",
@@ -140,8 +140,8 @@ MISTAKES = [
         Mistake(
             _claim(class_name="{name}", existing="{name}"),
             "bucketclaims",
-            "InvalidSpec",
-            ("spec.bucketClassName", "spec.existingBucketName", "both set"),
+            "BucketNotFound",  # as in the Go controller, the class does not count then
+            ("spec.existingBucketName", "does not exist", "Name another Bucket in a new claim"),
             _then(_classes, _recreate("bucketclaims", existingBucketName=None)),
         ),
         id="a claim with both class and existing bucket",

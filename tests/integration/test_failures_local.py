@@ -205,7 +205,7 @@ def test_a_create_that_may_have_worked_is_asked_again_before_its_claim_is_delete
     bed.delete("bucketclaims", name)
     if "die" in rule:
         told = bed.until_reason("bucketclaims", name, "WaitingForDriver")
-        assert "goes on by itself when it is back" in told["message"]
+        assert "Continues automatically when the driver answers." in told["message"]
         bed.driver.run()
     else:
         assert len([b for b in bed.driver.buckets() if b.parameters["case"] == name]) == 1

@@ -85,6 +85,12 @@ class Case:
         return self.call in (Call.GRANT_ACCESS, Call.REVOKE_ACCESS)
 
     @property
+    def is_refused_grant(self) -> bool:
+        """Nothing was made, so the access holds nothing and is not deleted with its claim."""
+        harmless = self.code not in AMBIGUOUS and self.code is not Code.ALREADY_EXISTS
+        return self.call is Call.GRANT_ACCESS and harmless
+
+    @property
     def reason(self) -> str:
         if (self.call, self.code) == (Call.GRANT_ACCESS, Code.ALREADY_EXISTS):
             return "DriverReturnedNoCredentials"  # the account is there, its keys are not
@@ -115,6 +121,8 @@ class Seen:
     events: list[dict[str, Any]] = field(default_factory=list)  # Warnings about the subject
     claim_events: list[dict[str, Any]] = field(default_factory=list)
     later: Counter[str] = field(default_factory=Counter)  # calls of the clearing up
+    outlives_claim: list[str] = field(default_factory=list)
+    without_claim: dict[str, Any] | None = None  # the BucketAccess, when its claim was gone
     left: list[str] = field(default_factory=list)
 
 
@@ -134,6 +142,13 @@ class Matrix:
         mark = self._last_entry()
         self._bed.driver.clear_rules()
         self._clear_up()
+        self._wait(self._is_cleared, CLEAN_S)
+        things = self._things()
+        for case, seen in self.seen.items():
+            seen.outlives_claim = self._left(case, things)
+            seen.without_claim = things["bucketaccesses"].get(case.name)
+        kept = [seen.without_claim for seen in self.seen.values() if seen.without_claim]
+        self._bed.delete_all("bucketaccesses", [body["metadata"]["name"] for body in kept])
         self._wait(lambda case, things: not self._left(case, things), CLEAN_S)
         things = self._things()
         for case, seen in self.seen.items():
@@ -184,7 +199,7 @@ class Matrix:
             if case.is_deletion:
                 plural = "bucketaccesses" if case.is_about_access else "bucketclaims"
                 bed.annotate(plural, case.name, retry="1")
-        # An access that failed goes with its claim.
+        # An access that failed goes with its claim, unless its Grant made nothing.
         claims = [case.name for case in CASES if case.call is not Call.DELETE_BUCKET]
         bed.delete_all("bucketclaims", claims)
 
@@ -212,6 +227,12 @@ class Matrix:
             claim = things["bucketclaims"].get(case.name)
             told = told and condition(claim).get("reason") == case.reason
         return told and (not case.is_retried or len(self._entries(case, case.call)) >= 3)
+
+    def _is_cleared(self, case: Case, things: dict[str, dict[str, Any]]) -> bool:
+        if not case.is_refused_grant:
+            return not self._left(case, things)
+        told = condition(things["bucketaccesses"].get(case.name)).get("reason")
+        return told == "BucketClaimNotFound" and len(self._left(case, things)) == 1
 
     def _record(self) -> None:
         things = self._things()
@@ -373,6 +394,22 @@ def _clearing_up(case: Case) -> set[str]:
         case _:
             calls = ["delete"] if case.is_goal else ["revoke", "delete"]
     return set(calls)
+
+
+@pytest.mark.parametrize("case", EVERY)
+def test_only_an_access_for_which_nothing_was_made_outlives_its_claim_and_says_that_it_is_gone(
+    matrix: dict[Case, Seen], case: Case
+) -> None:
+    seen = matrix[case]
+    if not case.is_refused_grant:
+        assert seen.outlives_claim == []
+        return
+    assert seen.outlives_claim == [f"bucketaccesses {case.name}"]
+    assert seen.without_claim is not None
+    assert "finalizers" not in seen.without_claim["metadata"]
+    assert reasons(seen.without_claim) == {
+        "Ready": "BucketClaimNotFound", "Reconciling": "BucketClaimNotFound",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", EVERY)

@@ -1,0 +1,174 @@
+"""Restores, clones, GitOps and administrators: a copy is a new object, and nothing is lost."""
+
+import pytest
+from tests.attacks.test_tenants import granted, lives, write_status
+
+from cosi_operator.outcome import Call
+from testbed import Testbed
+from testbed.bed import DRIVER_NAME
+from testbed.objects import Json, condition
+
+NEW_BUCKET = "objectstorage.k8s.io/new-bucket"
+
+
+def copied(body: Json, namespace: str) -> tuple[Json, Json]:
+    """What a restore creates, and the status that it writes afterwards."""
+    meta = body["metadata"]
+    kept = {k: meta[k] for k in ("name", "annotations", "finalizers", "labels") if meta.get(k)}
+    return {"metadata": {**kept, "namespace": namespace}, "spec": body["spec"]}, body["status"]
+
+
+@pytest.mark.attack("a restore drill with status is thrown away; production keeps its keys")
+def test_throwing_a_drill_away(bed: Testbed, name: str) -> None:
+    access = granted(bed, name)
+    space = bed.make_namespace(f"{name}-drill")
+    for plural in ("bucketclaims", "bucketaccesses"):
+        body, status = copied(bed.get(plural, name), space)
+        bed.create(plural, body, space)
+        write_status(bed, plural, name, space, status)
+    copy_uid = bed.get("bucketaccesses", name, space)["metadata"]["uid"]
+
+    def has_its_own() -> bool:
+        copy = bed.get("bucketaccesses", name, space)
+        return copy_uid in copy["status"].get("accountID", "") and copy["status"]["accessGranted"]
+
+    bed.until("the copy has an account of its own", has_its_own)
+    assert bed.find("secrets", f"{name}-keys", space) is not None
+    for plural in ("bucketaccesses", "bucketclaims"):
+        bed.delete(plural, name, space)
+    for plural in ("bucketaccesses", "bucketclaims"):
+        bed.until_gone(plural, [name], namespace=space)
+    assert lives(bed, access)
+    assert condition(bed.get("bucketaccesses", name))["status"] == "True"
+    backend = {bucket.bucket_id for bucket in bed.driver.buckets()}
+    assert bed.bucket_of(name)["status"]["bucketID"] in backend
+
+
+def restored(bed: Testbed, name: str) -> Json:
+    """A claim with a new UID, whose Bucket with the data still stands: its name."""
+    bed.make_classes(name, policy="Retain")
+    bed.make_claims([name], class_name=name)
+    bed.until_ready("bucketclaims", [name])
+    bucket = bed.bucket_of(name)
+    body, _ = copied(bed.get("bucketclaims", name), "team")
+    # Removed by force, as when the cluster was lost: the Bucket has not been deleted.
+    bed.processes["controller"].stop(grace_s=10)
+    bed.edit("bucketclaims", name, lambda claim: claim["metadata"].pop("finalizers"))
+    bed.delete("bucketclaims", name)
+    bed.until_gone("bucketclaims", [name])
+    body["metadata"].pop("finalizers", None)
+    bed.create("bucketclaims", body)
+    bed.start_process("controller")
+    bed.until_leading("controller")
+    return bucket
+
+
+@pytest.mark.attack("a restored claim beside the Bucket with its data; no empty bucket is made")
+def test_a_restored_claim_is_never_silently_empty(bed: Testbed, name: str) -> None:
+    bucket = restored(bed, name)
+    bed.until_reason("bucketclaims", name, "FormerBucketFound")
+    claim = bed.get("bucketclaims", name)
+    message = condition(claim)["message"]
+    assert bucket["metadata"]["name"] in message
+    assert f'{{"spec":{{"bucketClaim":{{"uid":"{claim["metadata"]["uid"]}"}}}}}}' in message
+    assert f"{NEW_BUCKET}=true" in message
+
+    def bind(body: Json) -> None:
+        body["spec"]["bucketClaim"]["uid"] = claim["metadata"]["uid"]
+
+    bed.edit("buckets", bucket["metadata"]["name"], bind)
+    bed.until_ready("bucketclaims", [name])
+    assert bed.get("bucketclaims", name)["status"]["bucketName"] == bucket["metadata"]["name"]
+
+
+@pytest.mark.attack("a restored claim whose owner asks for a new bucket; it gets one")
+def test_a_restored_claim_gets_a_new_bucket_on_demand(bed: Testbed, name: str) -> None:
+    bucket = restored(bed, name)
+    bed.until_reason("bucketclaims", name, "FormerBucketFound")
+    bed.annotate("bucketclaims", name, **{"new-bucket": "true"})
+    bed.until_ready("bucketclaims", [name])
+    assert bed.bucket_of(name)["metadata"]["name"] != bucket["metadata"]["name"]
+    assert bed.find("buckets", bucket["metadata"]["name"]) is not None
+
+
+@pytest.mark.attack("GitOps applies a static Bucket without its claim again; the claim keeps it")
+def test_gitops_clears_the_binding(bed: Testbed, name: str) -> None:
+    bed.make_classes(name)
+    spec = {
+        "bucketClaim": {},
+        "bucketClassName": name,
+        "driverName": DRIVER_NAME,
+        "protocols": ["S3"],
+        "existingBucketID": f"{name}-id",
+        "deletionPolicy": "Retain",
+    }
+    bed.create("buckets", {"metadata": {"name": f"{name}-old"}, "spec": spec})
+    bed.create(
+        "bucketclaims",
+        {
+            "metadata": {"name": name},
+            "spec": {"protocols": ["S3"], "existingBucketName": f"{name}-old"},
+        },
+    )
+    bed.until_ready("bucketclaims", [name])
+    uid = bed.get("bucketclaims", name)["metadata"]["uid"]
+    space = bed.make_namespace(f"{name}-evil")
+    thief = {
+        "metadata": {"name": "x", "namespace": space},
+        "spec": {"protocols": ["S3"], "existingBucketName": f"{name}-old"},
+    }
+    bed.create("bucketclaims", thief, space)
+    for _ in range(3):
+        bed.edit("buckets", f"{name}-old", lambda body: body["spec"].update(bucketClaim={}))
+        bed.until(
+            "the Bucket names its claim again",
+            lambda: bed.get("buckets", f"{name}-old")["spec"]["bucketClaim"].get("uid") == uid,
+        )
+    bed.until_reason("bucketclaims", "x", "BucketAlreadyBound", namespace=space)
+    bed.until_ready("bucketclaims", [name])
+
+
+@pytest.mark.attack("kubectl delete bucket while a claim uses it; the data stays until forced")
+def test_a_bucket_in_use(bed: Testbed, name: str) -> None:
+    access = granted(bed, name)
+    bucket = bed.bucket_of(name)
+    bed.delete("buckets", bucket["metadata"]["name"])
+    bed.until_reason("buckets", bucket["metadata"]["name"], "BucketInUse")
+    bed.until_quiet()
+    assert lives(bed, access)
+    assert bucket["status"]["bucketID"] in {b.bucket_id for b in bed.driver.buckets()}
+    bed.annotate(
+        "buckets", bucket["metadata"]["name"], **{"force-delete": bucket["metadata"]["uid"]}
+    )
+    bed.until_gone("buckets", [bucket["metadata"]["name"]])
+    assert not lives(bed, access)
+
+
+@pytest.mark.attack("driverName of a ready Bucket is changed; no other driver gets its id")
+def test_the_recorded_driver_wins(bed: Testbed, name: str) -> None:
+    granted(bed, name)
+    bucket = bed.bucket_of(name)["metadata"]["name"]
+    bed.edit("buckets", bucket, lambda body: body["spec"].update(driverName="other.example.com"))
+    bed.until(
+        "the Bucket says that the change is ignored",
+        lambda: condition(bed.get("buckets", bucket), "SpecChangeIgnored"),
+    )
+    bed.delete("bucketclaims", name)
+    bed.until_gone("bucketclaims", [name])
+    assert bucket not in {found.name for found in bed.driver.buckets()}
+
+
+@pytest.mark.attack("a refused claim after a rollback; nothing makes the Go pair send an empty id")
+def test_a_refusal_leaves_nothing_for_the_go_pair(bed: Testbed, name: str) -> None:
+    bed.make_classes(name, parameters={"case": name})
+    match = {"parameters.case": name}
+    bed.driver.set_rule(Call.CREATE_BUCKET, match=match, code="INVALID_ARGUMENT")
+    bed.make_claims([name], class_name=name)
+    bed.until_reason("bucketclaims", name, "DriverInvalidArgument")
+    bed.until_quiet()
+    bucket = bed.bucket_of(name)
+    # v0.2.2 sends DriverDeleteBucket(status.bucketID) for a Bucket with this finalizer.
+    assert not bucket["metadata"].get("finalizers")
+    bed.delete("bucketclaims", name)
+    bed.until_gone("bucketclaims", [name])
+    assert bed.find("buckets", bucket["metadata"]["name"]) is None

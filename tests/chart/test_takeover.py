@@ -1,9 +1,11 @@
 """Objects as the Go pair leaves them, finished and half done, go on under ours; nothing is lost.
 
 First stands what upstream installed: its CRDs, unchanged. Then helm takes these over, and our two
-processes start. No bucket is created twice, no access is granted twice, and what was deleted ends.
+processes start. No bucket is created twice, no access whose account is known is granted twice, and
+what was deleted ends.
 """
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from tests.chart.pod import ROOT, Pod
 from chart_outputs import NAMESPACE, RELEASE, Helm
 from controlplane import ControlPlane
 from cosi_operator.api import v1alpha1
+from cosi_operator.api.record import RECORD_ANNOTATION, decode_record
 from cosi_operator.api.view import Resource
 from cosi_operator.outcome import Call
 from cosi_operator.plan import names
@@ -211,6 +214,22 @@ class Taken:
     def bucket(self, name: str) -> Any:
         return self.left.get(v1alpha1.BUCKETS, self.claims[name]["status"]["bucketName"])
 
+    def account(self, access: str) -> str:
+        """The name under which the account of an access is made."""
+        return names.account_name(
+            self.left.get(v1alpha1.BUCKET_ACCESSES, access)["metadata"]["uid"]
+        )
+
+    def secret(self, access: str) -> Any:
+        return found(self.left.plane, f"/api/v1/namespaces/{TEAM}/secrets/{access}-keys")
+
+    def until_granted(self, access: str) -> None:
+        def granted() -> bool:
+            status = self.left.get(v1alpha1.BUCKET_ACCESSES, access).get("status", {})
+            return bool(status.get("accessGranted"))
+
+        eventually(f"access {access}", granted)
+
 
 def leave(left: Leftovers) -> dict[str, Any]:
     """Every state that the Go pair can leave behind; the claims by their names."""
@@ -297,16 +316,31 @@ def test_every_claim_becomes_ready(taken: Taken, name: str) -> None:
     assert taken.bucket(name)["status"]["bucketReady"] is True
 
 
-@pytest.mark.parametrize("name", ["done-app", "forgotten-app", "killed-app"])
+@pytest.mark.parametrize("name", ["done-app", "forgotten-app"])
 def test_every_access_is_granted_and_its_secret_is_as_it_was(taken: Taken, name: str) -> None:
-    def granted() -> bool:
-        access = taken.left.get(v1alpha1.BUCKET_ACCESSES, name)
-        return bool(access.get("status", {}).get("accessGranted"))
+    taken.until_granted(name)
+    assert not written_by_ours(taken.secret(name))
 
-    eventually(f"access {name}", granted)
-    secret = found(taken.left.plane, f"/api/v1/namespaces/{TEAM}/secrets/{name}-keys")
+
+def test_an_access_whose_account_nobody_wrote_down_is_granted_again_into_its_own_secret(
+    taken: Taken,
+) -> None:
+    """The record names the accounts that may be revoked, so the driver is asked for its id."""
+    taken.until_granted("killed-app")
+    secret = taken.secret("killed-app")
+    assert written_by_ours(secret)
+    keys = json.loads(base64.b64decode(secret["data"]["BucketInfo"]))["spec"]["secretS3"]
+    account = taken.account("killed-app")
+    accounts = {one.account_id: one for one in taken.left.driver.accounts()}
+    assert keys["accessSecretKey"] == accounts[f"acct-{account}"].secret_key
+    record = decode_record(taken.bucket("killed")["metadata"]["annotations"][RECORD_ANNOTATION])
+    assert record is not None
+    assert [entry.accounts for entry in record.accesses.values()] == [(f"acct-{account}",)]
+
+
+def written_by_ours(secret: Any) -> bool:
     managers = {entry["manager"] for entry in secret["metadata"]["managedFields"]}
-    assert not any("cosi-sidecar" in manager for manager in managers)
+    return any("cosi-sidecar" in manager for manager in managers)
 
 
 def test_what_was_being_deleted_ends_and_its_account_and_bucket_are_gone(taken: Taken) -> None:
@@ -338,22 +372,18 @@ def test_what_was_refused_for_ever_stops_and_says_so(taken: Taken) -> None:
     eventually("the claim to be stalled", stalled)
 
 
-def test_only_what_was_never_finished_is_asked_for_and_nothing_is_granted_twice(
-    taken: Taken,
-) -> None:
+def test_only_what_was_never_finished_is_asked_for(taken: Taken) -> None:
     states = ("unmade", "unwritten", "refused")
     unfinished = {taken.claims[name]["status"]["bucketName"] for name in states}
     created = taken.calls(Call.CREATE_BUCKET, "name")
     assert sorted(created) == sorted(unfinished)
-    assert taken.calls(Call.GRANT_ACCESS, "name") == []
+    assert taken.calls(Call.GRANT_ACCESS, "name") == [taken.account("killed-app")]
 
 
 @pytest.mark.parametrize("name", ["done", "forgotten", "killed"])
 def test_deleting_what_the_go_pair_made_leaves_nothing(taken: Taken, name: str) -> None:
     left = taken.left
-    account = names.account_name(
-        left.get(v1alpha1.BUCKET_ACCESSES, f"{name}-app")["metadata"]["uid"]
-    )
+    account = taken.account(f"{name}-app")
     if name == "forgotten":  # someone removed the Secret by force, which blocks the Go sidecar
         path = f"/api/v1/namespaces/{TEAM}/secrets/forgotten-app-keys"
         secret = found(left.plane, path)
@@ -380,13 +410,9 @@ def test_deleting_what_the_go_pair_made_leaves_nothing(taken: Taken, name: str) 
     )
     backend_id = f"id-{taken.claims[name]['status']['bucketName']}"
     # More than one Revoke when the two deletions meet: it is safe to repeat, unlike a Grant.
-    assert backend_id in taken.calls(Call.REVOKE_ACCESS, "bucket_id")
+    assert f"acct-{account}" in taken.calls(Call.REVOKE_ACCESS, "account_id")
     assert taken.calls(Call.DELETE_BUCKET, "bucket_id").count(backend_id) == 1
-    if name == "killed":
-        # Nobody wrote the account's id down: what was granted under the name is revoked by it.
-        assert account in taken.calls(Call.REVOKE_ACCESS, "account_id")
-    else:
-        assert backend_id not in {account.bucket_id for account in left.driver.accounts()}
+    assert backend_id not in {account.bucket_id for account in left.driver.accounts()}
 
 
 def test_no_request_was_forbidden(taken: Taken) -> None:

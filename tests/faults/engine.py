@@ -182,7 +182,7 @@ class Engine:
         return Result(scenario.name, way, effect, case.name), case
 
     def _case(self, scenario: Scenario) -> Case:
-        return Case(f"{scenario.slug}-{next(_numbers)}")
+        return Case(f"{scenario.slug}-{next(_numbers)}", refused=scenario.verdict == REFUSED)
 
     # --- running them
 

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from tests.faults.bed import FaultBed, Json
 
+from cosi_operator.api.record import RECORD_ANNOTATION
+from cosi_operator.plan import names
 from mockdriver.backend import Account, Bucket
 
 # What differs between two runs that ended the same.
@@ -22,8 +24,10 @@ VOLATILE = (
     "attempts",
     "driverInstance",
     "effect",  # of a refusal: "maybe" after an earlier call whose end is not known, and rightly
+    "started",  # of a record
 )
 KEYS = ("accessKeyID", "accessSecretKey")
+HOLDS = {names.BUCKET_FINALIZER, names.BUCKET_ACCESS_FINALIZER, names.ACCESS_FINALIZER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,16 @@ class Case:
     found when the objects are gone.
     """
 
-    def __init__(self, name: str) -> None:
-        """Nothing is learned yet."""
+    def __init__(self, name: str, *, refused: bool = False) -> None:
+        """Nothing is learned yet.
+
+        Args:
+            refused: the last word is a refusal. Without a fault it leaves no finalizer of ours and
+                no recorded driver; after a fault nobody knows what an earlier call has made, so
+                both may stay.
+        """
         self.name = name
+        self.refused = refused
         self.uids: dict[str, str] = {}
 
     def learn(self, plural: str, body: Json | None) -> None:
@@ -84,9 +95,11 @@ class Case:
     def state(self, seen: Snapshot) -> Json:
         """Everything there is, with this run's own names replaced."""
         secret = seen.secrets.get(f"{self.name}-keys")
+        bucket = seen.buckets.get(self.bucket) or seen.buckets.get(self.name)
+        self.learn("buckets", bucket)
         found: Json = {
             "claim": seen.claims.get(self.name),
-            "bucket": seen.buckets.get(self.bucket) or seen.buckets.get(self.name),
+            "bucket": self._comparable(bucket),
             "access": seen.accesses.get(self.name),
             "secret": _opened(secret),
             "buckets on the backend": [
@@ -105,6 +118,20 @@ class Case:
             text = text.replace(uid, f"<UID of {kind}>")
         decoded: Json = json.loads(text.replace(self.name, "<case>"))
         return decoded
+
+    def _comparable(self, bucket: Json | None) -> Json | None:
+        """The Bucket with its record decoded; without what may differ after a refusal."""
+        if bucket is None:
+            return None
+        meta = bucket["metadata"]
+        annotations = dict(meta.get("annotations") or {})
+        record = json.loads(annotations.pop(RECORD_ANNOTATION, "{}"))
+        finalizers = list(meta.get("finalizers") or ())
+        if self.refused:
+            record.pop("driver", None)
+            finalizers = [finalizer for finalizer in finalizers if finalizer not in HOLDS]
+        meta = {**meta, "annotations": annotations, "finalizers": finalizers}
+        return {**bucket, "metadata": meta, "record": record}
 
 
 def _opened(secret: Json | None) -> Json | None:

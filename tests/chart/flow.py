@@ -78,9 +78,10 @@ class MainJob:
         assert self.bucket_info()["spec"]["secretS3"]["accessSecretKey"]
 
     def delete(self) -> None:
-        """Delete both, and wait until nothing of them is left."""
+        """Delete both, and wait until nothing of them is left; an access may be gone already."""
+        flags = (f"--namespace={self.name}", "--wait=false", "--ignore-not-found")
         for kind, name in (("bucketaccess", "access"), ("bucketclaim", "claim")):
-            self.plane.run_kubectl("delete", kind, name, f"--namespace={self.name}", "--wait=false")
+            self.plane.run_kubectl("delete", kind, name, *flags)
         eventually(
             f"everything of {self.name} to go",
             lambda: not (self.access() or self.secret() or self.claim() or self.buckets()),

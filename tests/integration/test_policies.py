@@ -24,6 +24,7 @@ from cosi_operator.outcome import Call
 from testbed import Testbed, condition, reasons
 
 CREATE, GRANT = Call.CREATE_BUCKET, Call.GRANT_ACCESS
+NOTHING_MADE = (GRANT, "DriverUnimplemented")
 FILE = "policy.yaml"
 
 POLICY_FILE = """
@@ -132,6 +133,11 @@ def test_a_setting_decides_what_is_tried_again(
     for case in retried:
         bed.until_ready(plural_of(cases[case][0]), [case])
     bed.delete_all("bucketclaims", cases)
+    for case in final:
+        if cases[case] == NOTHING_MADE:  # it holds nothing, so it does not go with its claim
+            bed.until_reason("bucketaccesses", case, "BucketClaimNotFound")
+            assert "finalizers" not in bed.get("bucketaccesses", case)["metadata"]
+            bed.delete("bucketaccesses", case)
     until_nothing_is_left(bed, cases)
 
 

@@ -25,6 +25,8 @@ VOLATILE = (
     "driverInstance",
     "effect",  # of a refusal: "maybe" after an earlier call whose end is not known, and rightly
     "started",  # of a record
+    "since",  # the times of unanswered calls in a record
+    "last",
 )
 KEYS = ("accessKeyID", "accessSecretKey")
 HOLDS = {names.BUCKET_FINALIZER, names.BUCKET_ACCESS_FINALIZER, names.ACCESS_FINALIZER}
@@ -75,6 +77,7 @@ class Case:
         """
         self.name = name
         self.refused = refused
+        self.unanswered = 0  # Grants to which the sidecar got no answer; the record counts them
         self.uids: dict[str, str] = {}
 
     def learn(self, plural: str, body: Json | None) -> None:
@@ -120,12 +123,14 @@ class Case:
         return decoded
 
     def _comparable(self, bucket: Json | None) -> Json | None:
-        """The Bucket with its record decoded; without what may differ after a refusal."""
+        """The Bucket with its record decoded, less what a fault has to leave in it."""
         if bucket is None:
             return None
         meta = bucket["metadata"]
         annotations = dict(meta.get("annotations") or {})
         record = json.loads(annotations.pop(RECORD_ANNOTATION, "{}"))
+        for entry in record.get("accesses", {}).values():
+            entry["unanswered"] = entry.get("unanswered", 0) - self.unanswered
         finalizers = list(meta.get("finalizers") or ())
         if self.refused:
             record.pop("driver", None)

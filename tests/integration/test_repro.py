@@ -25,7 +25,8 @@ def test_a_name_that_s3_refuses_is_sent_once_and_then_neither_sent_nor_written_a
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = json.loads(done.stdout.splitlines()[-1])["ours"]
     assert first["create_calls"] == CLAIMS
-    assert first["writes"] == 5 * CLAIMS  # docs/performance.md, what a claim costs
+    # docs/performance.md, what a claim costs; one more takes the finalizer off its Bucket again.
+    assert first["writes"] == 6 * CLAIMS
     assert (second["create_calls"], second["writes"], second["events"]) == (0, 0, 0)
     assert "The driver answered: INVALID_ARGUMENT\n" in done.stdout
     assert f"{CLAIMS} of {CLAIMS} claims say why in their conditions." in done.stdout

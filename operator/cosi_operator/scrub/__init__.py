@@ -21,8 +21,8 @@ from itertools import chain
 from cosi_operator.scrub.decoded import READ_LIMIT as READ_LIMIT
 from cosi_operator.scrub.decoded import Decoded, decode
 from cosi_operator.scrub.known import KnownSecrets as KnownSecrets
-from cosi_operator.scrub.named import named_spans
-from cosi_operator.scrub.shapes import Span, key_spans
+from cosi_operator.scrub.named import named_spans, names_nothing
+from cosi_operator.scrub.shapes import Span, is_plain, key_spans
 
 REDACTED = "[redacted]"
 UNKNOWN_KEY = "<id>"
@@ -49,6 +49,8 @@ _PASSES = 6
 def scrub(text: str, *, limit: int = READ_LIMIT) -> str:
     """`text` without credentials; of a longer one the first `limit` characters, then "…"."""
     text = _head(text, limit)
+    if names_nothing(text) and is_plain(text):
+        return text
     for _ in range(_PASSES):
         after = _scrub_once(text)
         if after == text:

@@ -55,6 +55,11 @@ _SIGNS = re.compile(
 _WORD = re.compile(r"[A-Za-z]{1,20}")
 
 
+def names_nothing(text: str) -> bool:
+    """Whether `text` can't name a credential; quick."""
+    return _SIGNS.search(text) is None and "://" not in text and "--" not in text
+
+
 def named_spans(text: str) -> Iterator[Span]:
     """Where in `text` the value of a named credential stands. Spans may overlap."""
     for sign, pattern, group in (

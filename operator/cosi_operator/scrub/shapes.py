@@ -91,6 +91,24 @@ _DASHED_EQUAL_LENGTH = 20
 _DASHED_LENGTH = 30
 
 
+# A sentence of words, CamelCase, names, small numbers and single acronyms, as most texts are.
+_PLAIN = re.compile(
+    r"""(?x) [ ,.;:'()"/\n]*+
+    (?: (?: (?:[A-Z][a-z]{2,15}+|[a-z]{3,15}+) (?:[A-Z][a-z]{2,15}+){0,3}+
+          | (?:[Ii][nfst]|[Aa][nst]|[Bb][ey]|[Oo][fnr]|[Nn]o|[Ss]o|[Tt]o|[Uu]p|[Dd]o|id|io)
+          | [a-z]{3,15}+ (?:[-_](?:[a-z]{2,15}+|\d{1,5}+|\ufffd))*+
+          | [A-Z]{2,15}+ (?![ ,.;:'()"/\n]++[A-Z]{2})
+          | [aAI] | \d{1,5}+ | k8s | [sS]3 | v\d(?:(?:alpha|beta)\d)? | \ufffd )
+        (?:[ ,.;:'()"/\n]++ | \Z) )*+"""
+)
+
+
+def is_plain(text: str) -> bool:
+    """Whether no key stands in `text`; quick, and right about most of what is ever scrubbed."""
+    text = _UUID.sub("\ufffd", text)
+    return _PLAIN.fullmatch(text) is not None and len(_ODD_PAIR.findall(text.lower())) < 2
+
+
 def key_spans(text: str) -> Iterator[Span]:
     """Where in `text` a key seems to stand, whole or in pieces. Spans may overlap."""
     for pattern in (*_WHOLE_KEYS, _AWS_ID):

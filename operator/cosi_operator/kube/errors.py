@@ -12,8 +12,8 @@
     │   ├── Invalid           400 or 422: repeating it can't help
     │   ├── TooManyRequests   429, after the client's own retries
     │   └── ServerError       5xx, after the client's own retries; a create may have happened
-    ├── ReplyTooLarge         more than the caller wanted to hold; a list asks for smaller pages
     ├── ApiSilent             no usable answer: a write may or may not have happened
+    │   └── ReplyTooLarge     more than the caller wanted to hold; a list asks for smaller pages
     ├── KubeconfigError       (kubeconfig.py) the configuration can't be used
     └── LeaseLost             (lease.py) no longer the leader
 
@@ -103,8 +103,8 @@ class ApiSilent(Exception):
     """
 
 
-class ReplyTooLarge(Exception):
-    """The reply was longer than the request's limit and was not read to its end."""
+class ReplyTooLarge(ApiSilent):
+    """The reply was longer than the request's limit and was not read to its end; never retried."""
 
 
 class _Status(Struct):

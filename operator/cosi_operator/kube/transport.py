@@ -204,6 +204,8 @@ class Transport:
                 if renewed or not self._connection.credentials.reject(header):
                     raise
                 renewed = True
+            except ReplyTooLarge:
+                raise
             except (ApiError, ApiSilent) as failure:
                 pause_s = pause_before_retry(request, failure, attempt, self._rng.random())
                 if pause_s is None or self._clock.monotonic() - started_s + pause_s >= (

@@ -11,7 +11,7 @@ import msgspec
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, BucketClass
 from cosi_operator.people.diagnosis import Link, Reported, State, condition, state_of
 from cosi_operator.people.text import age, clean, paragraph, table
-from cosi_operator.scrub import cut
+from cosi_operator.scrub import cut, shown_name
 
 MESSAGE_WIDTH = 70
 # Finding the one bad line among many is what colours would do; a word also survives a pipe.
@@ -142,11 +142,11 @@ def _age(since: str, now: datetime) -> str:
 
 def why(links: Sequence[Link], subject: str) -> str:
     """The chain as text: a line for each link, and under a cause what is known of it."""
-    width = max(len(f"{link.kind} {clean(link.name)}".rstrip()) for link in links)
+    width = max(len(f"{link.kind} {shown_name(link.name)}".rstrip()) for link in links)
     states = max(len(link.state) for link in links)
     lines = [f"{subject}: {verdict(links)}", ""]
     for link in links:
-        what = f"{link.kind} {clean(link.name)}".rstrip().ljust(width)
+        what = f"{link.kind} {shown_name(link.name)}".rstrip().ljust(width)
         note = clean(link.reason)
         if link.state in (State.UNSEEN, State.NOT_YET) or link.kind.endswith("Class"):
             note = clean(link.message)
@@ -161,7 +161,7 @@ def verdict(links: Sequence[Link]) -> str:
     """One sentence on the whole chain."""
     causes = [link for link in links if link.is_cause]
     if causes:
-        names = ", ".join(f"{link.kind} {clean(link.name)}" for link in causes)
+        names = ", ".join(f"{link.kind} {shown_name(link.name)}" for link in causes)
         return f"not ready, because of {names}"
     if any(link.state is State.NOT_YET for link in links):
         return "not ready yet"

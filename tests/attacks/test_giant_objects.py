@@ -84,8 +84,9 @@ def test_giant_objects_hurt_nobody(own_bed: Testbed) -> None:
     assert max(sizes.values()) < RSS_LIMIT_MIB
     for role in ("controller", "sidecar"):  # a process that starts among them lists them all
         bed.restart(role)
-    bed.make_claims(["listed"], class_name="fine")
-    bed.until_ready("bucketclaims", ["listed"], timeout_s=START_S)
+    # Elsewhere, since the waiting itself lists the claims of the namespace.
+    bed.make_claims(["listed"], class_name="fine", namespace=bed.make_namespace("listed"))
+    bed.until_ready("bucketclaims", ["listed"], "listed", timeout_s=START_S)
     sizes = hold(bed, "after")
     assert max(sizes.values()) < RSS_LIMIT_MIB
     for role in bed.processes:

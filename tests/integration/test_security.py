@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from controlplane import ControlPlane
+from controlplane import ApiError, ControlPlane
 from controlplane.daemon import coverage_variables
 from cosi_operator.outcome import Call, Code
 from testbed import NAMESPACE, Testbed, access_body, claim_body, condition
@@ -58,7 +58,6 @@ CASES: dict[str, dict[str, Any]] = {
     "fine": {},
     "Azure": {"reply": "azure_credentials"},
     "the Secret's name is taken": {},
-    "the Secret's name is none": {},
 }
 
 
@@ -163,8 +162,7 @@ def granted(loud: Testbed, ports: dict[str, int]) -> dict[str, str]:
         loud.make_classes(name, parameters={"case": name})
         match = {"parameters.case": name}
         loud.driver.set_rule(Call.GRANT_ACCESS, match=match, **CASES[case])
-        secret = "../x" if case == "the Secret's name is none" else ""
-        loud.create("bucketaccesses", access_body(name, class_name=name, secret=secret))
+        loud.create("bucketaccesses", access_body(name, class_name=name))
 
     def all_said() -> bool:
         return all(
@@ -261,17 +259,14 @@ def test_a_secret_of_someone_else_is_neither_read_nor_written_nor_deleted(
     }
     bed.make_classes(name)
     bed.make_claims([name], class_name=name)
-    spellings = [name, f"../../{victim}/secrets/{name}", f"{victim}/{name}", f"{name}%2f..", ".."]
-    accesses = [f"{name}-{number}" for number in range(len(spellings))]
-    for access, secret in zip(accesses, spellings, strict=True):
-        bed.create(
-            "bucketaccesses", access_body(access, class_name=name, claim=name, secret=secret)
-        )
-    bed.until_reason("bucketaccesses", accesses[0], "SecretNotOwned")
-    for access in accesses[1:]:
-        bed.until_reason("bucketaccesses", access, "InvalidSpec")
-    bed.delete_all("bucketaccesses", accesses)
-    bed.until_gone("bucketaccesses", accesses)
+    # On upstream's CRDs, which accept them: tests/integration/test_upstream_crds.py.
+    for odd in (f"../../{victim}/secrets/{name}", f"{victim}/{name}", f"{name}%2f..", ".."):
+        with pytest.raises(ApiError, match=r"spec\.credentialsSecretName"):
+            bed.create("bucketaccesses", access_body(name, class_name=name, secret=odd))
+    bed.create("bucketaccesses", access_body(name, class_name=name, secret=name))
+    bed.until_reason("bucketaccesses", name, "SecretNotOwned")
+    bed.delete("bucketaccesses", name)
+    bed.until_gone("bucketaccesses", [name])
     for space, body in before.items():
         assert bed.get("secrets", name, space) == body
     uids = [a.name for a in bed.driver.accounts()]

@@ -117,6 +117,31 @@ def test_bad_names_which_our_crds_would_refuse_are_told_and_an_edit_wakes_the_ob
     bed.until_ready("bucketaccesses", [name])
 
 
+def test_a_secret_name_that_is_a_path_reaches_no_secret(own_bed: Testbed, name: str) -> None:
+    bed = own_bed
+    victim = bed.make_namespace(f"{name}-victim")
+    body = {"metadata": {"name": name}, "stringData": {"k": "v"}}
+    before = bed.create("secrets", body, victim)
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name)
+    odd = [f"../../{victim}/secrets/{name}", f"{victim}/{name}", f"{name}%2f..", ".."]
+    accesses = {f"{name}-{number}": secret for number, secret in enumerate(odd)}
+    for access, secret in accesses.items():
+        bed.create(
+            "bucketaccesses", access_body(access, class_name=name, claim=name, secret=secret)
+        )
+    bed.until(
+        "all accesses to say InvalidSpec",
+        lambda: all(
+            ready(bed.get("bucketaccesses", access)).get("reason") == "InvalidSpec"
+            for access in accesses
+        ),
+    )
+    bed.delete_all("bucketaccesses", accesses)
+    bed.until_gone("bucketaccesses", accesses)
+    assert bed.get("secrets", name, victim) == before
+
+
 @pytest.mark.attack("control and direction-turning characters in names and messages are escapes")
 def test_control_characters_of_a_class_name_never_reach_a_terminal(
     own_bed: Testbed, name: str

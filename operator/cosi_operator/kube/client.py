@@ -30,7 +30,7 @@ IDLE_MARGIN_S = 5.0
 # pages begin small and grow while they stay small, and a page that is too large is asked for in
 # parts.
 PAGE_LIMIT_BYTES = 4 * 2**20
-FIRST_PAGE = 20
+FIRST_PAGE = 125
 PAGE_GROWTH = 4
 
 

@@ -557,4 +557,4 @@ async def test_pages_grow_to_what_was_asked_for(client: KubeClient, server: Stub
         sizes.append(len(page.items))
         if not (token := page.continue_token):
             break
-    assert sizes == [20, 80, 300, 200]
+    assert sizes == [125, 300, 175]

@@ -265,7 +265,7 @@ async def test_a_relist_brings_all_pages_of_one_namespace(world: World) -> None:
     assert len(world.told) == 502
     assert world.claims.get(KEY) is not None
     assert world.claims.get(Key("other", "theirs")) is None
-    assert [seen.query["limit"] for seen in world.server.seen] == ["20", "80", "320", "500"]
+    assert [seen.query["limit"] for seen in world.server.seen] == ["125", "500"]
 
 
 async def test_a_body_is_complete_and_private(world: World) -> None:

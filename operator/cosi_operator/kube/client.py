@@ -236,6 +236,8 @@ class KubeClient:
                 Key(namespace, ""),
                 query=query,
                 reply_limit_bytes=PAGE_LIMIT_BYTES if at_once > 1 else 0,
+                # To compress giants takes the server longer than to send them.
+                compressed=at_once >= min(limit, FIRST_PAGE),
             )
             try:
                 body = await self._transport.send(request)

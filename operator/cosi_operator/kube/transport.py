@@ -92,6 +92,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = field(default=None, repr=False)
     reply_limit_bytes: int = 0  # of a successful reply; 0: LINE_LIMIT_BYTES
+    compressed: bool = True  # the server may compress the reply
 
     @property
     def what(self) -> str:
@@ -291,6 +292,8 @@ class Transport:
         headers = {"Authorization": header} if header else {}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
+        if not request.compressed:
+            headers["Accept-Encoding"] = "identity"
         return self._session.request(
             METHODS[request.verb],
             url,

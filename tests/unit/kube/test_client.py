@@ -545,6 +545,10 @@ async def test_a_page_of_giant_objects_is_asked_for_in_smaller_parts(
             break
     assert found == names
     assert server.count("list") < 20
+    # The first page of full size may be compressed; small ones of giants are not.
+    encodings = [seen.headers["Accept-Encoding"] for seen in server.seen]
+    assert "gzip" in encodings[0]
+    assert set(encodings[1:]) == {"identity"}
 
 
 async def test_pages_grow_to_what_was_asked_for(client: KubeClient, server: StubApiServer) -> None:

@@ -1,5 +1,6 @@
 """Objects as large as etcd takes, on upstream's CRDs, which have no limit of their own."""
 
+import functools
 import os
 import secrets
 import tempfile
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from testbed import Testbed, access_body, claim_body
+from testbed import NAMESPACE, Testbed, access_body, claim_body
 
 UPSTREAM_CRDS = Path(__file__).parents[1] / "support" / "upstream_crds"
 # `GIANTS=2000 make attacks` by hand; the figures of such a run are in docs/performance.md.
@@ -91,3 +92,21 @@ def test_giant_objects_hurt_nobody(own_bed: Testbed) -> None:
     assert max(sizes.values()) < RSS_LIMIT_MIB
     for role in bed.processes:
         assert max(map(len, bed.log_of(role).splitlines())) < 20_000
+    for plural in ("bucketclaims", "bucketaccesses"):
+        bed.until(f"Events about {plural}", functools.partial(told_of, bed, plural), timeout_s=60)
+    gone = [f"giant-{i}" for i in range(3)]
+    for plural in ("bucketclaims", "bucketaccesses"):
+        bed.delete_all(plural, gone)
+        assert not [name for name in gone if bed.find(plural, name)]
+
+
+def told_of(bed: Testbed, plural: str) -> bool:
+    """Whether each giant of this kind has an Event that says so."""
+    kind = {"bucketclaims": "BucketClaim", "bucketaccesses": "BucketAccess"}[plural]
+    told = {
+        event["involvedObject"]["name"]
+        for event in bed.all_of("events", NAMESPACE)
+        if event["involvedObject"]["kind"] == kind and "InvalidObject" in event["message"]
+    }
+    wanted = range(GIANTS // 2 if plural == "bucketclaims" else GIANTS - GIANTS // 2)
+    return {f"giant-{i}" for i in wanted} <= told

@@ -108,7 +108,7 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
         access_changed,
         {
             "class": lambda access: (access.class_name,),
-            ACCESSES_BY_CLAIM: lambda access: (access.claim_key,),
+            ACCESSES_BY_CLAIM: records.claim_of_held,
         },
     )
     access_classes = watched.add(

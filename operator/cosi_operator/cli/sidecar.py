@@ -25,6 +25,7 @@ from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
     BY_ACCOUNT,
     BY_CLAIM,
+    HELD_BY_CLAIM,
     RecordLookup,
     RecordMemory,
 )
@@ -193,7 +194,8 @@ class SidecarWatches:
             self._access_changed,
             {
                 "class": lambda access: (access.class_name,),
-                BY_CLAIM: lambda access: (access.claim_key,),
+                BY_CLAIM: lambda access: (access.claim_key,) if access.claim_name else (),
+                HELD_BY_CLAIM: records.claim_of_held,
                 BY_ACCOUNT: lambda access: (access.account_id,) if access.account_id else (),
             },
         )

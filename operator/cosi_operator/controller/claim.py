@@ -47,7 +47,8 @@ from cosi_operator.plan.steps import (
 from cosi_operator.reconcile import End, VanishedObjects, outcome_of, run_steps
 from cosi_operator.report import Reporter, Told
 
-ACCESSES_BY_CLAIM = "claim"  # index of accesses: the Key of the claim they name
+# Index of accesses that hold our finalizer: the Key of the claim they name.
+ACCESSES_BY_CLAIM = "claim"
 BUCKETS_BY_CLAIM = "claim"  # index of Buckets: the Key of the claim that spec or record names
 
 

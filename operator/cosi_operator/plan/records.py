@@ -96,6 +96,15 @@ def claims_of(bucket: Bucket) -> tuple[Key, ...]:
     return tuple({Key(claim.namespace, claim.name): None for claim in named if claim.name})
 
 
+def claim_of_held(access: BucketAccess) -> tuple[Key, ...]:
+    """The claim that an access names, if our finalizer holds the access; else nothing.
+
+    An index of these: a tenant can make thousands of accesses that name one claim, and whoever
+    looks for those that matter must not read them all.
+    """
+    return (access.claim_key,) if names.ACCESS_FINALIZER in access.meta.finalizers else ()
+
+
 def is_bound_to(bucket: Bucket, claim: BucketClaim) -> bool:
     return bound_claim(bucket) == identity_of(claim)
 

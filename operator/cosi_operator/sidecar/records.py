@@ -12,6 +12,8 @@ from cosi_operator.plan import names, records
 from cosi_operator.plan.steps import EditBucket
 
 BY_CLAIM = "claim"  # Key of the claim that spec or record names
+# The same, only of accesses that hold our finalizer: a tenant can make thousands that name a claim.
+HELD_BY_CLAIM = "held"
 BY_ACCESS = "access"  # UID of each recorded access, and its Key
 BY_ID = "id"  # the driver's id
 BY_ACCOUNT = "account"  # each recorded account; of an access, the account of its status
@@ -156,9 +158,8 @@ class RecordLookup:
                 yield access
 
     def _naming(self, claim: Key) -> Iterable[BucketAccess]:
-        for cached in self.accesses.store.by_index(BY_CLAIM, claim):
-            if names.ACCESS_FINALIZER in cached.view.meta.finalizers:
-                yield cached.view
+        for cached in self.accesses.store.by_index(HELD_BY_CLAIM, claim):
+            yield cached.view
 
     def _is_of(self, access: BucketAccess, claim_uid: str) -> bool:
         claim = self.claims.get(access.claim_key)

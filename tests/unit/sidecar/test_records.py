@@ -25,12 +25,13 @@ from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.objects import STATUS_TRIES, Objects
 from cosi_operator.kube.store import Store
 from cosi_operator.plan import names
-from cosi_operator.plan.records import RecordEdit
+from cosi_operator.plan.records import RecordEdit, claim_of_held
 from cosi_operator.plan.steps import EditBucket
 from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
     BY_ACCOUNT,
     BY_CLAIM,
+    HELD_BY_CLAIM,
     RecordLookup,
     RecordMemory,
     edit_bucket,
@@ -72,6 +73,7 @@ class Cluster:
         )
         indexes: dict[str, Callable[[BucketAccess], Iterable[Any]]] = {
             BY_CLAIM: lambda access: (access.claim_key,),
+            HELD_BY_CLAIM: claim_of_held,
             BY_ACCOUNT: lambda access: (access.account_id,) if access.account_id else (),
         }
         self.accesses: Objects[BucketAccess] = self._objects(

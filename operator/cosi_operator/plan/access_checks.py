@@ -24,7 +24,7 @@ def problem_of(access: BucketAccess, view: AccessView) -> Terminal | None:
     if access.meta.oversized:
         return Terminal(
             Reason.INVALID_OBJECT,
-            "The fields of this BucketAccess are larger than 64 KiB, so they were not read."
+            "The spec of this BucketAccess is larger than 16 KiB, so it was not read."
             " Delete it and create a new BucketAccess.",
         )
     if view.access_class is None:

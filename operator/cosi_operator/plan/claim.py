@@ -63,7 +63,7 @@ def plan(view: ClaimView) -> ClaimStep:
         return Done(
             Terminal(
                 Reason.INVALID_OBJECT,
-                "The fields of this BucketClaim are larger than 64 KiB, so they were not read."
+                "The spec of this BucketClaim is larger than 16 KiB, so it was not read."
                 " Delete it and create a new BucketClaim.",
             )
         )

@@ -417,7 +417,7 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             seen(meta(ACCESS, oversized=True)),
             Reason.INVALID_OBJECT,
             False,
-            "larger than 64 KiB",
+            "larger than 16 KiB",
             id="too large to be read -> InvalidObject",
         ),
         pytest.param(

@@ -5,8 +5,10 @@ from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Objects
 from cosi_operator.outcome import Call, Outcome, Reason, Success, Terminal
 from cosi_operator.plan import names
+from cosi_operator.plan.access_checks import OVERSIZED
 from cosi_operator.reconcile import outcome_of
 from cosi_operator.report import Reporter, Told
+from cosi_operator.scrub import shown_name
 
 
 class OrphanAccessReconciler:
@@ -29,14 +31,10 @@ class OrphanAccessReconciler:
             return Success()
         if self._classes.get(Key("", access.class_name)) is not None:
             return Success()
-        missing = Terminal(
-            Reason.ACCESS_CLASS_NOT_FOUND,
-            f"spec.bucketAccessClassName names BucketAccessClass {access.class_name},"
-            " which does not exist. Create it, or name another one in a new BucketAccess.",
-            waiting=True,
-        )
+        # Of an oversized access nobody can know the class, so no sidecar takes it on.
+        problem = OVERSIZED if access.meta.oversized else _missing(access.class_name)
         told = Told(
-            outcome=missing,
+            outcome=problem,
             judged=access.meta,
             success=(Reason.GRANTED, ""),
             success_event="",
@@ -48,7 +46,16 @@ class OrphanAccessReconciler:
             await self._reporter.tell(self._accesses, key, told)
         except (ApiError, ApiSilent) as error:
             return outcome_of(error)
-        return missing
+        return problem
+
+
+def _missing(class_name: str) -> Terminal:
+    return Terminal(
+        Reason.ACCESS_CLASS_NOT_FOUND,
+        f"spec.bucketAccessClassName names BucketAccessClass {shown_name(class_name)},"
+        " which does not exist. Create it, or name another one in a new BucketAccess.",
+        waiting=True,
+    )
 
 
 def _has_sidecar(access: BucketAccess) -> bool:

@@ -19,14 +19,17 @@ from cosi_operator.plan.access_view import AccessView, authentication_of
 SECRET_RECHECK_S = 30.0
 
 
+OVERSIZED = Terminal(
+    Reason.INVALID_OBJECT,
+    "The spec of this BucketAccess is larger than 16 KiB, so it was not read."
+    " Delete it and create a new BucketAccess.",
+)
+
+
 def problem_of(access: BucketAccess, view: AccessView) -> Terminal | None:
     """The first reason why the driver is not called; None when it may be."""
     if access.meta.oversized:
-        return Terminal(
-            Reason.INVALID_OBJECT,
-            "The spec of this BucketAccess is larger than 16 KiB, so it was not read."
-            " Delete it and create a new BucketAccess.",
-        )
+        return OVERSIZED
     if view.access_class is None:
         return Terminal(
             Reason.ACCESS_CLASS_NOT_FOUND,

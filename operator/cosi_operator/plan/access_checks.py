@@ -13,6 +13,7 @@ from cosi_operator.api.view import (
 from cosi_operator.outcome import Reason, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import AccessView, authentication_of
+from cosi_operator.scrub import shown_name
 
 # Secrets can't be watched with the rights that real drivers' charts give, so a name that someone
 # else holds is looked at again this often (one GET).
@@ -33,7 +34,8 @@ def problem_of(access: BucketAccess, view: AccessView) -> Terminal | None:
     if view.access_class is None:
         return Terminal(
             Reason.ACCESS_CLASS_NOT_FOUND,
-            f"spec.bucketAccessClassName names BucketAccessClass {access.class_name}, which does"
+            f"spec.bucketAccessClassName names BucketAccessClass {shown_name(access.class_name)},"
+            " which does"
             " not exist. Name another class in a new BucketAccess, or ask your cluster"
             " administrator to create it.",
             waiting=True,
@@ -43,7 +45,8 @@ def problem_of(access: BucketAccess, view: AccessView) -> Terminal | None:
     if view.claim is None:
         return Terminal(
             Reason.CLAIM_NOT_FOUND,
-            f"spec.bucketClaimName names BucketClaim {access.claim_key}, which does not exist."
+            f"spec.bucketClaimName names BucketClaim {shown_name(str(access.claim_key))}, which"
+            " does not exist."
             " Create it, or name another one in a new BucketAccess.",
             waiting=True,
         )
@@ -56,13 +59,15 @@ def _bucket_problem(access: BucketAccess, claim: BucketClaim, view: AccessView) 
     if claim.meta.deleting:
         return Terminal(
             Reason.BEING_DELETED,
-            f"BucketClaim {access.claim_key} is being deleted, so no new access to it is granted.",
+            f"BucketClaim {shown_name(str(access.claim_key))} is being deleted, so no new access"
+            " to it is granted.",
         )
     if bucket and not names.same_driver(records.driver_of(bucket), driver):
         return Terminal(
             Reason.DRIVER_MISMATCH,
             f"spec.bucketAccessClassName names a class of driver {driver}, but the bucket of"
-            f" BucketClaim {access.claim_key} belongs to driver {records.driver_of(bucket)}."
+            f" BucketClaim {shown_name(str(access.claim_key))} belongs to driver"
+            f" {records.driver_of(bucket)}."
             " Use a BucketAccessClass of that driver in a new BucketAccess.",
         )
     # The record decides; a tenant may write the status of the claim.
@@ -70,8 +75,9 @@ def _bucket_problem(access: BucketAccess, claim: BucketClaim, view: AccessView) 
     if bucket is None or not ready or not records.is_bound_to(bucket, claim):
         return Terminal(
             Reason.WAITING_FOR_BUCKET,
-            f"BucketClaim {access.claim_key} is not ready yet. To see why, run: kubectl describe"
-            f" bucketclaim {access.claim_name} -n {access.meta.namespace}",
+            f"BucketClaim {shown_name(str(access.claim_key))} is not ready yet. To see why, run:"
+            " kubectl describe"
+            f" bucketclaim {shown_name(access.claim_name)} -n {access.meta.namespace}",
             waiting=True,
         )
     if bucket.meta.deleting:
@@ -85,7 +91,8 @@ def _protocol_problem(access: BucketAccess, bucket: Bucket) -> Terminal | None:
         return None
     return Terminal(
         Reason.INVALID_SPEC,
-        f"spec.protocol is {access.protocol}, but the bucket of BucketClaim {access.claim_key}"
+        f"spec.protocol is {shown_name(access.protocol)}, but the bucket of BucketClaim"
+        f" {shown_name(str(access.claim_key))}"
         f" has {', '.join(bucket.protocols)}. Name one of these in a new BucketAccess.",
     )
 
@@ -96,7 +103,8 @@ def _invalid(access: BucketAccess, access_class: BucketAccessClass) -> str:
         known = [known.value for known in AuthenticationType if known]
         return (
             f"authenticationType of BucketAccessClass {access_class.meta.name} is"
-            f" {access_class.authentication_type!r}. Ask your cluster administrator to set it to"
+            f" {shown_name(access_class.authentication_type)!r}. Ask your cluster administrator"
+            " to set it to"
             f" one of {', '.join(known)}."
         )
     if kind is AuthenticationType.IAM and not access.service_account_name:
@@ -108,7 +116,8 @@ def _invalid(access: BucketAccess, access_class: BucketAccessClass) -> str:
         return "spec.credentialsSecretName is empty. Name the Secret for the keys."
     if not names.is_object_name(access.secret_name):
         return (
-            f"spec.credentialsSecretName {access.secret_name!r} can't be the name of a Secret. Use"
+            f"spec.credentialsSecretName {shown_name(access.secret_name)!r} can't be the name of"
+            " a Secret. Use"
             " lower case letters, digits, '-' and '.', at most 253, in a new BucketAccess."
         )
     return ""

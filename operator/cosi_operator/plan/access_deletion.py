@@ -34,6 +34,7 @@ from cosi_operator.plan.steps import (
     ReleaseSecret,
 )
 from cosi_operator.plan.verdicts import backing_off, driver_away
+from cosi_operator.scrub import shown_name
 
 
 def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
@@ -70,7 +71,7 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
         return LeaveAccounts(
             f"Deleted without asking the driver, because annotation {names.GIVE_UP_ANNOTATION} of"
             f" Bucket {bucket.meta.name} says so. The backend may still hold"
-            f" {_accounts_of(access, view)} of bucket {bucket_id}."
+            f" {_accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
         )
     if not bucket_id:  # somebody edited the record: a driver is never sent an empty id
         return LeaveAccounts(
@@ -96,7 +97,7 @@ def _plan_resolve(
     if view.vanished:
         return LeaveAccounts(
             f"Bucket {bucket.meta.name} was removed by force, so nothing could be revoked. The"
-            f" backend may hold {_accounts_of(access, view)} of bucket {bucket_id}."
+            f" backend may hold {_accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
         )
     if halt := backing_off(view.context) or driver_away(view.context):
         return halt
@@ -133,7 +134,8 @@ def _plan_unrecorded(access: BucketAccess, view: AccessView) -> AccessStep | Non
     claimed = _claimed_bucket(bucket)
     return LeaveAccounts(
         f"Nothing was revoked, because the record of {where} does not name this BucketAccess. Its"
-        f" status names account {access.account_id}{claimed}; if that account was made for this"
+        f" status names account {shown_name(access.account_id)}{claimed}; if that account was"
+        " made for this"
         " BucketAccess, ask your cluster administrator to remove it on the backend."
     )
 
@@ -146,7 +148,7 @@ def _bucket_to_read(view: AccessView) -> str:
 
 def _claimed_bucket(bucket: Bucket | None) -> str:
     bucket_id = records.bucket_id_of(bucket) if bucket else ""
-    return f" of bucket {bucket_id}" if bucket_id else ""
+    return f" of bucket {shown_name(bucket_id)}" if bucket_id else ""
 
 
 def _accounts_of(access: BucketAccess, view: AccessView) -> str:

@@ -27,6 +27,7 @@ from cosi_operator.plan.facts import (
     SecretStored,
 )
 from cosi_operator.plan.steps import Context
+from cosi_operator.scrub import shown_name
 
 # A driver whose answer did not come in time may still be at work, and its work may be a new
 # account each time, so the next DriverGrantBucketAccess waits for this many call timeouts.
@@ -147,13 +148,15 @@ def ignored_change(view: AccessView) -> str:
         return ""
     if entry.secret and entry.secret != access.secret_name:
         return (
-            f"spec.credentialsSecretName was changed to {access.secret_name} and is ignored,"
+            f"spec.credentialsSecretName was changed to {shown_name(access.secret_name)} and is"
+            " ignored,"
             f" because Secret {entry.secret} holds the keys. Create a new BucketAccess instead."
         )
     claim = records.bound_claim(bucket)
     if claim.name and access.claim_key != (claim.namespace, claim.name):
         return (
-            f"spec.bucketClaimName was changed to {access.claim_name} and is ignored, because the"
+            f"spec.bucketClaimName was changed to {shown_name(access.claim_name)} and is ignored,"
+            " because the"
             f" keys are for the bucket of BucketClaim {claim.name}. Create a new BucketAccess"
             " instead."
         )

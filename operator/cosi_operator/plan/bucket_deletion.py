@@ -32,6 +32,7 @@ from cosi_operator.plan.steps import (
     ReleaseClaim,
 )
 from cosi_operator.plan.verdicts import driver_away, standing
+from cosi_operator.scrub import shown_name
 
 
 def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
@@ -98,7 +99,7 @@ def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | Non
     if is_certainly_empty(bucket):
         return None
     bucket_id = known_id(bucket, view)
-    what = f"bucket {bucket_id}" if bucket_id else f"a bucket named {bucket.meta.name}"
+    what = f"bucket {shown_name(bucket_id)}" if bucket_id else f"a bucket named {bucket.meta.name}"
     if is_gave_up(bucket, bucket.meta.uid):
         return LeaveBackend(
             f"Deleted without asking the driver, because annotation {names.GIVE_UP_ANNOTATION} says"

@@ -22,6 +22,7 @@ from cosi_operator.plan.facts import (
 from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.steps import Context, ReadClaim
 from cosi_operator.plan.verdicts import refused_before_effect
+from cosi_operator.scrub import shown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def ignored_change(bucket: Bucket) -> str:
     driver = records.driver_of(bucket)
     if not names.same_driver(driver, bucket.driver_name):
         return (
-            f"spec.driverName was changed to {bucket.driver_name} and is ignored, because the"
+            f"spec.driverName was changed to {shown_name(bucket.driver_name)} and is ignored,"
+            " because the"
             f" bucket belongs to driver {driver}. Change it back."
         )
     return ""

@@ -38,6 +38,7 @@ from cosi_operator.plan.steps import (
     UpdateBucketObject,
 )
 from cosi_operator.plan.verdicts import age_s
+from cosi_operator.scrub import shown_name
 
 # The sidecar tells the claim of its Bucket, in one write that says all. If it has not after this
 # time (there is none; it waits for its driver; upstream's loses such writes), the controller does.
@@ -86,7 +87,8 @@ def _lost(claim: BucketClaim) -> Done:
     return Done(
         Terminal(
             Reason.BUCKET_LOST,
-            f"Bucket {claim.bucket_name} of this claim no longer exists. Its data may be gone."
+            f"Bucket {shown_name(claim.bucket_name)} of this claim no longer exists. Its data may"
+            " be gone."
             " For a new bucket, delete this claim and create a new one.",
         )
     )
@@ -178,7 +180,8 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         return Done(
             Terminal(
                 Reason.CLASS_NOT_FOUND,
-                f"spec.bucketClassName names BucketClass {claim.class_name}, which does not exist."
+                f"spec.bucketClassName names BucketClass {shown_name(claim.class_name)}, which"
+                " does not exist."
                 " Name another class in a new claim, or ask your cluster administrator to create"
                 " it.",
                 waiting=True,
@@ -188,8 +191,9 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         return Done(
             Terminal(
                 Reason.INVALID_CLASS,
-                f"deletionPolicy of BucketClass {claim.class_name} is"
-                f" {view.bucket_class.unknown_policy!r}. Ask your cluster administrator to set it"
+                f"deletionPolicy of BucketClass {shown_name(claim.class_name)} is"
+                f" {shown_name(view.bucket_class.unknown_policy)!r}. Ask your cluster"
+                " administrator to set it"
                 " to Delete or Retain.",
                 waiting=True,
             )

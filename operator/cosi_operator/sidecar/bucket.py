@@ -56,6 +56,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, UnconfirmedWrites, outcome_of, run_steps
 from cosi_operator.report import Level, Told
+from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
 from cosi_operator.sidecar.records import BY_ID, edit_bucket
 from cosi_operator.sidecar.shared import Sidecar, tell_claim
@@ -241,7 +242,9 @@ class BucketReconciler:
         reply = await judged(call, policy=self._s.policy, driver=self._s.state)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._failed(view, bucket, reply)
-        self._events(view, "Normal", "BucketDeleted", f"The bucket {step.bucket_id} was deleted.")
+        self._events(
+            view, "Normal", "BucketDeleted", f"The bucket {shown_name(step.bucket_id)} was deleted."
+        )
         return BackendGone()
 
     def _failed(self, view: BucketView, bucket: Bucket, refused: Refused) -> CallFailed:
@@ -291,7 +294,10 @@ class BucketReconciler:
             outcome=end.outcome,
             judged=judged.meta,
             must_store=isinstance(end.outcome, Success) or end.outcome.status is not None,
-            success=(Reason.PROVISIONED, f"The bucket is ready; its id is {bucket_id}{note}."),
+            success=(
+                Reason.PROVISIONED,
+                f"The bucket is ready; its id is {shown_name(bucket_id)}{note}.",
+            ),
             success_event="BucketCreated",
             failure_event="FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket",
             # An id that a deletion has learned is kept: to learn it again, Create would be asked.

@@ -297,6 +297,13 @@ TAKEN = "bound to another BucketClaim"
             id="a name that no class can have -> BucketClassNotFound without a read",
         ),
         pytest.param(
+            seen(replace(CLAIM, class_name="No\x1b[2J\u202e/" + "x" * 5000), bucket_class=None),
+            Reason.CLASS_NOT_FOUND,
+            True,
+            r"BucketClass No\x1b[2J\u202e/" + "x" * 239 + "…, which",
+            id="a long name with control characters -> escaped and cut",
+        ),
+        pytest.param(
             seen(CLAIM, bucket_class=replace(CLASS, unknown_policy="delete")),
             Reason.INVALID_CLASS,
             True,

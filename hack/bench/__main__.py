@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import scenarios
 from bench.counting import count_all
+from bench.fairness import fairness
 from bench.plot import line_chart
 from bench.scenarios import QUICK, Sizes
 from bench.tables import markdown, put_between_marks
@@ -34,7 +35,8 @@ def _arguments() -> argparse.Namespace:
         "--only",
         action="append",
         default=[],
-        help="cold_start, bursts, slow, storm or counts; what results.json has of the others stays",
+        help="cold_start, bursts, slow, storm, fairness or counts; what results.json has of the"
+        " others stays",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
     parser.add_argument("--claims", help="sizes of the bursts, as in 100,1000")
@@ -109,6 +111,10 @@ def _measure(pair: Pair, sizes: Sizes, only: list[str]) -> dict[str, Any]:
         found["slow"] = note("slow driver", lambda: scenarios.slow_driver(pair, sizes))
     if wanted("storm"):
         found["storm"] = note("storm", lambda: scenarios.storm(pair, sizes))
+    if wanted("fairness"):
+        found["fairness"] = note(
+            "fairness", lambda: fairness(pair, crowd=sizes.crowd, hanging=sizes.hanging)
+        )
     if wanted("counts"):
         with world(pair, audit=True) as counted:
             found["counts"] = note(

@@ -5,9 +5,12 @@ folder's path is fixed by Kubernetes, so a machine without Pods needs this door.
 with a development tool and is not in the image, is hidden: structlog would load it if it could.
 
     COSI_BENCH_ACCOUNT=/some/folder python -m bench.pod sidecar --driver-addr=...
+
+With COSI_BENCH_FIFO, each queue is first come, first served, to have something to compare with.
 """
 
 import functools
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 sys.modules["rich"] = None  # type: ignore[assignment]  # this is how Python hides a module
 
 from cosi_operator import cli  # noqa: E402 - after the hiding
+from cosi_operator.fairness import Groups, Shares, Sharing  # noqa: E402
 from cosi_operator.kube import client  # noqa: E402
 from cosi_operator.kube.kubeconfig import Sources  # noqa: E402
 
@@ -23,6 +27,9 @@ def main() -> int:
     """Run the entry point that the first argument names."""
     folder = Path(os.environ["COSI_BENCH_ACCOUNT"])
     vars(client)["Sources"] = functools.partial(Sources, service_account=folder)  # the door
+    if os.environ.get("COSI_BENCH_FIFO"):
+        process = importlib.import_module("cosi_operator.cli.process")
+        vars(process)["Sharing"] = lambda *_: Sharing(lambda _: Groups(), Shares())
     entry = {"controller": cli.controller, "sidecar": cli.sidecar}[sys.argv[1]]
     return entry(sys.argv[2:])
 

@@ -36,11 +36,13 @@ class Sizes:
     counted: int = 100
     refused: int = 1000
     window_s: float = 60.0
+    crowd: int = 5000
+    hanging: int = 60
     filling: int = 70_000
     """Writes before the baseline is measured again: as many as a burst of 10,000 takes."""
 
 
-QUICK = Sizes((100, 300), 10, 80, 500, 5.0, 2, 50, 100, 5.0, 2000)
+QUICK = Sizes((100, 300), 10, 80, 500, 5.0, 2, 50, 100, 5.0, 500, 60, 2000)
 
 
 def baseline(sizes: Sizes, count: int = 2000) -> dict[str, float]:

@@ -107,9 +107,35 @@ def rows(bursts: Sequence[int]) -> list[Row]:
         ("watch storm: RSS MiB, controller + sidecar", "", _memory("storm", "memory_mib")),
         ("watch storm: seconds behind at the end", "", at("storm", "behind_s")),
     ]
+    table += [
+        (f"a neighbour's claim {beside}: s until {what}", goal, _beside(kind, field))
+        for kind, beside, goal in (
+            ("alone", "alone", ""),
+            ("crowd", "beside a crowd of one tenant", "1"),
+            ("hangs", "beside a class whose calls hang", "1"),
+        )
+        for field, what, goal in (("begun_s", "begun", goal), ("ready_s", "ready", ""))
+    ]
     for count in bursts:
         table += _ready(count)
     return table
+
+
+def _beside(kind: str, field: str) -> Callable[[Found], object]:
+    """The neighbour's longest wait; for ours, what it is first come, first served too."""
+
+    def read(found: Found) -> object:
+        waits = found["fairness"]
+        text = f"{waits[kind][field]:g}"
+        if kind == "crowd":
+            text += f" with {waits[kind]['waiting']} waiting"
+        if kind == "hangs":
+            text += f" with {waits['hanging']} hanging"
+        if "fifo" in waits:
+            text += f" (in one queue: {waits['fifo'][kind][field]:g})"
+        return text
+
+    return read
 
 
 def _median(found: Found) -> object:

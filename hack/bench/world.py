@@ -21,6 +21,7 @@ from testbed.process import ROOT, operator_process
 ROLES = ("controller", "sidecar")
 STARTED_WITHIN_S = 60.0
 LOOK_S = 0.005
+FIFO_WORKERS = 40  # what one queue for all had
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class World:
     def __init__(self, bed: Testbed, pair: Pair) -> None:
         self.bed = bed
         self.pair = pair
+        self.fifo = False  # ours with one queue for all, first come, first served
         self._probes = dict(zip(ROLES, _free_ports(len(ROLES)), strict=True))
         self._flags: dict[str, list[str]] = {role: [] for role in ROLES}
         if not pair.is_ours:
@@ -119,6 +121,8 @@ class World:
         flags.append(f"--health-probe-bind-address=127.0.0.1:{self._probes[role]}")
         if role == "sidecar":
             flags.append(f"--driver-addr={self.bed.driver.address}")
+        if self.fifo:
+            flags.append(f"--workers={FIFO_WORKERS}")
         server = urlsplit(self.bed.plane.server_url)
         daemon = operator_process(
             role,
@@ -128,6 +132,7 @@ class World:
             logs=self.bed.directory,
             environment={
                 "COSI_BENCH_ACCOUNT": str(self._account_folder(role)),
+                "COSI_BENCH_FIFO": "yes" if self.fifo else "",
                 "KUBERNETES_SERVICE_HOST": str(server.hostname),
                 "KUBERNETES_SERVICE_PORT": str(server.port),
                 "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'hack'}",

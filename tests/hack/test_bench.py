@@ -66,6 +66,27 @@ def test_the_table_sets_pairs_side_by_side_and_leaves_out_what_nobody_measured()
     assert "| 100 claims: claims/s to ready | 120 | 130.5 | 71 |" in table
     assert "| slow driver (1 s): seconds for all |  | 5.2 | - |" in table
     assert "watch storm" not in table
+    assert "neighbour" not in table
+
+
+def test_a_neighbours_wait_is_shown_beside_its_load_and_beside_one_queue_for_all() -> None:
+    waits = {"alone": {"begun_s": 0.02, "ready_s": 0.03}, "hangs": {"begun_s": 0.04, "ready_s": 1}}
+    crowd = {"waiting": 4400, "begun_s": 0.5, "ready_s": 0.9}
+    fifo = {"crowd": {"waiting": 4300, "begun_s": 36.2, "ready_s": 37}, "hangs": waits["alone"]}
+    ours = {**waits, "crowd": crowd, "hanging": 60, "fifo": {**fifo, "alone": waits["alone"]}}
+    pairs = {
+        "ours": {**RESULTS["pairs"]["ours"], "fairness": ours},
+        "peer": {**RESULTS["pairs"]["peer"], "fairness": {**waits, "crowd": crowd, "hanging": 60}},
+    }
+    table = markdown({**RESULTS, "pairs": pairs})
+    assert (
+        "| a neighbour's claim beside a crowd of one tenant: s until begun | 1"
+        " | 0.5 with 4400 waiting (in one queue: 36.2) | 0.5 with 4400 waiting |"
+    ) in table
+    assert (
+        "| a neighbour's claim beside a class whose calls hang: s until ready | "
+        " | 1 with 60 hanging (in one queue: 0.03) | 1 with 60 hanging |"
+    ) in table
 
 
 def test_a_table_replaces_the_one_between_the_marks_alone() -> None:

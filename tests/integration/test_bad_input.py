@@ -4,6 +4,7 @@ Each case makes its objects, says which reason and words have to appear, and rep
 """
 
 import base64
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -89,14 +90,6 @@ def _access_class(bed: Testbed, name: str, **fields: str) -> None:
 
 def _odd_access_class(bed: Testbed, name: str) -> None:
     _access_class(bed, f"{name}-odd")
-
-
-def _recreate_access_class(**fields: str) -> Callable[[Testbed, str], object]:
-    def repair(bed: Testbed, name: str) -> None:
-        bed.delete("bucketaccessclasses", f"{name}-odd")
-        _access_class(bed, f"{name}-odd", **fields)
-
-    return repair
 
 
 def _access_of_odd_class(**fields: str) -> Callable[[Testbed, str], object]:
@@ -204,16 +197,6 @@ MISTAKES = [
     ),
     pytest.param(
         Mistake(
-            _access_of_odd_class(authenticationType=""),
-            "bucketaccesses",
-            "InvalidSpec",
-            ("authenticationType", "Key, IAM"),
-            _recreate_access_class(authenticationType="Key"),
-        ),
-        id="a class whose authenticationType is none that exists",
-    ),
-    pytest.param(
-        Mistake(
             _ready_claim_and(_taken_secret),
             "bucketaccesses",
             "SecretNotOwned",
@@ -247,6 +230,42 @@ def test_a_mistake_is_told_with_field_and_fix_and_its_repair_wakes_the_object(
     bed.until_ready(mistake.plural, [name])
     kind = bed.get(mistake.plural, name)
     assert [c["type"] for c in kind["status"]["conditions"]] == ["Ready"]
+
+
+@pytest.mark.parametrize(
+    ("word", "sent"),
+    [
+        pytest.param("KEY", "Key", id="KEY, as many published classes have it -> Key"),
+        pytest.param("key", "Key", id="key -> Key"),
+        pytest.param("Password", "UnknownAuthenticationType", id="another word -> Unknown"),
+        pytest.param("", "UnknownAuthenticationType", id="no word -> Unknown"),
+    ],
+)
+def test_the_authentication_type_is_read_without_regard_to_case_and_another_word_is_warned_of(
+    bed: Testbed, name: str, word: str, sent: str
+) -> None:
+    _access_of_odd_class(authenticationType=word)(bed, name)
+    bed.until_ready("bucketaccesses", [name])
+    account = f"ba-{bed.get('bucketaccesses', name)['metadata']['uid']}"
+    grants = [
+        e.fields for e in bed.driver.journal(Call.GRANT_ACCESS) if e.fields["name"] == account
+    ]
+    assert [fields["authentication_type"] for fields in grants] == [sent]
+    secret = bed.get("secrets", f"{name}-keys")["data"]["BucketInfo"]
+    assert json.loads(base64.b64decode(secret))["spec"]["authenticationType"] == word
+
+    def warnings() -> list[str]:
+        events = bed.events(name)
+        return [e["message"] for e in events if e["reason"] == "UnknownAuthenticationType"]
+
+    if sent == "Key":
+        bed.until(
+            "AccessGranted", lambda: "AccessGranted" in {e["reason"] for e in bed.events(name)}
+        )
+        assert warnings() == []
+    else:
+        bed.until("the Warning", lambda: len(warnings()) == 1)
+        assert f'is "{word}", which is not Key or IAM' in warnings()[0]
 
 
 def test_the_secret_of_someone_else_is_neither_changed_nor_deleted(bed: Testbed, name: str) -> None:

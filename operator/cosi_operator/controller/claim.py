@@ -165,8 +165,7 @@ class ClaimReconciler:
             case UpdateBucketObject(key=key):
                 return BucketIs(await self._c.buckets.edit(key, lambda body: _update(body, step)))
             case BindBucketObject(key=key):
-                claim = view.claim
-                return BucketIs(await self._c.buckets.edit(key, lambda body: _bind(body, claim)))
+                return BucketIs(await self._bind(key, view.claim))
             case DeleteBucketObject(key=key, uid=uid):
                 # Bound to the copy that was looked at: the API server forgets a finalizer that a
                 # sidecar adds while it deletes, and then a bucket would stay that nobody knows.
@@ -192,6 +191,19 @@ class ClaimReconciler:
             return await self._c.buckets.create(body)
         except AlreadyExists:  # our own create whose reply was lost, or another's: look
             return await self._c.buckets.refresh(Key("", name))
+
+    async def _bind(self, key: Key, claim: BucketClaim) -> Bucket | None:
+        bound = await self._c.buckets.edit(key, lambda body: _bind(body, claim))
+        if bound and claim.class_name:
+            self._c.reporter.event(
+                self._c.claims,
+                claim,
+                "Normal",
+                "BucketClassIgnored",
+                f"spec.existingBucketName takes precedence over spec.bucketClassName, so the claim"
+                f" uses the existing Bucket {key.name} and not BucketClass {claim.class_name}.",
+            )
+        return bound
 
     async def _report(self, end: End[ClaimView]) -> Outcome:
         claim = end.view.claim

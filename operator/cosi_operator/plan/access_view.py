@@ -135,7 +135,10 @@ def is_retry_seen(access: BucketAccess) -> bool:
 
 
 def authentication_of(access_class: BucketAccessClass | None) -> AuthenticationType:
-    """The type that a class names, compared without regard to case as the Go sidecar does."""
+    """The type that a class names, compared without regard to case.
+
+    The Go sidecar compares exactly and sends KEY, which many published classes have, as Unknown.
+    """
     word = access_class.authentication_type.lower() if access_class else ""
     known = {kind.value.lower(): kind for kind in AuthenticationType if kind}
     return known.get(word, AuthenticationType.UNKNOWN)

@@ -8,7 +8,6 @@ import structlog
 
 from cosi_operator.api.record import ID_LIMIT_BYTES, is_storable_id
 from cosi_operator.api.view import (
-    AuthenticationType,
     BucketAccess,
     BucketAccessClass,
     Key,
@@ -32,7 +31,6 @@ from cosi_operator.plan import access as planning
 from cosi_operator.plan import records
 from cosi_operator.plan.access_view import (
     AccessView,
-    authentication_of,
     fold,
     is_clean,
 )
@@ -79,7 +77,7 @@ from cosi_operator.sidecar.calls import Fingerprint, Queued, Refused, failure, f
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_content import SecretContent
 from cosi_operator.sidecar.secrets import Secrets
-from cosi_operator.sidecar.shared import Sidecar
+from cosi_operator.sidecar.shared import Sidecar, authentication_word, warn_unknown_type
 
 log = structlog.get_logger(__name__)
 
@@ -258,8 +256,10 @@ class AccessReconciler:
         self._unasked.discard(access.meta.uid)
         call = self._s.driver.grant_access(request, timeout_s=self._s.call_timeout_s)
         reply = await self._called(view, access, step.bucket_id, call)
-        if isinstance(reply, Queued) and is_unasked:
-            self._unasked.add(access.meta.uid)
+        if isinstance(reply, Queued):
+            self._unasked.update({access.meta.uid} if is_unasked else ())
+        else:
+            warn_unknown_type(self._s, access, view.access_class)
         if isinstance(reply, Refused):
             if reply.verdict is Verdict.SUCCESS:
                 problem = "the account exists already, so no keys were sent"
@@ -316,13 +316,12 @@ class AccessReconciler:
         held = self._held_for(access)
         assert held is not None
         assert view.bucket is not None
-        kind = authentication_of(view.access_class) or AuthenticationType.KEY
         content = SecretContent(
             access_uid=access.meta.uid,
             bucket_name=view.bucket.meta.name,
             bucket_id=records.bucket_id_of(view.bucket),
             account_id=held.granted.account_id,
-            authentication_type=kind.value,
+            authentication_type=authentication_word(view.access_class),
             protocols=(access.protocol,),  # "" where the access names none, as Go writes it
             credentials=held.credentials,
         )

@@ -3,13 +3,23 @@
 from dataclasses import dataclass
 
 from cosi_operator import conditions
-from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Status
+from cosi_operator.api.view import (
+    AuthenticationType,
+    Bucket,
+    BucketAccess,
+    BucketAccessClass,
+    BucketClaim,
+    Key,
+    Status,
+)
 from cosi_operator.classify import Policy
 from cosi_operator.clock import Clock
 from cosi_operator.driver.v1alpha1 import Driver
 from cosi_operator.kube.objects import Objects
 from cosi_operator.outcome import Outcome, Requeue, Terminal
+from cosi_operator.plan.access_view import authentication_of
 from cosi_operator.report import PLAIN_WAITS, Level, Reporter, ready_of
+from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Attempts, DriverState
 from cosi_operator.sidecar.lanes import Lanes
 from cosi_operator.sidecar.records import RecordLookup
@@ -85,6 +95,30 @@ def _claim_event(sidecar: Sidecar, claim: BucketClaim, bucket: Bucket, outcome: 
             f"{now.reason}: {now.message}",
             fingerprint=f"{now.reason}:{bucket.meta.deleting}",
         )
+
+
+def authentication_word(access_class: BucketAccessClass | None) -> str:
+    """What `BucketInfo` says: the class's own word, as in the Go sidecar."""
+    return access_class.authentication_type if access_class else AuthenticationType.KEY.value
+
+
+def warn_unknown_type(
+    sidecar: Sidecar, access: BucketAccess, access_class: BucketAccessClass | None
+) -> None:
+    """Emit a Warning about a Grant that was sent with an unknown authentication type."""
+    if access_class is None or authentication_of(access_class):
+        return
+    known = " or ".join(kind.value for kind in AuthenticationType if kind)
+    sidecar.reporter.event(
+        sidecar.accesses,
+        access,
+        "Warning",
+        "UnknownAuthenticationType",
+        f"authenticationType of BucketAccessClass {access_class.meta.name} is"
+        f' "{shown_name(access_class.authentication_type)}", which is not {known}, so the driver'
+        " was asked for access of unknown type. If the access is refused or does not work, ask"
+        " your cluster administrator to correct the class.",
+    )
 
 
 def _is_told(bucket: Bucket, claim: BucketClaim) -> bool:

@@ -84,6 +84,15 @@ def test_existing_bucket_takes_precedence_over_a_class(world: World) -> None:
     assert world.ready(BUCKET_CLAIMS, "photos") == ("True", "Provisioned")
     assert status(world)["bucketName"] == "old"
     assert world.backend.calls == []
+    told = [event for event in world.parts.told if event.reason == "BucketClassIgnored"]
+    assert [(event.about.kind, event.type, event.message) for event in told] == [
+        (
+            "BucketClaim",
+            "Normal",
+            "spec.existingBucketName takes precedence over spec.bucketClassName, so the claim uses"
+            " the existing Bucket old and not BucketClass gold.",
+        )
+    ]
 
 
 def test_a_bucket_that_is_bound_to_another_claim_is_refused_and_taken_when_freed(

@@ -54,7 +54,7 @@ from cosi_operator.outcome import (
 )
 from cosi_operator.plan import names
 from cosi_operator.plan.access import plan
-from cosi_operator.plan.access_view import AccessView, driver_of, fold, is_clean
+from cosi_operator.plan.access_view import AccessView, authentication_of, driver_of, fold, is_clean
 from cosi_operator.plan.facts import (
     AccessFact,
     AccessIs,
@@ -118,6 +118,25 @@ def edit(
             bucket_id="id-7" if entry else None, access_uid="access-uid", seen=seen, entry=entry
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("Key", AuthenticationType.KEY),
+        ("KEY", AuthenticationType.KEY),
+        ("key", AuthenticationType.KEY),
+        ("iam", AuthenticationType.IAM),
+        ("IAM", AuthenticationType.IAM),
+        ("Keys", AuthenticationType.UNKNOWN),
+        ("K\u0130", AuthenticationType.UNKNOWN),
+        ("", AuthenticationType.UNKNOWN),
+    ],
+)
+def test_the_authentication_type_is_compared_without_regard_to_case(
+    word: str, kind: AuthenticationType
+) -> None:
+    assert authentication_of(replace(KEYS_CLASS, authentication_type=word)) is kind
 
 
 ENTER = edit(None, PENDING_ENTRY, mark=True)
@@ -426,13 +445,6 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             True,
             "BucketAccessClass keys, which does not exist",
             id="the class is gone -> BucketAccessClassNotFound",
-        ),
-        pytest.param(
-            seen(ACCESS, access_class=replace(KEYS_CLASS, authentication_type="Password")),
-            Reason.INVALID_SPEC,
-            False,
-            "authenticationType of BucketAccessClass keys is 'Password'",
-            id="unknown authenticationType -> InvalidSpec",
         ),
         pytest.param(
             seen(ACCESS, access_class=replace(KEYS_CLASS, authentication_type="IAM")),

@@ -358,7 +358,7 @@ def test_an_access_without_its_class_waits_for_it_and_the_controller_says_so(
 
 def test_a_class_that_cannot_be_used_is_told_and_its_repair_wakes_the_access(world: World) -> None:
     world.user_edits(
-        BUCKET_ACCESS_CLASSES, "keys", lambda body: body.update(authenticationType="Password")
+        BUCKET_ACCESS_CLASSES, "keys", lambda body: body.update(authenticationType="IAM")
     )
     add_access(world)
     run(world)
@@ -368,6 +368,22 @@ def test_a_class_that_cannot_be_used_is_told_and_its_repair_wakes_the_access(wor
     )
     run(world)
     assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+@pytest.mark.parametrize("word", ["Password", "", "\x1b[31mKey"])
+def test_an_unknown_authentication_type_is_sent_as_unknown_with_one_warning(
+    world: World, word: str
+) -> None:
+    world.user_edits(
+        BUCKET_ACCESS_CLASSES, "keys", lambda body: body.update(authenticationType=word)
+    )
+    add_access(world)
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    assert info_in(world.found(SECRETS, SECRET))["spec"]["authenticationType"] == word
+    (told,) = [e for e in world.parts.told if e.reason == "UnknownAuthenticationType"]
+    assert (told.about.kind, told.type) == ("BucketAccess", "Warning")
+    assert f'is "{word}"'.replace("\x1b", "\\x1b") in told.message
 
 
 def test_a_repaired_access_class_is_another_request_so_a_refused_grant_is_asked_again(

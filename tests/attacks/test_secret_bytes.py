@@ -33,7 +33,7 @@ def writes(data: Json) -> Callable[[Json], None]:
     return lambda body: body.update(data=data)
 
 
-@pytest.mark.attack("odd bytes in BucketInfo of a granted access's Secret; its account is revoked")
+@pytest.mark.attack("odd bytes in BucketInfo of a granted access's Secret; revoked, and released")
 @pytest.mark.parametrize("content", ODD)
 def test_whatever_is_in_the_secret_deleting_the_access_revokes_its_account(
     bed: Testbed, name: str, content: bytes
@@ -51,7 +51,9 @@ def test_whatever_is_in_the_secret_deleting_the_access_revokes_its_account(
     bed.delete("bucketaccesses", name)
     bed.until_gone("bucketaccesses", [name])
     assert not [found for found in bed.driver.accounts() if found.name == account]
-    assert bed.get("secrets", f"{name}-keys")["data"] == data
+    left = bed.get("secrets", f"{name}-keys")
+    assert left["data"] == data
+    assert not left["metadata"].get("finalizers")  # nothing of ours keeps the namespace
 
 
 @pytest.mark.attack("odd bytes under the name that an access wants; nothing is granted or touched")

@@ -22,7 +22,7 @@ import yaml
 from cosi_operator.sidecar.secret_content import EXTRA_KEYS
 from demo.screen import Screen
 from demo.setup import start
-from demo.world import NAMESPACE, World
+from demo.world import NAMESPACE, World, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "use-a-bucket.md"
@@ -76,6 +76,14 @@ def environment(world: World, container: Any) -> dict[str, str]:
     return found
 
 
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def keys_of_aws(world: World) -> set[str]:
+    data = world.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/notes-keys")["data"]
+    return {data[key] for key in AWS_KEYS}
+
+
 def output_of(world: World, pod: str) -> str:
     """Run the Pod's one container; its program is this Python, and nothing else is inherited."""
     spec = world.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}")["spec"]
@@ -101,6 +109,16 @@ def test_the_pods_of_the_page_use_their_buckets_with_nothing_but_env_from(world:
     apply(world, first)
     until_granted(world, "notes-app")
     assert output_of(world, "notes-app") == "hello from a Pod"
+
+    before = world.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/notes-keys")["data"]
+    world.plane.run_kubectl(
+        "annotate", "bucketaccess/notes-app", "-n", NAMESPACE, "objectstorage.k8s.io/rotate=1"
+    )
+    eventually(
+        "other keys in the same Secret",
+        lambda: keys_of_aws(world).isdisjoint(before[key] for key in AWS_KEYS),
+    )
+    assert output_of(world, "notes-app") == "hello from a Pod"  # as after a restart
 
     archive = re.sub(r"\bnotes\b", "archive", first.split("kind: Pod")[0])
     claim_and_access = archive[: archive.rindex("---")]

@@ -25,7 +25,7 @@ KNOWN_FLAGS = {
 # CamelCase words of ours that are no condition reasons: kinds, calls and Event reasons.
 OTHER_WORDS = re.compile(
     r"Bucket(Claim|Access|Class|AccessClass|Info)(es|s)?|Driver(GetInfo|(Create|Delete)Bucket|"
-    r"(Grant|Revoke)BucketAccess|GetExistingBucket)|Bucket(Ready|Created|Deleted)"
+    r"(Grant|Revoke)BucketAccess|GetExistingBucket)|Bucket(Ready|Created|Deleted|ClassIgnored)"
 )
 
 

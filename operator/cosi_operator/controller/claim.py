@@ -46,6 +46,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, VanishedObjects, outcome_of, run_steps
 from cosi_operator.report import Reporter, Told
+from cosi_operator.scrub import shown_name
 
 # Index of accesses that hold our finalizer: the Key of the claim they name.
 ACCESSES_BY_CLAIM = "claim"
@@ -201,7 +202,8 @@ class ClaimReconciler:
                 "Normal",
                 "BucketClassIgnored",
                 f"spec.existingBucketName takes precedence over spec.bucketClassName, so the claim"
-                f" uses the existing Bucket {key.name} and not BucketClass {claim.class_name}.",
+                f" uses the existing Bucket {key.name} and not BucketClass"
+                f" {shown_name(claim.class_name)}.",
             )
         return bound
 

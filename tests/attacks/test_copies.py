@@ -1,5 +1,9 @@
 """Restores, clones, GitOps and administrators: a copy is a new object, and nothing is lost."""
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 from tests.attacks.test_tenants import granted, lives, write_status
 
@@ -9,6 +13,22 @@ from testbed.bed import DRIVER_NAME
 from testbed.objects import Json, condition
 
 NEW_BUCKET = "objectstorage.k8s.io/new-bucket"
+PAGE = Path(__file__).parents[2] / "docs" / "backup-and-restore.md"
+
+
+def run_page(bed: Testbed, heading: str, *, claim: str, bucket: str, uid: str = "") -> None:
+    """Run the commands under one heading of the page as a shell does, with other names."""
+    section = PAGE.read_text("utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    assert lines
+    script = "\n".join(lines).replace("photos -n shop", f"{claim} -n team")
+    script = script.replace("bucket-0123", bucket).replace("=UID", f"={uid}")
+    folder = bed.plane.kubectl.parent
+    environment = {
+        "PATH": f"{folder}{os.pathsep}{os.defpath}",
+        "KUBECONFIG": str(bed.plane.admin_kubeconfig),
+    }
+    subprocess.run(["bash", "-euc", script], env=environment, check=True, timeout=30)
 
 
 def copied(body: Json, namespace: str) -> tuple[Json, Json]:
@@ -73,10 +93,12 @@ def test_a_restored_claim_is_never_silently_empty(bed: Testbed, name: str) -> No
     assert f'{{"spec":{{"bucketClaim":{{"uid":"{claim["metadata"]["uid"]}"}}}}}}' in message
     assert f"{NEW_BUCKET}=true" in message
 
-    def bind(body: Json) -> None:
-        body["spec"]["bucketClaim"]["uid"] = claim["metadata"]["uid"]
-
-    bed.edit("buckets", bucket["metadata"]["name"], bind)
+    run_page(
+        bed,
+        "After a restore: use the old bucket",
+        claim=name,
+        bucket=bucket["metadata"]["name"],
+    )
     bed.until_ready("bucketclaims", [name])
     assert bed.get("bucketclaims", name)["status"]["bucketName"] == bucket["metadata"]["name"]
 
@@ -85,7 +107,7 @@ def test_a_restored_claim_is_never_silently_empty(bed: Testbed, name: str) -> No
 def test_a_restored_claim_gets_a_new_bucket_on_demand(bed: Testbed, name: str) -> None:
     bucket = restored(bed, name)
     bed.until_reason("bucketclaims", name, "FormerBucketFound")
-    bed.annotate("bucketclaims", name, **{"new-bucket": "true"})
+    run_page(bed, "After a restore: start with an empty bucket", claim=name, bucket="")
     bed.until_ready("bucketclaims", [name])
     assert bed.bucket_of(name)["metadata"]["name"] != bucket["metadata"]["name"]
     assert bed.find("buckets", bucket["metadata"]["name"]) is not None
@@ -137,11 +159,32 @@ def test_a_bucket_in_use(bed: Testbed, name: str) -> None:
     bed.until_quiet()
     assert lives(bed, access)
     assert bucket["status"]["bucketID"] in {b.bucket_id for b in bed.driver.buckets()}
-    bed.annotate(
-        "buckets", bucket["metadata"]["name"], **{"force-delete": bucket["metadata"]["uid"]}
-    )
+    run_page(bed, "Delete a bucket that a claim uses", claim="", bucket=bucket["metadata"]["name"])
     bed.until_gone("buckets", [bucket["metadata"]["name"]])
     assert not lives(bed, access)
+
+
+@pytest.mark.attack("a driver that never ends a deletion; a person ends it, and it is told")
+def test_giving_up(bed: Testbed, name: str) -> None:
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name)
+    bed.until_ready("bucketclaims", [name])
+    bucket = bed.bucket_of(name)
+    bed.driver.set_rule(
+        Call.DELETE_BUCKET, match={"bucket_id": bucket["status"]["bucketID"]}, code="INTERNAL"
+    )
+    bed.delete("bucketclaims", name)
+    bed.until_reason("bucketclaims", name, "DriverInternal")
+    run_page(
+        bed,
+        "End a deletion that the driver never finishes",
+        claim="",
+        bucket=bucket["metadata"]["name"],
+        uid=bucket["metadata"]["uid"],
+    )
+    bed.until_gone("bucketclaims", [name])
+    told = [event for event in bed.events(name) if event["reason"] == "BackendUnverified"]
+    assert bucket["status"]["bucketID"] in told[0]["message"]
 
 
 @pytest.mark.attack("driverName of a ready Bucket is changed; no other driver gets its id")

@@ -27,6 +27,7 @@ def run_page(bed: Testbed, heading: str, *, claim: str, bucket: str, uid: str = 
     environment = {
         "PATH": f"{folder}{os.pathsep}{os.defpath}",
         "KUBECONFIG": str(bed.plane.admin_kubeconfig),
+        "HOME": str(bed.directory),  # kubectl keeps a cache there
     }
     subprocess.run(["bash", "-euc", script], env=environment, check=True, timeout=30)
 

@@ -173,6 +173,24 @@ class _DroppedLines(Collector):
         yield family
 
 
+class _MissingPermissions(Collector):
+    """Asks at every scrape which rights are missing, as in `create buckets.example.com`."""
+
+    def __init__(self, read: Callable[[], Iterable[str]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "cosi_missing_permissions",
+            "1 for each verb that the API server refuses because a role lacks it",
+            labels=("verb", "resource"),
+        )
+        for call in sorted(self._read()):
+            verb, _, resource = call.partition(" ")
+            family.add_metric((verb, resource), 1)
+        yield family
+
+
 class Metrics:
     """The series of one process. Make one and pass it around.
 
@@ -262,6 +280,10 @@ class Metrics:
     def watch_dropped_lines(self, read: Callable[[], int]) -> None:
         """Show how many log lines were dropped: `read` is asked at every scrape."""
         self.registry.register(_DroppedLines(read))
+
+    def watch_missing_permissions(self, read: Callable[[], Iterable[str]]) -> None:
+        """Show which rights are missing: `read` is asked at every scrape."""
+        self.registry.register(_MissingPermissions(read))
 
     def reconciled(self, controller: str, result: Result, seconds: float) -> None:
         """Count one run that ended."""

@@ -318,6 +318,7 @@ async def process(
         ) as client,
         anyio.create_task_group() as tasks,
     ):
+        metrics.watch_missing_permissions(client.rights.missing)
         events = EventRecorder(client, component=component, instance=settings.identity, clock=clock)
         tasks.start_soon(events.run)
         tasks.start_soon(give_back, clock)

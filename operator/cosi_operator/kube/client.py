@@ -21,6 +21,7 @@ from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import ApiSilent, ReplyTooLarge
 from cosi_operator.kube.kubeconfig import Connection, Sources, load
+from cosi_operator.kube.rights import Rights
 from cosi_operator.kube.transport import OnRequest, Request, Transport
 
 REQUEST_DEADLINE_S = 30.0
@@ -124,6 +125,11 @@ class KubeClient:
     def default_namespace(self) -> str:
         """Of the kubeconfig's context or the service account, else "default"."""
         return self._connection.namespace
+
+    @property
+    def rights(self) -> Rights:
+        """Which rights this client lacks, as far as it was refused."""
+        return self._transport.rights
 
     async def get(self, resource: Resource, key: Key) -> bytes:
         """The object's JSON.

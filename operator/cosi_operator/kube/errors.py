@@ -18,9 +18,12 @@
     └── LeaseLost             (lease.py) no longer the leader
 
 Nothing here ever carries a request's body or a credential. The server quotes the values it
-refuses, so of a core Secret's refusal only status and reason are kept; of other refusals its words
-are scrubbed and cut here, before anything else sees them.
+refuses, so of the refusal of a core Secret with data only status and reason are kept; of other
+refusals its words are scrubbed and cut here, before anything else sees them. What the authorizer
+says about a missing right is kept as it is.
 """
+
+import re
 
 import msgspec
 from msgspec import Struct
@@ -113,6 +116,13 @@ class _Status(Struct):
     code: int = 0
 
 
+# The words of apiserver's ForbiddenMessage. No part of it can hold a value of an object.
+DENIED = re.compile(
+    r'User "(?P<user>[\w:.@/-]{1,300})" cannot (?P<verb>[a-z]{1,30}) '
+    r'resource "(?P<resource>[\w./-]{1,200})" in API group "(?P<group>[\w.-]{0,200})"'
+    r'(?: in the namespace "(?P<namespace>[\w.-]{1,63})"| at the cluster scope)'
+)
+
 _decode_status = msgspec.json.Decoder(_Status).decode
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -136,7 +146,8 @@ def error_of(
         status: HTTP status; 0 takes the code from the body (an ERROR line of a watch).
         body: a metav1.Status, or anything (a proxy's HTML page), which is then not quoted.
         what: the request in words, without values, e.g. "update secrets a/b".
-        confidential: keep the server's message out (core Secrets).
+        confidential: keep the server's message out (core Secrets with data), unless it says which
+            right is missing.
         retry_after_s: what the Retry-After header said.
     """
     try:
@@ -151,7 +162,10 @@ def error_of(
     else:
         kind = _BY_STATUS.get(status, ApiError)
     message = what
-    if told.message and not confidential:
+    denied = DENIED.search(told.message) if status == 403 else None
+    if denied:
+        message = f"{what}: {denied[0]}"
+    elif told.message and not confidential:
         message = f"{what}: {shown_message(told.message)}"
     reason = shown_name(told.reason) or "Unknown"
     return kind(status, reason, message, retry_after_s=retry_after_s)

@@ -43,6 +43,7 @@ from cosi_operator.kube.errors import (
     error_of,
 )
 from cosi_operator.kube.kubeconfig import Connection
+from cosi_operator.kube.rights import Rights, call_of
 
 type OnRequest = Callable[[str, str, int, float], None]
 """Called after each attempt: verb, the resource's plural, HTTP status (0: none), seconds."""
@@ -58,6 +59,8 @@ ATTEMPTS = 5
 BACKOFF_BASE_S = 0.2
 BACKOFF_MAX_S = 5.0
 GATEWAY_STATUSES = (502, 503, 504)
+# Answers that the authorizer has let through.
+AUTHORIZED_STATUSES = (404, 409, 410, 422)
 # etcd takes 1.5 MiB per object, so this is never met by an honest server.
 LINE_LIMIT_BYTES = 16 * 2**20
 
@@ -168,6 +171,7 @@ class Transport:
         self._clock = clock
         self._timeout_s = timeout_s
         self._on_request = on_request
+        self.rights = Rights(clock)
         self._rng = random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._session = aiohttp.ClientSession(
@@ -264,8 +268,9 @@ class Transport:
         finally:
             self._count(request, status, started_s)
         if 200 <= status < 300:
+            self._allowed(request)
             return body
-        raise _refusal(request, response, body)
+        raise self._refused(request, response, body)
 
     def _slot(self, request: Request) -> AbstractAsyncContextManager[None]:
         return nullcontext() if request.resource.plural == "leases" else self._slots
@@ -285,8 +290,9 @@ class Transport:
         finally:
             self._count(request, status, started_s)
         if status == 200:
+            self._allowed(request)
             return response
-        raise _refusal(request, response, body)
+        raise self._refused(request, response, body)
 
     def _start(self, request: Request, url: URL, header: str) -> _RequestContextManager:
         headers = {"Authorization": header} if header else {}
@@ -303,6 +309,18 @@ class Transport:
             server_hostname=self._connection.tls_server_name,
             proxy=self._connection.proxy,
         )
+
+    def _allowed(self, request: Request) -> None:
+        call = call_of(request.verb, request.resource, request.subresource)
+        self.rights.allowed(call, request.key.namespace)
+
+    def _refused(self, request: Request, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
+        error = _refusal(request, response, body)
+        if error.status in AUTHORIZED_STATUSES:
+            self._allowed(request)
+        else:
+            self.rights.refused(error)
+        return error
 
     def _count(self, request: Request, status: int, started_s: float) -> None:
         if self._on_request is not None:
@@ -357,9 +375,14 @@ def _refusal(request: Request, response: aiohttp.ClientResponse, body: bytes) ->
         response.status,
         body,
         what=request.what,
-        confidential=resource.group == "" and resource.plural == "secrets",
+        confidential=resource.group == "" and resource.plural == "secrets" and _has_data(request),
         retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
     )
+
+
+def _has_data(request: Request) -> bool:
+    """Whether the body may hold a key; that of a dry run has only names."""
+    return request.body is not None and "dryRun" not in request.query
 
 
 def _retry_after_s(value: str | None) -> float | None:

@@ -190,8 +190,14 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.CONFLICT: ("Someone else wrote the object at the same moment.", SOON),
     Reason.API_UNAVAILABLE: ("The API server did not answer.", SOON),
     Reason.API_REFUSED: (
-        "The API server refused a write; the message has its words.",
-        "Repair what it names: an admission policy, a quota, or the operator's role.",
+        "Admission, quota or validation refused a write; the message quotes the API server. The"
+        " write is repeated every 30 s.",
+        "Ask your cluster administrator to correct what the message names.",
+    ),
+    Reason.MISSING_PERMISSION: (
+        "The operator's role lacks a right; the message names verb, resource and role. The request"
+        " is repeated every 30 s.",
+        "Ask your cluster administrator to grant it. `deploy/rbac` has all rules.",
     ),
     Reason.STEP_LIMIT: ("A run did not come to an end; it is begun again.", "Report it."),
     Reason.INTERNAL_ERROR: (

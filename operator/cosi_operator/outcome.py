@@ -128,6 +128,7 @@ class Reason(enum.StrEnum):
     CONFLICT = "Conflict"
     API_UNAVAILABLE = "APIServerUnavailable"
     API_REFUSED = "APIServerRefused"
+    MISSING_PERMISSION = "MissingPermission"
     STEP_LIMIT = "StepLimit"
     INTERNAL_ERROR = "InternalError"
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from tests.faults.proxy import Proxy
@@ -52,7 +52,7 @@ class FaultBed(Testbed):
     proxy: Proxy
 
     @classmethod
-    def ready(cls, directory: Path, *, crds: Path | None = None) -> "FaultBed":
+    def ready(cls, directory: Path, *, crds: Path | None = None) -> Self:
         """Start everything and wait until both processes lead; 5 to 8 s."""
         bed = cls.start(directory, operator=False, crds=crds or OUR_CRDS)
         try:

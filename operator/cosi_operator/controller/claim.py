@@ -17,7 +17,7 @@ from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
 from cosi_operator.kube.records import edit_record
-from cosi_operator.outcome import Outcome, Reason, Success, Terminal
+from cosi_operator.outcome import Outcome, Reason, Success
 from cosi_operator.plan import claim as planning
 from cosi_operator.plan import names, records
 from cosi_operator.plan.claim_view import ClaimView, fold, former_buckets, target_name
@@ -44,7 +44,8 @@ from cosi_operator.plan.steps import (
     ReadHolder,
     UpdateBucketObject,
 )
-from cosi_operator.reconcile import End, VanishedObjects, outcome_of, run_steps
+from cosi_operator.reconcile import End, VanishedObjects, run_steps
+from cosi_operator.refusals import Refusals
 from cosi_operator.report import Reporter, Told
 from cosi_operator.scrub import shown_name
 
@@ -89,6 +90,7 @@ class ClaimReconciler:
         self._c = controller
         self.vanished = VanishedObjects[BucketClaim](names.CLAIM_FINALIZER)
         self.activity = SidecarActivity(controller.clock)
+        self._refusals = Refusals(controller.reporter, controller.clock)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
@@ -98,7 +100,7 @@ class ClaimReconciler:
             end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=fold)
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
-            return await self._refused(view, outcome_of(error))
+            return await self._refusals.end(self._c.claims, key, error)
 
     async def _delete_leaked(self, key: Key) -> None:
         """Delete the Bucket of a claim that the API server removed in spite of our finalizer."""
@@ -214,17 +216,6 @@ class ClaimReconciler:
         told = _told(end.outcome, end.view, claim)
         await self._c.reporter.tell(self._c.claims, claim.meta.key, told)
         return end.outcome
-
-    async def _refused(self, view: ClaimView, outcome: Outcome) -> Outcome:
-        """The API server refused a write for good, for instance a Bucket it holds for invalid."""
-        if isinstance(outcome, Terminal) and view.claim is not None:
-            claim = self._c.claims.get(view.claim.meta.key) or view.claim
-            told = _told(outcome, view, claim)
-            try:
-                await self._c.reporter.tell(self._c.claims, claim.meta.key, told)
-            except (ApiError, ApiSilent) as error:
-                return outcome_of(error)
-        return outcome
 
 
 def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:

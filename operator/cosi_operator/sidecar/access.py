@@ -65,7 +65,8 @@ from cosi_operator.plan.steps import (
     SecretStep,
     StoreSecret,
 )
-from cosi_operator.reconcile import End, UnconfirmedWrites, outcome_of, run_steps
+from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
+from cosi_operator.refusals import Refusals
 from cosi_operator.sidecar.access_report import (
     access_report,
     attempts_key,
@@ -100,16 +101,15 @@ class AccessReconciler:
         self._s = sidecar
         self._classes = classes
         self._secrets = secrets
-        # Keys that were minted but whose Secret is not stored yet (the API server was away): kept
-        # in memory, so that the next run stores these instead of minting others.
+        # Keys that were minted and are in no Secret yet: the next run stores them.
         self._held: dict[Key, _Held] = {}
-        # Accounts that were revoked for an access, by its UID: a conflict afterwards is no reason
-        # to call the driver again.
+        # Accounts revoked for an access, by its UID: a conflict afterwards repeats no call.
         self._revoked: dict[str, frozenset[str]] = {}
         # UIDs of accesses whose entry this process wrote and whose Grant only waits for its turn.
         self._unasked: set[str] = set()
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
+        self._refusals = Refusals(sidecar.reporter, sidecar.clock)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
@@ -120,7 +120,7 @@ class AccessReconciler:
             outcome = await self._report(key, end)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
-            return outcome_of(error)
+            return await self._refusals.end(self._s.accesses, key, error)
         return outcome if unfinished is None or isinstance(outcome, Requeue) else unfinished
 
     async def _run(self, access: BucketAccess | None) -> End[AccessView]:

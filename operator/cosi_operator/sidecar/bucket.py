@@ -54,7 +54,8 @@ from cosi_operator.plan.steps import (
     ReadClaim,
     ReleaseClaim,
 )
-from cosi_operator.reconcile import End, UnconfirmedWrites, outcome_of, run_steps
+from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
+from cosi_operator.refusals import Refusals
 from cosi_operator.report import Level, Told
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
@@ -69,6 +70,7 @@ class BucketReconciler:
         self._s = sidecar
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
+        self._refusals = Refusals(sidecar.reporter, sidecar.clock)
         # The ids that were returned and are not stored yet, by Bucket: two Creates can return one
         # id before either is stored.
         self._returned: dict[Key, str] = {}
@@ -83,7 +85,11 @@ class BucketReconciler:
             return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
-            return outcome_of(error)
+            outcome = await self._refusals.end(self._s.buckets, key, error)
+            bucket = self._s.buckets.get(key)
+            if bucket and bucket.claim and bucket.claim.uid:  # a tenant may not read Buckets
+                await self._refusals.report(self._s.claims, bucket.claim.key, outcome)
+            return outcome
 
     async def _release_claim(self, key: Key) -> None:
         """Free the claim of a Bucket that vanished without our finalizer, as a refused one does.

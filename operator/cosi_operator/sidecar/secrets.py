@@ -24,6 +24,7 @@ from cosi_operator.kube.errors import (
     NotFound,
 )
 from cosi_operator.kube.objects import Body, set_finalizers
+from cosi_operator.kube.rights import missing_right
 from cosi_operator.plan import names
 from cosi_operator.plan.facts import SecretAllowed, SecretIs
 from cosi_operator.sidecar.secret_content import (
@@ -60,6 +61,8 @@ class Secrets:
         except AlreadyExists:
             return SecretIs(exists=True)
         except (Forbidden, Invalid) as error:
+            if missing_right(error):  # not about this Secret
+                raise
             return SecretAllowed(refused=error.message)
         return SecretAllowed()
 

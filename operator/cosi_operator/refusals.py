@@ -1,0 +1,127 @@
+"""What it means for an object that the API server refuses a request about it, and who learns it.
+
+A right may be missing (403 of the authorizer), or admission, quota or validation refuse (403, 400,
+422). A person has to change something, and the API server tells nobody when that has happened. So
+the request is repeated after 1 s, 2 s, 4 s and so on, and then every 30 s.
+
+The refusal is written into the object's conditions; if that is refused too, an Event has to do. The
+first 403 is not told: an API server that has just started answers 403 until it knows its roles.
+"""
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from cosi_operator import conditions
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Status
+from cosi_operator.clock import Clock
+from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden, Invalid
+from cosi_operator.kube.objects import Objects
+from cosi_operator.kube.rights import missing_right
+from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
+from cosi_operator.reconcile import outcome_of
+from cosi_operator.report import Reporter, ready_of
+
+RECHECK_S = 30.0
+FIRST_PAUSE_S = 1.0
+CAPACITY = 4096
+
+type Reported = Bucket | BucketAccess | BucketClaim
+
+
+@dataclass(slots=True)
+class _Row:
+    """Refusals of one object, one after the other."""
+
+    count: int = 0
+    at_s: float = 0.0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Counts the refusals of each object of one kind, and reports them."""
+
+    reporter: Reporter
+    clock: Clock
+    _rows: dict[Key, _Row] = field(default_factory=dict)
+    _events: dict[Key, tuple[str, float]] = field(default_factory=dict)
+
+    async def end[T: Reported](
+        self, objects: Objects[T], key: Key, error: ApiError | ApiSilent
+    ) -> Outcome:
+        """How a run ends that met this failure; a refusal is reported on the object."""
+        outcome = self.outcome(key, error)
+        await self.report(objects, key, outcome)
+        return outcome
+
+    def outcome(self, key: Key, error: ApiError | ApiSilent) -> Outcome:
+        """What a failure means for its object: Terminal for a refusal that lasts."""
+        if not isinstance(error, Forbidden | Invalid):
+            return outcome_of(error)
+        reason, message = _told(error)
+        row = self._row(key, message)
+        pause_s = min(RECHECK_S, FIRST_PAUSE_S * 2.0 ** (row.count - 1))
+        if isinstance(error, Invalid):
+            return Terminal(reason, message, recheck_s=RECHECK_S)
+        if row.count == 1:
+            return Requeue(reason, message, after_s=pause_s, quiet=True)
+        return Terminal(reason, message, recheck_s=pause_s)
+
+    def _row(self, key: Key, message: str) -> _Row:
+        now_s = self.clock.monotonic()
+        row = self._rows.pop(key, None)
+        # It went well in between, or something else is refused now.
+        if row is None or now_s - row.at_s > 2 * RECHECK_S or row.message != message:
+            row = _Row(message=message)
+        if len(self._rows) >= CAPACITY:
+            self._rows.pop(next(iter(self._rows)))
+        row.count, row.at_s = row.count + 1, now_s
+        self._rows[key] = row
+        return row
+
+    async def report[T: Reported](self, objects: Objects[T], key: Key, outcome: Outcome) -> None:
+        """Write a refusal that lasts into an object's conditions, and emit an Event about it."""
+        view = objects.get(key)
+        if view is None or not isinstance(outcome, Terminal):
+            return
+        ready = ready_of(view)
+        if ready is None or ready.status != "True":  # a bucket that works is ready still
+            with contextlib.suppress(ApiError, ApiSilent):  # the Event says it
+                await self.reporter.write(
+                    objects, key, lambda current: self._status(view, current, outcome)
+                )
+        self._emit(objects, view, outcome)
+
+    def _emit(self, objects: Objects[Any], view: Reported, outcome: Terminal) -> None:
+        """Emit an Event, once as long as the refusals go on and say the same."""
+        now_s = self.clock.monotonic()
+        message, at_s = self._events.pop(view.meta.key, ("", 0.0))
+        if message != outcome.message or now_s - at_s > 2 * RECHECK_S:
+            self.reporter.event(objects, view, "Warning", outcome.reason.value, outcome.message)
+        if len(self._events) >= CAPACITY:
+            self._events.pop(next(iter(self._events)))
+        self._events[view.meta.key] = outcome.message, now_s
+
+    def _status(self, seen: Reported, current: Reported, outcome: Terminal) -> Status | None:
+        if current.meta.uid != seen.meta.uid:
+            return None
+        wanted = conditions.from_outcome(
+            outcome,
+            generation=current.meta.generation,
+            success=(outcome.reason, ""),
+            message=outcome.message,
+        )
+        return Status(
+            conditions=conditions.merge(current.conditions, wanted, self.clock.wall()),
+            observed_generation=current.meta.generation,
+        )
+
+
+def _told(error: ApiError) -> tuple[Reason, str]:
+    again = f"The request is repeated every {RECHECK_S:.0f} s."
+    if right := missing_right(error):
+        text = f"The operator lacks a right: {right.words}."
+        ask = "Ask your cluster administrator to grant it."
+        return Reason.MISSING_PERMISSION, f"{text} {ask} {again}"
+    return Reason.API_REFUSED, f"The API server refused: {error.message} {again}"

@@ -25,6 +25,15 @@ from testbed.objects import Json
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 # The annotation that says what upstream's CRDs have no room for.
 ONLY_WITH_UPSTREAMS_CRDS = {"update bucketaccesses.objectstorage.k8s.io"}
+# The count of an Event is raised only if a failure is repeated, and a fresh copy is read only after
+# a conflict.
+PERHAPS_NOT_ASKED_AGAIN = {
+    "update events",
+    "get bucketaccesses.objectstorage.k8s.io",
+    "get bucketclaims.objectstorage.k8s.io",
+    "get bucketclasses.objectstorage.k8s.io",
+    "get buckets.objectstorage.k8s.io",
+}
 LEASE = "leases.coordination.k8s.io"
 
 
@@ -155,7 +164,8 @@ def test_who_grants_what_the_log_names_one_verb_at_a_time_gets_a_working_operato
         lines = [f"{line['verb']} {line['resource']}" for line in told(bed, role)]
         assert sorted(lines) == sorted(granted)  # one line each
         back = {line["call"] for line in told(bed, role, "permission_granted")}
-        assert back == set(granted)
+        assert back <= set(granted)
+        assert set(granted) - back <= PERHAPS_NOT_ASKED_AGAIN
 
 
 @contextmanager

@@ -18,8 +18,8 @@ Order:
   class moves behind all other tickets that stand in the lane at that moment. Those others then
   begin before that namespace or class can keep the lane busy for another deadline.
 - While the first ticket in order is INVITED, the lane is kept free for it only if everything that
-  is WAITING comes after such a move. Otherwise a waiting ticket runs, because a late run must not
-  leave the driver idle.
+  is WAITING comes after such a move, and until one of those has lost its patience. Otherwise a
+  waiting ticket runs, because a late run must not leave the driver idle.
 
 No wake-up is lost: whenever no call runs and there are tickets, the first one is INVITED, and an
 invited key either asks or leaves.
@@ -113,8 +113,8 @@ class Lane[K: Hashable]:
         """A run of the key asks for a turn.
 
         Returns:
-            RUNNING: make the call now, then `end`. WAITING: wait for `start`, or `park` or
-            `leave`. PARKED: end the run; the key is invited later.
+            RUNNING: make the call now, then `end`. WAITING: wait for `start`, or `lose_patience`
+            or `leave`. PARKED: end the run; the key is invited later.
         Raises:
             ValueError: the key is RUNNING or WAITING; the caller has a bug.
         """
@@ -130,16 +130,24 @@ class Lane[K: Hashable]:
             self._move(ticket, Place.PARKED)
         return ticket.place
 
-    def park(self, key: K) -> None:
+    def lose_patience(self, key: K) -> Place:
         """A WAITING run has waited long enough: free its worker, and keep its position.
 
         Nobody is invited in its place, because a lane in which runs wait that long is not short
         of runs.
+
+        Returns:
+            PARKED; or RUNNING if the lane was kept free for a run that has not come in all that
+            time: make the call now, because the driver must not idle for longer.
         """
         ticket = self._tickets[key]
         if ticket.place is not Place.WAITING:
             raise ValueError(f"not waiting: {key}")
-        self._move(ticket, Place.PARKED)
+        if self._running is None:
+            self._run(ticket)
+        else:
+            self._move(ticket, Place.PARKED)
+        return ticket.place
 
     def end(self, key: K, *, hung: bool) -> None:
         """The call of the RUNNING key has ended. `hung`: by our own deadline."""

@@ -147,7 +147,7 @@ class Lanes:
         return lane.place(key) is Place.RUNNING
 
     async def _wait(self, key: Key, lane: Lane[Key]) -> None:
-        """Wait until the key is RUNNING; it is PARKED when that takes too long."""
+        """Wait until the key is RUNNING; when that takes too long, it may be PARKED instead."""
         turn = self._turns[key] = anyio.Event()
         try:
             async with anyio.create_task_group() as group:
@@ -167,7 +167,7 @@ class Lanes:
         finally:
             del self._turns[key]
         if lane.place(key) is Place.WAITING:
-            lane.park(key)
+            lane.lose_patience(key)
 
     def _start(self, key: Key) -> None:
         self._turns[key].set()

@@ -120,6 +120,20 @@ def test_the_lane_is_not_kept_free_for_one_that_does_not_come() -> None:
     assert world.started == ["a/0", "a/1"]
 
 
+def test_the_lane_is_kept_free_only_for_so_long() -> None:
+    world = World(limit=2)
+    world.ask("a/0")
+    world.ask("a/1")
+    world.ask("a/2")
+    world.ask("b/0", "silver")
+    world.end(hung=True)
+    assert world.started == ["a/0"]
+    assert world.lane.lose_patience("a/1") is RUNNING
+    assert world.lane.lose_patience("a/2") is PARKED
+    world.lane.end("a/1", hung=False)
+    assert world.ask("b/0", "silver") is RUNNING
+
+
 def test_all_that_stood_there_at_the_hang_go_before_what_hung() -> None:
     world = World(limit=20)
     world.ask("a/0")
@@ -149,7 +163,7 @@ def test_who_waited_too_long_keeps_the_position_and_holds_no_worker() -> None:
     world = World()
     for key in ("a/0", "b/0", "a/1"):
         world.ask(key)
-    world.lane.park("b/0")
+    assert world.lane.lose_patience("b/0") is PARKED
     assert world.invited == [], "the lane is not short of runs"
     world.end()
     assert world.started[-1] == "a/1", "the lane does not idle"
@@ -178,7 +192,7 @@ def test_wrong_uses_are_errors_and_change_nothing() -> None:
     for wrong in (
         lambda: world.ask("a/0"),
         lambda: world.ask("a/1"),
-        lambda: world.lane.park("a/0"),
+        lambda: world.lane.lose_patience("a/0"),
         lambda: world.lane.end("a/1", hung=False),
         lambda: world.lane.leave("a/0"),
     ):
@@ -291,7 +305,13 @@ class LaneMachine(RuleBasedStateMachine):
     def lose_patience(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(self.keys(WAITING)))
         self.passed.pop(key, None)
-        self.lane.park(key)
+        if self.lane.lose_patience(key) is RUNNING:
+            # The lane was kept free for others, who had their time to come.
+            self.before = [entry for entry in self.before if not self.hung_with(entry, key)]
+            self.begin(key)
+
+    def hung_with(self, entry: tuple[str, str, set[str]], key: str) -> bool:
+        return entry[0] == key[0] or entry[1] == self.classes[key]
 
     @precondition(lambda self: self.keys(WAITING, PARKED, INVITED))
     @rule(data=st.data())

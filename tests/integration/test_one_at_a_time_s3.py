@@ -23,7 +23,7 @@ from seaweed import SeaweedFS
 
 TIMEOUT_S = 30.0
 AT_ONCE = 6  # the reference driver does 8 calls at a time
-WORKERS = 4 * AT_ONCE + 2  # enough that all the others wait for their turn
+WORKERS = 6 * AT_ONCE + 2  # enough that all the others wait for their turn
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ class Lanes:
     Args:
         scope: what a lane is for: the driver, each bucket, or nothing at all.
         policy, driver: how the calls are judged.
-        workers: of the BucketAccess queue; at most three of four ever wait in lanes.
+        workers: of the BucketAccess queue; at most a quarter of them ever wait in lanes.
         invite: puts a key on that queue.
     """
 
@@ -70,7 +70,9 @@ class Lanes:
         self._driver = driver
         self._clock = clock
         self._invite = invite
-        self._seats = Seats(max(0, (workers - 2) // 2))
+        # One class of one namespace holds at most a third of the workers (`fairness.Shares`). Of
+        # these, half may wait and half as many again may be invited, so that others of it go on.
+        self._seats = Seats(max(0, (workers - 2) // 6))
         self._lanes: dict[str, Lane[Key]] = {}
         self._lane_of: dict[Key, str] = {}  # of each key with a ticket
         self._since: dict[Key, float] = {}  # when it first asked; monotonic seconds

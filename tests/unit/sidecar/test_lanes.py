@@ -21,7 +21,7 @@ from cosi_operator.sidecar.calls import Attempts, DriverState, Fingerprint, Queu
 from cosi_operator.sidecar.lane import Place
 from cosi_operator.sidecar.lanes import PATIENCE_S, QUEUED, TELL_AFTER_S, Lanes
 
-WORKERS = 6  # two of them may wait
+WORKERS = 14  # two of them may wait
 
 
 def access(namespace: str, name: str = "reader", *, class_name: str = "keys") -> BucketAccess:

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 _ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):(.+)")
 # Whatever lacks a right asks again within 5 minutes; what no longer asks is gone.
 FORGOTTEN_AFTER_S = 900.0
+AUTHORIZED_STATUSES = (404, 409, 410, 422)
+"""Refusals that come after the authorizer has let a request through."""
 CAPACITY = 1024
 """Different rights and namespaces remembered; more are logged again."""
 
@@ -79,6 +81,13 @@ class Rights:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._missing: dict[tuple[str, str], tuple[MissingRight, float]] = {}
+
+    def answered(self, call: str, namespace: str, error: ApiError | None) -> None:
+        """Take notice of an answer to a request; `error` is None if it was not refused."""
+        if error is None or error.status in AUTHORIZED_STATUSES:
+            self.allowed(call, namespace)
+        else:
+            self.refused(error)
 
     def refused(self, error: ApiError) -> None:
         """Take notice of a refusal, if it is about a right."""

@@ -59,8 +59,6 @@ ATTEMPTS = 5
 BACKOFF_BASE_S = 0.2
 BACKOFF_MAX_S = 5.0
 GATEWAY_STATUSES = (502, 503, 504)
-# Answers that the authorizer has let through.
-AUTHORIZED_STATUSES = (404, 409, 410, 422)
 # etcd takes 1.5 MiB per object, so this is never met by an honest server.
 LINE_LIMIT_BYTES = 16 * 2**20
 
@@ -268,7 +266,7 @@ class Transport:
         finally:
             self._count(request, status, started_s)
         if 200 <= status < 300:
-            self._allowed(request)
+            self._note_right(request)
             return body
         raise self._refused(request, response, body)
 
@@ -290,7 +288,7 @@ class Transport:
         finally:
             self._count(request, status, started_s)
         if status == 200:
-            self._allowed(request)
+            self._note_right(request)
             return response
         raise self._refused(request, response, body)
 
@@ -310,16 +308,13 @@ class Transport:
             proxy=self._connection.proxy,
         )
 
-    def _allowed(self, request: Request) -> None:
+    def _note_right(self, request: Request, error: ApiError | None = None) -> None:
         call = call_of(request.verb, request.resource, request.subresource)
-        self.rights.allowed(call, request.key.namespace)
+        self.rights.answered(call, request.key.namespace, error)
 
     def _refused(self, request: Request, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
         error = _refusal(request, response, body)
-        if error.status in AUTHORIZED_STATUSES:
-            self._allowed(request)
-        else:
-            self.rights.refused(error)
+        self._note_right(request, error)
         return error
 
     def _count(self, request: Request, status: int, started_s: float) -> None:

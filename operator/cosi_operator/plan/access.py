@@ -27,6 +27,7 @@ from cosi_operator.plan.access_deletion import plan_deletion
 from cosi_operator.plan.access_entry import (
     await_record,
     edit_entry,
+    end_vanished,
     grant_step,
     note_failure,
     revoke_all,
@@ -64,6 +65,8 @@ def plan(view: AccessView) -> AccessStep:
         return Done(Success(), report=False)
     if access.meta.deleting:
         return plan_deletion(access, view)
+    if ended := end_vanished(view):
+        return ended
     bucket = view.bucket
     if bucket is not None and (wait := await_record(access, bucket, view)):
         return wait

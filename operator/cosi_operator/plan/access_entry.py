@@ -111,6 +111,25 @@ def revoke_step(access: BucketAccess, bucket: Bucket, account: str, view: Access
     return Revoke(records.bucket_id_of(bucket), account, view.parameters)
 
 
+def end_vanished(view: AccessView) -> AccessStep | None:
+    """Revoke what was granted on a Bucket that was removed by force; None when there is none.
+
+    A Bucket of the same name may exist again, so its record is not touched. The next run starts
+    from the Bucket that the claim is bound to now.
+    """
+    bucket, entry = view.bucket, view.entry
+    if not view.vanished or bucket is None or entry is None:
+        return None
+    if view.failed:
+        return Done(view.failed.outcome)
+    bucket_id = records.bucket_id_of(bucket)
+    left = [account for account in entry.accounts if account not in view.revoked]
+    if bucket_id and left:
+        halt = backing_off(view.context) or driver_away(view.context)
+        return halt or Revoke(bucket_id, left[0], view.parameters)
+    return Done(Requeue(Reason.BUCKET_LOST, "", after_s=0.0, quiet=True), report=False)
+
+
 def unanswered_wait(entry: AccessRecord, view: AccessView) -> Done | None:
     """The end of the run while a call that got no answer may still be at work."""
     if not entry.unanswered:

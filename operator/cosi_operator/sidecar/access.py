@@ -71,6 +71,7 @@ from cosi_operator.sidecar.access_report import (
     access_report,
     attempts_key,
     is_bad_reply,
+    is_vanished_ended,
     made_on,
     unverified_account,
 )
@@ -381,6 +382,8 @@ class AccessReconciler:
             self._held.pop(key, None)
             self._s.attempts.forget(key)
             return outcome
+        if is_vanished_ended(end):
+            self._s.lookup.memory.forget_access(access.meta.uid)
         if isinstance(outcome, Success):
             self._s.attempts.forget(key)
             if access.meta.deleting:

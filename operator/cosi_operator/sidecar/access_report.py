@@ -1,7 +1,7 @@
 """What a run of a BucketAccess reports, and what its driver calls are counted under."""
 
 from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key
-from cosi_operator.outcome import Call, Effect, MadeBy, Reason, Success, Terminal
+from cosi_operator.outcome import Call, Effect, MadeBy, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import (
     AccessView,
@@ -44,6 +44,14 @@ def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts
         # Of a success only the annotations count: they are what asks for another look.
         retry_token=token,
         ignored=ignored_change(view),
+    )
+
+
+def is_vanished_ended(end: End[AccessView]) -> bool:
+    """Whether nothing is left to revoke on a Bucket that was removed by force."""
+    outcome = end.outcome
+    return (
+        end.view.vanished and isinstance(outcome, Requeue) and outcome.reason is Reason.BUCKET_LOST
     )
 
 

@@ -631,3 +631,14 @@ def test_deletion_from_revoke_to_finalizer_in_order() -> None:
     assert plan(view) == LET_GO
     view = fold(view, AccessIs(None))
     assert plan(view) == NOTHING
+
+
+def test_live_access_of_a_bucket_removed_by_force_is_revoked_and_starts_anew() -> None:
+    live = replace(ORPHAN, meta=replace(ORPHAN.meta, deleting=False))
+    view = seen(live, bucket=RECORDED, vanished=True, bucket_proven=False)
+    step = plan(view)
+    assert isinstance(step, Revoke)
+    assert (step.bucket_id, step.account_id) == ("id-7", "acct-7")
+    view = fold(view, Revoked("acct-7"))
+    again = Requeue(Reason.BUCKET_LOST, "", after_s=0.0, quiet=True)
+    assert plan(view) == Done(again, report=False)

@@ -164,9 +164,9 @@ def test_a_restart_with_settled_objects_reads_each_page_once_and_writes_nothing(
     requests = count.requests()
     assert count.driver_calls() == {}
     assert requests == {
-        # Of 201 objects the first page has 20, the second 80, and the third the rest.
-        "list buckets": 2 * 3,
-        "list bucketclaims": 2 * 3,
+        # Of 201 objects the first page has 125, and the second has the rest.
+        "list buckets": 2 * 2,
+        "list bucketclaims": 2 * 2,
         "list bucketaccesses": 2,
         "list bucketaccessclasses": 2,
         "list bucketclasses": 1,

@@ -139,9 +139,15 @@ def _add_cluster_commands(commands: _Commands) -> None:
     retry = _add(commands, "retry", "retry", "Have a failed object tried again at once.")
     _target(retry, *KINDS.values())
     drivers = _add(commands, "drivers", "drivers", "List drivers, their classes and their Buckets.")
-    for parser in (status, why, retry, drivers):
+    rollback = _add(
+        commands,
+        "rollback-check",
+        "rollback-check",
+        "List what the Go pair v0.2.2 would mishandle after a rollback. Needs an administrator.",
+    )
+    for parser in (status, why, retry, drivers, rollback):
         parser.add_argument("--kubeconfig", metavar="PATH", help="instead of the usual one")
-    for parser in (status, why, drivers):
+    for parser in (status, why, drivers, rollback):
         _output(parser)
 
 

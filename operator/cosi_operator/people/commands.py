@@ -13,7 +13,7 @@ from cosi_operator.clock import Clock
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Conflict, NotFound
 from cosi_operator.people import policy as table_of_policy
-from cosi_operator.people import render
+from cosi_operator.people import render, rollback
 from cosi_operator.people.arguments import Command
 from cosi_operator.people.diagnosis import Reported, Unseen, chain, is_ready
 from cosi_operator.people.read import Reader
@@ -218,6 +218,22 @@ async def _annotate(client: KubeClient, resource: Resource, raw: bytes, clock: C
     )
 
 
+async def rollback_check(command: Command, reader: Reader, _clock: Clock) -> Printed:
+    """`cosi rollback-check`: the whole cluster or nothing, since half a list is no permission."""
+    seen = await reader.everything()
+    if seen is None:
+        raise CommandError(
+            "this needs the right to list buckets, bucketclaims and bucketaccesses in all"
+            " namespaces: ask an administrator of the cluster to run cosi rollback-check"
+        )
+    found = rollback.mishandled(seen)
+    code = EXIT_NOT_READY if found or reader.missed else EXIT_OK
+    if command.json:
+        return Printed(render.to_json({"mishandled": found, "notSeen": reader.missed}), code)
+    text = render.rollback(found, is_all=not reader.missed)
+    return Printed(text, code, render.unseen(reader.missed))
+
+
 type ClusterCommand = Callable[[Command, Reader, Clock], Awaitable[Printed]]
 
 CLUSTER_COMMANDS: Mapping[str, ClusterCommand] = {
@@ -225,4 +241,5 @@ CLUSTER_COMMANDS: Mapping[str, ClusterCommand] = {
     "why": why,
     "drivers": drivers,
     "retry": retry,
+    "rollback-check": rollback_check,
 }

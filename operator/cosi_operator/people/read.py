@@ -13,6 +13,7 @@ from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resou
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Forbidden, NotFound
 from cosi_operator.people.diagnosis import AccessFacts, Facts, Unseen
+from cosi_operator.people.rollback import Seen
 from cosi_operator.plan.names import bucket_name
 
 NO_RIGHT = "you have no right to read it"
@@ -78,6 +79,25 @@ class Reader:
         except msgspec.ValidationError as error:
             self.missed[f"{resource.kind} {key}"] = f"not readable: {error}"
             return Unseen(f"not readable: {error}")
+
+    async def everything(self) -> Seen | None:
+        """All Buckets, claims and accesses, and which Secrets are missing; None if forbidden.
+
+        Raises:
+            NotInstalledError, ApiError, ApiSilent: as of `all`.
+        """
+        buckets = await self.all(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
+        claims = await self.all(v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim)
+        accesses = await self.all(v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access)
+        if buckets is None or claims is None or accesses is None:
+            return None
+        named = {Key(a.meta.namespace, a.secret_name) for a in accesses if a.granted}
+        lost = {key for key in sorted(named) if key.name and not await self._has_secret(key)}
+        return Seen(buckets, claims, accesses, frozenset(lost))
+
+    async def _has_secret(self, key: Key) -> bool:
+        # Only whether it is there; the content is dropped unread.
+        return await self.one(core.SECRETS, lambda _raw: True, key) is not None
 
     async def claim_facts(self, key: Key) -> Facts:
         """A claim, its Bucket, and all accesses of its namespace that name it."""

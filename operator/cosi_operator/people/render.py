@@ -8,8 +8,16 @@ from typing import Any
 
 import msgspec
 
-from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, BucketClass
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketAccessClass,
+    BucketClaim,
+    BucketClass,
+    Key,
+)
 from cosi_operator.people.diagnosis import Link, Reported, State, condition, state_of
+from cosi_operator.people.rollback import Finding
 from cosi_operator.people.text import age, clean, paragraph, table
 from cosi_operator.scrub import cut, shown_name
 
@@ -238,6 +246,22 @@ def drivers(rows: Sequence[DriverRow]) -> str:
             )
             for row in rows
         ],
+    )
+
+
+def rollback(found: Sequence[Finding], *, is_all: bool) -> str:
+    """The table of `cosi rollback-check`, and one line that sums it up."""
+    if not found:
+        if is_all:
+            return "The Go pair v0.2.2 can take over: it would mishandle no object.\n"
+        return "Nothing was found, but not all could be read: do not roll back yet.\n"
+    lines = [
+        (each.kind, str(Key(each.namespace, each.name)), each.why, each.before) for each in found
+    ]
+    return (
+        table(("KIND", "NAME", "WHY", "DO BEFORE"), lines)
+        + f"\nThe Go pair v0.2.2 would mishandle {len(found)} objects. Do not roll back before this"
+        " list is empty.\n"
     )
 
 

@@ -135,7 +135,8 @@ def _keys_of(bucket: Bucket, index: _Index) -> _Reasons:
 def _claim_of(bucket: Bucket, index: _Index) -> _Reasons:
     named = spec_claim(bucket)
     recorded = bucket.record.claim if bucket.record else None
-    if recorded and recorded.uid and named != recorded:
+    key = Key(named.namespace, named.name)
+    if recorded and recorded.uid and key != (recorded.namespace, recorded.name):
         yield (
             f"spec.bucketClaim does not name {shown_name(f'{recorded.namespace}/{recorded.name}')},"
             " to which it is bound: that claim could not be deleted",
@@ -146,10 +147,9 @@ def _claim_of(bucket: Bucket, index: _Index) -> _Reasons:
             "accesses and no spec.bucketClaim: its deletion would crash the sidecar",
             "Delete its accesses.",
         )
-    elif named.name and Key(named.namespace, named.name) not in index.claims:
+    elif named.name and key not in index.claims:
         yield (
-            f"its claim {shown_name(f'{named.namespace}/{named.name}')} is gone:"
-            " its deletion would never end",
+            f"its claim {shown_name(str(key))} is not there: its deletion would never end",
             "Delete this Bucket, or clear spec.bucketClaim.",
         )
 

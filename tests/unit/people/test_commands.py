@@ -245,6 +245,39 @@ async def test_drivers_with_no_right_at_all_says_why(
         await cosi(client, "drivers")
 
 
+async def test_rollback_check_looks_for_the_secrets_and_never_shows_them(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    rows = json.loads((await cosi(client, "rollback-check", "-o", "json")).out)["mishandled"]
+    assert [row["kind"] for row in rows] == ["BucketAccess", "BucketClaim"]  # no finalizers
+    assert "without bucketaccess-protection" in rows[0]["why"]
+    server.drop(SECRETS, Key("ns", "s"))
+    printed = await cosi(client, "rollback-check")
+    assert printed.code == 1
+    assert "its Secret s is gone" in printed.out
+
+
+@pytest.mark.parametrize("plural", ["buckets", "bucketclaims", "bucketaccesses"])
+async def test_rollback_check_says_nothing_about_half_a_cluster(
+    server: StubApiServer, client: KubeClient, plural: str
+) -> None:
+    server.forbid("list", plural)
+    with pytest.raises(CommandError, match="ask an administrator"):
+        await cosi(client, "rollback-check")
+
+
+async def test_rollback_check_gives_no_permission_when_something_was_unreadable(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    assert (await cosi(client, "rollback-check")).code == 0
+    server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
+    printed = await cosi(client, "rollback-check")
+    assert printed.code == 1
+    assert "do not roll back yet" in printed.out
+    assert "not readable" in printed.note
+
+
 @pytest.mark.parametrize(
     ("name", "resource", "key"),
     [

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from tests.support import views
 from tests.support.views import meta
 
-from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Condition, Key
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, ClaimRef, Condition, Key
 from cosi_operator.people import render
 from cosi_operator.people.rollback import Finding, Seen, mishandled
 from cosi_operator.plan import names
@@ -75,7 +75,11 @@ def test_a_bucket_is_named_with_the_gravest_reason(bucket: Bucket, words: str) -
 
 def test_a_bucket_whose_claim_is_gone_is_named() -> None:
     found = mishandled(Seen(buckets=[views.READY]))
-    assert "is gone: its deletion would never end" in found[0].why
+    assert "is not there: its deletion would never end" in found[0].why
+
+
+def test_a_reference_without_a_uid_is_enough_for_the_go_pair() -> None:
+    assert mishandled(check(replace(BUCKET, claim=ClaimRef("team", "photos")))) == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ and figures in odd places, long hexadecimal, letter pairs that no word has. Word
 needs stay: names of Kubernetes objects, `bucket-<UID>`, CamelCase error codes, hosts, paths.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -32,6 +33,7 @@ _ODD_PAIR_POINTS = 2
 _ODD_ENOUGH = 6
 # Shorter than every access key of S3 (16 to 20), longer than most words.
 KEY_LENGTH = 16
+S3_SECRET_LENGTH = 40
 
 _WHOLE_KEYS = (
     # URL-safe base64 goes first and whole: a dash may stand anywhere in it, and what the others
@@ -122,7 +124,19 @@ def key_spans(text: str) -> Iterator[Span]:
     for start, end in tokens:
         if end - start >= KEY_LENGTH and is_odd(text[start:end]):
             yield start, end
+    yield from _halves(text, tokens)
     yield from _runs(text, tokens)
+
+
+def _halves(text: str, tokens: list[Span]) -> Iterator[Span]:
+    """A secret key of S3 that was cut once, when one part alone already looks like a key."""
+    for one, two in itertools.pairwise(tokens):
+        joined = text[slice(*one)] + text[slice(*two)]
+        if len(joined) == S3_SECRET_LENGTH and _gap(text, one, two):
+            parts = [text[start:end] for start, end in (one, two)]
+            odd = any(len(part) >= KEY_LENGTH and is_odd(part) for part in parts)
+            if odd and _looks_like_key(joined):
+                yield one[0], two[1]
 
 
 def _without_names(text: str) -> str:

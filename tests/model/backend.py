@@ -5,7 +5,7 @@ that are missing. Every call is counted, and `watch` sees it before it acts.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.model.pause import Point, pause
 
@@ -43,6 +43,8 @@ class Account:
     bucket_id: str
     name: str
     keys: list[str]
+    # Whether its id was ever returned; a driver that mints leaves what it did not return.
+    learned: bool = False
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Backend:
     calls: list[Called] = field(default_factory=list)
     answers: dict[Call, Answer] = field(default_factory=dict)
     new_account_each_time: bool = False
+    # False: Grant and Revoke read all accounts, and write them back when they are done.
+    locks: bool = True
     same_keys: bool = False  # each Grant of one account returns its first key
     watch: Callable[[Called], None] = field(default=lambda called: None)
     made: int = 0
@@ -65,6 +69,15 @@ class Backend:
         self.calls.append(called)
         self.watch(called)
         return self.answers.get(called.call, OK)
+
+    def read(self) -> dict[str, "Account"]:
+        """What a driver that edits one document has read of it."""
+        return {name: replace(a, keys=list(a.keys)) for name, a in self.accounts.items()}
+
+    def write_over(self, document: dict[str, "Account"]) -> None:
+        """Without a lock, what others wrote since the document was read is lost."""
+        if not self.locks:
+            self.accounts = document
 
     def live_keys(self) -> set[str]:
         return {key for account in self.accounts.values() for key in account.keys}
@@ -116,8 +129,10 @@ class FakeDriver(Driver):
     async def grant_access(self, request: GrantRequest, *, timeout_s: float) -> GrantedAccess:
         call = Call.GRANT_ACCESS
         backend = self._backend
+        document = backend.read()
         await self._stop(call, before=True)
         answer = backend.begin(Called(call, request.name, request.bucket_id))
+        backend.write_over(document)
         backend.made += 1
         key = f"KEY{backend.made}"
         account_id = answer.id or f"acct-of-{request.name}"
@@ -136,6 +151,8 @@ class FakeDriver(Driver):
             return GrantedAccess("", None, "nothing there")
         if answer.no_credentials:
             return GrantedAccess(account_id, None, "the S3 credentials lack accessKeyID")
+        if (made := backend.accounts.get(account_id)) is not None:
+            made.learned = True
         s3 = S3Credentials(access_key_id=key, access_secret_key="s3cret-" + key)
         return GrantedAccess(account_id, Credentials(s3=s3))
 
@@ -143,8 +160,10 @@ class FakeDriver(Driver):
         self, bucket_id: str, account_id: str, context: Mapping[str, str], *, timeout_s: float
     ) -> None:
         call = Call.REVOKE_ACCESS
+        document = self._backend.read()
         await self._stop(call, before=True)
         answer = self._backend.begin(Called(call, account_id, bucket_id))
+        self._backend.write_over(document)
         if answer.acts:
             self._backend.accounts.pop(account_id, None)
         await self._stop(call, before=False)

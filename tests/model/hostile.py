@@ -167,7 +167,7 @@ class HostileWorld(World):
             meta, status = access["metadata"], access.get("status") or {}
             gone = meta.get("deletionTimestamp") or meta["uid"] in self.tampered
             ready = [c["status"] for c in status.get("conditions") or () if c["type"] == "Ready"]
-            if gone or ready != ["True"]:
+            if gone or ready != ["True"] or self._is_of_another_driver(access):
                 continue
             name = f"{meta['namespace']}/{meta['name']}"
             secret = self.secret_of(access)
@@ -178,6 +178,16 @@ class HostileWorld(World):
             else:
                 found += self._check_bucket(access, secret)
         return found
+
+    def _is_of_another_driver(self, access: Json) -> bool:
+        """Its sidecar, which this world lacks, has the word on the access."""
+        space, claim = access["metadata"]["namespace"], access["spec"]["bucketClaimName"]
+        return any(
+            driver_of(bucket) != DRIVER
+            and (bucket["spec"].get("bucketClaim") or {}).get("name") == claim
+            and bucket["spec"]["bucketClaim"].get("namespace") == space
+            for bucket in self.api.list(BUCKETS)
+        )
 
     def _check_bucket(self, access: Json, secret: Json) -> list[str]:
         """The key opens a bucket of this namespace, and the Secret names the Bucket object."""

@@ -33,7 +33,13 @@ HOSTILE_PROFILE = PROFILE if IS_LONG else settings(PROFILE, max_examples=120)
 SPACE = st.sampled_from(SPACES)
 # An administrator who destroys what the operator knows, and a tenant who destroys what would ask
 # for it, leave nobody who could say what to revoke; so each run has one of them.
-DESTROYERS = ("none", "strips finalizers", "replaces Buckets", "removes Buckets")
+DESTROYERS = (
+    "none",
+    "strips finalizers",
+    "replaces Buckets",
+    "removes Buckets",
+    "Go sidecar of another driver",
+)
 KINDS = {"claim": BUCKET_CLAIMS, "access": BUCKET_ACCESSES}
 
 
@@ -42,11 +48,12 @@ class Hostile(Cluster):
 
     world: HostileWorld
 
-    @initialize(destroyer=st.sampled_from(DESTROYERS), mints=st.booleans())
-    def begin(self, destroyer: str, mints: bool) -> None:
+    @initialize(destroyer=st.sampled_from(DESTROYERS), mints=st.booleans(), locks=st.booleans())
+    def begin(self, destroyer: str, mints: bool, locks: bool) -> None:
         self.destroyer = destroyer
         self.world = HostileWorld()
         self.world.backend.new_account_each_time = mints
+        self.world.backend.locks = locks
         self.world.api.listeners.append(self._note_retained)
         add_class(self.world)
         add_class(self.world, "silver", policy="Retain")
@@ -188,8 +195,7 @@ class Hostile(Cluster):
         resource = BUCKET_CLAIMS if name in CLAIMS else BUCKET_ACCESSES
         self.world.copy_into(resource, Key(NAMESPACE, name), DRILL)
         access = self.world.api.find(BUCKET_ACCESSES, Key(DRILL, name))
-        held = access is not None and access["metadata"].get("finalizers")
-        if access is None or not held or not with_secret:
+        if access is None or not with_secret:
             return
         # Roles have no list of Secrets: one that no object names can't be found.
         secret = access["spec"]["credentialsSecretName"]
@@ -245,6 +251,32 @@ class Hostile(Cluster):
             self._bucket(index, lambda b: b["metadata"].pop("finalizers", None))
             if self.world.api.find(BUCKETS, Key("", buckets[index])):
                 self.world.api.delete(BUCKETS, Key("", buckets[index]))
+
+    @rule(index=st.integers(0, 2))
+    def a_go_sidecar_of_another_driver_sees_a_deletion(self, index: int) -> None:
+        """v0.2.2 deletes the accesses and takes off the finalizers, whoever the driver is."""
+        if self.destroyer != "Go sidecar of another driver":
+            return
+        buckets = sorted(b["metadata"]["name"] for b in self.world.api.list(BUCKETS))
+        if index >= len(buckets):
+            return
+        body = self.world.api.get(BUCKETS, Key("", buckets[index]))
+        if not body["metadata"].get("deletionTimestamp"):
+            return
+        self._lose(body)
+        claim = body["spec"].get("bucketClaim") or {}
+        for access in self.world.api.list(BUCKET_ACCESSES):
+            meta, spec = access["metadata"], access["spec"]
+            named = (meta["namespace"], spec["bucketClaimName"])
+            if named == (claim.get("namespace"), claim.get("name")):
+                self.world.api.delete(BUCKET_ACCESSES, Key(meta["namespace"], meta["name"]))
+        ours = (names.BUCKET_FINALIZER, names.BUCKET_ACCESS_FINALIZER)
+
+        def strip(b: Json) -> None:
+            held = b["metadata"].get("finalizers") or []
+            b["metadata"]["finalizers"] = [f for f in held if f not in ours]
+
+        self._bucket(index, strip)
 
     def _lose(self, body: Json) -> None:
         """Nobody deletes the backend bucket of an object that was removed by force."""

@@ -29,6 +29,7 @@ from cosi_operator.sidecar.records import (
     RecordLookup,
     RecordMemory,
 )
+from cosi_operator.sidecar.secret_release import UnheldAccesses
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar
 from cosi_operator.workqueue import Pace, WorkQueue
@@ -154,6 +155,7 @@ def _sidecar(
         ),
         reporter=Reporter(parts.events, parts.clock),
         lookup=watches.lookup,
+        unheld=watches.unheld,
         clock=parts.clock,
         call_timeout_s=settings.timeouts.call_s,
         recheck_s=settings.terminal_recheck_s,
@@ -200,6 +202,7 @@ class SidecarWatches:
             },
         )
         self.memory = RecordMemory()
+        self.unheld = UnheldAccesses()
         self.lookup = RecordLookup(self.buckets, self.accesses, self.claims, self.memory)
 
     def _bucket_changed(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
@@ -231,6 +234,8 @@ class SidecarWatches:
         self._touch_accesses(key)
 
     def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
+        if old is not None and self.is_our_access(old):
+            self.unheld.note(old, new)
         self.accesses_queue.add(key)
         if access := new or old:  # also without its claim: a Bucket waits for its last access
             for cached in self.buckets.store.by_index(BY_CLAIM, access.claim_key):

@@ -65,8 +65,8 @@ def plan(view: AccessView) -> AccessStep:
         return Done(Success(), report=False)
     if access.meta.deleting:
         return plan_deletion(access, view)
-    if ended := end_vanished(view):
-        return ended
+    if view.vanished and view.entry:
+        return (end_vanished(view) if view.succeeded else _settled(access, view)) or _lost(view)
     bucket = view.bucket
     if bucket is not None and (wait := await_record(access, bucket, view)):
         return wait
@@ -80,6 +80,18 @@ def plan(view: AccessView) -> AccessStep:
         return Done(problem)
     assert bucket is not None  # problem_of said so
     return _plan_grant(access, bucket, view)
+
+
+def _lost(view: AccessView) -> Done:
+    """The Bucket object is gone, so nothing new is granted on it; the keys are left alone."""
+    assert view.bucket is not None
+    return Done(
+        Terminal(
+            Reason.BUCKET_LOST,
+            f"Bucket {view.bucket.meta.name} was removed by force. The keys in the Secret are"
+            " revoked when this BucketAccess is deleted.",
+        )
+    )
 
 
 def _settled(access: BucketAccess, view: AccessView) -> Done | None:

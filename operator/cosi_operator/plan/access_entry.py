@@ -112,10 +112,10 @@ def revoke_step(access: BucketAccess, bucket: Bucket, account: str, view: Access
 
 
 def end_vanished(view: AccessView) -> AccessStep | None:
-    """Revoke what was granted on a Bucket that was removed by force; None when there is none.
+    """Revoke what was granted on a Bucket that another Bucket has replaced; None if there is none.
 
-    A Bucket of the same name may exist again, so its record is not touched. The next run starts
-    from the Bucket that the claim is bound to now.
+    The other Bucket may have the same name, so its record is not touched. The next run starts from
+    it.
     """
     bucket, entry = view.bucket, view.entry
     if not view.vanished or bucket is None or entry is None:

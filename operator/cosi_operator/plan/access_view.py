@@ -41,7 +41,8 @@ class AccessView:
     """Everything one run may look at.
 
     `bucket` is the Bucket whose record names this access, else the Bucket that is bound to its
-    claim. `vanished`: that Bucket was removed by force, and this is how it was seen last. `shared`:
+    claim. `vanished`: that Bucket was removed by force, and this is how it was seen last;
+    `succeeded`: the claim is bound to another Bucket object by now. `shared`:
     another access still needs the mark on the Bucket. `rivals`: another access that could be taken
     over names the same account. `clean`: when the run began, no earlier Grant can have left
     anything. `unproven`: nothing in this run has shown yet that `access` is not an old copy;
@@ -57,6 +58,7 @@ class AccessView:
     bucket: Bucket | None
     context: Context
     vanished: bool = False
+    succeeded: bool = False
     shared: bool = False
     rivals: bool = False
     clean: bool = False

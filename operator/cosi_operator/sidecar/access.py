@@ -78,6 +78,7 @@ from cosi_operator.sidecar.access_report import (
 from cosi_operator.sidecar.calls import Fingerprint, Queued, Refused, failure, final
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_content import SecretContent
+from cosi_operator.sidecar.secret_release import release_secret, release_unheld
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar, authentication_word, warn_unknown_type
 
@@ -116,6 +117,7 @@ class AccessReconciler:
         """One run for one key. Safe to repeat at any time."""
         try:
             await self._unconfirmed.clear(self._s.accesses, key)
+            await release_unheld(self._s.unheld, self._secrets, self._s.accesses, key)
             unfinished = await self._end_orphans(key)
             end = await self._run(self._s.accesses.get(key))
             outcome = await self._report(key, end)
@@ -153,7 +155,8 @@ class AccessReconciler:
         claim = s.claims.get(access.claim_key)
         recorded = s.lookup.recorded_bucket(uid)
         vanished = None if recorded else s.lookup.memory.vanished_bucket(uid)
-        bucket = recorded or vanished or (s.lookup.bucket_of_claim(claim) if claim else None)
+        bound = s.lookup.bucket_of_claim(claim) if claim else None
+        bucket = recorded or vanished or bound
         access_class = self._classes.get(Key("", access.class_name))
         basis = made_on(access, access_class, s.state.view())
         return AccessView(
@@ -162,6 +165,7 @@ class AccessReconciler:
             claim=claim,
             bucket=bucket,
             vanished=vanished is not None,
+            succeeded=vanished is not None and bound is not None,
             shared=s.lookup.is_shared(access),
             rivals=s.lookup.has_rival(access),
             clean=is_clean(access, bucket) or uid in self._unasked,
@@ -231,20 +235,11 @@ class AccessReconciler:
                 await self._secrets.delete(key, access.meta.uid)
                 return SecretReleased(key)
             case ReleaseSecret():
-                await self._s.accesses.relist(key.namespace)
-                await self._secrets.release(key, self._live_uids(key.namespace, access.meta.uid))
+                uid = access.meta.uid
+                await release_secret(self._secrets, self._s.accesses, key, ending=uid)
                 return SecretReleased(key)
             case _:
                 assert_never(step)
-
-    def _live_uids(self, namespace: str, ending: str) -> frozenset[str]:
-        """The UIDs of the accesses of a namespace, other than the one that is being deleted."""
-        found = (
-            key_view[1].view.meta.uid
-            for key_view in self._s.accesses.store.items()
-            if key_view[0].namespace == namespace
-        )
-        return frozenset(found) - {ending}
 
     async def _grant(self, view: AccessView, access: BucketAccess, step: Grant) -> AccessFact:
         request = GrantRequest(

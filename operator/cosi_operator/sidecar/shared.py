@@ -23,6 +23,7 @@ from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Attempts, DriverState
 from cosi_operator.sidecar.lanes import Lanes
 from cosi_operator.sidecar.records import RecordLookup
+from cosi_operator.sidecar.secret_release import UnheldAccesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Sidecar:
     lanes: Lanes
     reporter: Reporter
     lookup: RecordLookup
+    unheld: UnheldAccesses
     clock: Clock
     call_timeout_s: float
     recheck_s: float | None

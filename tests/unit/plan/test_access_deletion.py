@@ -633,9 +633,17 @@ def test_deletion_from_revoke_to_finalizer_in_order() -> None:
     assert plan(view) == NOTHING
 
 
-def test_live_access_of_a_bucket_removed_by_force_is_revoked_and_starts_anew() -> None:
+def test_live_access_of_a_bucket_removed_by_force_keeps_its_keys() -> None:
     live = replace(ORPHAN, meta=replace(ORPHAN.meta, deleting=False))
-    view = seen(live, bucket=RECORDED, vanished=True, bucket_proven=False)
+    step = plan(seen(live, bucket=RECORDED, vanished=True, bucket_proven=False))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert step.outcome.reason is Reason.BUCKET_LOST
+
+
+def test_live_access_of_a_bucket_that_another_one_replaced_is_revoked_and_starts_anew() -> None:
+    live = replace(ORPHAN, meta=replace(ORPHAN.meta, deleting=False))
+    view = seen(live, bucket=RECORDED, vanished=True, succeeded=True, bucket_proven=False)
     step = plan(view)
     assert isinstance(step, Revoke)
     assert (step.bucket_id, step.account_id) == ("id-7", "acct-7")

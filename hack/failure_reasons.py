@@ -72,6 +72,12 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "The claim's Bucket object was removed; its data may be gone.",
         "Delete the claim, and create a new one for a new bucket.",
     ),
+    Reason.ACCOUNT_CONTESTED: (
+        "Two BucketAccesses that were granted before the Bucket had a record name the same account"
+        " in their status. Nothing is granted or revoked for either.",
+        "An administrator compares status.accountID of the BucketAccesses and deletes the one that"
+        " is wrong.",
+    ),
     Reason.BUCKET_IN_USE: (
         "The Bucket object is being deleted, but its BucketClaim still exists. The bucket and its"
         " data stay until the claim is deleted.",

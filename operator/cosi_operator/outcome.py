@@ -91,6 +91,7 @@ class Reason(enum.StrEnum):
     BUCKET_LOST = "BucketLost"
     BUCKET_IN_USE = "BucketInUse"
     FORMER_BUCKET = "FormerBucketFound"
+    ACCOUNT_CONTESTED = "AccountContested"
     RECORD_FULL = "TooManyBucketAccesses"
     INVALID_CLASS = "InvalidClass"
     BEING_DELETED = "BeingDeleted"

@@ -92,7 +92,7 @@ def test_a_restored_claim_is_never_silently_empty(bed: Testbed, name: str) -> No
     message = condition(claim)["message"]
     assert bucket["metadata"]["name"] in message
     assert f'{{"spec":{{"bucketClaim":{{"uid":"{claim["metadata"]["uid"]}"}}}}}}' in message
-    assert f"{NEW_BUCKET}=true" in message
+    assert f"{NEW_BUCKET}={claim['metadata']['uid']}" in message
 
     run_page(
         bed,

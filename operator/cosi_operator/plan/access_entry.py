@@ -16,6 +16,10 @@ from cosi_operator.plan.facts import CallFailed
 from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.steps import AccessStep, Done, EditBucket, Grant, ReadBucketObject, Revoke
 from cosi_operator.plan.verdicts import age_s, backing_off, driver_away
+from cosi_operator.scrub import shown_name
+
+# An access whose account another access names too is looked at again this often.
+CONTESTED_RECHECK_S = 60.0
 
 
 def await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done | None:
@@ -35,7 +39,7 @@ def _is_ours(bucket: Bucket, view: AccessView) -> bool:
     return names.same_driver(records.driver_of(bucket), view.context.driver.name)
 
 
-def take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> EditBucket | None:
+def take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
     """Enter an access that was granted before the record was started.
 
     Its account stands in a status that a tenant may write, so it counts only for an access that is
@@ -43,7 +47,7 @@ def take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> EditBuc
     other access names the same account.
     """
     held = names.ACCESS_FINALIZER in access.meta.finalizers
-    if not held or not access.account_id or view.rivals or view.vanished:
+    if not held or not access.account_id or view.vanished:
         return None
     if access.meta.deleting and (view.revoked or view.all_revoked):
         return None  # its entry was removed, because the deletion is done with its accounts
@@ -55,6 +59,20 @@ def take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> EditBuc
         return None
     if not records.was_granted_before(bucket, access):
         return None
+    if view.rivals:
+        if access.meta.deleting:
+            return None
+        return Done(
+            Terminal(
+                Reason.ACCOUNT_CONTESTED,
+                "The status of another BucketAccess names the same account, so nobody can say whose"
+                " it is, and nothing is granted or revoked. Ask your cluster administrator to"
+                f" compare status.accountID ({shown_name(access.account_id)}) of all BucketAccesses"
+                " and to delete the wrong one.",
+                waiting=True,
+                recheck_s=CONTESTED_RECHECK_S,
+            )
+        )
     entry = AccessRecord(
         namespace=access.meta.namespace,
         name=access.meta.name,

@@ -172,7 +172,9 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
                 " spec.bucketClaim, so it is not touched. Delete this claim and create a new one.",
             )
         )
-    if view.former and names.NEW_BUCKET_ANNOTATION not in claim.meta.annotations:
+    # The UID, because a restore brings the annotation of the earlier claim back.
+    wants_new = claim.meta.annotations.get(names.NEW_BUCKET_ANNOTATION) == claim.meta.uid
+    if view.former and not wants_new:
         return _former_found(claim, view.former)
     if view.bucket_class is None:
         if not view.class_read and names.is_object_name(claim.class_name):
@@ -215,7 +217,7 @@ def _former_found(claim: BucketClaim, former: tuple[Bucket, ...]) -> Done:
             " longer exists, and may hold its data, so no new bucket was created."
             f" {_how_to_bind(claim, bucket)} For a new, empty bucket, run: kubectl annotate"
             f" bucketclaim {claim.meta.name} -n {claim.meta.namespace}"
-            f" {names.NEW_BUCKET_ANNOTATION}=true",
+            f" {names.NEW_BUCKET_ANNOTATION}={claim.meta.uid}",
         )
     )
 

@@ -17,7 +17,8 @@ ACCOUNT_ID_ANNOTATION = "cosi.objectstorage.k8s.io/account-id"
 
 # On a BucketAccess: a new value renews its keys.
 ROTATE_ANNOTATION = "objectstorage.k8s.io/rotate"
-# On a BucketClaim: create a new bucket although an older Bucket names this claim.
+# On a BucketClaim: create a new bucket although an older Bucket names this claim. The value is the
+# UID of the claim.
 NEW_BUCKET_ANNOTATION = "objectstorage.k8s.io/new-bucket"
 # On a Bucket, so only an administrator can set them. The value is the UID of the Bucket: delete it
 # although its claim is in use.

@@ -156,6 +156,10 @@ class AccessReconciler:
         recorded = s.lookup.recorded_bucket(uid)
         vanished = None if recorded else s.lookup.memory.vanished_bucket(uid)
         bound = s.lookup.bucket_of_claim(claim) if claim else None
+        bound_id = records.bucket_id_of(bound) if bound and bound.ready else ""
+        if vanished and bound_id and bound_id == records.bucket_id_of(vanished):
+            s.lookup.memory.forget_access(uid)
+            vanished = None  # the same bucket, restored under a new UID
         bucket = recorded or vanished or bound
         access_class = self._classes.get(Key("", access.class_name))
         basis = made_on(access, access_class, s.state.view())
@@ -165,7 +169,7 @@ class AccessReconciler:
             claim=claim,
             bucket=bucket,
             vanished=vanished is not None,
-            succeeded=vanished is not None and bound is not None,
+            succeeded=vanished is not None and bool(bound_id),
             shared=s.lookup.is_shared(access),
             rivals=s.lookup.has_rival(access),
             clean=is_clean(access, bucket) or uid in self._unasked,

@@ -187,7 +187,9 @@ class RecordLookup:
     def _may_be_taken_over(self, access: BucketAccess) -> bool:
         claim = self.claims.get(access.claim_key)
         bucket = self.bucket_of_claim(claim) if claim else None
-        return bucket is not None and records.was_granted_before(bucket, access)
+        return bucket is not None and (
+            bucket.record is None or records.was_granted_before(bucket, access)
+        )
 
     def orphans(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
         """Recorded accesses of this key that are not the access which has the key now."""

@@ -70,6 +70,8 @@ OTHERS = replace(OLD, claim=ClaimRef("team", "other", "other-uid"))
 OTHERS_RECORDED = replace(OTHERS, record=BucketRecord("old-uid", DRIVER, claim=THEIR_IDENTITY))
 EARLIER = ClaimIdentity("team", "photos", "earlier-uid")
 EARLIER_REF = ClaimRef("team", "photos", "earlier-uid")
+ASKED = {names.NEW_BUCKET_ANNOTATION: "claim-uid"}
+RESTORED = {names.NEW_BUCKET_ANNOTATION: "earlier-uid"}
 FORMER = replace(
     meta(READY, name="bucket-earlier-uid", uid="former-uid"),
     claim=EARLIER_REF,
@@ -418,10 +420,18 @@ TAKEN = "bound to another BucketClaim"
             id="a Bucket of an earlier claim -> FormerBucketFound, nothing is created",
         ),
         pytest.param(
+            seen(meta(CLAIM, annotations=RESTORED), former=(FORMER,)),
+            Reason.FORMER_BUCKET,
+            False,
+            "so no new bucket was created",
+            id="annotation new-bucket of another claim -> a restored word decides nothing",
+        ),
+        pytest.param(
             seen(CLAIM, former=(FORMER,), bucket_class=None),
             Reason.FORMER_BUCKET,
             False,
-            "kubectl annotate bucketclaim photos -n team objectstorage.k8s.io/new-bucket=true",
+            "kubectl annotate bucketclaim photos -n team objectstorage.k8s.io/new-bucket="
+            + KEPT.meta.uid,
             id="a Bucket of an earlier claim -> says how to get a new one",
         ),
         pytest.param(
@@ -449,14 +459,9 @@ def test_what_stands_in_the_way_is_named_with_its_field(
     ("view", "step"),
     [
         pytest.param(
-            seen(meta(KEPT, annotations={names.NEW_BUCKET_ANNOTATION: "true"}), former=(FORMER,)),
+            seen(meta(KEPT, annotations=ASKED), former=(FORMER,)),
             CreateBucketObject(NAME),
-            id="annotation new-bucket -> a new Bucket",
-        ),
-        pytest.param(
-            seen(meta(KEPT, annotations={names.NEW_BUCKET_ANNOTATION: ""}), former=(FORMER,)),
-            CreateBucketObject(NAME),
-            id="the annotation without a value -> a new Bucket",
+            id="annotation new-bucket with the UID -> a new Bucket",
         ),
         pytest.param(
             seen(TOLD_CLAIM, OURS, former=(FORMER,)),

@@ -98,7 +98,7 @@ annotations = mostly(
             "cosi.objectstorage.k8s.io/record": st.just("{}"),
             names.RETRY_ANNOTATION: st.just("1"),
             names.ROTATE_ANNOTATION: st.sampled_from(["", "1", "2", "x" * 300]),
-            names.NEW_BUCKET_ANNOTATION: st.just("true"),
+            names.NEW_BUCKET_ANNOTATION: uids,
             names.FORCE_DELETE_ANNOTATION: uids,
             names.GIVE_UP_ANNOTATION: uids,
         },
@@ -577,7 +577,8 @@ def act_on_claim(
             assert bucket is None
             assert not view.unproven
             assert names.CLAIM_FINALIZER in claim.meta.finalizers
-            assert not view.former or names.NEW_BUCKET_ANNOTATION in claim.meta.annotations
+            asked = claim.meta.annotations.get(names.NEW_BUCKET_ANNOTATION)
+            assert not view.former or asked == claim.meta.uid
             fact = f.BucketIs(replace(views.BUCKET, meta=replace(views.BUCKET.meta, name=name)))
         case s.UpdateBucketObject(driver_name=driver_name, parameters=parameters):
             assert bucket is not None

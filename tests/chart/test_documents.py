@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,10 +68,18 @@ def commands(text: str, kind: str = "console") -> list[str]:
 def run(plane: ControlPlane, clone: Path, typed: list[str]) -> str:
     """Run commands as the administrator in a clone; returns what they print."""
     helm = Helm(plane.directory / "helm", plane.admin_kubeconfig)
-    programs = f"{find('helm').parent}{os.pathsep}{find('kubectl').parent}"
+    cosi = plane.directory / "bin" / "cosi"  # as the wheel installs it
+    cosi.parent.mkdir(exist_ok=True)
+    cosi.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom cosi_operator.cli import people\n"
+        "sys.exit(people())\n"
+    )
+    cosi.chmod(0o755)
+    programs = [cosi.parent, find("helm").parent, find("kubectl").parent]
     environment = {
         **helm.environment,
-        "PATH": f"{programs}{os.pathsep}{helm.environment['PATH']}",
+        "PATH": os.pathsep.join([*map(str, programs), helm.environment["PATH"]]),
+        "PYTHONPATH": str(ROOT / "operator"),
         "HOME": str(plane.directory),
     }
     told = ""

@@ -21,13 +21,15 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from cosi_operator.scrub import MAX_ID_BYTES
+
 RECORD_ANNOTATION = "cosi.objectstorage.k8s.io/record"
 
 # The API server stores at most 256 KiB of annotations for one object (apimachinery's
 # TotalAnnotationSizeLimitB); the other annotations of a Bucket get the rest.
 RECORD_LIMIT_BYTES = 224 * 1024
 # Longer ids are refused: every id has to fit into the record, whatever the driver returns.
-ID_LIMIT_BYTES = 2048
+ID_LIMIT_BYTES = MAX_ID_BYTES
 # What one more access may add: its key, its Secret's name and two accounts of full length.
 ENTRY_RESERVE_BYTES = 2 * ID_LIMIT_BYTES + 1024
 

@@ -25,11 +25,11 @@ from mockdriver.rules import Rule
 from testbed import NAMESPACE, Testbed, condition
 
 EACH = 1000
-SETTLE_S, WINDOW_S, AWAY_S = 90.0, 60.0, 3.0
+SETTLE_S, WINDOW_S, AWAY_S = 180.0, 60.0, 3.0
 FIRST_WAIT_S = 0.8  # of the backoff: 1 s, less all of its jitter
 WAKES_PER_S = 50.0  # the pace at which objects go on when a driver returns
 
-pytestmark = pytest.mark.timeout(400)  # the first test makes the scenario
+pytestmark = pytest.mark.timeout(500)  # the first test makes the scenario
 
 
 @dataclass(slots=True)

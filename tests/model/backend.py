@@ -56,6 +56,7 @@ class Backend:
     calls: list[Called] = field(default_factory=list)
     answers: dict[Call, Answer] = field(default_factory=dict)
     new_account_each_time: bool = False
+    one_account_for_a_bucket: bool = False  # every Grant returns it, with a new key
     # False: Grant and Revoke read all accounts, and write them back when they are done.
     locks: bool = True
     same_keys: bool = False  # each Grant of one account returns its first key
@@ -136,6 +137,8 @@ class FakeDriver(Driver):
         backend.made += 1
         key = f"KEY{backend.made}"
         account_id = answer.id or f"acct-of-{request.name}"
+        if backend.one_account_for_a_bucket:
+            account_id = f"acct-of-{request.bucket_id}"
         if backend.new_account_each_time:
             account_id += f"-{backend.made}"
         if backend.same_keys and account_id in backend.accounts:

@@ -128,6 +128,8 @@ class HostileWorld(World):
                 continue
             if entry.namespace != record.claim.namespace:
                 self.violations.append(f"{called.call}: {entry} on a bucket of {record.claim}")
+            if len(entry.accounts) > 1 and not entry.minted:
+                self.violations.append(f"{called.call} of {entry}, whose old account is left")
             return
         self.violations.append(f"{called.call} for {called.name}, which no record names")
 
@@ -137,10 +139,10 @@ class HostileWorld(World):
             return  # revoked before
         if account.bucket_id != called.bucket_id:
             self.violations.append(f"{called.call} of {called.name} on another bucket")
-        uid = account.name.removeprefix("ba-")
         for access in self.api.list(BUCKET_ACCESSES):
             meta = access["metadata"]
-            if meta["uid"] != uid or meta.get("deletionTimestamp") or uid in self.tampered:
+            uid = meta["uid"]
+            if meta.get("deletionTimestamp") or uid in self.tampered:
                 continue
             secret = self.secret_of(access)
             if secret and owner_of(secret) == uid and keys_in(secret) in account.keys:

@@ -48,11 +48,16 @@ class Hostile(Cluster):
 
     world: HostileWorld
 
-    @initialize(destroyer=st.sampled_from(DESTROYERS), mints=st.booleans(), locks=st.booleans())
-    def begin(self, destroyer: str, mints: bool, locks: bool) -> None:
+    @initialize(
+        destroyer=st.sampled_from(DESTROYERS),
+        accounts=st.sampled_from(["one each", "one each time", "one for a bucket"]),
+        locks=st.booleans(),
+    )
+    def begin(self, destroyer: str, accounts: str, locks: bool) -> None:
         self.destroyer = destroyer
         self.world = HostileWorld()
-        self.world.backend.new_account_each_time = mints
+        self.world.backend.new_account_each_time = accounts == "one each time"
+        self.world.backend.one_account_for_a_bucket = accounts == "one for a bucket"
         self.world.backend.locks = locks
         self.world.api.listeners.append(self._note_retained)
         add_class(self.world)

@@ -28,6 +28,8 @@ RECORD_ANNOTATION = "cosi.objectstorage.k8s.io/record"
 # The API server stores at most 256 KiB of annotations for one object (apimachinery's
 # TotalAnnotationSizeLimitB); the other annotations of a Bucket get the rest.
 RECORD_LIMIT_BYTES = 224 * 1024
+# So many bytes the record may have while keys are rotated, so that a full one can rotate too.
+ROTATION_LIMIT_BYTES = RECORD_LIMIT_BYTES + 16 * 1024
 # Longer ids are refused: every id has to fit into the record, whatever the driver returns.
 ID_LIMIT_BYTES = MAX_ID_BYTES
 # What one more access may add: its key, its Secret's name and two accounts of full length.
@@ -48,13 +50,16 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
     An entry is written before the first DriverGrantBucketAccess and removed after the last
     DriverRevokeBucketAccess, so an access without an entry has no account. `accounts` are the
     driver's ids, the newest last: two while keys are rotated, none while the result of a call is
-    unknown. `unanswered` counts calls that got no answer, `since` and `last` are their times.
+    unknown. `minted` is the newest account until the Secret is known to hold its keys; then the
+    older accounts can be revoked. `unanswered` counts calls that got no answer, `since` and `last`
+    are their times.
     """
 
     namespace: str
     name: str
     secret: str = ""
     accounts: tuple[str, ...] = ()
+    minted: str = ""
     rotated: str = ""
     renew_at: str = ""
     unanswered: int = 0
@@ -97,6 +102,13 @@ def has_room(record: BucketRecord) -> bool:
     size = len(_encoder.encode(record))
     pending = sum(not entry.accounts for entry in record.accesses.values())
     return size + (pending + 1) * ENTRY_RESERVE_BYTES <= RECORD_LIMIT_BYTES
+
+
+def has_room_for_account(record: BucketRecord) -> bool:
+    """Whether an access that has an account may get a second one, whatever id it has."""
+    size = len(_encoder.encode(record))
+    pending = sum(not entry.accounts for entry in record.accesses.values())
+    return size + (pending + 1) * ENTRY_RESERVE_BYTES <= ROTATION_LIMIT_BYTES
 
 
 def is_storable_id(text: str) -> bool:

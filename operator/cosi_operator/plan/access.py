@@ -97,7 +97,7 @@ def _lost(view: AccessView) -> Done:
 def _settled(access: BucketAccess, view: AccessView) -> Done | None:
     """Granted, and neither an annotation nor an expiry asks for another look; else None."""
     entry = view.entry
-    if entry is None or not entry.accounts or not access.granted or view.in_hand:
+    if entry is None or len(entry.accounts) != 1 or not access.granted or view.in_hand:
         return None
     if names.ACCESS_FINALIZER not in access.meta.finalizers or is_rotation_due(access, view):
         return None
@@ -118,6 +118,8 @@ def is_rotation_due(access: BucketAccess, view: AccessView) -> bool:
     entry = view.entry
     if entry is None or not entry.accounts:
         return False
+    if entry.minted:  # a run ended before the Secret held the keys of this account
+        return True
     asked = rotate_token(access)
     if asked and asked != entry.rotated:
         return True
@@ -134,11 +136,15 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
         return ReadSecret(view.secret_key)
     entry = view.entry
     if view.secret.ours and entry and entry.accounts:
+        if hold := _plan_hold(access, bucket, view):
+            return hold
+        old = entry.accounts[:-1]
+        if old and not entry.minted:  # before any other Grant, so that accounts never pile up
+            return revoke_all(access, bucket, old, view)
         if is_rotation_due(access, view):
-            hold = _plan_hold(access, bucket, view)
-            return hold or _plan_rotation(access, bucket, entry, view)
+            return _plan_rotation(access, bucket, entry, view)
         if view.in_hand is None or view.stored:
-            return _plan_hold(access, bucket, view) or Done(_success(entry, view))
+            return Done(_success(entry, view))
     if view.in_hand:
         return _plan_store(access, bucket, view)
     if blocked := secret_problem(view):
@@ -159,19 +165,21 @@ def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     if entry and marked and (entry.accounts or entry.secret == access.secret_name):
         return None
     if entry is None and records.is_full(bucket):
-        count = len(bucket.record.accesses) if bucket.record else 0
-        return Done(
-            Terminal(
-                Reason.RECORD_FULL,
-                f"Bucket {bucket.meta.name} already has {count} accesses, and one more does not fit"
-                " into its record. Delete a BucketAccess of this bucket that nobody uses.",
-                waiting=True,
-            )
-        )
+        return Done(_record_full(bucket, "one more"))
     if entry is None or not entry.accounts:
         kept = entry or AccessRecord(access.meta.namespace, access.meta.name)
         entry = with_fields(kept, secret=access.secret_name)
     return edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
+
+
+def _record_full(bucket: Bucket, what: str) -> Terminal:
+    count = len(bucket.record.accesses) if bucket.record else 0
+    return Terminal(
+        Reason.RECORD_FULL,
+        f"Bucket {bucket.meta.name} already has {count} accesses, and {what} does not fit into its"
+        " record. Delete a BucketAccess of this bucket that nobody uses.",
+        waiting=True,
+    )
 
 
 def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
@@ -219,11 +227,11 @@ def _with_account(access: BucketAccess, entry: AccessRecord, view: AccessView) -
     granted = view.granted
     assert granted is not None
     accounts = (*entry.accounts, granted.account_id)
-    if entry.accounts:
-        return with_fields(entry, accounts=accounts)
     # A Secret that holds other keys is replaced as in a rotation, which survives a crash.
     outdated = view.secret is not None and view.secret.ours
-    renew_at = stamp(view.context.now) if outdated else _renew_at(granted, view)
+    if entry.accounts or outdated:
+        return with_fields(entry, accounts=accounts, minted=granted.account_id)
+    renew_at = _renew_at(granted, view)
     return with_fields(entry, accounts=accounts, rotated=rotate_token(access), renew_at=renew_at)
 
 
@@ -238,13 +246,15 @@ def _renew_at(granted: Granted, view: AccessView) -> str:
 def _plan_rotation(
     access: BucketAccess, bucket: Bucket, entry: AccessRecord, view: AccessView
 ) -> AccessStep:
-    """New keys into the Secret, then the accounts of the old keys are revoked.
+    """New keys into the Secret; the accounts of the old keys are revoked after that.
 
-    The rotation is finished when the entry names the token; until then a crash at any point only
-    repeats the Grant.
+    The Grant is finished when the entry names the token; until then a crash at any point repeats
+    the Grant, and nothing else does.
     """
     granted = view.in_hand
     if granted is None:
+        if not records.can_rotate(bucket):
+            return Done(_record_full(bucket, "the second account of a rotation"))
         if wait := driver_away(view.context) or unanswered_wait(entry, view):
             return wait
         if view.unproven:
@@ -257,9 +267,13 @@ def _plan_rotation(
     if view.stored is None:
         return StoreSecret(view.secret_key, replace=True)
     old = tuple(account for account in entry.accounts if account != granted.account_id)
-    if old:
-        return revoke_all(access, bucket, old, view)
-    done = with_fields(entry, rotated=rotate_token(access), renew_at=_renew_at(granted, view))
+    done = with_fields(
+        entry,
+        accounts=(*old, granted.account_id),
+        minted="",
+        rotated=rotate_token(access),
+        renew_at=_renew_at(granted, view),
+    )
     return edit_entry(access, bucket, done)
 
 

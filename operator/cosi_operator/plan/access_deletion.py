@@ -7,7 +7,7 @@ annotations, its status or its Secret, because a tenant may write all of these.
 
 from cosi_operator.api.record import AccessRecord
 from cosi_operator.api.view import Bucket, BucketAccess, Key
-from cosi_operator.outcome import Success
+from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_entry import (
     await_record,
@@ -35,6 +35,9 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.plan.verdicts import backing_off, driver_away
 from cosi_operator.scrub import shown_name
+
+# An access that is deleted after another one with the same account is looked at again this often.
+HOLDER_RECHECK_S = 5.0
 
 
 def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
@@ -82,8 +85,12 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
     if view.granted and view.granted.account_id and view.granted.account_id not in accounts:
         accounts = (*accounts, view.granted.account_id)
     for account in accounts:
-        if account not in view.revoked:
+        if account in view.awaited - view.kept:
+            return _await_holder(account)
+        if account not in view.revoked | view.kept:
             return revoke_step(access, bucket, account, view)
+    if kept := view.kept.intersection(accounts):
+        return _leave_kept(access, kept, view)
     if accounts:
         return _leave_unanswered(access, view)
     return _plan_resolve(access, bucket, entry, view)
@@ -114,6 +121,29 @@ def _plan_resolve(
 def _is_orphan(access: BucketAccess) -> bool:
     """An access that the API server no longer has, made from its entry in the record."""
     return not access.meta.resource_version
+
+
+def _await_holder(account: str) -> Done:
+    """Of several accesses with one account that are deleted together, one revokes it."""
+    return Done(
+        Terminal(
+            Reason.ACCOUNT_CONTESTED,
+            f"The driver gave account {shown_name(account)} to another BucketAccess too, which is"
+            " being deleted. This BucketAccess is deleted after it.",
+            waiting=True,
+            recheck_s=HOLDER_RECHECK_S,
+        )
+    )
+
+
+def _leave_kept(access: BucketAccess, kept: frozenset[str], view: AccessView) -> LeaveAccounts:
+    shown = ", ".join(shown_name(account) for account in sorted(kept))
+    text = (
+        f"Account {shown} was not revoked, because the driver gave it to another BucketAccess too."
+        " It is revoked when the last of these is deleted; until then its keys work."
+    )
+    unanswered = _leave_unanswered(access, view)
+    return LeaveAccounts(f"{text} {unanswered.message}" if unanswered else text)
 
 
 def _leave_unanswered(access: BucketAccess, view: AccessView) -> LeaveAccounts | None:

@@ -109,11 +109,14 @@ def edit_entry(
 def revoke_all(
     access: BucketAccess, bucket: Bucket, accounts: tuple[str, ...], view: AccessView
 ) -> AccessStep:
-    """Revoke one account after the other, and take each out of the entry."""
+    """Revoke one account after the other, and take each out of the entry.
+
+    An account that another access has too is only taken out of the entry.
+    """
     entry = view.entry
     assert entry is not None
     for account in accounts:
-        if account in view.revoked:
+        if account in view.revoked or account in view.kept:
             left = tuple(a for a in entry.accounts if a != account)
             return edit_entry(access, bucket, with_fields(entry, accounts=left))
     return revoke_step(access, bucket, accounts[0], view)
@@ -141,7 +144,8 @@ def end_vanished(view: AccessView) -> AccessStep | None:
     if view.failed:
         return Done(view.failed.outcome)
     bucket_id = records.bucket_id_of(bucket)
-    left = [account for account in entry.accounts if account not in view.revoked]
+    done = view.revoked | view.kept
+    left = [account for account in entry.accounts if account not in done]
     if bucket_id and left:
         halt = backing_off(view.context) or driver_away(view.context)
         return halt or Revoke(bucket_id, left[0], view.parameters)

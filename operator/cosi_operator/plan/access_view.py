@@ -44,7 +44,9 @@ class AccessView:
     claim. `vanished`: that Bucket was removed by force, and this is how it was seen last;
     `succeeded`: the claim is bound to another Bucket object by now. `shared`:
     another access still needs the mark on the Bucket. `rivals`: another access that could be taken
-    over names the same account. `clean`: when the run began, no earlier Grant can have left
+    over names the same account. `kept` are accounts that the record names for another live access
+    too: they are never revoked for this one. `awaited` are accounts of another access whose
+    deletion revokes them. `clean`: when the run began, no earlier Grant can have left
     anything. `unproven`: nothing in this run has shown yet that `access` is not an old copy;
     `bucket_proven`: this run has read or written `bucket`.
     `granted` is a Grant whose credentials this process still holds. `revoked` are the accounts that
@@ -61,6 +63,8 @@ class AccessView:
     succeeded: bool = False
     shared: bool = False
     rivals: bool = False
+    kept: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
     clean: bool = False
     unproven: bool = False
     bucket_proven: bool = False
@@ -203,8 +207,9 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
             return replace(view, stored=fact, secrets={**view.secrets, view.secret_key.name: kept})
         case SecretAllowed(refused=refused):
             return replace(view, secret_allowed=not refused, secret_refused=refused)
-        case Granted(account_id=account_id):
-            return replace(view, granted=fact, revoked=view.revoked - {account_id})
+        case Granted(account_id=account_id, shared=shared):
+            kept = view.kept | {account_id} if shared else view.kept
+            return replace(view, granted=fact, revoked=view.revoked - {account_id}, kept=kept)
         case Revoked(account_id="", unverified=unverified):
             return replace(view, all_revoked=True, unverified=unverified)
         case Revoked(account_id=account_id):

@@ -65,6 +65,7 @@ class Granted:
     code: Code = Code.OK  # what the driver answered; ALREADY_EXISTS brings no keys
     renew_at: str = ""  # RFC 3339; when keys with an expiry have to be renewed
     reason: Reason | None = None  # of the problem, when it is neither a missing id nor missing keys
+    shared: bool = False  # the record names this account for another access too
 
 
 @dataclass(frozen=True, slots=True)

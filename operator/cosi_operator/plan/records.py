@@ -10,6 +10,7 @@ from cosi_operator.api.record import (
     BucketRecord,
     ClaimIdentity,
     has_room,
+    has_room_for_account,
     with_access,
 )
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
@@ -128,6 +129,11 @@ def entry_of(bucket: Bucket | None, access_uid: str) -> AccessRecord | None:
 
 def is_full(bucket: Bucket) -> bool:
     return bucket.record is not None and not has_room(bucket.record)
+
+
+def can_rotate(bucket: Bucket) -> bool:
+    """Whether the record has room for one more account of a recorded access."""
+    return bucket.record is None or has_room_for_account(bucket.record)
 
 
 def was_granted_before(bucket: Bucket, access: BucketAccess) -> bool:

@@ -67,6 +67,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
+from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.access_report import (
     access_report,
     attempts_key,
@@ -163,6 +164,9 @@ class AccessReconciler:
         bucket = recorded or vanished or bound
         access_class = self._classes.get(Key("", access.class_name))
         basis = made_on(access, access_class, s.state.view())
+        entry, held = records.entry_of(bucket, uid), self._held_for(access)
+        accounts = (*(entry.accounts if entry else ()), held.granted.account_id if held else "")
+        holders = {account: s.lookup.holders(access, account) for account in accounts}
         return AccessView(
             access=access,
             access_class=access_class,
@@ -172,10 +176,12 @@ class AccessReconciler:
             succeeded=vanished is not None and bool(bound_id),
             shared=s.lookup.is_shared(access),
             rivals=s.lookup.has_rival(access),
+            kept=frozenset(account for account, other in holders.items() if other.live),
+            awaited=frozenset(account for account, other in holders.items() if other.ending),
             clean=is_clean(access, bucket) or uid in self._unasked,
             unproven=True,
             revoked=self._revoked.get(uid, frozenset()),
-            granted=held.granted if (held := self._held_for(access)) else None,
+            granted=held.granted if held else None,
             context=self._context(s.attempts.pending(attempts_key(access), basis)),
         )
 
@@ -279,9 +285,22 @@ class AccessReconciler:
             return Granted(reply.account_id, reply.problem)
         if not is_storable_id(reply.account_id):
             return await self._refuse_account(view, access, step, reply.account_id)
-        granted = Granted(reply.account_id)
+        granted = Granted(reply.account_id, shared=self._is_shared(access, reply.account_id))
         self._held[access.meta.key] = _Held(access.meta.uid, granted, reply.credentials)
         return granted
+
+    def _is_shared(self, access: BucketAccess, account: str) -> bool:
+        """Whether another access has the account that the driver returned; if so, warn once."""
+        if not self._s.lookup.holders(access, account).live:
+            return False
+        text = (
+            f"The driver returned account {shown_name(account)}, which it returned for another"
+            " BucketAccess too. The keys of one can work for the other, and the account is revoked"
+            " only when the last of them is deleted. If the driver should return an account for"
+            " each BucketAccess, ask your cluster administrator to report this to its vendor."
+        )
+        self._s.reporter.event(self._s.accesses, access, "Warning", "AccountShared", text)
+        return True
 
     async def _called[R](
         self, view: AccessView, access: BucketAccess, bucket_id: str, call: Coroutine[Any, Any, R]

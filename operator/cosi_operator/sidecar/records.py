@@ -119,6 +119,14 @@ class RecordMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Holders:
+    """Of one account: whether another live access has it, or one whose deletion goes first."""
+
+    live: bool = False
+    ending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RecordLookup:
     """Finds the Bucket of a claim and of an access in the cache."""
 
@@ -183,6 +191,22 @@ class RecordLookup:
             cached.view.meta.uid != access.meta.uid and self._may_be_taken_over(cached.view)
             for cached in self.accesses.store.by_index(BY_ACCOUNT, access.account_id)
         )
+
+    def holders(self, access: BucketAccess | None, account: str) -> "Holders":
+        """Which other accesses the records name the same account for."""
+        live = ending = False
+        if access is None or not account:
+            return Holders()
+        for cached in self.buckets.store.by_index(BY_ACCOUNT, account):
+            for uid, entry in _entries(cached.view).items():
+                if uid == access.meta.uid or account not in entry.accounts:
+                    continue
+                other = self.accesses.get(Key(entry.namespace, entry.name))
+                if other and other.meta.uid == uid and not other.meta.deleting:
+                    live = True
+                elif uid < access.meta.uid:  # any order will do, if both follow it
+                    ending = True
+        return Holders(live, ending)
 
     def _may_be_taken_over(self, access: BucketAccess) -> bool:
         claim = self.claims.get(access.claim_key)

@@ -69,8 +69,9 @@ GRANT = Grant("id-7", "ba-access-uid", AuthenticationType.KEY, {"role": "reader"
 REPLACE = StoreSecret(SECRET, replace=True)
 REVOKE_OLD = Revoke("id-7", "acct-7", {"role": "reader"})
 NEW = Granted("acct-8")
-BOTH = replace(ENTRY, accounts=("acct-7", "acct-8"))
-ONLY_NEW = replace(ENTRY, accounts=("acct-8",))
+MINTED = replace(ENTRY, accounts=("acct-7", "acct-8"), minted="acct-8")
+BOTH = replace(ENTRY, accounts=("acct-7", "acct-8"), rotated="1")
+ONLY_NEW = replace(ENTRY, accounts=("acct-8",), rotated="1")
 LATER = "2026-05-06T08:08:09Z"  # an hour after NOW
 
 
@@ -112,6 +113,9 @@ def seen(
         pytest.param(asking("1"), ENTRY, True, id="new annotation -> due"),
         pytest.param(asking("1"), replace(ENTRY, rotated="1"), False, id="followed -> not due"),
         pytest.param(asking("2"), replace(ENTRY, rotated="1"), True, id="another value -> due"),
+        pytest.param(
+            GRANTED, MINTED, True, id="the Secret may lack the newest keys -> due without a request"
+        ),
         pytest.param(
             GRANTED, replace(ENTRY, rotated="1"), False, id="annotation removed -> not due"
         ),
@@ -174,16 +178,31 @@ def test_when_a_rotation_is_due(access: BucketAccess, entry: AccessRecord, due: 
             id="a Grant may still be at work -> waits for 4 call timeouts",
         ),
         pytest.param(
-            seen(granted=NEW), edit(ENTRY, BOTH), id="another account -> recorded beside the old"
+            seen(granted=NEW), edit(ENTRY, MINTED), id="another account -> recorded beside the old"
         ),
-        pytest.param(seen(granted=NEW, entry=BOTH), REPLACE, id="recorded -> the Secret"),
+        pytest.param(seen(granted=NEW, entry=MINTED), REPLACE, id="recorded -> the Secret"),
         pytest.param(
             seen(granted=Granted("acct-7")), REPLACE, id="the same account -> the Secret at once"
         ),
         pytest.param(
+            seen(granted=NEW, entry=MINTED, stored=SecretStored()),
+            edit(MINTED, BOTH),
+            id="stored -> the record says so, and the annotation is followed",
+        ),
+        pytest.param(
             seen(granted=NEW, entry=BOTH, stored=SecretStored()),
             REVOKE_OLD,
-            id="stored -> the old account is revoked",
+            id="followed -> the old account is revoked",
+        ),
+        pytest.param(
+            seen(asking("2"), entry=BOTH),
+            REVOKE_OLD,
+            id="asked again while an old account is left -> it is revoked before another Grant",
+        ),
+        pytest.param(
+            seen(asking("2"), entry=BOTH, context=BACKING_OFF),
+            Done(Requeue(Reason.DRIVER_UNREACHABLE, "", after_s=12.5, quiet=True), report=False),
+            id="asked again while the Revoke backs off -> no Grant",
         ),
         pytest.param(
             seen(granted=NEW, entry=BOTH, stored=SecretStored(), bucket_proven=False),
@@ -196,20 +215,12 @@ def test_when_a_rotation_is_due(access: BucketAccess, entry: AccessRecord, due: 
             id="revoked -> the old account leaves the record",
         ),
         pytest.param(
-            seen(granted=NEW, entry=ONLY_NEW, stored=SecretStored()),
-            edit(ONLY_NEW, replace(ONLY_NEW, rotated="1")),
-            id="only the new account is left -> the annotation is followed",
-        ),
-        pytest.param(
             seen(
                 granted=change(NEW, renew_at=LATER),
-                entry=replace(ONLY_NEW, renew_at=STAMP),
+                entry=replace(MINTED, renew_at=STAMP),
                 stored=SecretStored(),
             ),
-            edit(
-                replace(ONLY_NEW, renew_at=STAMP),
-                replace(ONLY_NEW, rotated="1", renew_at=LATER),
-            ),
+            edit(replace(MINTED, renew_at=STAMP), replace(BOTH, renew_at=LATER)),
             id="the new keys expire too -> their time is recorded",
         ),
         pytest.param(
@@ -218,9 +229,9 @@ def test_when_a_rotation_is_due(access: BucketAccess, entry: AccessRecord, due: 
             id="the driver sent the same keys -> the annotation is followed all the same",
         ),
         pytest.param(
-            seen(granted=NEW, entry=replace(ONLY_NEW, rotated="1"), stored=SecretStored()),
+            seen(granted=NEW, entry=ONLY_NEW, stored=SecretStored()),
             Done(Success()),
-            id="followed -> granted",
+            id="only the new account is left -> granted",
         ),
     ],
 )
@@ -232,11 +243,11 @@ def test_rotation(view: AccessView, step: AccessStep) -> None:
     ("entry", "step"),
     [
         pytest.param(ENTRY, GRANT, id="after the Grant -> granted again"),
-        pytest.param(BOTH, GRANT, id="after the record -> granted again, no account is forgotten"),
-        pytest.param(ONLY_NEW, GRANT, id="after the Revoke -> granted again"),
         pytest.param(
-            replace(ONLY_NEW, rotated="1"), Done(Success()), id="after the last edit -> finished"
+            MINTED, GRANT, id="before the Secret is known -> granted again, nothing is forgotten"
         ),
+        pytest.param(BOTH, REVOKE_OLD, id="after the Secret -> only the Revoke is repeated"),
+        pytest.param(ONLY_NEW, Done(Success()), id="after the last edit -> finished"),
     ],
 )
 def test_crash_during_a_rotation(entry: AccessRecord, step: AccessStep) -> None:
@@ -245,37 +256,36 @@ def test_crash_during_a_rotation(entry: AccessRecord, step: AccessStep) -> None:
 
 
 def test_rotation_after_a_crash_revokes_every_account_but_the_newest() -> None:
-    third = Granted("acct-9")
-    all_three = replace(BOTH, accounts=("acct-7", "acct-8", "acct-9"))
-    view = seen(entry=BOTH)
+    def holds(entry: AccessRecord) -> BucketIs:
+        return BucketIs(with_entries(MARKED, access_uid=entry))
+
+    third = replace(MINTED, accounts=("acct-7", "acct-8", "acct-9"), minted="acct-9")
+    stored = replace(third, minted="", rotated="1")
+    two, one = (replace(stored, accounts=left) for left in (("acct-8", "acct-9"), ("acct-9",)))
+    view = seen(entry=MINTED)
     steps: list[tuple[AccessStep, AccessFact]] = [
-        (GRANT, third),
-        (edit(BOTH, all_three), BucketIs(with_entries(MARKED, access_uid=all_three))),
+        (GRANT, Granted("acct-9")),
+        (edit(MINTED, third), holds(third)),
         (REPLACE, SecretStored()),
+        (edit(third, stored), holds(stored)),
         (REVOKE_OLD, Revoked("acct-7")),
-        (
-            edit(all_three, replace(BOTH, accounts=("acct-8", "acct-9"))),
-            BucketIs(with_entries(MARKED, access_uid=replace(BOTH, accounts=("acct-8", "acct-9")))),
-        ),
+        (edit(stored, two), holds(two)),
         (change(REVOKE_OLD, account_id="acct-8"), Revoked("acct-8")),
-        (
-            edit(replace(BOTH, accounts=("acct-8", "acct-9")), replace(BOTH, accounts=("acct-9",))),
-            BucketIs(with_entries(MARKED, access_uid=replace(BOTH, accounts=("acct-9",)))),
-        ),
-        (
-            edit(
-                replace(BOTH, accounts=("acct-9",)),
-                replace(BOTH, accounts=("acct-9",), rotated="1"),
-            ),
-            BucketIs(
-                with_entries(MARKED, access_uid=replace(BOTH, accounts=("acct-9",), rotated="1"))
-            ),
-        ),
+        (edit(two, one), holds(one)),
     ]
     for step, fact in steps:
         assert plan(view) == step
         view = fold(view, fact)
     assert plan(view) == Done(Success())
+
+
+def test_record_without_room_for_a_second_account_refuses_the_rotation_before_the_grant() -> None:
+    many = {f"uid-{n}": replace(ENTRY, accounts=("a" * 2000,)) for n in range(120)}
+    full = with_entries(MARKED, **many, access_uid=ENTRY)
+    step = plan(seen(bucket=full))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert (step.outcome.reason, step.outcome.waiting) == (Reason.RECORD_FULL, True)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +388,7 @@ def test_first_grant_follows_the_annotation_that_is_there() -> None:
 
 def test_spec_names_another_secret_than_the_record_and_the_recorded_one_is_rotated() -> None:
     moved = replace(asking(), secret_name="moved")
-    assert plan(seen(moved, granted=NEW, entry=BOTH)) == REPLACE
+    assert plan(seen(moved, granted=NEW, entry=MINTED)) == REPLACE
 
 
 @pytest.mark.parametrize(
@@ -401,7 +411,7 @@ def test_keys_that_expire_at_once_do_not_mint_others_without_a_pause(renew_at: s
 
 def test_secret_of_this_access_without_a_recorded_account_gets_the_new_keys() -> None:
     """The Secret is older than the record, or forged: its keys are none that can be revoked."""
-    pending, due = replace(ENTRY, accounts=()), replace(ENTRY, renew_at=STAMP)
+    pending, due = replace(ENTRY, accounts=()), replace(ENTRY, minted="acct-7")
     view = seen(GRANTED, entry=pending)
     assert plan(view) == GRANT
     view = fold(view, Granted("acct-7"))

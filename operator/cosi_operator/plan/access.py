@@ -135,16 +135,8 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if view.secret is None:
         return ReadSecret(view.secret_key)
     entry = view.entry
-    if view.secret.ours and entry and entry.accounts:
-        if hold := _plan_hold(access, bucket, view):
-            return hold
-        old = entry.accounts[:-1]
-        if old and not entry.minted:  # before any other Grant, so that accounts never pile up
-            return revoke_all(access, bucket, old, view)
-        if is_rotation_due(access, view):
-            return _plan_rotation(access, bucket, entry, view)
-        if view.in_hand is None or view.stored:
-            return Done(_success(entry, view))
+    if view.secret.ours and entry and entry.accounts and (step := _plan_kept(access, bucket, view)):
+        return step
     if view.in_hand:
         return _plan_store(access, bucket, view)
     if blocked := secret_problem(view):
@@ -154,6 +146,20 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if not view.secret_allowed and not view.secret.exists:
         return DryRunSecret(view.secret_key)
     return _plan_mint(access, bucket, view)
+
+
+def _plan_kept(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
+    """What is left to do when the Secret holds keys of a recorded account."""
+    if hold := _plan_hold(access, bucket, view):
+        return hold
+    entry = view.entry
+    assert entry is not None
+    old = entry.accounts[:-1]
+    if old and not entry.minted:  # before any other Grant, so that accounts never pile up
+        return revoke_all(access, bucket, old, view)
+    if is_rotation_due(access, view):
+        return _plan_rotation(access, bucket, entry, view)
+    return Done(_success(entry, view)) if view.in_hand is None or view.stored else None
 
 
 def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:

@@ -208,8 +208,8 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
         case SecretAllowed(refused=refused):
             return replace(view, secret_allowed=not refused, secret_refused=refused)
         case Granted(account_id=account_id, shared=shared):
-            kept = view.kept | {account_id} if shared else view.kept
-            return replace(view, granted=fact, revoked=view.revoked - {account_id}, kept=kept)
+            others = view.kept | {account_id} if shared else view.kept
+            return replace(view, granted=fact, revoked=view.revoked - {account_id}, kept=others)
         case Revoked(account_id="", unverified=unverified):
             return replace(view, all_revoked=True, unverified=unverified)
         case Revoked(account_id=account_id):

@@ -1,8 +1,8 @@
 """Reconciles the BucketAccesses of one driver: the doing half of `plan/access.py`."""
 
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -15,7 +15,7 @@ from cosi_operator.api.view import (
 )
 from cosi_operator.classify import Verdict
 from cosi_operator.clock import SteadyTime
-from cosi_operator.driver.v1alpha1 import Credentials, GrantRequest
+from cosi_operator.driver.v1alpha1 import GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Objects, set_finalizers
 from cosi_operator.outcome import (
@@ -41,17 +41,11 @@ from cosi_operator.plan.facts import (
     CallFailed,
     Granted,
     Revoked,
-    SecretAllowed,
-    SecretIs,
-    SecretReleased,
-    SecretStored,
 )
 from cosi_operator.plan.steps import (
     AccessStep,
     Context,
-    DeleteSecret,
     Done,
-    DryRunSecret,
     EditBucket,
     EditFinalizers,
     Grant,
@@ -59,11 +53,7 @@ from cosi_operator.plan.steps import (
     Pending,
     ReadAccessObject,
     ReadBucketObject,
-    ReadSecret,
-    ReleaseSecret,
     Revoke,
-    SecretStep,
-    StoreSecret,
 )
 from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
@@ -76,23 +66,14 @@ from cosi_operator.sidecar.access_report import (
     made_on,
     unverified_account,
 )
+from cosi_operator.sidecar.access_secret import AccessSecret, HeldKeys
 from cosi_operator.sidecar.calls import Fingerprint, Queued, Refused, failure, final
 from cosi_operator.sidecar.records import edit_bucket
-from cosi_operator.sidecar.secret_content import SecretContent
-from cosi_operator.sidecar.secret_release import release_secret, release_unheld
+from cosi_operator.sidecar.secret_release import release_unheld
 from cosi_operator.sidecar.secrets import Secrets
-from cosi_operator.sidecar.shared import Sidecar, authentication_word, warn_unknown_type
+from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """Keys in memory; `credentials` hides itself when printed."""
-
-    uid: str
-    granted: Granted
-    credentials: Credentials
 
 
 class AccessReconciler:
@@ -104,8 +85,8 @@ class AccessReconciler:
         self._s = sidecar
         self._classes = classes
         self._secrets = secrets
-        # Keys that were minted and are in no Secret yet: the next run stores them.
-        self._held: dict[Key, _Held] = {}
+        self._held = HeldKeys()
+        self._secret = AccessSecret(sidecar, secrets, self._held)
         # Accounts revoked for an access, by its UID: a conflict afterwards repeats no call.
         self._revoked: dict[str, frozenset[str]] = {}
         # UIDs of accesses whose entry this process wrote and whose Grant only waits for its turn.
@@ -164,7 +145,7 @@ class AccessReconciler:
         bucket = recorded or vanished or bound
         access_class = self._classes.get(Key("", access.class_name))
         basis = made_on(access, access_class, s.state.view())
-        entry, held = records.entry_of(bucket, uid), self._held_for(access)
+        entry, held = records.entry_of(bucket, uid), self._held.of(access)
         accounts = (*(entry.accounts if entry else ()), held.granted.account_id if held else "")
         holders = {account: s.lookup.holders(access, account) for account in accounts}
         return AccessView(
@@ -196,10 +177,6 @@ class AccessReconciler:
             call_timeout_s=self._s.call_timeout_s,
         )
 
-    def _held_for(self, access: BucketAccess) -> "_Held | None":
-        held = self._held.get(access.meta.key)
-        return held if held and held.uid == access.meta.uid else None
-
     async def _apply(self, view: AccessView, step: AccessStep) -> AccessFact:
         assert view.access is not None
         access = view.access
@@ -228,28 +205,7 @@ class AccessReconciler:
             case Done():
                 raise AssertionError("Done ends the loop")
             case _:
-                return await self._apply_to_secret(view, access, step)
-
-    async def _apply_to_secret(
-        self, view: AccessView, access: BucketAccess, step: SecretStep
-    ) -> AccessFact:
-        key = step.key
-        match step:
-            case ReadSecret():
-                return replace(await self._secrets.read(key, access.meta.uid), name=key.name)
-            case DryRunSecret():
-                return await self._secrets.dry_run(key)
-            case StoreSecret():
-                return await self._store(view, access, step)
-            case DeleteSecret():
-                await self._secrets.delete(key, access.meta.uid)
-                return SecretReleased(key)
-            case ReleaseSecret():
-                uid = access.meta.uid
-                await release_secret(self._secrets, self._s.accesses, key, ending=uid)
-                return SecretReleased(key)
-            case _:
-                assert_never(step)
+                return await self._secret.apply(view, access, step)
 
     async def _grant(self, view: AccessView, access: BucketAccess, step: Grant) -> AccessFact:
         request = GrantRequest(
@@ -286,7 +242,7 @@ class AccessReconciler:
         if not is_storable_id(reply.account_id):
             return await self._refuse_account(view, access, step, reply.account_id)
         granted = Granted(reply.account_id, shared=self._is_shared(access, reply.account_id))
-        self._held[access.meta.key] = _Held(access.meta.uid, granted, reply.credentials)
+        self._held.keep(access, granted, reply.credentials)
         return granted
 
     def _is_shared(self, access: BucketAccess, account: str) -> bool:
@@ -329,29 +285,6 @@ class AccessReconciler:
         )
         return Revoked(unverified=True)
 
-    async def _store(
-        self, view: AccessView, access: BucketAccess, step: StoreSecret
-    ) -> SecretIs | SecretAllowed | SecretStored:
-        held = self._held_for(access)
-        assert held is not None
-        assert view.bucket is not None
-        content = SecretContent(
-            access_uid=access.meta.uid,
-            bucket_name=view.bucket.meta.name,
-            bucket_id=records.bucket_id_of(view.bucket),
-            account_id=held.granted.account_id,
-            authentication_type=authentication_word(view.access_class),
-            protocols=(access.protocol,),  # "" where the access names none, as Go writes it
-            credentials=held.credentials,
-        )
-        unchanged = step.replace and await self._secrets.holds(step.key, content)
-        store = self._secrets.update if step.replace else self._secrets.create
-        result = await store(step.key, content)
-        if isinstance(result, SecretIs) and result.ours:
-            del self._held[access.meta.key]
-            return SecretStored(unchanged)
-        return result
-
     async def _revoke(
         self, view: AccessView, access: BucketAccess, step: Revoke
     ) -> Revoked | CallFailed:
@@ -361,9 +294,7 @@ class AccessReconciler:
         reply = await self._called(view, access, step.bucket_id, call)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._failed(view, access, reply)
-        held = self._held_for(access)
-        if held and held.granted.account_id == step.account_id:
-            del self._held[access.meta.key]
+        self._held.drop(access, step.account_id)
         if access.meta.deleting:  # no Grant can follow
             uid = access.meta.uid
             self._revoked[uid] = self._revoked.get(uid, frozenset()) | {step.account_id}
@@ -373,9 +304,7 @@ class AccessReconciler:
         return Revoked(step.account_id)
 
     def _forget(self, key: Key, uid: str) -> None:
-        held = self._held.get(key)
-        if held and held.uid == uid:
-            del self._held[key]
+        self._held.forget(key, uid)
         self._revoked.pop(uid, None)
         self._unasked.discard(uid)
         self._s.lookup.memory.forget_access(uid)
@@ -397,7 +326,7 @@ class AccessReconciler:
     async def _report(self, key: Key, end: End[AccessView]) -> Outcome:
         access, outcome = end.view.access, end.outcome
         if access is None:
-            self._held.pop(key, None)
+            self._held.forget(key)
             self._s.attempts.forget(key)
             return outcome
         if is_vanished_ended(end):

@@ -1,0 +1,118 @@
+"""What is done to the Secret of a BucketAccess, and the keys that wait for it in memory."""
+
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from cosi_operator.api.view import BucketAccess, Key
+from cosi_operator.driver.v1alpha1 import Credentials
+from cosi_operator.plan import records
+from cosi_operator.plan.access_view import AccessView
+from cosi_operator.plan.facts import (
+    AccessFact,
+    Granted,
+    SecretAllowed,
+    SecretIs,
+    SecretReleased,
+    SecretStored,
+)
+from cosi_operator.plan.steps import (
+    DeleteSecret,
+    DryRunSecret,
+    ReadSecret,
+    ReleaseSecret,
+    SecretStep,
+    StoreSecret,
+)
+from cosi_operator.sidecar.secret_content import SecretContent
+from cosi_operator.sidecar.secret_release import release_secret
+from cosi_operator.sidecar.secrets import Secrets
+from cosi_operator.sidecar.shared import Sidecar, authentication_word
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Keys in memory; `credentials` hides itself when printed."""
+
+    uid: str
+    granted: Granted
+    credentials: Credentials
+
+
+@dataclass(slots=True)
+class HeldKeys:
+    """Keys that were minted and are in no Secret yet: the next run stores them."""
+
+    _by_key: dict[Key, Held] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def of(self, access: BucketAccess) -> Held | None:
+        held = self._by_key.get(access.meta.key)
+        return held if held and held.uid == access.meta.uid else None
+
+    def keep(self, access: BucketAccess, granted: Granted, credentials: Credentials) -> None:
+        self._by_key[access.meta.key] = Held(access.meta.uid, granted, credentials)
+
+    def drop(self, access: BucketAccess, account: str) -> None:
+        """The account was revoked, so its keys are worth nothing."""
+        held = self.of(access)
+        if held and held.granted.account_id == account:
+            del self._by_key[access.meta.key]
+
+    def forget(self, key: Key, uid: str | None = None) -> None:
+        """Drop the keys of this access; without `uid`, of whichever access has the key."""
+        held = self._by_key.get(key)
+        if held and uid in (None, held.uid):
+            del self._by_key[key]
+
+
+class AccessSecret:
+    """Applies the steps of a plan that concern a Secret."""
+
+    def __init__(self, sidecar: Sidecar, secrets: Secrets, held: HeldKeys) -> None:
+        self._s = sidecar
+        self._secrets = secrets
+        self._held = held
+
+    async def apply(self, view: AccessView, access: BucketAccess, step: SecretStep) -> AccessFact:
+        key = step.key
+        match step:
+            case ReadSecret():
+                return replace(await self._secrets.read(key, access.meta.uid), name=key.name)
+            case DryRunSecret():
+                return await self._secrets.dry_run(key)
+            case StoreSecret():
+                return await self._store(view, access, step)
+            case DeleteSecret():
+                await self._secrets.delete(key, access.meta.uid)
+                return SecretReleased(key)
+            case ReleaseSecret():
+                uid = access.meta.uid
+                await release_secret(self._secrets, self._s.accesses, key, ending=uid)
+                return SecretReleased(key)
+            case _:
+                assert_never(step)
+
+    async def _store(
+        self, view: AccessView, access: BucketAccess, step: StoreSecret
+    ) -> SecretIs | SecretAllowed | SecretStored:
+        held = self._held.of(access)
+        assert held is not None
+        assert view.bucket is not None
+        content = SecretContent(
+            access_uid=access.meta.uid,
+            bucket_name=view.bucket.meta.name,
+            bucket_id=records.bucket_id_of(view.bucket),
+            account_id=held.granted.account_id,
+            authentication_type=authentication_word(view.access_class),
+            protocols=(access.protocol,),  # "" where the access names none, as Go writes it
+            credentials=held.credentials,
+        )
+        unchanged = step.replace and await self._secrets.holds(step.key, content)
+        store = self._secrets.update if step.replace else self._secrets.create
+        result = await store(step.key, content)
+        if isinstance(result, SecretIs) and result.ours:
+            self._held.drop(access, held.granted.account_id)
+            return SecretStored(unchanged)
+        return result

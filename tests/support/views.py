@@ -131,8 +131,9 @@ BEGUN = with_entries(MARKED, access_uid=PENDING_ENTRY)
 RECORDED = with_entries(MARKED, access_uid=ENTRY)
 # From a release without records: the first run of the Bucket starts one.
 UNRECORDED = replace(MARKED, record=None)
-# The same after that run; accesses from before `started` can be taken over.
-STARTED = replace(MARKED, record=replace(RECORD, started=STAMP))
+# The same after that run; the access that it lists can be taken over.
+FORMER = {"access-uid": "acct-7"}
+STARTED = replace(MARKED, record=replace(RECORD, former=FORMER))
 BEFORE = "2026-05-06T07:08:08Z"
 
 HELD = meta(ACCESS, finalizers=(names.ACCESS_FINALIZER,))

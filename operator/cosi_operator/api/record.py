@@ -11,8 +11,9 @@ Shape of the annotation `RECORD_ANNOTATION`, as JSON; absent means empty:
     driver    name of the driver, set before the first driver call
     bucketID  the driver's id of the bucket
     claim     {namespace, name, uid} of the BucketClaim that the Bucket is bound to
-    started   RFC 3339; since when there is a record, if the Bucket is older than its record
     accesses  UID of each BucketAccess -> its AccessRecord
+    former    UID of each BucketAccess that was granted before there was a record -> the account in
+              its status when the record was started; an entry of `accesses` replaces it
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ RECORD_ANNOTATION = "cosi.objectstorage.k8s.io/record"
 # The API server stores at most 256 KiB of annotations for one object (apimachinery's
 # TotalAnnotationSizeLimitB); the other annotations of a Bucket get the rest.
 RECORD_LIMIT_BYTES = 224 * 1024
+# Former accesses get so many bytes at most, so that there is room for their entries.
+FORMER_LIMIT_BYTES = 64 * 1024
 # So many bytes the record may have while keys are rotated, so that a full one can rotate too.
 ROTATION_LIMIT_BYTES = RECORD_LIMIT_BYTES + 16 * 1024
 # Longer ids are refused: every id has to fit into the record, whatever the driver returns.
@@ -74,8 +77,8 @@ class BucketRecord(Struct, frozen=True, omit_defaults=True):
     driver: str = ""
     bucket_id: str = field(default="", name="bucketID")
     claim: ClaimIdentity = ClaimIdentity()
-    started: str = ""
     accesses: Mapping[str, AccessRecord] = field(default_factory=dict)
+    former: Mapping[str, str] = field(default_factory=dict)
 
 
 _decoder = msgspec.json.Decoder(BucketRecord)
@@ -124,4 +127,5 @@ def with_access(record: BucketRecord, uid: str, entry: AccessRecord | None) -> B
     accesses = {key: value for key, value in record.accesses.items() if key != uid}
     if entry is not None:
         accesses[uid] = entry
-    return replace(record, accesses=accesses)
+    former = {key: value for key, value in record.former.items() if key != uid}
+    return replace(record, accesses=accesses, former=former)

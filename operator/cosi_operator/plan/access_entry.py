@@ -42,9 +42,9 @@ def _is_ours(bucket: Bucket, view: AccessView) -> bool:
 def take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
     """Enter an access that was granted before the record was started.
 
-    Its account stands in a status that a tenant may write, so it counts only for an access that is
-    older than the record, whose claim is the one that the Bucket is bound to, and only while no
-    other access names the same account.
+    Its account stands in a status that a tenant may write, so it counts only for an access that the
+    record has listed with this account since its first write, whose claim is the one that the
+    Bucket is bound to, and only while no other access names the same account.
     """
     held = names.ACCESS_FINALIZER in access.meta.finalizers
     if not held or not access.account_id or view.vanished:
@@ -57,7 +57,7 @@ def take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessS
         return None
     if view.claim is None or not records.is_bound_to(bucket, view.claim):
         return None
-    if not records.was_granted_before(bucket, access):
+    if not records.is_former(bucket, access):
         return None
     if view.rivals:
         if access.meta.deleting:

@@ -12,6 +12,7 @@ from cosi_operator.plan.bucket_view import (
     is_certainly_empty,
     is_rebound,
     known_id,
+    list_former,
     read_claim,
     record_edit,
     retry_token,
@@ -76,6 +77,8 @@ def _plan_hold(bucket: Bucket, view: BucketView) -> BucketStep | None:
     """What has to be stored before any driver call; None when all of it is."""
     if is_rebound(bucket) and view.claim is None and not view.claim_read:
         return read_claim(bucket)
+    if former := list_former(bucket, view):
+        return former
     add = () if names.BUCKET_FINALIZER in bucket.meta.finalizers else (names.BUCKET_FINALIZER,)
     edit = record_edit(bucket, view)
     if not add and edit is None:

@@ -14,6 +14,7 @@ from cosi_operator.plan.bucket_view import (
     is_certainly_empty,
     is_gave_up,
     known_id,
+    list_former,
     our_finalizers,
     read_claim,
     record_edit,
@@ -43,7 +44,8 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     if view.failed:
         return Done(view.failed.outcome)
     if not (bucket.record or bucket.copied_record or is_certainly_empty(bucket)):
-        return EditBucket(bucket.meta.key, record=record_edit(bucket, view))
+        former = list_former(bucket, view)
+        return former or EditBucket(bucket.meta.key, record=record_edit(bucket, view))
     if halt := _wait_for_claim(bucket, view) or _plan_accesses(bucket, view):
         return halt
     if (
@@ -90,7 +92,7 @@ def _plan_accesses(bucket: Bucket, view: BucketView) -> BucketStep | None:
     # Only accesses from before the record can be missing from it.
     marked = names.BUCKET_ACCESS_FINALIZER in bucket.meta.finalizers
     claim = records.bound_claim(bucket)
-    if marked and claim.name and record and record.started and not view.listed:
+    if marked and claim.name and record and record.former and not view.listed:
         return ListAccesses(claim.namespace)
     return None
 

@@ -6,7 +6,7 @@ from typing import assert_never
 from msgspec.structs import replace as with_fields
 
 from cosi_operator.api.record import BucketRecord, ClaimIdentity
-from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, stamp
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
 from cosi_operator.outcome import Call
 from cosi_operator.plan import names, records
 from cosi_operator.plan.facts import (
@@ -20,7 +20,7 @@ from cosi_operator.plan.facts import (
     ClaimIs,
 )
 from cosi_operator.plan.records import RecordEdit
-from cosi_operator.plan.steps import Context, ReadClaim
+from cosi_operator.plan.steps import Context, ListAccesses, ReadClaim
 from cosi_operator.plan.verdicts import refused_before_effect
 from cosi_operator.scrub import shown_name
 
@@ -135,13 +135,26 @@ def is_rebound(bucket: Bucket) -> bool:
 def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:
     """The record of a Bucket that has none: what was removed, else one that begins now.
 
-    Accesses that are older than `started` can be taken over, so a Bucket that nobody can have
-    granted anything on yet gets none.
+    What was granted before is listed now or never, because a tenant may write the status that says
+    so.
     """
     if view.remembered:
         return view.remembered
-    used = bucket.ready or bucket.bucket_id or our_finalizers(bucket) or bucket.copied_record
-    return BucketRecord(started=stamp(view.context.now) if used else "")
+    used = may_have_former(bucket)
+    return BucketRecord(former=records.former_accesses(view.accesses) if used else {})
+
+
+def may_have_former(bucket: Bucket) -> bool:
+    """Whether somebody can have granted access to a Bucket without a record: it was ready."""
+    return bool(bucket.ready or bucket.bucket_id or bucket.copied_record)
+
+
+def list_former(bucket: Bucket, view: BucketView) -> ListAccesses | None:
+    """List the accesses before a record is started; None when there is nothing to list."""
+    claim = records.bound_claim(bucket)
+    if bucket.record or view.remembered or view.listed or not may_have_former(bucket):
+        return None
+    return ListAccesses(claim.namespace) if claim.uid else None
 
 
 def our_finalizers(bucket: Bucket) -> tuple[str, ...]:

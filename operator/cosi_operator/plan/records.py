@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from cosi_operator.api.record import (
+    FORMER_LIMIT_BYTES,
     AccessRecord,
     BucketRecord,
     ClaimIdentity,
     has_room,
     has_room_for_account,
+    is_storable_id,
     with_access,
 )
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
@@ -136,14 +138,30 @@ def can_rotate(bucket: Bucket) -> bool:
     return bucket.record is None or has_room_for_account(bucket.record)
 
 
-def was_granted_before(bucket: Bucket, access: BucketAccess) -> bool:
+def is_former(bucket: Bucket, access: BucketAccess) -> bool:
     """Whether an access may be taken over from a time before the record was started.
 
-    Only accesses that are older than the record: a tenant can't set a creationTimestamp. A record
-    that is as old as its Bucket has no such time, so nothing is ever taken over into it.
+    The record lists these accesses with their accounts from its first write on, so a status that is
+    written later counts for nothing.
     """
-    record = bucket.record
-    if record is None or not record.started or access.meta.uid in record.accesses:
+    record, uid = bucket.record, access.meta.uid
+    if record is None or uid in record.accesses:
         return False
-    created = access.meta.created
-    return bool(created) and created < record.started and bool(access.meta.finalizers)
+    return bool(access.account_id) and record.former.get(uid) == access.account_id
+
+
+def could_be_former(access: BucketAccess) -> bool:
+    """Whether an access looks granted, for the list of a record that is being started."""
+    held = names.ACCESS_FINALIZER in access.meta.finalizers
+    return held and bool(access.account_id) and is_storable_id(access.account_id)
+
+
+def former_accesses(accesses: Iterable[BucketAccess]) -> dict[str, str]:
+    """The list itself; the oldest accesses first, if not all fit."""
+    former: dict[str, str] = {}
+    left_bytes = FORMER_LIMIT_BYTES
+    for access in sorted(accesses, key=lambda a: (a.meta.created, a.meta.uid)):
+        left_bytes -= len(access.meta.uid) + 2 * len(access.account_id.encode()) + 8
+        if could_be_former(access) and left_bytes >= 0:
+            former[access.meta.uid] = access.account_id
+    return former

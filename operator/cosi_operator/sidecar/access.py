@@ -71,7 +71,7 @@ from cosi_operator.sidecar.calls import Fingerprint, Queued, Refused, failure, f
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_release import release_unheld
 from cosi_operator.sidecar.secrets import Secrets
-from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type
+from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type, warn_unrecorded_account
 
 log = structlog.get_logger(__name__)
 
@@ -191,6 +191,7 @@ class AccessReconciler:
                 edited = await edit_bucket(self._s.buckets, step)
                 if view.clean and view.entry is None:
                     self._unasked.add(access.meta.uid)
+                    warn_unrecorded_account(self._s, access, view)
                 return BucketIs(edited)
             case ReadAccessObject(key=key):
                 return AccessIs(await self._s.accesses.refresh(key))
@@ -241,6 +242,8 @@ class AccessReconciler:
             return Granted(reply.account_id, reply.problem)
         if not is_storable_id(reply.account_id):
             return await self._refuse_account(view, access, step, reply.account_id)
+        if done := self._revoked.get(access.meta.uid):
+            self._revoked[access.meta.uid] = done - {reply.account_id}
         granted = Granted(reply.account_id, shared=self._is_shared(access, reply.account_id))
         self._held.keep(access, granted, reply.credentials)
         return granted
@@ -295,7 +298,7 @@ class AccessReconciler:
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._failed(view, access, reply)
         self._held.drop(access, step.account_id)
-        if access.meta.deleting:  # no Grant can follow
+        if access.meta.deleting or view.vanished:  # until a Grant returns the account again
             uid = access.meta.uid
             self._revoked[uid] = self._revoked.get(uid, frozenset()) | {step.account_id}
         self._s.reporter.event(

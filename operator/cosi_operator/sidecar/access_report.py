@@ -68,7 +68,7 @@ def _account_field(view: AccessView, access: BucketAccess) -> str | None:
     entry, bucket = view.entry, view.bucket
     if entry and entry.accounts:
         return entry.accounts[-1]
-    if bucket is None or bucket.record is None or records.was_granted_before(bucket, access):
+    if bucket is None or bucket.record is None or records.is_former(bucket, access):
         return None  # it may still be taken over
     return "" if access.account_id else None
 

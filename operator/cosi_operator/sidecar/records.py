@@ -153,7 +153,10 @@ class RecordLookup:
         return next((cached.view for cached in found), None)
 
     def accesses_of(self, bucket: Bucket | None) -> Iterator[BucketAccess]:
-        """The accesses that have to be revoked before the bucket is deleted."""
+        """The accesses that have to be revoked before the bucket is deleted.
+
+        Of a Bucket without a record, those that its first record has to list.
+        """
         if bucket is None:
             return
         for uid, entry in _entries(bucket).items():
@@ -162,8 +165,20 @@ class RecordLookup:
                 yield access
         claim = records.bound_claim(bucket)
         for access in self._naming(Key(claim.namespace, claim.name)):
-            if records.was_granted_before(bucket, access) and self._is_of(access, claim.uid):
+            if bucket.record is None:
+                listed = records.could_be_former(access) and self._may_be_of(access, bucket)
+            else:
+                listed = records.is_former(bucket, access)
+            if listed and self._is_of(access, claim.uid):
                 yield access
+
+    def _may_be_of(self, access: BucketAccess, bucket: Bucket) -> bool:
+        """Not if another record names the access, or it was granted on a Bucket that is gone."""
+        uid = access.meta.uid
+        gone = self.memory.vanished_bucket(uid)
+        if gone is not None and records.bucket_id_of(gone) != records.bucket_id_of(bucket):
+            return False
+        return self.recorded_bucket(uid) is None
 
     def _naming(self, claim: Key) -> Iterable[BucketAccess]:
         for cached in self.accesses.store.by_index(HELD_BY_CLAIM, claim):
@@ -211,9 +226,7 @@ class RecordLookup:
     def _may_be_taken_over(self, access: BucketAccess) -> bool:
         claim = self.claims.get(access.claim_key)
         bucket = self.bucket_of_claim(claim) if claim else None
-        return bucket is not None and (
-            bucket.record is None or records.was_granted_before(bucket, access)
-        )
+        return bucket is not None and (bucket.record is None or records.is_former(bucket, access))
 
     def orphans(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
         """Recorded accesses of this key that are not the access which has the key now."""

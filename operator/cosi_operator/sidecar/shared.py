@@ -16,8 +16,9 @@ from cosi_operator.classify import Policy
 from cosi_operator.clock import Clock
 from cosi_operator.driver.v1alpha1 import Driver
 from cosi_operator.kube.objects import Objects
-from cosi_operator.outcome import Outcome, Requeue, Terminal
-from cosi_operator.plan.access_view import authentication_of
+from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
+from cosi_operator.plan import records
+from cosi_operator.plan.access_view import AccessView, authentication_of
 from cosi_operator.report import PLAIN_WAITS, Level, Reporter, ready_of
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Attempts, DriverState
@@ -120,6 +121,27 @@ def warn_unknown_type(
         f' "{shown_name(access_class.authentication_type)}", which is not {known}, so the driver'
         " was asked for access of unknown type. If the access is refused or does not work, ask"
         " your cluster administrator to correct the class.",
+    )
+
+
+def warn_unrecorded_account(sidecar: Sidecar, access: BucketAccess, view: AccessView) -> None:
+    """Emit a Warning if the status names an account that no record does, before new keys are made.
+
+    The status may be a copy of another access's, or be written by a tenant.
+    """
+    if not access.account_id or access.account_id in view.revoked or access.meta.deleting:
+        return
+    if view.entry is not None or view.bucket is None or records.is_former(view.bucket, access):
+        return
+    sidecar.reporter.event(
+        sidecar.accesses,
+        access,
+        "Warning",
+        Reason.BACKEND_UNVERIFIED.value,
+        f"status.accountID named account {shown_name(access.account_id)}, but the record of Bucket"
+        f" {view.bucket.meta.name} does not name it for this BucketAccess. The account is left"
+        " alone, and new keys are granted. If no other BucketAccess uses that account, ask your"
+        " cluster administrator to remove it on the backend.",
     )
 
 

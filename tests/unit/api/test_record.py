@@ -42,8 +42,8 @@ records = st.builds(
     driver=text,
     bucket_id=text,
     claim=st.builds(ClaimIdentity, text, text, text),
-    started=text,
     accesses=st.dictionaries(text, entries, max_size=3),
+    former=st.dictionaries(text, text, max_size=3),
 )
 
 RECORD = BucketRecord(
@@ -51,7 +51,6 @@ RECORD = BucketRecord(
     driver="s3.example.com",
     bucket_id="id-7",
     claim=ClaimIdentity("team", "photos", "c-1"),
-    started="2026-05-06T07:08:09Z",
     accesses={
         "a-1": AccessRecord(
             "team",
@@ -65,14 +64,15 @@ RECORD = BucketRecord(
             last="2026-05-06T09:00:00Z",
         ),
     },
+    former={"a-0": "acct-5"},
 )
 TEXT = (
     '{"bucket":"u-1","driver":"s3.example.com","bucketID":"id-7",'
     '"claim":{"namespace":"team","name":"photos","uid":"c-1"},'
-    '"started":"2026-05-06T07:08:09Z","accesses":{"a-1":{"namespace":"team","name":"reader",'
+    '"accesses":{"a-1":{"namespace":"team","name":"reader",'
     '"secret":"keys","accounts":["acct-6","acct-7"],"rotated":"1",'
     '"renewAt":"2026-05-07T00:00:00Z","unanswered":2,"since":"2026-05-06T08:00:00Z",'
-    '"last":"2026-05-06T09:00:00Z"}}}'
+    '"last":"2026-05-06T09:00:00Z"}},"former":{"a-0":"acct-5"}}'
 )
 
 

@@ -12,6 +12,7 @@ from tests.support.views import (
     CLAIM,
     DRIVER,
     ENTRY,
+    FORMER,
     GOING,
     GOING_CLAIM,
     GRANTED,
@@ -23,7 +24,6 @@ from tests.support.views import (
     READY_CLAIM,
     RECORD,
     RECORDED,
-    STAMP,
     UNRECORDED,
     UP,
     judged,
@@ -73,6 +73,7 @@ from cosi_operator.plan.steps import (
     DeleteBackend,
     Done,
     EditBucket,
+    ListAccesses,
     ReadBucketObject,
     ReadClaim,
 )
@@ -225,18 +226,27 @@ def test_creation(view: BucketView, step: BucketStep) -> None:
     assert plan(view) == step
 
 
-STARTS = RecordEdit(start=BucketRecord(started=STAMP), driver=DRIVER, claim=IDENTITY)
+STARTS = RecordEdit(start=BucketRecord(former=FORMER), driver=DRIVER, claim=IDENTITY)
+EMPTY = RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)
 
 
 @pytest.mark.parametrize(
     ("view", "edit"),
     [
-        pytest.param(seen(UNRECORDED), STARTS, id="ready without a record -> started now"),
-        pytest.param(seen(replace(UNRECORDED, ready=False)), STARTS, id="has an id -> started now"),
         pytest.param(
-            seen(replace(UNRECORDED, ready=False, bucket_id="")),
+            seen(UNRECORDED, accesses=(GRANTED,), listed=True),
             STARTS,
-            id="has our finalizer -> started now",
+            id="ready without a record -> lists what was granted",
+        ),
+        pytest.param(
+            seen(replace(UNRECORDED, ready=False), accesses=(GRANTED,), listed=True),
+            STARTS,
+            id="has an id -> lists what was granted",
+        ),
+        pytest.param(
+            seen(replace(UNRECORDED, ready=False, bucket_id=""), accesses=(GRANTED,), listed=True),
+            EMPTY,
+            id="was never ready, our finalizer came with its manifest -> lists nothing",
         ),
         pytest.param(
             seen(UNRECORDED, remembered=RECORDED.record),
@@ -259,9 +269,9 @@ STARTS = RecordEdit(start=BucketRecord(started=STAMP), driver=DRIVER, claim=IDEN
             id="the record names no claim, the spec does -> recorded",
         ),
         pytest.param(
-            seen(COPY),
+            seen(COPY, accesses=(GRANTED,), listed=True),
             STARTS,
-            id="a copied record and a claim -> void, a new one is started now",
+            id="a copied record and a claim -> void, a new one lists what was granted",
         ),
     ],
 )
@@ -272,7 +282,7 @@ def test_record_of_a_bucket_in_use(view: BucketView, edit: RecordEdit) -> None:
 
 
 def test_copied_id_counts_only_by_the_status_and_never_by_the_copied_record() -> None:
-    unready = replace(COPY, ready=False, bucket_id="", record=replace(RECORD, started=STAMP))
+    unready = replace(COPY, ready=False, bucket_id="", record=replace(RECORD, former=FORMER))
     assert plan(seen(replace(unready, copied_record=None))) == CREATE
 
 
@@ -291,7 +301,9 @@ def test_copied_bucket_without_a_claim_calls_no_driver() -> None:
 
 def test_copied_bucket_whose_claim_only_the_cache_lacks_is_used() -> None:
     view = fold(seen(COPY, claim=None), ClaimIs(READY_CLAIM))
-    assert plan(view) == EditBucket(KEY, record=STARTS)
+    assert plan(view) == ListAccesses("team")
+    view = fold(view, AccessesListed(()))
+    assert plan(view) == EditBucket(KEY, record=EMPTY)
 
 
 REBOUND = replace(READY, record=replace(RECORD, claim=OTHER))  # spec names READY_CLAIM

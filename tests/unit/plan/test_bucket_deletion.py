@@ -11,6 +11,7 @@ from tests.support.views import (
     CLAIM,
     DRIVER,
     ENTRY,
+    FORMER,
     GOING,
     GOING_ACCESS,
     GOING_CLAIM,
@@ -20,7 +21,6 @@ from tests.support.views import (
     READY_CLAIM,
     READY_CONDITION,
     RECORD,
-    STAMP,
     UP,
     judged,
     meta,
@@ -92,7 +92,7 @@ GOING_STATIC = replace(
 )
 STATIC_DELETED = replace(GOING_STATIC, deletion_policy=DeletionPolicy.DELETE)
 UNRECORDED = replace(GOING_MARKED, record=None)
-STARTED = replace(GOING_MARKED, record=replace(RECORD, started=STAMP))
+STARTED = replace(GOING_MARKED, record=replace(RECORD, former=FORMER))
 REFUSED = replace(GOING_NEW, record=None, last_call=judged(Call.CREATE_BUCKET))
 UNSURE = replace(GOING_NEW, last_call=judged(Call.CREATE_BUCKET, Code.UNKNOWN, effect=Effect.MAYBE))
 COPY = replace(GOING, record=None, copied_record=replace(RECORD, bucket="original-uid"))
@@ -157,7 +157,7 @@ def given_up(bucket: Bucket, value: str = "bucket-uid") -> Bucket:
             id="a mark that no access needs -> goes too",
         ),
         pytest.param(
-            seen(STARTED), ListAccesses("team"), id="mark, older than its record -> accesses listed"
+            seen(STARTED), ListAccesses("team"), id="mark, former accesses -> listed again"
         ),
         pytest.param(
             seen(replace(STARTED, claim=None)),
@@ -218,17 +218,22 @@ def test_deletion(view: BucketView, step: BucketStep) -> None:
     assert plan(view) == step
 
 
-STARTS = RecordEdit(start=BucketRecord(started=STAMP), driver=DRIVER, claim=IDENTITY)
+STARTS = RecordEdit(start=BucketRecord(former=FORMER), driver=DRIVER, claim=IDENTITY)
 
 
 @pytest.mark.parametrize(
     ("view", "step"),
     [
         pytest.param(
-            seen(UNRECORDED), EditBucket(KEY, record=STARTS), id="no record -> started first"
+            seen(UNRECORDED), ListAccesses("team"), id="no record -> the accesses are listed first"
         ),
         pytest.param(
-            seen(UNRECORDED, claim=READY_CLAIM),
+            seen(UNRECORDED, accesses=(GRANTED,), listed=True),
+            EditBucket(KEY, record=STARTS),
+            id="listed -> the record is started with what was granted before",
+        ),
+        pytest.param(
+            seen(UNRECORDED, claim=READY_CLAIM, accesses=(GRANTED,), listed=True),
             EditBucket(KEY, record=STARTS),
             id="no record, in use -> started first",
         ),
@@ -398,7 +403,7 @@ def test_deletion_names_five_accesses_and_counts_the_rest() -> None:
 
 
 def test_access_that_the_reader_of_the_view_did_not_find_blocks_nothing() -> None:
-    """Accesses of another Bucket are not in the view: the record or `started` selects them."""
+    """Accesses of another Bucket are not in the view: the record selects them."""
     assert plan(seen(GOING, accesses=())) == DELETE
 
 
@@ -551,6 +556,7 @@ def test_no_state_of_a_bucket_makes_a_delete_without_an_id_or_a_call_without_a_f
 def test_deletion_in_order() -> None:
     view = seen(meta(UNRECORDED, annotations={}), accesses=(GRANTED,), claim_read=False)
     steps: list[tuple[BucketStep, BucketFact]] = [
+        (ListAccesses("team"), AccessesListed((GRANTED,))),
         (EditBucket(KEY, record=STARTS), BucketIs(STARTED)),
         (ReadClaim(CLAIM_KEY), ClaimIs(GOING_CLAIM)),
         (DELETE_ACCESS, AccessDeleting(GRANTED.meta.key)),

@@ -63,7 +63,7 @@ READY_OLD = replace(
     BOUND_OLD,
     ready=True,
     bucket_id="old-1",
-    record=BucketRecord(bucket="old-uid", driver=DRIVER, claim=IDENTITY, started=STAMP),
+    record=BucketRecord(bucket="old-uid", driver=DRIVER, claim=IDENTITY),
 )
 THEIR_IDENTITY = ClaimIdentity("team", "other", "other-uid")
 OTHERS = replace(OLD, claim=ClaimRef("team", "other", "other-uid"))

@@ -136,7 +136,7 @@ book = st.builds(
     driver=drivers,
     bucket_id=ids,
     claim=identities,
-    started=st.sampled_from(["", views.STAMP]),
+    former=st.sampled_from([{}, views.FORMER]),
     accesses=st.sampled_from([{}, {"access-uid"}, {"access-uid"}, {"u9"}, {"access-uid", "u9"}])
     .map(sorted)
     .flatmap(lambda uids: st.fixed_dictionaries(dict.fromkeys(uids, entries))),
@@ -384,7 +384,7 @@ class AccessRun:
             view.access is not None
             and view.bucket is not None
             and view.claim is not None
-            and records.was_granted_before(view.bucket, view.access)
+            and records.is_former(view.bucket, view.access)
             and records.is_bound_to(view.bucket, view.claim)
             and names.ACCESS_FINALIZER in view.access.meta.finalizers
             and not view.rivals

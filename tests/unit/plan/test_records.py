@@ -7,6 +7,7 @@ from tests.support.views import (
     CLAIM,
     DRIVER,
     ENTRY,
+    FORMER,
     IDENTITY,
     KEYS_CLASS,
     MARKED,
@@ -17,7 +18,6 @@ from tests.support.views import (
     RECORD,
     RECORDED,
     REF,
-    STAMP,
     STARTED,
     UNRECORDED,
     UP,
@@ -25,7 +25,14 @@ from tests.support.views import (
     with_entries,
 )
 
-from cosi_operator.api.record import ID_LIMIT_BYTES, AccessRecord, BucketRecord, ClaimIdentity
+from cosi_operator.api.record import (
+    FORMER_LIMIT_BYTES,
+    ID_LIMIT_BYTES,
+    AccessRecord,
+    BucketRecord,
+    ClaimIdentity,
+    encode_record,
+)
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, ClaimRef, Key
 from cosi_operator.outcome import Reason, Requeue
 from cosi_operator.plan import names, records
@@ -225,13 +232,13 @@ def test_whether_an_edit_fits(edit: RecordEdit, record: BucketRecord | None, fit
             id="empty edit of a record -> UID, the rest stays",
         ),
         pytest.param(
-            RecordEdit(start=BucketRecord(started=STAMP), driver="d", claim=IDENTITY),
+            RecordEdit(start=BucketRecord(former=FORMER), driver="d", claim=IDENTITY),
             None,
-            BucketRecord(bucket="u", driver="d", claim=IDENTITY, started=STAMP),
+            BucketRecord(bucket="u", driver="d", claim=IDENTITY, former=FORMER),
             id="no record -> begins with start",
         ),
         pytest.param(
-            RecordEdit(start=BucketRecord(started=STAMP), driver="d"),
+            RecordEdit(start=BucketRecord(former=FORMER), driver="d"),
             RECORD,
             replace(RECORD, bucket="u", driver="d"),
             id="a record is there by now -> start is ignored",
@@ -276,19 +283,23 @@ def test_record_after_an_edit(
 @pytest.mark.parametrize(
     ("found", "access", "before"),
     [
-        pytest.param(STARTED, OLD_ACCESS, True, id="a second older than the record -> before"),
+        pytest.param(STARTED, OLD_ACCESS, True, id="listed with this account -> former"),
         pytest.param(
-            STARTED, meta(OLD_ACCESS, created=STAMP), False, id="created in the same second -> not"
+            STARTED,
+            replace(OLD_ACCESS, account_id="victim"),
+            False,
+            id="listed with another account -> not",
+        ),
+        pytest.param(
+            STARTED, replace(OLD_ACCESS, account_id=""), False, id="its account is gone -> not"
         ),
         pytest.param(
             STARTED,
-            meta(OLD_ACCESS, created="2026-05-06T07:08:10Z"),
+            meta(OLD_ACCESS, uid="later-uid"),
             False,
-            id="a second younger -> not",
+            id="a later access of that name -> not",
         ),
-        pytest.param(STARTED, meta(OLD_ACCESS, created=""), False, id="age unknown -> not"),
-        pytest.param(STARTED, meta(OLD_ACCESS, finalizers=()), False, id="no finalizer -> not"),
-        pytest.param(MARKED, OLD_ACCESS, False, id="the record has no started -> never"),
+        pytest.param(MARKED, OLD_ACCESS, False, id="not listed, whatever its age -> never"),
         pytest.param(UNRECORDED, OLD_ACCESS, False, id="no record -> not yet"),
         pytest.param(
             with_entries(STARTED, access_uid=PENDING_ENTRY),
@@ -300,12 +311,32 @@ def test_record_after_an_edit(
             with_entries(STARTED, other=ENTRY),
             OLD_ACCESS,
             True,
-            id="another has an entry -> before",
+            id="another has an entry -> former",
         ),
     ],
 )
-def test_was_granted_before(found: Bucket, access: BucketAccess, before: bool) -> None:
-    assert records.was_granted_before(found, access) is before
+def test_is_former(found: Bucket, access: BucketAccess, before: bool) -> None:
+    assert records.is_former(found, access) is before
+
+
+def test_former_accesses_are_listed_with_their_accounts_and_within_the_limit() -> None:
+    def access(uid: str, **fields: object) -> BucketAccess:
+        return replace(meta(OLD_ACCESS, uid=uid), **fields)
+
+    listed = [
+        access("b", account_id="acct-b"),
+        access("waits", account_id=""),
+        meta(OLD_ACCESS, uid="not-held", finalizers=()),
+        access("long", account_id="x" * (ID_LIMIT_BYTES + 1)),
+        access("a", account_id="acct-a"),
+    ]
+    assert records.former_accesses(listed) == {"a": "acct-a", "b": "acct-b"}
+    many = [access(f"uid-{n:05}", account_id="x" * 1000) for n in range(1000)]
+    former = records.former_accesses(many)
+    assert list(former) == [f"uid-{n:05}" for n in range(len(former))]
+    assert 30 < len(former) < 100
+    size = len(encode_record(replace(RECORD, former=former)))
+    assert size < FORMER_LIMIT_BYTES
 
 
 def seen(access: BucketAccess = OLD_ACCESS, **more: object) -> AccessView:
@@ -369,12 +400,10 @@ def test_access_from_before_the_record_is_taken_over(view: AccessView, entry: Ac
 
 DISAGREEMENTS = [
     pytest.param(
-        seen(meta(OLD_ACCESS, created=STAMP)), id="created in the second of the start -> nothing"
+        seen(replace(OLD_ACCESS, account_id="victim")),
+        id="its status names another account than the list -> nothing",
     ),
-    pytest.param(
-        seen(meta(OLD_ACCESS, created="2026-05-06T07:08:10Z")), id="created later -> nothing"
-    ),
-    pytest.param(seen(meta(OLD_ACCESS, created="")), id="age unknown -> nothing"),
+    pytest.param(seen(meta(OLD_ACCESS, uid="later-uid")), id="the list lacks it -> nothing"),
     pytest.param(seen(meta(OLD_ACCESS, finalizers=("a/b",))), id="not our finalizer -> nothing"),
     pytest.param(seen(replace(OLD_ACCESS, account_id="")), id="no account -> nothing"),
     pytest.param(seen(rivals=True), id="another names the account -> nothing"),
@@ -384,18 +413,18 @@ DISAGREEMENTS = [
         seen(claim=meta(READY_CLAIM, uid="later-uid")), id="a later claim of that name -> nothing"
     ),
     pytest.param(
-        seen(bucket=replace(STARTED, record=replace(RECORD, started=STAMP, claim=OTHER))),
+        seen(bucket=replace(STARTED, record=replace(RECORD, former=FORMER, claim=OTHER))),
         id="the Bucket is bound to another claim -> nothing",
     ),
     pytest.param(
         seen(
             bucket=replace(
-                STARTED, claim=RESERVED, record=replace(RECORD, started=STAMP, claim=NOBODY)
+                STARTED, claim=RESERVED, record=replace(RECORD, former=FORMER, claim=NOBODY)
             )
         ),
         id="the Bucket is only reserved for the claim -> nothing",
     ),
-    pytest.param(seen(bucket=MARKED), id="the record is as old as its Bucket -> nothing"),
+    pytest.param(seen(bucket=MARKED), id="the record lists nothing -> nothing"),
     pytest.param(
         seen(bucket=replace(UNRECORDED, copied_record=STARTED.record)),
         id="the record was copied -> nothing",
@@ -405,7 +434,7 @@ DISAGREEMENTS = [
         id="it has an entry without an account -> the status adds none",
     ),
     pytest.param(
-        seen(bucket=replace(STARTED, record=replace(RECORD, started=STAMP, driver="other"))),
+        seen(bucket=replace(STARTED, record=replace(RECORD, former=FORMER, driver="other"))),
         id="the Bucket is another driver's -> nothing",
     ),
     pytest.param(
@@ -445,7 +474,8 @@ def test_bucket_without_a_record_makes_its_accesses_wait() -> None:
 
 def test_account_that_fits_exactly_is_taken_over() -> None:
     account = "x" * ID_LIMIT_BYTES
-    view = seen(replace(OLD_ACCESS, account_id=account))
+    bucket = replace(STARTED, record=replace(RECORD, former={"access-uid": account}))
+    view = seen(replace(OLD_ACCESS, account_id=account), bucket=bucket)
     assert plan(view) == taken(replace(ENTRY, accounts=(account,)))
 
 

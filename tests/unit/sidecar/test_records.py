@@ -40,7 +40,6 @@ from cosi_operator.sidecar.records import (
 KEY = Key("", "bucket-1")
 ONE = Key("team", "one")
 PHOTOS = ClaimIdentity("team", "photos", "bucketclaim-photos-1")
-EARLIER, LATER = "2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z"
 MARK = names.BUCKET_ACCESS_FINALIZER
 
 
@@ -407,15 +406,11 @@ def test_a_bucket_that_vanishes(finalizers: list[str], released: bool) -> None:
 # --- RecordLookup
 
 
-OLD = BucketRecord(claim=PHOTOS, started=LATER)  # accesses from before can be taken over
-
-
-def age(cluster: Cluster, name: str, created: str = EARLIER) -> None:
-    cluster.api.get(BUCKET_ACCESSES, Key("team", name))["metadata"]["creationTimestamp"] = created
-
-
 def uid_of(name: str) -> str:
     return f"bucketaccess-{name}-1"
+
+
+OLD = BucketRecord(claim=PHOTOS, former={uid_of("one"): "acct-1"})
 
 
 def found(cluster: Cluster) -> set[str]:
@@ -446,17 +441,19 @@ def test_an_access_of_the_recorded_name_and_another_uid_is_another_access() -> N
 
 
 @pytest.mark.parametrize(
-    ("record", "created", "held", "counts"),
+    ("record", "account", "held", "counts"),
     [
-        pytest.param(OLD, EARLIER, True, True, id="older than the record -> counts"),
-        pytest.param(OLD, LATER, True, False, id="as old as the record -> does not count"),
-        pytest.param(OLD, EARLIER, False, False, id="without our finalizer -> does not count"),
+        pytest.param(OLD, "acct-1", True, True, id="listed -> counts"),
+        pytest.param(OLD, "victim", True, False, id="listed with another -> does not count"),
+        pytest.param(OLD, "acct-1", False, False, id="without our finalizer -> does not count"),
         pytest.param(
-            BucketRecord(claim=PHOTOS), EARLIER, True, False, id="no start -> does not count"
+            BucketRecord(claim=PHOTOS), "acct-1", True, False, id="not listed -> does not count"
         ),
+        pytest.param(None, "acct-1", True, True, id="no record yet -> is to be listed"),
+        pytest.param(None, "", True, False, id="no record yet, no account -> is not"),
         pytest.param(
             replace(OLD, claim=ClaimIdentity("team", "photos", "an-earlier-claim")),
-            EARLIER,
+            "acct-1",
             True,
             False,
             id="the claim has another UID -> does not count",
@@ -464,13 +461,12 @@ def test_an_access_of_the_recorded_name_and_another_uid_is_another_access() -> N
     ],
 )
 def test_an_access_from_before_the_record_belongs_to_the_bucket(
-    record: BucketRecord, created: str, held: bool, counts: bool
+    record: BucketRecord | None, account: str, held: bool, counts: bool
 ) -> None:
     cluster = Cluster()
     cluster.bucket(record)
     cluster.claim()
-    cluster.access("one", account="acct-1", held=held)
-    age(cluster, "one", created)
+    cluster.access("one", account=account, held=held)
     cluster.sync()
     assert found(cluster) == ({"one"} if counts else set())
 
@@ -479,9 +475,35 @@ def test_the_claim_is_gone_and_an_access_from_before_the_record_still_counts() -
     cluster = Cluster()
     cluster.bucket(OLD)
     cluster.access("one", account="acct-1")
-    age(cluster, "one")
     cluster.sync()
     assert found(cluster) == {"one"}
+
+
+def test_an_access_that_another_record_names_is_not_listed_again() -> None:
+    cluster = Cluster()
+    cluster.bucket(None)
+    cluster.claim()
+    cluster.access("one", account="acct-1")
+    cluster.bucket(
+        BucketRecord(claim=PHOTOS, accesses={uid_of("one"): entry("one", "acct-1")}), name="other"
+    )
+    cluster.sync()
+    assert found(cluster) == set()
+
+
+@pytest.mark.parametrize(("bucket_id", "listed"), [("id-7", {"one"}), ("id-8", set())])
+def test_a_bucket_replaces_another_one_of_its_name(bucket_id: str, listed: set[str]) -> None:
+    cluster = Cluster()
+    recorded = {uid_of("one"): entry("one", "acct-1")}
+    cluster.bucket(BucketRecord(claim=PHOTOS, bucket_id="id-7", accesses=recorded))
+    cluster.claim()
+    cluster.access("one", account="acct-1")
+    cluster.sync()
+    remove_by_force(cluster)
+    cluster.sync()
+    cluster.bucket(None, bucket_id=bucket_id)
+    cluster.sync()
+    assert found(cluster) == listed
 
 
 def rival(cluster: Cluster) -> bool:
@@ -489,17 +511,12 @@ def rival(cluster: Cluster) -> bool:
     return cluster.lookup.has_rival(cluster.accesses.get(ONE))
 
 
-def old_access(cluster: Cluster, name: str, account: str) -> None:
-    cluster.access(name, account=account)
-    age(cluster, name)
-
-
 def test_an_account_that_nothing_else_names_has_no_rival() -> None:
     cluster = Cluster()
     cluster.bucket(OLD)
     cluster.claim()
-    old_access(cluster, "one", "acct-1")
-    old_access(cluster, "two", "acct-2")
+    cluster.access("one", account="acct-1")
+    cluster.access("two", account="acct-2")
     assert rival(cluster) is False
     assert cluster.lookup.has_rival(None) is False
 
@@ -508,8 +525,8 @@ def test_two_accesses_have_no_account_and_are_no_rivals() -> None:
     cluster = Cluster()
     cluster.bucket(OLD)
     cluster.claim()
-    old_access(cluster, "one", "")
-    old_access(cluster, "two", "")
+    cluster.access("one")
+    cluster.access("two")
     assert rival(cluster) is False
 
 
@@ -524,26 +541,29 @@ def test_a_record_names_the_account(uid: str, expected: bool) -> None:
     cluster = Cluster()
     cluster.bucket(replace(OLD, accesses={uid: entry("two", "acct-0", "acct-1")}))
     cluster.claim()
-    old_access(cluster, "one", "acct-1")
+    cluster.access("one", account="acct-1")
     assert rival(cluster) is expected
 
 
 @pytest.mark.parametrize(
-    ("created", "claim", "expected"),
+    ("former", "claim", "expected"),
     [
-        pytest.param(EARLIER, "photos", True, id="it may be taken over -> a rival"),
-        pytest.param(LATER, "photos", False, id="younger than the record -> no rival"),
-        pytest.param(EARLIER, "none", False, id="its claim has no Bucket -> no rival"),
+        pytest.param({uid_of("two"): "acct-1"}, "photos", True, id="it is listed too -> a rival"),
+        pytest.param({}, "photos", False, id="it is not listed -> no rival"),
+        pytest.param(
+            {uid_of("two"): "acct-1"}, "none", False, id="its claim has no Bucket -> no rival"
+        ),
     ],
 )
-def test_another_access_names_the_account(created: str, claim: str, expected: bool) -> None:
+def test_another_access_names_the_account(
+    former: dict[str, str], claim: str, expected: bool
+) -> None:
     """A tenant may write any account into a status; only what can be taken over counts."""
     cluster = Cluster()
-    cluster.bucket(OLD)
+    cluster.bucket(replace(OLD, former={**OLD.former, **former}))
     cluster.claim()
-    old_access(cluster, "one", "acct-1")
+    cluster.access("one", account="acct-1")
     cluster.access("two", account="acct-1", claim=claim)
-    age(cluster, "two", created)
     assert rival(cluster) is expected
 
 

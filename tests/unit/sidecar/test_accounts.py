@@ -1,20 +1,23 @@
 """How many accounts a BucketAccess can have, and what happens if a driver returns one for two."""
 
+from dataclasses import replace
+
 import pytest
 from tests.model.backend import Answer
 from tests.model.hostile import record_of
-from tests.model.memory import Json
+from tests.model.memory import Json, copy
 from tests.model.world import (
     World,
     add_access,
     add_access_class,
     add_claim,
     add_class,
+    add_static_bucket,
     keys_in,
 )
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKETS
+from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
 
@@ -133,3 +136,105 @@ def test_a_removed_secret_of_one_of_them_revokes_nothing(shared: World) -> None:
     assert shared.backend.count(Call.REVOKE_ACCESS) == 0
     assert keys_in(shared.found(SECRETS, "reader-secret")) in shared.backend.live_keys()
     assert shared.check_settled() == []
+
+
+# --- what was granted before there was a record
+
+
+def forget_record(world: World) -> None:
+    """As an earlier release, or the Go pair, left it."""
+    (bucket,) = world.api.list(BUCKETS)
+    world.user_edits(BUCKETS, bucket["metadata"]["name"], _drop_annotations)
+    world.restart("sidecar")
+
+
+def _drop_annotations(body: Json) -> None:
+    body["metadata"].pop("annotations", None)
+
+
+def forge(world: World, name: str, account: str) -> None:
+    body = world.found(BUCKET_ACCESSES, name)
+    status = {**body.get("status", {}), "accountID": account, "accessGranted": True}
+    world.api.update(BUCKET_ACCESSES, {**body, "status": status}, subresource="status")
+
+
+def test_account_that_is_written_after_the_record_was_started_is_never_revoked(
+    world: World,
+) -> None:
+    add_access(world, "reader")
+    add_access(world, "waits", bucketAccessClassName="none")
+    world.run_until_idle(limit_s=60.0)
+    world.user_edits(
+        BUCKET_ACCESSES,
+        "waits",
+        lambda b: b["metadata"].update(finalizers=[names.ACCESS_FINALIZER]),
+    )
+    forget_record(world)
+    world.run_until_idle(limit_s=60.0)
+    account = world.found(BUCKET_ACCESSES, "reader")["status"]["accountID"]
+    (bucket,) = world.api.list(BUCKETS)
+    record = record_of(bucket)
+    assert record is not None
+    assert [entry.accounts for entry in record.accesses.values()] == [(account,)]
+    assert dict(record.former) == {}
+    world.backend.accounts["root"] = replace(world.backend.accounts[account])
+    forge(world, "waits", "root")
+    world.user_deletes(BUCKET_ACCESSES, "waits")
+    world.run_until_idle()
+    assert world.backend.count(Call.REVOKE_ACCESS) == 0
+    assert world.find(BUCKET_ACCESSES, "waits") is None
+
+
+def test_keys_of_before_the_record_are_kept_and_revoked_in_the_end(world: World) -> None:
+    add_access(world)
+    world.run_until_idle()
+    forget_record(world)
+    world.run_until_idle()
+    assert world.backend.count(Call.GRANT_ACCESS) == 1
+    assert events(world, "BackendUnverified") == []
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    world.run_until_idle()
+    assert world.backend.accounts == {}
+
+
+def test_account_that_no_record_names_is_left_alone_and_the_owner_is_warned(world: World) -> None:
+    """A copied status, or an access that the Go sidecar granted beside a record of ours."""
+    add_access(world, "reader")
+    world.run_until_idle()
+    add_access(world, "copy")
+    forge(world, "copy", "acct-of-production")
+    world.run_until_idle()
+    assert world.check_settled() == []
+    (text,) = events(world, "BackendUnverified")
+    assert text.startswith("status.accountID named account acct-of-production")
+    assert world.backend.count(Call.REVOKE_ACCESS) == 0
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["same process", "after a restart"])
+def test_static_bucket_is_replaced_by_one_of_another_id_and_no_account_moves_to_it(
+    world: World, restart: bool
+) -> None:
+    world.backend.new_account_each_time = True
+    add_static_bucket(world)
+    world.user_creates(BUCKET_CLAIMS, "archive", spec={"existingBucketName": "old"})
+    add_access(world, "reader", claim="archive")
+    world.run_until_idle()
+    (account,) = world.backend.accounts
+    body = copy(world.found(BUCKETS, "old"))
+    world.user_edits(BUCKETS, "old", lambda b: b["metadata"].pop("finalizers"))
+    world.user_deletes(BUCKETS, "old")
+    if restart:
+        world.restart("sidecar")
+    finalizers = body["metadata"]["finalizers"]
+    spec = {**body["spec"], "existingBucketID": "id-of-new"}
+    world.backend.buckets["new"] = "id-of-new"
+    world.user_creates(BUCKETS, "old", metadata={"name": "old", "finalizers": finalizers}, spec=spec)
+    world.run_until_idle()
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    world.run_until_idle()
+    revoked = [c for c in world.backend.calls if c.call is Call.REVOKE_ACCESS]
+    assert {c.bucket_id for c in revoked if c.name == account} <= {"id-of-old"}
+    left = set(world.backend.accounts)
+    assert left == ({account} if restart else set())
+    if restart:  # nothing in the cluster says where the account is, so a person has to look
+        assert account in events(world, "BackendUnverified")[0]

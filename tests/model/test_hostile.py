@@ -37,6 +37,7 @@ DESTROYERS = (
     "none",
     "strips finalizers",
     "replaces Buckets",
+    "puts back older records",
     "removes Buckets",
     "Go sidecar of another driver",
 )
@@ -55,6 +56,7 @@ class Hostile(Cluster):
     )
     def begin(self, destroyer: str, accounts: str, locks: bool) -> None:
         self.destroyer = destroyer
+        self.backups: dict[str, str] = {}  # records by the UID of their Bucket
         self.world = HostileWorld()
         self.world.backend.new_account_each_time = accounts == "one each time"
         self.world.backend.one_account_for_a_bucket = accounts == "one for a bucket"
@@ -245,6 +247,21 @@ class Hostile(Cluster):
         if self.destroyer == "replaces Buckets":
             self._bucket(index, lambda b: b["metadata"].pop("annotations", None))
 
+    @rule(index=st.integers(0, 2), take=st.booleans())
+    def an_older_record_is_put_back(self, index: int, take: bool) -> None:
+        """With `take`, a backup is made; without, the last one is written over the present."""
+        if self.destroyer != "puts back older records":
+            return
+        buckets = sorted(b["metadata"]["name"] for b in self.world.api.list(BUCKETS))
+        if index >= len(buckets):
+            return
+        body = self.world.api.get(BUCKETS, Key("", buckets[index]))
+        uid, record = body["metadata"]["uid"], record_of(body)
+        if take and record:
+            self.backups[uid] = body["metadata"]["annotations"][RECORD_ANNOTATION]
+        elif not take and uid in self.backups:
+            self._bucket(index, lambda b: _annotate(b, self.backups[uid]))
+
     @rule(index=st.integers(0, 2))
     def a_bucket_is_removed_by_force(self, index: int) -> None:
         if self.destroyer != "removes Buckets":
@@ -336,6 +353,10 @@ class Hostile(Cluster):
             meta = body["metadata"]
             assert names.SECRET_FINALIZER not in (meta.get("finalizers") or ()), meta
             self.world.api.delete(SECRETS, Key(meta["namespace"], meta["name"]))
+
+
+def _annotate(body: Json, record: str) -> None:
+    body["metadata"].setdefault("annotations", {})[RECORD_ANNOTATION] = record
 
 
 @pytest.mark.timeout(3600 if IS_LONG else 300)

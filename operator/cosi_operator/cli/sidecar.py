@@ -213,14 +213,24 @@ class SidecarWatches:
         if _access_facts(old) != _access_facts(new):
             for claim in {claim: None for bucket in seen for claim in records.claims_of(bucket)}:
                 self._touch_accesses(claim)
-        if old is None or new is None:  # else each entry is written by the run of its access
-            for bucket in seen:
-                self._touch_recorded(bucket)
+        for bucket in seen if old is None or new is None else ():
+            self._touch_recorded(bucket)
+        if old and new:  # most entries are written by the run of their access
+            self._touch_added(old, new)
 
     def _touch_recorded(self, bucket: Bucket) -> None:
         """Recorded accesses that no longer exist still have to be revoked."""
         for entry in bucket.record.accesses.values() if bucket.record else ():
             self.accesses_queue.add(Key(entry.namespace, entry.name))
+
+    def _touch_added(self, old: Bucket, new: Bucket) -> None:
+        """An older copy of the record can bring back entries of accesses that are gone."""
+        before = old.record.accesses if old.record else {}
+        for uid, entry in new.record.accesses.items() if new.record else ():
+            key = Key(entry.namespace, entry.name)
+            access = self.accesses.get(key) if uid not in before else None
+            if uid not in before and (access is None or access.meta.uid != uid):
+                self.accesses_queue.add(key)
 
     def _claim_changed(self, key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
         claim = new or old

@@ -28,6 +28,8 @@ def await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done
     A record is started by the sidecar of the Bucket's driver. A Bucket that is not ready may get
     none for long, and then only an access that may be taken over waits for it silently.
     """
+    if view.restoring:
+        return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
     if bucket.record or bucket.copied_record or not _is_ours(bucket, view):
         return None
     if not bucket.ready and names.ACCESS_FINALIZER not in access.meta.finalizers:

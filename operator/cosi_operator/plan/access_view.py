@@ -44,11 +44,12 @@ class AccessView:
     claim. `vanished`: that Bucket was removed by force, and this is how it was seen last;
     `succeeded`: the claim is bound to another Bucket object by now. `shared`:
     another access still needs the mark on the Bucket. `rivals`: another access that could be taken
-    over names the same account. `kept` are accounts that the record names for another live access
-    too: they are never revoked for this one. `awaited` are accounts of another access whose
-    deletion revokes them. `clean`: when the run began, no earlier Grant can have left
-    anything. `unproven`: nothing in this run has shown yet that `access` is not an old copy;
-    `bucket_proven`: this run has read or written `bucket`.
+    over names the same account. `restoring`: the run of the Bucket puts the entry of this access
+    back, which somebody took out of the record. `kept` are accounts that the
+    record names for another live access too: they are never revoked for this one. `awaited` are
+    accounts of another access whose deletion revokes them. `clean`: when the run began, no earlier
+    Grant can have left anything. `unproven`: nothing in this run has shown yet that `access` is not
+    an old copy; `bucket_proven`: this run has read or written `bucket`.
     `granted` is a Grant whose credentials this process still holds. `revoked` are the accounts that
     no longer exist. What follows is learned during the run; `judged` is the access as it was when
     the call that `failed` was made.
@@ -63,6 +64,7 @@ class AccessView:
     succeeded: bool = False
     shared: bool = False
     rivals: bool = False
+    restoring: bool = False
     kept: frozenset[str] = frozenset()
     awaited: frozenset[str] = frozenset()
     clean: bool = False

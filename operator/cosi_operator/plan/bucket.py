@@ -34,8 +34,12 @@ def plan(view: BucketView) -> BucketStep:
     bucket, driver = view.bucket, view.context.driver
     if bucket is None or not names.same_driver(records.driver_of(bucket), driver.name):
         return Done(Success(), report=False)
-    if bucket.meta.deleting:
-        return plan_deletion(bucket, view)
+    if view.lost and bucket.record:
+        return EditBucket(bucket.meta.key, record=RecordEdit(restored=view.lost))
+    return plan_deletion(bucket, view) if bucket.meta.deleting else _plan_creation(bucket, view)
+
+
+def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
     if view.backend_gone:  # deleted in this run, so this is a successor of the same name
         return Done(Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True), report=False)
     if view.failed:

@@ -32,10 +32,11 @@ class BucketView:
     `claim` is the claim that the Bucket is bound to, only when its UID is the same; from the cache
     unless `claim_read`. `accesses` were granted on this Bucket or are to be taken over, from the
     cache unless `listed`. `remembered` is the record that this very object had before somebody
-    removed it. `clean`: when the run began, it was certain that no earlier Create had left
-    anything. `unproven`: nothing in this run has shown yet that `bucket` is not an old copy.
-    `bucket_id`, `backend_gone`, `unverified` and `failed` are learned during the run; `judged` is
-    the Bucket as it was when the call that `failed` was made.
+    removed it; `lost` is what somebody took out of the record that it has. `clean`: when the run
+    began, it was certain that no earlier Create had left anything. `unproven`: nothing in this run
+    has shown yet that `bucket` is not an old copy. `bucket_id`, `backend_gone`, `unverified` and
+    `failed` are learned during the run; `judged` is the Bucket as it was when the call that
+    `failed` was made.
     """
 
     bucket: Bucket | None
@@ -43,6 +44,7 @@ class BucketView:
     accesses: tuple[BucketAccess, ...]
     context: Context
     remembered: BucketRecord | None = None
+    lost: BucketRecord | None = None
     clean: bool = False
     unproven: bool = False
     listed: bool = False
@@ -167,7 +169,7 @@ def fold(view: BucketView, fact: BucketFact) -> BucketView:
     """The view after a step succeeded."""
     match fact:
         case BucketIs(bucket=bucket):
-            return replace(view, bucket=bucket, unproven=False)
+            return replace(view, bucket=bucket, unproven=False, lost=None)
         case ClaimIs(claim=claim):
             return replace(view, claim=_if_bound(view.bucket, claim), claim_read=True)
         case AccessesListed(accesses=accesses):

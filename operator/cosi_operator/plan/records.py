@@ -1,6 +1,6 @@
 """Rules of a Bucket's record (`api/record.py`): what it says, how an edit changes it. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -26,7 +26,7 @@ class RecordEdit:
     It is applied to the record as the API server has it now, not to the copy that the plan saw:
     runs of several accesses edit one record, and each run changes only the entry of its own access.
     `start` is the record to begin with when there is none. `seen` is the entry that `entry`
-    replaces.
+    replaces. `restored` is what somebody took out of the record; only that is put back.
     """
 
     start: BucketRecord | None = None
@@ -36,6 +36,7 @@ class RecordEdit:
     access_uid: str = ""
     seen: AccessRecord | None = None
     entry: AccessRecord | None = None
+    restored: BucketRecord | None = None
 
     def fits(self, record: BucketRecord | None) -> bool:
         """Whether the entry still is what the plan saw; else the plan has to decide again."""
@@ -54,7 +55,56 @@ class RecordEdit:
             after = replace(after, claim=self.claim)
         if self.access_uid:
             after = with_access(after, self.access_uid, self.entry)
-        return after
+        return with_restored(after, self.restored) if self.restored else after
+
+
+def lost_between(old: BucketRecord, new: BucketRecord, edited: Container[str]) -> BucketRecord:
+    """What the new record lacks of the old one, as a record; empty when it lacks nothing.
+
+    `edited` are the UIDs of accesses whose entries this process is editing. An account that is gone
+    from any other entry can't be revoked any more.
+    """
+    lost = {
+        uid: replace(entry, accounts=missing or entry.accounts)
+        for uid, entry in old.accesses.items()
+        if uid not in edited and (missing := _missing(entry, new.accesses.get(uid))) is not None
+    }
+    moved = bool(old.bucket_id) and new.bucket_id != old.bucket_id
+    given = bool(old.bucket_id) and new.driver != old.driver
+    return BucketRecord(
+        driver=old.driver if given else "",
+        bucket_id=old.bucket_id if moved else "",
+        accesses=lost,
+    )
+
+
+def _missing(old: AccessRecord, new: AccessRecord | None) -> tuple[str, ...] | None:
+    """The accounts that an entry lost; None when it lost none."""
+    if new is None:
+        return old.accounts
+    return tuple(a for a in old.accounts if a not in new.accounts) or None
+
+
+def with_restored(record: BucketRecord, lost: BucketRecord) -> BucketRecord:
+    """The record with what was lost.
+
+    If an entry is there and lacks accounts, nothing says which of them the Secret holds the keys
+    of, so the entry asks for a Grant, after which all but the newest are revoked.
+    """
+    accesses = dict(record.accesses)
+    for uid, entry in lost.accesses.items():
+        if (now := accesses.get(uid)) is None:
+            accesses[uid] = entry
+        else:
+            back = tuple(a for a in entry.accounts if a not in now.accounts)
+            accounts = (*now.accounts, *back)
+            accesses[uid] = replace(now, accounts=accounts, minted=accounts[-1])
+    return replace(
+        record,
+        driver=lost.driver or record.driver,
+        bucket_id=lost.bucket_id or record.bucket_id,
+        accesses=accesses,
+    )
 
 
 def driver_of(bucket: Bucket) -> str:

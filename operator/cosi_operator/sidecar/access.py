@@ -157,6 +157,7 @@ class AccessReconciler:
             succeeded=vanished is not None and bool(bound_id),
             shared=s.lookup.is_shared(access),
             rivals=s.lookup.has_rival(access),
+            restoring=s.lookup.memory.is_lost(uid),
             kept=frozenset(account for account, other in holders.items() if other.live),
             awaited=frozenset(account for account, other in holders.items() if other.ending),
             clean=is_clean(access, bucket) or uid in self._unasked,
@@ -188,7 +189,7 @@ class AccessReconciler:
                     )
                 )
             case EditBucket():
-                edited = await edit_bucket(self._s.buckets, step)
+                edited = await edit_bucket(self._s.buckets, step, self._s.lookup.memory)
                 if view.clean and view.entry is None:
                     self._unasked.add(access.meta.uid)
                     warn_unrecorded_account(self._s, access, view)

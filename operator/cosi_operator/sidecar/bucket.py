@@ -126,6 +126,7 @@ class BucketReconciler:
             claim=claim,
             accesses=tuple(self._s.lookup.accesses_of(bucket)),
             remembered=self._s.lookup.memory.removed_record(bucket),
+            lost=self._s.lookup.memory.lost_record(bucket),
             clean=is_clean(bucket),
             unproven=True,
             context=Context(
@@ -168,16 +169,21 @@ class BucketReconciler:
                 assert_never(step)
 
     async def _edit(self, view: BucketView, bucket: Bucket, step: EditBucket) -> Bucket | None:
-        lost = bucket.record is None and view.remembered is not None
-        edited = await edit_bucket(self._s.buckets, step)
-        if lost:
+        memory = self._s.lookup.memory
+        removed = bucket.record is None and view.remembered is not None
+        edited = await edit_bucket(self._s.buckets, step, memory)
+        if view.lost:
+            memory.forget_lost(bucket.meta.uid)
+        if removed or view.lost:
+            what = "was removed" if removed else "was replaced by another version"
             self._s.reporter.event(
                 self._s.buckets,
                 bucket,
                 "Warning",
                 "RecordLost",
-                f"Annotation {RECORD_ANNOTATION} was removed, and the sidecar wrote it again. Do"
-                " not replace Buckets as a whole: without this annotation no key can be revoked.",
+                f"Annotation {RECORD_ANNOTATION} {what}, and the sidecar wrote back what it lacked."
+                " Do not replace Buckets as a whole: without this annotation no key can be"
+                " revoked.",
             )
         return edited
 

@@ -1,11 +1,12 @@
 """Reads and writes of Buckets' records: the doing half of `plan/records.py`, and its indexes."""
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cosi_operator.api.record import AccessRecord, BucketRecord
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
-from cosi_operator.kube.errors import Conflict
+from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
 from cosi_operator.kube.records import EntryChangedError, edit_record
 from cosi_operator.plan import names, records
@@ -37,7 +38,9 @@ def _accesses_of(bucket: Bucket) -> set[Hashable]:
     return {*entries, *(Key(entry.namespace, entry.name) for entry in entries.values())}
 
 
-async def edit_bucket(buckets: Objects[Bucket], step: EditBucket) -> Bucket | None:
+async def edit_bucket(
+    buckets: Objects[Bucket], step: EditBucket, memory: "RecordMemory"
+) -> Bucket | None:
     """PUT finalizers and record as one change.
 
     An edit of one access's entry is made again on a fresh copy after a conflict: many accesses
@@ -46,15 +49,16 @@ async def edit_bucket(buckets: Objects[Bucket], step: EditBucket) -> Bucket | No
     Raises:
         Conflict: the plan has to decide again on the fresh copy.
     """
-    shared = step.record is not None and bool(step.record.access_uid)
-    for attempt in range(STATUS_TRIES if shared else 1):
-        try:
-            return await buckets.edit(step.key, lambda body: _change(body, step))
-        except EntryChangedError:
-            raise Conflict(409, "Conflict", f"the record of {step.key} changed") from None
-        except Conflict:
-            if attempt == STATUS_TRIES - 1 or not shared:
-                raise
+    uid = step.record.access_uid if step.record is not None else ""
+    with memory.editing(uid):
+        for attempt in range(STATUS_TRIES if uid else 1):
+            try:
+                return await buckets.edit(step.key, lambda body: _change(body, step))
+            except EntryChangedError:
+                raise Conflict(409, "Conflict", f"the record of {step.key} changed") from None
+            except Conflict:
+                if attempt == STATUS_TRIES - 1 or not uid:
+                    raise
     raise AssertionError("unreachable")
 
 
@@ -72,9 +76,11 @@ def _change(body: Body, step: EditBucket) -> None:
 
 @dataclass(slots=True)
 class RecordMemory:
-    """What this process remembers of records that were removed, and of Buckets removed by force."""
+    """What this process remembers of records that somebody else changed or removed."""
 
     _removed: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
+    _lost: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
+    _editing: set[str] = field(default_factory=set)  # UIDs of accesses whose entry we write
     _vanished: dict[str, Bucket] = field(default_factory=dict)  # by UID of the access
     _released: dict[str, Bucket] = field(default_factory=dict)  # by name of the Bucket
 
@@ -86,12 +92,53 @@ class RecordMemory:
             return
         if new is None or new.meta.uid != old.meta.uid:
             self._removed.pop(old.meta.uid, None)
+            self._lost.pop(old.meta.uid, None)
             for uid in old.record.accesses:
                 self._vanished[uid] = old
             if names.BUCKET_FINALIZER not in old.meta.finalizers:
                 self._released[old.meta.name] = old
         elif new.record is None:
             self._removed[old.meta.uid] = old.record
+        else:
+            self._note_lost(new.meta.uid, old.record, new.record)
+
+    def _note_lost(self, uid: str, old: BucketRecord, new: BucketRecord) -> None:
+        """An older copy of the record may have been written over the present one."""
+        lost = records.lost_between(old, new, self._editing)
+        if lost == BucketRecord():
+            return
+        before = self._lost.get(uid)
+        self._lost[uid] = records.with_restored(lost, before) if before else lost
+
+    @contextmanager
+    def editing(self, access_uid: str) -> Iterator[None]:
+        """While this process changes the entry of an access, that entry may lose accounts.
+
+        After a write without an answer it may do so until the next write.
+        """
+        self._editing.add(access_uid)
+        try:
+            yield
+        except (ApiSilent, ServerError):
+            raise
+        except BaseException:
+            self._editing.discard(access_uid)
+            raise
+        self._editing.discard(access_uid)
+
+    def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
+        """What somebody took out of the record of this very object."""
+        return self._lost.get(bucket.meta.uid) if bucket else None
+
+    def is_lost(self, access_uid: str) -> bool:
+        """Whether the entry of an access, or a part of it, is to be put back."""
+        return any(access_uid in lost.accesses for lost in self._lost.values())
+
+    def lost_entries(self) -> list[Mapping[str, AccessRecord]]:
+        return [lost.accesses for lost in self._lost.values()]
+
+    def forget_lost(self, bucket_uid: str) -> None:
+        self._lost.pop(bucket_uid, None)
 
     def removed_record(self, bucket: Bucket | None) -> BucketRecord | None:
         """The record that somebody removed from this very object."""
@@ -212,8 +259,10 @@ class RecordLookup:
         live = ending = False
         if access is None or not account:
             return Holders()
-        for cached in self.buckets.store.by_index(BY_ACCOUNT, account):
-            for uid, entry in _entries(cached.view).items():
+        found = [cached.view for cached in self.buckets.store.by_index(BY_ACCOUNT, account)]
+        books = [*(_entries(bucket) for bucket in found), *self.memory.lost_entries()]
+        for book in books:
+            for uid, entry in book.items():
                 if uid == access.meta.uid or account not in entry.accounts:
                     continue
                 other = self.accesses.get(Key(entry.namespace, entry.name))

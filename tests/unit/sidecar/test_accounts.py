@@ -23,6 +23,7 @@ from cosi_operator.plan import names
 
 HOUR_S = 3600.0
 BOTH = ("reader", "writer")
+READER_ACCOUNT = "acct-of-ba-bucketaccess-reader-1"
 
 
 @pytest.fixture
@@ -225,10 +226,10 @@ def test_static_bucket_is_replaced_by_one_of_another_id_and_no_account_moves_to_
     world.user_deletes(BUCKETS, "old")
     if restart:
         world.restart("sidecar")
-    finalizers = body["metadata"]["finalizers"]
+    metadata = {"name": "old", "finalizers": body["metadata"]["finalizers"]}
     spec = {**body["spec"], "existingBucketID": "id-of-new"}
     world.backend.buckets["new"] = "id-of-new"
-    world.user_creates(BUCKETS, "old", metadata={"name": "old", "finalizers": finalizers}, spec=spec)
+    world.user_creates(BUCKETS, "old", metadata=metadata, spec=spec)
     world.run_until_idle()
     world.user_deletes(BUCKET_ACCESSES, "reader")
     world.run_until_idle()
@@ -238,3 +239,71 @@ def test_static_bucket_is_replaced_by_one_of_another_id_and_no_account_moves_to_
     assert left == ({account} if restart else set())
     if restart:  # nothing in the cluster says where the account is, so a person has to look
         assert account in events(world, "BackendUnverified")[0]
+
+
+# --- an older copy of the record comes back: kubectl apply of a backup, GitOps, a restore
+
+
+@pytest.fixture
+def older(world: World) -> Json:
+    """The annotations of a Bucket before a second access was granted."""
+    add_access(world, "reader")
+    world.run_until_idle()
+    (bucket,) = world.api.list(BUCKETS)
+    add_access(world, "writer")
+    world.run_until_idle()
+    return copy(bucket["metadata"]["annotations"])
+
+
+def put_back(world: World, annotations: Json) -> None:
+    (bucket,) = world.api.list(BUCKETS)
+    name = bucket["metadata"]["name"]
+    world.user_edits(BUCKETS, name, lambda b: b["metadata"].update(annotations=annotations))
+    world.run_until_idle()
+
+
+def test_older_record_costs_no_grant_and_every_account_is_revoked_in_the_end(
+    world: World, older: Json
+) -> None:
+    put_back(world, older)
+    assert len(events(world, "RecordLost")) == 1
+    assert world.check_settled() == []
+    assert world.backend.count(Call.GRANT_ACCESS) == 2
+    for name in BOTH:
+        world.user_deletes(BUCKET_ACCESSES, name)
+    world.run_until_idle()
+    assert world.backend.accounts == {}
+    assert events(world, "BackendUnverified") == []
+
+
+def test_older_record_brings_back_an_access_that_is_gone_and_its_account_belongs_to_another(
+    world: World, older: Json
+) -> None:
+    """A driver may give an account's name away again after its Revoke."""
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    world.run_until_idle()
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(id=READER_ACCOUNT)
+    add_access(world, "third")
+    world.run_until_idle()
+    put_back(world, older)
+    assert keys_in(world.found(SECRETS, "third-secret")) in world.backend.live_keys()
+    assert world.check_settled() == []
+    (bucket,) = world.api.list(BUCKETS)
+    record = record_of(bucket)
+    assert record is not None
+    assert {entry.name for entry in record.accesses.values()} == {"writer", "third"}
+
+
+def test_older_record_after_a_restart_grants_anew_and_names_the_account_that_is_left(
+    world: World, older: Json
+) -> None:
+    (bucket,) = world.api.list(BUCKETS)
+    name = bucket["metadata"]["name"]
+    world.user_edits(BUCKETS, name, lambda b: b["metadata"].update(annotations=older))
+    world.restart("sidecar")
+    world.backend.new_account_each_time = True
+    world.run_until_idle()
+    assert world.ready(BUCKET_ACCESSES, "writer") == ("True", "Granted")
+    assert keys_in(world.found(SECRETS, "writer-secret")) in world.backend.live_keys()
+    (text,) = events(world, "BackendUnverified")
+    assert text.startswith("status.accountID named account acct-of-ba-bucketaccess-writer-1,")

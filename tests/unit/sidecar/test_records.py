@@ -194,7 +194,7 @@ def remove_entry(uid: str, seen: AccessRecord) -> EditBucket:
 
 def test_another_access_is_entered_meanwhile_and_both_entries_are_stored(cluster: Cluster) -> None:
     cluster.enter("uid-2", entry("two"))
-    edited = now(edit_bucket(cluster.buckets, add_entry()))
+    edited = now(edit_bucket(cluster.buckets, add_entry(), cluster.memory))
     assert cluster.entries() == {"uid-1": entry(), "uid-2": entry("two")}
     assert edited == cluster.view()
     assert MARK in cluster.view().meta.finalizers
@@ -203,7 +203,7 @@ def test_another_access_is_entered_meanwhile_and_both_entries_are_stored(cluster
 def test_the_entry_itself_changes_meanwhile_and_the_plan_decides_again(cluster: Cluster) -> None:
     cluster.enter("uid-1", entry("one", "acct-1"))
     with pytest.raises(Conflict, match="record of bucket-1 changed"):
-        now(edit_bucket(cluster.buckets, add_entry()))
+        now(edit_bucket(cluster.buckets, add_entry(), cluster.memory))
     assert cluster.entries() == {"uid-1": entry("one", "acct-1")}
     assert MARK not in cluster.view().meta.finalizers
     cached = cluster.buckets.get(KEY)
@@ -219,7 +219,7 @@ def test_the_bucket_is_replaced_meanwhile_and_no_entry_goes_into_the_record_of_a
     copied = encode_record(BucketRecord(bucket="other", accesses={"uid-1": entry()}))
     cluster.edit(lambda b: b["metadata"]["annotations"].update({RECORD_ANNOTATION: copied}))
     with pytest.raises(Conflict):
-        now(edit_bucket(cluster.buckets, add_entry(seen=entry())))
+        now(edit_bucket(cluster.buckets, add_entry(seen=entry()), cluster.memory))
     assert cluster.view().record is None
 
 
@@ -256,10 +256,10 @@ def test_an_entry_is_written_again_on_the_fresh_copy(
 ) -> None:
     buckets = busy(cluster, times)
     if stored:
-        now(edit_bucket(buckets, add_entry()))
+        now(edit_bucket(buckets, add_entry(), cluster.memory))
     else:
         with pytest.raises(Conflict):
-            now(edit_bucket(buckets, add_entry()))
+            now(edit_bucket(buckets, add_entry(), cluster.memory))
     assert cluster.entries() == ({"uid-1": entry()} if stored else {})
 
 
@@ -276,7 +276,11 @@ def test_an_edit_that_concerns_no_access_is_decided_again_after_one_conflict(
 ) -> None:
     before = cluster.view().record
     with pytest.raises(Conflict):
-        now(edit_bucket(busy(cluster, 1), EditBucket(KEY, add=("a/b",), record=record)))
+        now(
+            edit_bucket(
+                busy(cluster, 1), EditBucket(KEY, add=("a/b",), record=record), cluster.memory
+            )
+        )
     assert cluster.view().record == before
     assert "a/b" not in cluster.view().meta.finalizers
 
@@ -297,7 +301,7 @@ def test_the_mark_stays_while_another_access_has_an_entry(
     cluster.sync()
     for uid, other in others.items():  # written after the plan of uid-1 has looked
         cluster.enter(uid, other)
-    now(edit_bucket(cluster.buckets, remove_entry("uid-1", entry())))
+    now(edit_bucket(cluster.buckets, remove_entry("uid-1", entry()), cluster.memory))
     assert cluster.entries() == others
     assert (MARK in cluster.view().meta.finalizers) is marked
 
@@ -306,14 +310,14 @@ def test_the_bucket_is_being_deleted_and_gets_an_entry_but_no_finalizer(cluster:
     """The API server refuses a new finalizer then, and the whole write with it."""
     cluster.api.delete(BUCKETS, KEY)
     cluster.sync()
-    now(edit_bucket(cluster.buckets, add_entry()))
+    now(edit_bucket(cluster.buckets, add_entry(), cluster.memory))
     assert cluster.entries() == {"uid-1": entry()}
     assert cluster.view().meta.finalizers == (names.BUCKET_FINALIZER,)
 
 
 def test_a_bucket_that_is_gone_is_none(cluster: Cluster) -> None:
     cluster.api._remove(BUCKETS, KEY, cluster.api.get(BUCKETS, KEY))
-    assert now(edit_bucket(cluster.buckets, add_entry())) is None
+    assert now(edit_bucket(cluster.buckets, add_entry(), cluster.memory)) is None
     assert cluster.api.list(BUCKETS) == []
 
 
@@ -336,9 +340,110 @@ def test_a_record_that_was_removed_is_remembered_until_the_bucket_has_one_again(
     cluster.sync()
     assert cluster.view().record is None
     assert cluster.memory.removed_record(cluster.view()) == kept
-    now(edit_bucket(cluster.buckets, EditBucket(KEY, record=RecordEdit(start=kept))))
+    now(
+        edit_bucket(cluster.buckets, EditBucket(KEY, record=RecordEdit(start=kept)), cluster.memory)
+    )
     assert cluster.view().record == kept
     assert cluster.memory.removed_record(cluster.view()) is None
+
+
+# --- an older copy of the record is written over the present one
+
+
+def put_record(cluster: Cluster, record: BucketRecord) -> None:
+    def edit(body: Json) -> None:
+        named = replace(record, bucket=body["metadata"]["uid"])
+        body["metadata"]["annotations"] = {RECORD_ANNOTATION: encode_record(named)}
+
+    cluster.edit(edit)
+    cluster.sync()
+
+
+PRESENT = BucketRecord(
+    claim=PHOTOS,
+    driver="s3.example.com",
+    bucket_id="id-7",
+    accesses={"uid-1": entry("one", "acct-1", "acct-2"), "uid-2": entry("two", "acct-3")},
+)
+
+
+@pytest.mark.parametrize(
+    ("older", "lost"),
+    [
+        pytest.param(PRESENT, None, id="the same -> nothing is lost"),
+        pytest.param(
+            replace(PRESENT, accesses={**PRESENT.accesses, "uid-0": entry("zero", "acct-0")}),
+            None,
+            id="more than was there -> nothing is lost",
+        ),
+        pytest.param(
+            replace(PRESENT, accesses={"uid-1": PRESENT.accesses["uid-1"]}),
+            BucketRecord(accesses={"uid-2": entry("two", "acct-3")}),
+            id="an entry less -> lost",
+        ),
+        pytest.param(
+            replace(PRESENT, accesses={**PRESENT.accesses, "uid-1": entry("one", "acct-1")}),
+            BucketRecord(accesses={"uid-1": entry("one", "acct-2")}),
+            id="an account less -> lost",
+        ),
+        pytest.param(
+            replace(PRESENT, accesses={**PRESENT.accesses, "uid-1": entry("one")}),
+            BucketRecord(accesses={"uid-1": entry("one", "acct-1", "acct-2")}),
+            id="an entry as it was before the Grant -> its accounts are lost",
+        ),
+        pytest.param(
+            replace(PRESENT, bucket_id="", driver=""),
+            BucketRecord(bucket_id="id-7", driver="s3.example.com"),
+            id="as it was before the Create -> id and driver are lost",
+        ),
+        pytest.param(
+            replace(PRESENT, bucket_id="id-of-another"),
+            BucketRecord(bucket_id="id-7"),
+            id="another id -> lost",
+        ),
+    ],
+)
+def test_what_an_older_record_lacks_is_remembered_and_put_back(
+    older: BucketRecord, lost: BucketRecord | None
+) -> None:
+    cluster = Cluster()
+    cluster.bucket(PRESENT)
+    cluster.sync()
+    put_record(cluster, older)
+    assert cluster.memory.lost_record(cluster.view()) == lost
+    if lost is None:
+        return
+    assert cluster.memory.is_lost("uid-1") is ("uid-1" in lost.accesses)
+    step = EditBucket(KEY, record=RecordEdit(restored=lost))
+    now(edit_bucket(cluster.buckets, step, cluster.memory))
+    record = cluster.view().record
+    assert record is not None
+    assert (record.bucket_id, record.driver) == ("id-7", "s3.example.com")
+    for uid, entry_then in PRESENT.accesses.items():
+        back = cluster.entries()[uid]
+        assert set(back.accounts) == set(entry_then.accounts)
+        asks = uid in older.accesses and older.accesses[uid] != entry_then
+        assert bool(back.minted) is asks, "only an entry that was put together asks for a Grant"
+
+
+def test_an_entry_that_this_process_removes_is_not_lost(cluster: Cluster) -> None:
+    now(edit_bucket(cluster.buckets, add_entry(), cluster.memory))
+    now(edit_bucket(cluster.buckets, remove_entry("uid-1", entry()), cluster.memory))
+    assert cluster.memory.lost_record(cluster.view()) is None
+
+
+def test_two_older_records_in_a_row_lose_what_both_lack() -> None:
+    cluster = Cluster()
+    cluster.bucket(PRESENT)
+    cluster.sync()
+    put_record(cluster, replace(PRESENT, accesses={"uid-2": PRESENT.accesses["uid-2"]}))
+    put_record(cluster, replace(PRESENT, accesses={}))
+    lost = cluster.memory.lost_record(cluster.view())
+    assert lost is not None
+    assert lost.accesses == PRESENT.accesses
+    remove_by_force(cluster)
+    cluster.sync()
+    assert cluster.memory.is_lost("uid-1") is False
 
 
 def remove_by_force(cluster: Cluster) -> None:

@@ -172,6 +172,7 @@ def test_every_command_of_the_migration_and_of_the_way_back(
 def test_no_section_with_commands_is_left_out() -> None:
     ran = {"With Helm", "Without Helm", "The sidecar", "Upgrade", "Uninstall"}
     ran |= {"Before", "The controller", "Roll back"}
+    ran |= {"Come back after a rollback"}  # in tests/integration/test_rollback.py
     for page in ("install.md", "migrate.md"):
         with_commands = {name for name, text in sections(page).items() if commands(text)}
         assert with_commands <= ran, page

@@ -3,6 +3,7 @@ other object; the Go pair itself is played by a stand-in (`go_pair`).
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,12 @@ from tests.integration.test_people import TENANT_ROLE, person
 
 from cosi_operator.api.record import RECORD_ANNOTATION
 from cosi_operator.outcome import Call
-from cosi_operator.plan.names import BUCKET_FINALIZER
+from cosi_operator.plan.names import ACCESS_FINALIZER, BUCKET_FINALIZER, SECRET_FINALIZER
 from cosi_operator.rpc import cosi_pb2, cosi_pb2_grpc
 from testbed import NAMESPACE, Testbed, access_body
+from testbed.objects import path_of
 
+ROOT = Path(__file__).resolve().parents[2]
 TURNS = 3
 WITH_ACCESS = ("good", "no-grant", "two-accounts", "no-secret", "driver")
 
@@ -165,6 +168,74 @@ def test_without_its_advice_the_go_pair_sends_an_empty_id(own_bed: Testbed) -> N
     for _ in range(TURNS):
         go.turn()
     assert empty_ids(bed)
+
+
+def granted_by_go(bed: Testbed, name: str) -> str:
+    """All that v0.2.2 writes for an access of its own; the driver's id of the account."""
+    bed.create("bucketaccesses", access_body(name, class_name="good", claim="good"), NAMESPACE)
+    bucket = bed.bucket_of("good")
+    access = bed.get("bucketaccesses", name)
+    with grpc.insecure_channel(bed.driver.address) as channel:
+        account = (
+            cosi_pb2_grpc.ProvisionerStub(channel)
+            .DriverGrantBucketAccess(
+                cosi_pb2.DriverGrantBucketAccessRequest(
+                    bucket_id=bucket["status"]["bucketID"],
+                    name=f"ba-{access['metadata']['uid']}",
+                )
+            )
+            .account_id
+        )
+    info = {"metadata": {"name": f"bc-{access['metadata']['uid']}"}, "spec": {}}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": f"{name}-keys", "finalizers": [SECRET_FINALIZER]},
+        "stringData": {"BucketInfo": json.dumps(info)},
+    }
+    bed.create("secrets", secret, NAMESPACE)
+    bed.edit("bucketaccesses", name, lambda b: b["metadata"].update(finalizers=[ACCESS_FINALIZER]))
+    status = {"accessGranted": True, "accountID": account}
+    body = {**bed.get("bucketaccesses", name), "status": status}
+    bed.plane.api.call("PUT", f"{path_of('bucketaccesses', NAMESPACE, name)}/status", body)
+    return str(account)
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["records removed", "records kept"])
+def test_what_the_go_pair_granted_in_between_is_taken_over_when_ours_comes_back(
+    own_bed: Testbed, removed: bool
+) -> None:
+    bed = own_bed
+    bed.make_classes("good")
+    bed.make_claims(["good"], class_name="good")
+    bed.make_accesses(["good"], class_name="good")
+    bed.until_ready("bucketaccesses", ["good"])
+    bed.stop_operator()
+    account = granted_by_go(bed, "between")
+    if removed:
+        page = (ROOT / "docs" / "migrate.md").read_text("utf-8")
+        (command,) = re.findall(r"(?m)^\$ kubectl (annotate buckets .*)$", page)
+        bed.plane.run_kubectl(*command.split())
+    for role in ("controller", "sidecar"):
+        bed.start_process(role)
+        bed.until_leading(role)
+    bed.until(
+        "the access to be recorded",
+        lambda: any(
+            entry["name"] == "between" and entry.get("accounts")
+            for entry in json.loads(
+                bed.bucket_of("good")["metadata"]["annotations"][RECORD_ANNOTATION]
+            )["accesses"].values()
+        ),
+    )
+    bed.until_quiet()
+    made = len(bed.driver.journal(Call.GRANT_ACCESS))
+    warnings = [e["message"] for e in bed.events("between") if e["type"] == "Warning"]
+    assert made == (2 if removed else 3)
+    assert [account in text for text in warnings] == ([] if removed else [True])
+    bed.delete_all("bucketaccesses", ["good", "between"])
+    bed.until_gone("bucketaccesses", ["good", "between"])
+    assert bed.driver.accounts() == []
 
 
 def test_who_may_run_it_and_what_it_says_when_all_is_well(own_bed: Testbed, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class BucketReconciler:
             claim=claim,
             accesses=tuple(self._s.lookup.accesses_of(bucket)),
             remembered=self._s.lookup.memory.removed_record(bucket),
-            lost=self._s.lookup.memory.lost_record(bucket),
+            lost=self._s.lookup.lost_record(bucket),
             clean=is_clean(bucket),
             unproven=True,
             context=Context(

@@ -4,6 +4,8 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from cosi_operator.api.record import AccessRecord, BucketRecord
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
 from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
@@ -193,6 +195,28 @@ class RecordLookup:
             return None
         claim = self.claims.get(Key(bound.namespace, bound.name))
         return claim if claim and records.identity_of(claim) == bound else None
+
+    def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
+        """What somebody took out of the record of a Bucket, without what has long been ended.
+
+        An entry without an account also disappears with its access, and a process whose first list
+        was old sees that late. If it wrote the entry back, it would ask the driver again.
+        """
+        lost = self.memory.lost_record(bucket)
+        if bucket is None or lost is None:
+            return None
+        kept = {uid: e for uid, e in lost.accesses.items() if e.accounts or self._is_held(uid, e)}
+        lost = replace(lost, accesses=kept)
+        if lost != BucketRecord():
+            return lost
+        self.memory.forget_lost(bucket.meta.uid)
+        return None
+
+    def _is_held(self, uid: str, entry: AccessRecord) -> bool:
+        access = self.accesses.get(Key(entry.namespace, entry.name))
+        if access is None or access.meta.uid != uid:
+            return False
+        return names.ACCESS_FINALIZER in access.meta.finalizers
 
     def recorded_bucket(self, access_uid: str) -> Bucket | None:
         """The Bucket whose record names this access."""

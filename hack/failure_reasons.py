@@ -31,6 +31,10 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "The driver does not answer on its socket. No object of it is tried meanwhile.",
         "If it lasts: look at the driver's container. All goes on by itself when it is back.",
     ),
+    Reason.WAITING_FOR_SIDECAR: (
+        "No sidecar of the driver has reported on the object yet, so it is not granted or deleted.",
+        "If it lasts: an administrator installs or repairs the driver that the message names.",
+    ),
     Reason.WAITING_FOR_ACCESSES: (
         "The bucket is being deleted, and accesses to it have to be revoked first.",
         "If it lasts: `kubectl describe bucketaccess` of those that the message names.",

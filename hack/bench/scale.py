@@ -25,6 +25,7 @@ from cosi_operator.plan import bucket as bucket_plan
 from cosi_operator.plan import claim as claim_plan
 from cosi_operator.plan.bucket_view import BucketView
 from cosi_operator.plan.claim_view import ClaimView, target_name
+from cosi_operator.plan.sidecar_wait import BUSY_HEAL_AFTER_S
 from cosi_operator.plan.steps import Context, DriverView
 from cosi_operator.settings import Backoff
 from cosi_operator.workqueue import WorkQueue
@@ -279,7 +280,7 @@ def burst(
             begin(sidecar)
         else:
             ready += 1
-            late += clock.now_s - made[key] > claim_plan.BUSY_HEAL_AFTER_S
+            late += clock.now_s - made[key] > BUSY_HEAL_AFTER_S
         begin(stage)
     assert ready == count
     return {

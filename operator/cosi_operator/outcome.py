@@ -77,6 +77,7 @@ class Reason(enum.StrEnum):
     WAITING_FOR_BUCKET = "WaitingForBucket"
     WAITING_FOR_CLAIM = "WaitingForBucketClaim"
     WAITING_FOR_DRIVER = "WaitingForDriver"
+    WAITING_FOR_SIDECAR = "WaitingForSidecar"
     WAITING_FOR_ACCESSES = "WaitingForBucketAccesses"
     WAITING_FOR_TURN = "WaitingForTurn"
     CLASS_NOT_FOUND = "BucketClassNotFound"

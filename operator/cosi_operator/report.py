@@ -235,7 +235,12 @@ class Reporter:
 
 
 # Nothing is wrong, it only takes its time: no Warning.
-PLAIN_WAITS = (Reason.WAITING_FOR_BUCKET, Reason.WAITING_FOR_ACCESSES, Reason.WAITING_FOR_TURN)
+PLAIN_WAITS = (
+    Reason.WAITING_FOR_BUCKET,
+    Reason.WAITING_FOR_ACCESSES,
+    Reason.WAITING_FOR_TURN,
+    Reason.WAITING_FOR_SIDECAR,
+)
 
 
 def ready_of(view: Reported) -> Condition | None:

@@ -13,7 +13,8 @@ from cosi_operator.api.view import (
 )
 from cosi_operator.cli.census import census
 from cosi_operator.cli.process import Process, Watched, Work, process
-from cosi_operator.controller.access import OrphanAccessReconciler
+from cosi_operator.controller.access import UnreportedAccessReconciler
+from cosi_operator.controller.activity import SidecarActivity
 from cosi_operator.controller.claim import (
     ACCESSES_BY_CLAIM,
     BUCKETS_BY_CLAIM,
@@ -59,7 +60,7 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
         claims_queue.add(key)
 
     def bucket_changed(key: Key, old: Bucket | None, new: Bucket | None) -> None:
-        claim.activity.look(old, new)
+        activity.look_at_bucket(old, new)
         for bucket in (old, new):
             for named in records.claims_of(bucket) if bucket else ():
                 if new:
@@ -72,6 +73,7 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
         touch_claims(claims.store.by_index("class", key.name))
 
     def access_changed(key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
+        unreported.look(old, new)
         accesses_queue.add(key)
         for access in (old, new):
             claim = claims.get(access.claim_key) if access else None
@@ -116,11 +118,13 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
     )
     parts.metrics.watch_objects("BucketClaim", census(claims))
     reporter = Reporter(parts.events, parts.clock)
-    claim = ClaimReconciler(Controller(claims, buckets, classes, accesses, reporter, parts.clock))
-    orphan = OrphanAccessReconciler(accesses, access_classes, reporter)
+    activity = SidecarActivity(parts.clock)
+    shared = Controller(claims, buckets, classes, accesses, reporter, parts.clock)
+    claim = ClaimReconciler(shared, activity)
+    unreported = UnreportedAccessReconciler(shared, access_classes, activity)
     await watched.follow(
         [
             Work("bucketclaim", claims_queue, claim.reconcile, RUN_TIMEOUT_S),
-            Work("bucketaccess", accesses_queue, orphan.reconcile, RUN_TIMEOUT_S),
+            Work("bucketaccess", accesses_queue, unreported.reconcile, RUN_TIMEOUT_S),
         ]
     )

@@ -1,63 +1,106 @@
-"""Tells a BucketAccess that its class does not exist: no sidecar knows then whose it is."""
+"""Reports on BucketAccesses without a sidecar: the doing half of `plan/unreported_access.py`."""
 
-from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key
+from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, Key
+from cosi_operator.controller.activity import FirstSeen, SidecarActivity
+from cosi_operator.controller.claim import BUCKETS_BY_CLAIM, Controller
 from cosi_operator.kube.errors import ApiError, ApiSilent
-from cosi_operator.kube.objects import Objects
-from cosi_operator.outcome import Call, Outcome, Reason, Success, Terminal
-from cosi_operator.plan import names
-from cosi_operator.plan.access_checks import OVERSIZED
-from cosi_operator.reconcile import outcome_of
-from cosi_operator.report import Reporter, Told
-from cosi_operator.scrub import shown_name
+from cosi_operator.kube.objects import Objects, set_finalizers
+from cosi_operator.outcome import Call, Outcome, Reason
+from cosi_operator.plan import records
+from cosi_operator.plan import unreported_access as planning
+from cosi_operator.plan.facts import AccessIs
+from cosi_operator.plan.steps import Done, EditFinalizers
+from cosi_operator.plan.unreported_access import UnreportedView, driver_of, fold
+from cosi_operator.reconcile import End, run_steps
+from cosi_operator.refusals import Refusals
+from cosi_operator.report import Told
 
 
-class OrphanAccessReconciler:
-    """Speaks only while the class is missing; once it is there, the driver's sidecar does."""
+class UnreportedAccessReconciler:
+    """Speaks only while no sidecar does."""
 
     def __init__(
         self,
-        accesses: Objects[BucketAccess],
+        controller: Controller,
         classes: Objects[BucketAccessClass],
-        reporter: Reporter,
+        activity: SidecarActivity,
     ) -> None:
-        self._accesses = accesses
+        self._c = controller
         self._classes = classes
-        self._reporter = reporter
+        self._activity = activity
+        self._first_seen = FirstSeen(controller.clock)
+        self._refusals = Refusals(controller.reporter, controller.clock)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
-        access = self._accesses.get(key)
-        if access is None or access.granted or access.meta.deleting or _has_sidecar(access):
-            return Success()
-        if self._classes.get(Key("", access.class_name)) is not None:
-            return Success()
-        # Of an oversized access nobody can know the class, so no sidecar takes it on.
-        problem = OVERSIZED if access.meta.oversized else _missing(access.class_name)
-        told = Told(
-            outcome=problem,
-            judged=access.meta,
-            success=(Reason.GRANTED, ""),
-            success_event="",
-            failure_event="FailedGrantAccess",
-            fields={"ready": False},
-            call=Call.GRANT_ACCESS,
-        )
         try:
-            await self._reporter.tell(self._accesses, key, told)
+            end = await run_steps(self._read(key), plan=planning.plan, apply=self._apply, fold=fold)
+            return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
-            return outcome_of(error)
-        return problem
+            return await self._refusals.end(self._c.accesses, key, error)
 
+    def look(self, old: BucketAccess | None, new: BucketAccess | None) -> None:
+        """Take notice of a change: it may show that a sidecar is at work."""
+        access = new or old
+        if access is not None:
+            driver = driver_of(self._bucket(access), self._class(access))
+            self._activity.look_at_access(old, new, driver)
 
-def _missing(class_name: str) -> Terminal:
-    return Terminal(
-        Reason.ACCESS_CLASS_NOT_FOUND,
-        f"spec.bucketAccessClassName names BucketAccessClass {shown_name(class_name)},"
-        " which does not exist. Create it, or name another one in a new BucketAccess.",
-        waiting=True,
-    )
+    def _class(self, access: BucketAccess) -> BucketAccessClass | None:
+        return self._classes.get(Key("", access.class_name))
 
+    def _bucket(self, access: BucketAccess) -> Bucket | None:
+        """The Bucket whose record names the access, else any that names its claim."""
+        named = [
+            cached.view
+            for cached in self._c.buckets.store.by_index(BUCKETS_BY_CLAIM, access.claim_key)
+        ]
+        recorded = (b for b in named if records.entry_of(b, access.meta.uid))
+        return next(recorded, named[0] if named else None)
 
-def _has_sidecar(access: BucketAccess) -> bool:
-    """Whether a driver's sidecar has taken it on: it knows its own accesses without the class."""
-    return names.ACCESS_FINALIZER in access.meta.finalizers
+    def _read(self, key: Key) -> UnreportedView:
+        access, now = self._c.accesses.get(key), self._c.clock.wall()
+        if access is None or planning.is_settled(access):
+            self._first_seen.forget(key)
+            return UnreportedView(access, None, None, now, now)
+        access_class, bucket = self._class(access), self._bucket(access)
+        return UnreportedView(
+            access=access,
+            access_class=access_class,
+            bucket=bucket,
+            now=now,
+            since=self._first_seen.since(key, (access.meta.uid, access.meta.deleting)),
+            heard=self._activity.of(driver_of(bucket, access_class)),
+        )
+
+    async def _apply(self, view: UnreportedView, step: Done | EditFinalizers) -> AccessIs:
+        assert isinstance(step, EditFinalizers)
+        assert view.access is not None
+        self._c.reporter.event(
+            self._c.accesses,
+            view.access,
+            "Warning",
+            Reason.BACKEND_UNVERIFIED.value,
+            planning.released_message(view.access),
+        )
+        return AccessIs(
+            await self._c.accesses.edit(
+                step.key, lambda body: set_finalizers(body, remove=step.remove)
+            )
+        )
+
+    async def _report(self, key: Key, end: End[UnreportedView]) -> Outcome:
+        access = end.view.access
+        if access is not None and end.report:
+            told = Told(
+                outcome=end.outcome,
+                judged=access.meta,
+                success=(Reason.GRANTED, ""),
+                success_event="",
+                failure_event="FailedGrantAccess",
+                # Until it is revoked, the keys of an access that is being deleted work.
+                fields={} if access.meta.deleting else {"ready": False},
+                call=Call.GRANT_ACCESS,
+            )
+            await self._c.reporter.tell(self._c.accesses, key, told)
+        return end.outcome

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, TypeGuard, assert_never
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import (
@@ -14,10 +14,11 @@ from cosi_operator.api.view import (
     Key,
 )
 from cosi_operator.clock import Clock
+from cosi_operator.controller.activity import FirstSeen, SidecarActivity
 from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
 from cosi_operator.kube.records import edit_record
-from cosi_operator.outcome import Outcome, Reason, Success
+from cosi_operator.outcome import Outcome, Reason, Success, Terminal
 from cosi_operator.plan import claim as planning
 from cosi_operator.plan import names, records
 from cosi_operator.plan.claim_view import ClaimView, fold, former_buckets, target_name
@@ -46,7 +47,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, VanishedObjects, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, Told
+from cosi_operator.report import Reporter, Told, ready_of
 from cosi_operator.scrub import shown_name
 
 # Index of accesses that hold our finalizer: the Key of the claim they name.
@@ -66,30 +67,14 @@ class Controller:
     clock: Clock
 
 
-class SidecarActivity:
-    """When the sidecar of each driver last wrote how a Bucket fares."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._by_driver: dict[str, datetime] = {}
-
-    def look(self, old: Bucket | None, new: Bucket | None) -> None:
-        """Take notice of a change, if it is one that a sidecar makes."""
-        if old and new and (old.ready, old.conditions) != (new.ready, new.conditions):
-            self._by_driver[records.driver_of(new).lower()] = self._clock.wall()
-
-    def of(self, driver_name: str) -> datetime | None:
-        """None: not since this process began."""
-        return self._by_driver.get(driver_name.lower())
-
-
 class ClaimReconciler:
     """Brings one BucketClaim to its Bucket. How the Bucket fares is the sidecar's to tell."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, activity: SidecarActivity) -> None:
         self._c = controller
         self.vanished = VanishedObjects[BucketClaim](names.CLAIM_FINALIZER)
-        self.activity = SidecarActivity(controller.clock)
+        self._activity = activity
+        self._deleting = FirstSeen(controller.clock)
         self._refusals = Refusals(controller.reporter, controller.clock)
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -140,8 +125,15 @@ class ClaimReconciler:
             now=self._c.clock.wall(),
             former=former,
             unproven=True,
-            sidecar_heard=self.activity.of(records.driver_of(bucket)) if bucket else None,
+            sidecar_heard=self._activity.of(records.driver_of(bucket)) if bucket else None,
+            deleting_since=self._deleting_since(key, claim),
         )
+
+    def _deleting_since(self, key: Key, claim: BucketClaim | None) -> datetime | None:
+        if claim is None or not claim.meta.deleting:
+            self._deleting.forget(key)
+            return None
+        return self._deleting.since(key, claim.meta.uid)
 
     async def _apply(self, view: ClaimView, step: ClaimStep) -> ClaimFact:
         assert view.claim is not None
@@ -214,8 +206,20 @@ class ClaimReconciler:
         if claim is None or not end.report:
             return end.outcome
         told = _told(end.outcome, end.view, claim)
+        before = ready_of(claim)
         await self._c.reporter.tell(self._c.claims, claim.meta.key, told)
+        is_new = before is None or before.reason != Reason.WAITING_FOR_SIDECAR
+        if is_new and _waits_for_sidecar(end.outcome) and end.view.bucket:
+            # The same Event on the Bucket, where an administrator looks.
+            message = f"{end.outcome.reason}: {end.outcome.message}"
+            self._c.reporter.event(
+                self._c.buckets, end.view.bucket, "Normal", end.outcome.reason.value, message
+            )
         return end.outcome
+
+
+def _waits_for_sidecar(outcome: Outcome) -> TypeGuard[Terminal]:
+    return isinstance(outcome, Terminal) and outcome.reason is Reason.WAITING_FOR_SIDECAR
 
 
 def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
@@ -226,7 +230,8 @@ def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
 
 def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Told:
     bucket = view.bucket
-    fields: dict[str, Any] = {"ready": isinstance(outcome, Success)}
+    keep = claim.ready and _waits_for_sidecar(outcome)  # nothing was deleted so far
+    fields: dict[str, Any] = {"ready": isinstance(outcome, Success) or keep}
     if bucket and records.is_bound_to(bucket, claim):
         fields["bucket_name"] = bucket.meta.name
     elif claim.bucket_name and claim.bucket_name != target_name(claim):

@@ -9,8 +9,6 @@ The Bucket of a claim is the one whose record or spec names the claim's UID. The
 decides nothing, because a tenant may write it and a restore copies it.
 """
 
-from datetime import datetime
-
 from cosi_operator.api.record import AccessRecord, ClaimIdentity
 from cosi_operator.api.view import (
     Bucket,
@@ -19,10 +17,17 @@ from cosi_operator.api.view import (
     BucketClass,
     DeletionPolicy,
     Key,
+    stamp,
 )
-from cosi_operator.outcome import Reason, Requeue, Success, Terminal
+from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.claim_view import ClaimView, target_name
+from cosi_operator.plan.sidecar_wait import (
+    is_reported,
+    left_for_sidecar,
+    patience_s,
+    waiting_for_sidecar,
+)
 from cosi_operator.plan.steps import (
     BindBucketObject,
     ClaimStep,
@@ -37,18 +42,7 @@ from cosi_operator.plan.steps import (
     ReadHolder,
     UpdateBucketObject,
 )
-from cosi_operator.plan.verdicts import age_s
 from cosi_operator.scrub import shown_name
-
-# The sidecar tells the claim of its Bucket, in one write that says all. If it has not after this
-# time (there is none; it waits for its driver; upstream's loses such writes), the controller does.
-# Measured: five writes for a claim instead of six, two Events instead of three, and no conflict
-# of the two writers (a fifth of refused claims had one). docs/adr/0011.
-HEAL_AFTER_S = 5.0
-# One that was heard of within that time is at work, and others are before this claim: it gets
-# longer. In a burst of 10,000 more than half of the claims took one write and one Event more.
-BUSY_HEAL_AFTER_S = 60.0
-BUSY_LOOK_S = 20.0
 
 
 def plan(view: ClaimView) -> ClaimStep:
@@ -235,8 +229,8 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
     if claim.bucket_name != bucket.meta.name or (
         silent and claim.observed_generation != claim.meta.generation
     ):
-        patience_s = BUSY_HEAL_AFTER_S if _is_at_work(view) else HEAL_AFTER_S
-        if left := _left_for_sidecar(bucket.meta.created, view.now, patience_s):
+        patience = patience_s(view.now, view.sidecar_heard)
+        if left := left_for_sidecar(bucket.meta.created, view.now, patience):
             return left
         waiting = Terminal(
             Reason.WAITING_FOR_BUCKET,
@@ -247,25 +241,8 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
         return Done(waiting)
     if bucket.ready and bucket.bucket_id and not claim.ready:
         since = next((c.last_transition_time for c in bucket.conditions if c.type == "Ready"), "")
-        return _left_for_sidecar(since, view.now) or Done(Success())
+        return left_for_sidecar(since, view.now) or Done(Success())
     return Done(Success(), report=False)  # the sidecar tells the claim how its Bucket fares
-
-
-def _is_at_work(view: ClaimView) -> bool:
-    heard = view.sidecar_heard
-    return heard is not None and abs((view.now - heard).total_seconds()) < HEAL_AFTER_S
-
-
-def _left_for_sidecar(since: str, now: datetime, patience_s: float = HEAL_AFTER_S) -> Done | None:
-    """Look again when the sidecar has had its time, counted from `since`; None if it has.
-
-    A time that lies ahead by more than 5 s is a clock that goes wrong, and is not waited for.
-    """
-    left = patience_s - age_s(since, now)
-    if not 0 < left <= patience_s + HEAL_AFTER_S:
-        return None
-    after_s = min(left, BUSY_LOOK_S)  # it may stop being at work before that
-    return Done(Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=after_s, quiet=True), report=False)
 
 
 def _repaired(
@@ -301,7 +278,7 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
     if ours or bucket.deletion_policy is DeletionPolicy.DELETE or bucket.meta.deleting:
         if not bucket.meta.deleting:
             return DeleteBucketObject(bucket.meta.key, bucket.meta.uid)
-        return Done(Success(), report=False)  # the sidecar goes on, and reports on the claim too
+        return _await_sidecar(claim, bucket, view)
     for access in view.accesses:
         if not access.meta.deleting:
             return DeleteAccess(access.meta.key, access.meta.uid)
@@ -318,6 +295,18 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
             )
         )
     return free
+
+
+def _await_sidecar(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done:
+    """The sidecar goes on, and reports on the claim too. If it does not, the controller does."""
+    if is_reported(claim.conditions, deleting=True):
+        return Done(Success(), report=False)
+    if view.deleting_since is not None:
+        since, patience = stamp(view.deleting_since), patience_s(view.now, view.sidecar_heard)
+        if left := left_for_sidecar(since, view.now, patience):
+            return left
+    what = f"Bucket {bucket.meta.name} is deleted"
+    return Done(waiting_for_sidecar(what, shown_name(records.driver_of(bucket))))
 
 
 def _key_of(item: BucketAccess | AccessRecord) -> Key:

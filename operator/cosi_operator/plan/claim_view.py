@@ -28,7 +28,8 @@ class ClaimView:
     finalizer. `read` are the names of Buckets that this run has read from the API server.
     `holder_alive`: whether the claim that the record of `bucket` names exists. `unproven`: nothing
     in this run has shown yet that `claim` is not an old copy. `sidecar_heard`: when the sidecar of
-    the Bucket's driver last wrote how any Bucket fares.
+    the Bucket's driver last wrote how any object fares. `deleting_since`: when this process first
+    saw that the claim is being deleted.
     """
 
     claim: BucketClaim | None
@@ -42,6 +43,7 @@ class ClaimView:
     holder_alive: bool | None = None
     unproven: bool = False
     sidecar_heard: datetime | None = None
+    deleting_since: datetime | None = None
 
 
 def target_name(claim: BucketClaim) -> str:

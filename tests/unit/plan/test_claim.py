@@ -27,12 +27,21 @@ from tests.support.views import (
 )
 
 from cosi_operator.api.record import BucketRecord, ClaimIdentity
-from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, ClaimRef, DeletionPolicy, Key
-from cosi_operator.outcome import Reason, Success, Terminal
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketClaim,
+    ClaimRef,
+    Condition,
+    DeletionPolicy,
+    Key,
+)
+from cosi_operator.outcome import Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
 from cosi_operator.plan.claim import plan
 from cosi_operator.plan.claim_view import ClaimView, fold, former_buckets, target_name
 from cosi_operator.plan.facts import AccessDeleting, BucketIs, ClaimFact, ClaimIs, ClassIs, HolderIs
+from cosi_operator.plan.sidecar_wait import BUSY_LOOK_S, HEAL_AFTER_S
 from cosi_operator.plan.steps import (
     BindBucketObject,
     ClaimStep,
@@ -50,6 +59,9 @@ from cosi_operator.plan.steps import (
 
 KEY = CLAIM.meta.key
 NOTHING = Done(Success(), report=False)
+LEFT_TO_SIDECAR = Done(
+    Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=HEAL_AFTER_S, quiet=True), report=False
+)
 KEEP = EditFinalizers(KEY, add=(names.CLAIM_FINALIZER,))
 LET_GO = EditFinalizers(KEY, remove=(names.CLAIM_FINALIZER,))
 KEPT = meta(CLAIM, finalizers=(names.CLAIM_FINALIZER,))
@@ -91,8 +103,14 @@ def seen(
     accesses: tuple[BucketAccess, ...] = (),
     **more: object,
 ) -> ClaimView:
-    given: dict[str, object] = {"bucket_class": CLASS, "now": NOW, **more}
+    given: dict[str, object] = {"bucket_class": CLASS, "now": NOW, "deleting_since": NOW, **more}
     return ClaimView(claim=claim, bucket=bucket, accesses=accesses, **given)  # type: ignore[arg-type]  # a table's shorthand
+
+
+def failing(claim: BucketClaim) -> BucketClaim:
+    """Its deletion has failed, and the sidecar says so."""
+    ready = Condition("Ready", "False", "DriverInternal", "in use", 1, STAMP)
+    return replace(claim, conditions=(ready,))
 
 
 def read(*found: str) -> frozenset[str]:
@@ -582,8 +600,26 @@ def test_forged_status_with_a_name_that_no_bucket_can_have_is_not_read() -> None
         ),
         pytest.param(
             seen(GOING_CLAIM, meta(READY, deleting=True)),
+            LEFT_TO_SIDECAR,
+            id="the Bucket is being deleted -> left to the sidecar at first",
+        ),
+        pytest.param(
+            seen(failing(GOING_CLAIM), meta(READY, deleting=True)),
             NOTHING,
-            id="the Bucket is being deleted -> the sidecar reports",
+            id="the sidecar has reported why it is not deleted -> nothing to do",
+        ),
+        pytest.param(
+            seen(
+                GOING_CLAIM,
+                meta(READY, deleting=True),
+                now=NOW + timedelta(seconds=HEAL_AFTER_S + 1),
+                sidecar_heard=NOW + timedelta(seconds=HEAL_AFTER_S),
+            ),
+            Done(
+                Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=BUSY_LOOK_S, quiet=True),
+                report=False,
+            ),
+            id="the sidecar is at work on others -> it gets longer",
         ),
         pytest.param(
             seen(
@@ -607,7 +643,7 @@ def test_forged_status_with_a_name_that_no_bucket_can_have_is_not_read() -> None
         ),
         pytest.param(
             seen(GOING_STATIC, meta(BOUND_OLD, deleting=True)),
-            NOTHING,
+            LEFT_TO_SIDECAR,
             id="static, the Bucket is being deleted -> waited for",
         ),
         pytest.param(
@@ -636,6 +672,18 @@ def test_forged_status_with_a_name_that_no_bucket_can_have_is_not_read() -> None
 )
 def test_deletion(view: ClaimView, step: ClaimStep) -> None:
     assert plan(view) == step
+
+
+@pytest.mark.parametrize("claim", [GOING_CLAIM, GOING_STATIC], ids=["dynamic", "static"])
+def test_a_deletion_without_a_sidecar_names_the_driver_it_waits_for(claim: BucketClaim) -> None:
+    bucket = READY if claim is GOING_CLAIM else BOUND_OLD
+    later = NOW + timedelta(seconds=HEAL_AFTER_S)
+    step = plan(seen(claim, meta(bucket, deleting=True), now=later))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert step.outcome.reason is Reason.WAITING_FOR_SIDECAR
+    assert step.outcome.waiting
+    assert DRIVER in step.outcome.message
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from tests.support import views
 from cosi_operator.api.view import Bucket, BucketClaim
 from cosi_operator.outcome import Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
-from cosi_operator.plan.claim import BUSY_HEAL_AFTER_S, BUSY_LOOK_S, HEAL_AFTER_S, plan
+from cosi_operator.plan.claim import plan
 from cosi_operator.plan.claim_view import ClaimView
+from cosi_operator.plan.sidecar_wait import BUSY_HEAL_AFTER_S, BUSY_LOOK_S, HEAL_AFTER_S
 from cosi_operator.plan.steps import Done
 
 NEW = views.meta(views.CLAIM, finalizers=(names.CLAIM_FINALIZER,))

@@ -1,0 +1,116 @@
+"""What the controller does for a BucketAccess that no sidecar reports on. Pure.
+
+The sidecar of a driver takes on the accesses whose class, or whose Bucket, names that driver. An
+access without a class belongs to none; one whose driver is not installed waits for a sidecar that
+does not come.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, stamp
+from cosi_operator.outcome import Reason, Success, Terminal
+from cosi_operator.plan import names, records
+from cosi_operator.plan.access_checks import OVERSIZED
+from cosi_operator.plan.facts import AccessIs
+from cosi_operator.plan.sidecar_wait import (
+    is_reported,
+    left_for_sidecar,
+    patience_s,
+    waiting_for_sidecar,
+)
+from cosi_operator.plan.steps import Done, EditFinalizers
+from cosi_operator.scrub import shown_name
+
+
+@dataclass(frozen=True, slots=True)
+class UnreportedView:
+    """Everything one run may look at.
+
+    `bucket` is a Bucket that names the claim of this access. `since`: when this process first saw
+    that the access is as it is now (new, or being deleted). `heard`: when the sidecar of the
+    access's driver last wrote how any object fares.
+    """
+
+    access: BucketAccess | None
+    access_class: BucketAccessClass | None
+    bucket: Bucket | None
+    now: datetime
+    since: datetime
+    heard: datetime | None = None
+
+
+def driver_of(bucket: Bucket | None, access_class: BucketAccessClass | None) -> str:
+    """The driver whose sidecar has to act; "" when there is none."""
+    if bucket is not None:
+        return records.driver_of(bucket)
+    return access_class.driver_name if access_class else ""
+
+
+def is_settled(access: BucketAccess) -> bool:
+    """Whether nothing is missing, or a sidecar has taken the access on and says what is."""
+    held = names.ACCESS_FINALIZER in access.meta.finalizers
+    if access.meta.deleting:
+        return not held or is_reported(access.conditions, deleting=True)
+    return access.granted or held  # a sidecar knows its own accesses without the class
+
+
+def plan(view: UnreportedView) -> Done | EditFinalizers:
+    """Name the next step."""
+    access = view.access
+    if access is None or is_settled(access):
+        return Done(Success(), report=False)
+    if access.meta.deleting:
+        return _plan_deletion(access, view)
+    if access.meta.oversized:  # nobody can know its class, so no sidecar takes it on
+        return Done(OVERSIZED)
+    if view.access_class is None:
+        return Done(_missing(access))
+    if is_reported(access.conditions, deleting=False):
+        return Done(Success(), report=False)
+    if wait := _left(view):
+        return wait
+    driver = view.access_class.driver_name
+    return Done(waiting_for_sidecar("Access is granted", shown_name(driver)))
+
+
+def _plan_deletion(access: BucketAccess, view: UnreportedView) -> Done | EditFinalizers:
+    if wait := _left(view):
+        return wait
+    driver = driver_of(view.bucket, view.access_class)
+    if driver:
+        return Done(waiting_for_sidecar("Access is revoked", shown_name(driver)))
+    # A copy brought our finalizer along (a restore, a clone): no sidecar will ever remove it.
+    return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
+
+
+def _left(view: UnreportedView) -> Done | None:
+    return left_for_sidecar(stamp(view.since), view.now, patience_s(view.now, view.heard))
+
+
+def _missing(access: BucketAccess) -> Terminal:
+    return Terminal(
+        Reason.ACCESS_CLASS_NOT_FOUND,
+        f"spec.bucketAccessClassName names BucketAccessClass {shown_name(access.class_name)},"
+        " which does not exist. Name another one in a new BucketAccess, or ask your cluster"
+        " administrator to create it.",
+        waiting=True,
+    )
+
+
+def released_message(access: BucketAccess) -> str:
+    """What the Warning about a released copy says."""
+    account = (
+        f" Its status names account {shown_name(access.account_id)}, which was not revoked."
+        if access.account_id
+        else ""
+    )
+    return (
+        f"Finalizer {names.ACCESS_FINALIZER} was removed, because neither a class nor a Bucket says"
+        f" which driver this BucketAccess belongs to.{account}"
+    )
+
+
+def fold(view: UnreportedView, fact: AccessIs) -> UnreportedView:
+    """The view after a step succeeded."""
+    return replace(view, access=fact.access)

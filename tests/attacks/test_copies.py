@@ -1,5 +1,6 @@
 """Restores, clones, GitOps and administrators: a copy is a new object, and nothing is lost."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from tests.attacks.test_tenants import granted, lives, write_status
 
 from cosi_operator.outcome import Call
+from cosi_operator.plan import names
 from testbed import Testbed
 from testbed.bed import DRIVER_NAME
 from testbed.objects import Json, condition
@@ -16,12 +18,17 @@ NEW_BUCKET = "objectstorage.k8s.io/new-bucket"
 PAGE = Path(__file__).parents[2] / "docs" / "backup-and-restore.md"
 
 
-def run_page(bed: Testbed, heading: str, *, claim: str, bucket: str, uid: str = "") -> None:
-    """Run the commands under one heading of the page as a shell does, with other names."""
+def run_page(bed: Testbed, heading: str, *, claim: str, bucket: str, uid: str = "") -> str:
+    """Run the commands under one heading of the page as a shell does, with other names.
+
+    Returns:
+        What they print.
+    """
     section = PAGE.read_text("utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
     lines = [line.strip() for line in section.splitlines() if line.startswith("    ")]
     assert lines
     script = "\n".join(lines).replace("photos -n shop", f"{claim} -n team")
+    script = script.replace("secrets -n shop", "secrets -n team")
     script = script.replace("bucket-0123", bucket).replace("=UID", f"={uid}")
     folder = bed.plane.kubectl.parent
     environment = {
@@ -29,7 +36,14 @@ def run_page(bed: Testbed, heading: str, *, claim: str, bucket: str, uid: str = 
         "KUBECONFIG": str(bed.plane.admin_kubeconfig),
         "HOME": str(bed.directory),  # kubectl keeps a cache there
     }
-    subprocess.run(["bash", "-euc", script], env=environment, check=True, timeout=30)
+    return subprocess.run(
+        ["bash", "-euc", script],
+        env=environment,
+        check=True,
+        timeout=30,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
 
 
 def copied(body: Json, namespace: str) -> tuple[Json, Json]:
@@ -186,6 +200,51 @@ def test_giving_up(bed: Testbed, name: str) -> None:
     bed.until_gone("bucketclaims", [name])
     told = [event for event in bed.events(name) if event["reason"] == "BackendUnverified"]
     assert bucket["status"]["bucketID"] in told[0]["message"]
+
+
+@pytest.mark.attack("a restored access has our finalizer and no driver; it can be deleted")
+def test_a_copied_finalizer(bed: Testbed, name: str) -> None:
+    spec = {
+        "bucketAccessClassName": f"{name}-gone",
+        "bucketClaimName": name,
+        "credentialsSecretName": f"{name}-keys",
+        "protocol": "S3",
+    }
+    metadata = {"name": name, "finalizers": [names.ACCESS_FINALIZER]}
+    bed.create("bucketaccesses", {"metadata": metadata, "spec": spec})
+    bed.delete("bucketaccesses", name)
+    bed.until_gone("bucketaccesses", [name])
+    told = [event for event in bed.events(name) if event["reason"] == "BackendUnverified"]
+    assert names.ACCESS_FINALIZER in told[0]["message"]
+
+
+def restored_secret(bed: Testbed, name: str) -> None:
+    """A Secret with our finalizer and the keys of an access whose UID is gone."""
+    info = json.dumps({"metadata": {"name": "bc-0000"}, "spec": {}})
+    metadata = {"name": name, "finalizers": [names.SECRET_FINALIZER]}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+    bed.create("secrets", {**body, "stringData": {"BucketInfo": info}})
+
+
+@pytest.mark.attack("a restored Secret has our finalizer; it keeps no namespace from being deleted")
+def test_a_restored_secret(bed: Testbed, name: str) -> None:
+    restored_secret(bed, f"{name}-keys")
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name)
+    bed.make_accesses([name], class_name=name)
+    bed.until_reason("bucketaccesses", name, "SecretNotOwned")
+    assert "finalizers" not in bed.get("secrets", f"{name}-keys")["metadata"]
+    bed.delete("secrets", f"{name}-keys")
+    bed.until_gone("secrets", [f"{name}-keys"])
+
+
+@pytest.mark.attack("a restored Secret that no access names; a person frees it with two commands")
+def test_a_secret_that_nobody_names(bed: Testbed, name: str) -> None:
+    restored_secret(bed, name)
+    bed.delete("secrets", name)
+    listed = run_page(bed, "A namespace stays Terminating", claim=name, bucket="")
+    assert name in listed.splitlines()
+    bed.until_gone("secrets", [name])
 
 
 @pytest.mark.attack("driverName of a ready Bucket is changed; no other driver gets its id")

@@ -50,6 +50,7 @@ from cosi_operator.plan.steps import (
     EditFinalizers,
     ReadAccessObject,
     ReadSecret,
+    ReleaseSecret,
     StoreSecret,
 )
 from cosi_operator.plan.verdicts import age_s, driver_away, standing
@@ -139,6 +140,8 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
         return step
     if view.in_hand:
         return _plan_store(access, bucket, view)
+    if view.secret.held and not view.secret.ours and view.may_release:
+        return ReleaseSecret(view.secret_key)  # restored; or its namespace could not be deleted
     if blocked := secret_problem(view):
         return Done(blocked)
     if away := driver_away(view.context):

@@ -160,6 +160,11 @@ def _plan_unrecorded(access: BucketAccess, view: AccessView) -> AccessStep | Non
         return ReadBucketObject(Key("", name))  # the cached record may be stale
     if not access.account_id or access.account_id in view.revoked:
         return None
+    if names.is_object_name(access.secret_name):
+        if view.secret is None:
+            return ReadSecret(view.secret_key)
+        if not view.secret.exists:
+            return None  # an earlier run revoked, then deleted the Secret, then ended the entry
     where = f"Bucket {bucket.meta.name}" if bucket else "any Bucket"
     claimed = _claimed_bucket(bucket)
     return LeaveAccounts(

@@ -12,6 +12,7 @@ from cosi_operator.plan.access_view import (
     authentication_of,
     rotate_token,
 )
+from cosi_operator.plan.bucket_view import may_have_former
 from cosi_operator.plan.facts import CallFailed
 from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.steps import AccessStep, Done, EditBucket, Grant, ReadBucketObject, Revoke
@@ -25,12 +26,14 @@ CONTESTED_RECHECK_S = 60.0
 def await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done | None:
     """The end of the run until the run of the Bucket has started its record, which wakes this one.
 
-    A record is started by the sidecar of the Bucket's driver. A Bucket that is not ready may get
-    none for long, and then only an access that may be taken over waits for it silently.
+    A record is started by the sidecar of the Bucket's driver, at once if an access may have been
+    granted before. Until the Bucket is ready, only an access that may be taken over waits for it.
     """
     if view.restoring:
         return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
     if bucket.record or bucket.copied_record or not _is_ours(bucket, view):
+        return None
+    if not may_have_former(bucket):
         return None
     if not bucket.ready and names.ACCESS_FINALIZER not in access.meta.finalizers:
         return None

@@ -23,7 +23,6 @@ from cosi_operator.plan.facts import (
     Revoked,
     SecretAllowed,
     SecretIs,
-    SecretReleased,
     SecretStored,
 )
 from cosi_operator.plan.steps import Context
@@ -49,7 +48,8 @@ class AccessView:
     record names for another live access too: they are never revoked for this one. `awaited` are
     accounts of another access whose deletion revokes them. `clean`: when the run began, no earlier
     Grant can have left anything. `unproven`: nothing in this run has shown yet that `access` is not
-    an old copy; `bucket_proven`: this run has read or written `bucket`.
+    an old copy; `bucket_proven`: this run has read or written `bucket`. `may_release`: our
+    finalizer may be taken off a Secret that no access owns.
     `granted` is a Grant whose credentials this process still holds. `revoked` are the accounts that
     no longer exist. What follows is learned during the run; `judged` is the access as it was when
     the call that `failed` was made.
@@ -73,7 +73,7 @@ class AccessView:
     granted: Granted | None = None
     revoked: frozenset[str] = frozenset()
     all_revoked: bool = False
-    unverified: bool = False
+    may_release: bool = True
     secrets: Mapping[str, SecretIs] = field(default_factory=dict)
     secret_allowed: bool = False
     secret_refused: str = ""
@@ -202,8 +202,6 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
         case SecretIs():
             name = fact.name or view.secret_key.name
             return replace(view, secrets={**view.secrets, name: fact})
-        case SecretReleased(key=key):
-            return replace(view, secrets={**view.secrets, key.name: SecretIs(exists=False)})
         case SecretStored():
             kept = SecretIs(exists=True, ours=True, held=True)
             return replace(view, stored=fact, secrets={**view.secrets, view.secret_key.name: kept})
@@ -212,8 +210,8 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
         case Granted(account_id=account_id, shared=shared):
             others = view.kept | {account_id} if shared else view.kept
             return replace(view, granted=fact, revoked=view.revoked - {account_id}, kept=others)
-        case Revoked(account_id="", unverified=unverified):
-            return replace(view, all_revoked=True, unverified=unverified)
+        case Revoked(account_id=""):
+            return replace(view, all_revoked=True)
         case Revoked(account_id=account_id):
             return replace(view, revoked=view.revoked | {account_id})
         case CallFailed():

@@ -13,6 +13,7 @@ from cosi_operator.plan.bucket_view import (
     is_rebound,
     known_id,
     list_former,
+    may_have_former,
     read_claim,
     record_edit,
     retry_token,
@@ -49,7 +50,7 @@ def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
         return read or _unbound_copy(bucket)
     known = known_id(bucket, view)
     if not known and (halt := _halt(bucket, view)):
-        return _release_refused(bucket) or halt
+        return _release_refused(bucket) or _start_record(bucket, view) or halt
     if hold := _plan_hold(bucket, view):
         return hold
     if known:
@@ -63,6 +64,14 @@ def _halt(bucket: Bucket, view: BucketView) -> Done | None:
     token = retry_token(bucket, view.claim)
     verdict = standing(bucket, Call.CREATE_BUCKET, view.context, token=token)
     return verdict or driver_away(view.context)
+
+
+def _start_record(bucket: Bucket, view: BucketView) -> BucketStep | None:
+    """Accesses wait for the record of a Bucket that may have some, whatever its driver does."""
+    if bucket.record or bucket.copied_record or not may_have_former(bucket):
+        return None
+    former = list_former(bucket, view)
+    return former or EditBucket(bucket.meta.key, record=record_edit(bucket, view))
 
 
 def _unbound_copy(bucket: Bucket) -> Done:

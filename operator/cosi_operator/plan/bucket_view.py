@@ -34,7 +34,7 @@ class BucketView:
     cache unless `listed`. `remembered` is the record that this very object had before somebody
     removed it; `lost` is what somebody took out of the record that it has. `clean`: when the run
     began, it was certain that no earlier Create had left anything. `unproven`: nothing in this run
-    has shown yet that `bucket` is not an old copy. `bucket_id`, `backend_gone`, `unverified` and
+    has shown yet that `bucket` is not an old copy. `bucket_id`, `backend_gone` and
     `failed` are learned during the run; `judged` is the Bucket as it was when the call that
     `failed` was made.
     """
@@ -52,7 +52,6 @@ class BucketView:
     bucket_id: str = ""
     already_existed: bool = False
     backend_gone: bool = False
-    unverified: bool = False
     failed: CallFailed | None = None
     judged: Bucket | None = None
 
@@ -180,8 +179,8 @@ def fold(view: BucketView, fact: BucketFact) -> BucketView:
             )
         case BackendIs(bucket_id=bucket_id, already_existed=existed):
             return replace(view, bucket_id=bucket_id, already_existed=existed)
-        case BackendGone(unverified=unverified):
-            return replace(view, backend_gone=True, unverified=unverified)
+        case BackendGone():
+            return replace(view, backend_gone=True)
         case CallFailed():
             return replace(view, failed=fact, judged=view.bucket)
         case _:

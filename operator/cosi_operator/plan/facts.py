@@ -51,9 +51,7 @@ class BackendIs:
 
 @dataclass(frozen=True, slots=True)
 class BackendGone:
-    """The backend holds nothing (more). `unverified` when nobody knows."""
-
-    unverified: bool = False
+    """The backend holds nothing (more), or nobody is asked again whether it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,6 @@ class Revoked:
     """The account no longer exists; "" means every account that could exist."""
 
     account_id: str = ""
-    unverified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +92,6 @@ class SecretStored:
     """The Secret holds the credentials of the last Grant; `unchanged` if it held them before."""
 
     unchanged: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SecretReleased:
-    """Our finalizer is off a Secret, or never was on it."""
-
-    key: Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +120,6 @@ type BucketFact = (
     BucketIs | ClaimIs | AccessDeleting | AccessesListed | BackendIs | BackendGone | CallFailed
 )
 type AccessFact = (
-    BucketIs
-    | AccessIs
-    | Granted
-    | Revoked
-    | SecretIs
-    | SecretStored
-    | SecretReleased
-    | SecretAllowed
-    | CallFailed
+    BucketIs | AccessIs | Granted | Revoked | SecretIs | SecretStored | SecretAllowed | CallFailed
 )
 type ClaimFact = BucketIs | ClaimIs | ClassIs | HolderIs | AccessDeleting

@@ -162,6 +162,7 @@ class AccessReconciler:
             awaited=frozenset(account for account, other in holders.items() if other.ending),
             clean=is_clean(access, bucket) or uid in self._unasked,
             unproven=True,
+            may_release=self._secret.may_release(access),
             revoked=self._revoked.get(uid, frozenset()),
             granted=held.granted if held else None,
             context=self._context(s.attempts.pending(attempts_key(access), basis)),
@@ -287,7 +288,7 @@ class AccessReconciler:
         self._s.reporter.event(
             self._s.accesses, access, "Warning", Reason.BACKEND_UNVERIFIED.value, message
         )
-        return Revoked(unverified=True)
+        return Revoked()
 
     async def _revoke(
         self, view: AccessView, access: BucketAccess, step: Revoke
@@ -311,6 +312,7 @@ class AccessReconciler:
         self._held.forget(key, uid)
         self._revoked.pop(uid, None)
         self._unasked.discard(uid)
+        self._secret.forget(uid)
         self._s.lookup.memory.forget_access(uid)
         self._s.attempts.forget(Key(uid, ""))
 

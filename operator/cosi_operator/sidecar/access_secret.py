@@ -12,7 +12,6 @@ from cosi_operator.plan.facts import (
     Granted,
     SecretAllowed,
     SecretIs,
-    SecretReleased,
     SecretStored,
 )
 from cosi_operator.plan.steps import (
@@ -74,6 +73,15 @@ class AccessSecret:
         self._s = sidecar
         self._secrets = secrets
         self._held = held
+        # UIDs of accesses that have had the finalizer taken off a Secret of nobody.
+        self._released: set[str] = set()
+
+    def may_release(self, access: BucketAccess) -> bool:
+        """Once for each access, because the accesses of its namespace are listed for it."""
+        return access.meta.deleting or access.meta.uid not in self._released
+
+    def forget(self, access_uid: str) -> None:
+        self._released.discard(access_uid)
 
     async def apply(self, view: AccessView, access: BucketAccess, step: SecretStep) -> AccessFact:
         key = step.key
@@ -86,11 +94,13 @@ class AccessSecret:
                 return await self._store(view, access, step)
             case DeleteSecret():
                 await self._secrets.delete(key, access.meta.uid)
-                return SecretReleased(key)
+                return SecretIs(exists=False, name=key.name)
             case ReleaseSecret():
                 uid = access.meta.uid
-                await release_secret(self._secrets, self._s.accesses, key, ending=uid)
-                return SecretReleased(key)
+                ending = uid if access.meta.deleting else ""
+                self._released.add(uid)
+                await release_secret(self._secrets, self._s.accesses, key, ending=ending)
+                return SecretIs(exists=True, name=key.name)
             case _:
                 assert_never(step)
 

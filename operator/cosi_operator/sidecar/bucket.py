@@ -242,7 +242,7 @@ class BucketReconciler:
 
     def _leave(self, view: BucketView, message: str) -> BackendGone:
         self._events(view, "Warning", Reason.BACKEND_UNVERIFIED.value, message)
-        return BackendGone(unverified=True)
+        return BackendGone()
 
     async def _delete(
         self, view: BucketView, bucket: Bucket, step: DeleteBackend

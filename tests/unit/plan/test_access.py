@@ -64,7 +64,6 @@ from cosi_operator.plan.facts import (
     Revoked,
     SecretAllowed,
     SecretIs,
-    SecretReleased,
     SecretStored,
 )
 from cosi_operator.plan.records import RecordEdit
@@ -79,6 +78,7 @@ from cosi_operator.plan.steps import (
     ReadAccessObject,
     ReadBucketObject,
     ReadSecret,
+    ReleaseSecret,
     Revoke,
     StoreSecret,
 )
@@ -214,6 +214,11 @@ FULL = full(MARKED)
             seen(ACCESS, bucket=UNRECORDED),
             WAIT_FOR_RECORD,
             id="the Bucket has no record yet -> its own run starts it first",
+        ),
+        pytest.param(
+            seen(HELD, bucket=replace(UNRECORDED, ready=False)),
+            WAIT_FOR_RECORD,
+            id="the Bucket has an id and no record yet, and the access was begun -> waits for it",
         ),
         pytest.param(
             seen(ACCESS), ReadSecret(SECRET), id="new access -> the Secret's name is read first"
@@ -567,6 +572,13 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             False,
             "spec.credentialsSecretName: Secret team/reader-keys exists",
             id="someone else's Secret -> SecretNotOwned",
+        ),
+        pytest.param(
+            seen(ACCESS, secret=change(THEIRS, held=True), may_release=False),
+            Reason.SECRET_NOT_OWNED,
+            False,
+            "spec.credentialsSecretName: Secret team/reader-keys exists",
+            id="another access's Secret, whose owner was looked for -> SecretNotOwned",
         ),
         pytest.param(
             seen(ACCESS, secret=FREE, secret_refused="quota is used up"),
@@ -942,11 +954,6 @@ OTHER_BUCKET = meta(READY, uid="successor")
             id="SecretIs with a name -> that Secret",
         ),
         pytest.param(
-            SecretReleased(Key("team", "other")),
-            change(VIEW, secrets={NAME: FREE, "other": FREE}),
-            id="SecretReleased -> nothing left to do under that name",
-        ),
-        pytest.param(
             SecretStored(unchanged=True),
             change(VIEW, stored=SecretStored(unchanged=True), secrets={NAME: OURS}),
             id="SecretStored -> ours",
@@ -968,8 +975,8 @@ OTHER_BUCKET = meta(READY, uid="successor")
             id="Revoked -> that account",
         ),
         pytest.param(
-            Revoked(unverified=True),
-            change(VIEW, all_revoked=True, unverified=True),
+            Revoked(),
+            change(VIEW, all_revoked=True),
             id="Revoked without an account -> all of them",
         ),
         pytest.param(
@@ -993,3 +1000,13 @@ def test_credentials_of_a_revoked_account_are_no_longer_in_hand() -> None:
     assert view.in_hand == OK
     assert fold(view, Revoked("acct-7")).in_hand is None
     assert fold(view, Revoked("acct-8")).in_hand == OK
+
+
+def test_a_secret_with_our_finalizer_that_is_not_ours_is_released_before_it_is_refused() -> None:
+    """A restore brought it back: with the finalizer its namespace could never be deleted."""
+    view = seen(ACCESS, secret=change(THEIRS, held=True))
+    assert plan(view) == ReleaseSecret(SECRET)
+    step = plan(fold(view, change(THEIRS, name=SECRET.name)))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert step.outcome.reason is Reason.SECRET_NOT_OWNED

@@ -244,6 +244,11 @@ EMPTY = RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)
             id="has an id -> lists what was granted",
         ),
         pytest.param(
+            seen(replace(UNRECORDED, ready=False), AWAY, accesses=(GRANTED,), listed=True),
+            STARTS,
+            id="has an id, the driver is away -> its accesses wait for the record all the same",
+        ),
+        pytest.param(
             seen(replace(UNRECORDED, ready=False, bucket_id=""), accesses=(GRANTED,), listed=True),
             EMPTY,
             id="was never ready, our finalizer came with its manifest -> lists nothing",
@@ -661,8 +666,8 @@ VIEW = seen(GOING, accesses=(GRANTED, meta(GRANTED, name="b", uid="b")), unprove
             id="BackendIs that existed -> its id is but the name",
         ),
         pytest.param(
-            BackendGone(unverified=True),
-            change(VIEW, backend_gone=True, unverified=True),
+            BackendGone(),
+            change(VIEW, backend_gone=True),
             id="BackendGone -> gone, as far as is known",
         ),
         pytest.param(

@@ -432,7 +432,7 @@ def test_access_that_the_reader_of_the_view_did_not_find_blocks_nothing() -> Non
         ),
         pytest.param(seen(GOING_NEW, bucket_id="id-7"), DELETE, id="the id was learned -> Delete"),
         pytest.param(
-            seen(GOING_NEW, backend_gone=True, unverified=True),
+            seen(GOING_NEW, backend_gone=True),
             LET_GO,
             id="the driver refuses to tell -> the deletion ends",
         ),
@@ -495,7 +495,7 @@ def test_deletion_without_asking_the_driver(view: BucketView, message: str) -> N
     step = plan(view)
     assert isinstance(step, LeaveBackend)
     assert step.message.endswith(message)
-    assert plan(fold(view, BackendGone(unverified=True))) == LET_GO
+    assert plan(fold(view, BackendGone())) == LET_GO
 
 
 @pytest.mark.parametrize("value", ["", "true", "access-uid", "bucket", "bucket-uid-2"])

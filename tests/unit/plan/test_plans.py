@@ -302,7 +302,7 @@ def act_on_bucket(
             assert bucket.meta.deleting
             given_up = bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION, "")
             assert bucket.copied_record or bucket.meta.uid in given_up.split(",")
-            fact = f.BackendGone(unverified=True)
+            fact = f.BackendGone()
         case s.ListAccesses(namespace=namespace):
             assert namespace == records.bound_claim(bucket).namespace
             fact = f.AccessesListed(view.accesses)
@@ -419,7 +419,7 @@ class AccessRun:
                 fact = self.call(view, access, step)
             case s.LeaveAccounts():
                 assert access.meta.deleting
-                fact = f.Revoked(unverified=True)
+                fact = f.Revoked()
             case s.ReadAccessObject(key=key):
                 assert key == access.meta.key
                 fact = f.AccessIs(access)
@@ -453,12 +453,12 @@ class AccessRun:
             case s.DeleteSecret():
                 assert self.standing.ours, "a Secret of someone else"
                 assert access.meta.deleting
-                return f.SecretReleased(key)
+                return f.SecretIs(exists=False, name=key.name)
             case s.ReleaseSecret():
                 assert self.standing.held
                 assert not self.standing.ours
-                assert access.meta.deleting
-                return f.SecretReleased(key)
+                assert view.may_release
+                return f.SecretIs(exists=True, name=key.name)
 
     def call(
         self, view: access_view.AccessView, access: BucketAccess, step: s.Grant | s.Revoke

@@ -6,8 +6,10 @@ the first key comes first. So a key waits for at most (keys before it in its nam
 (classes of its namespace) x (namespaces that wait) turns, however many keys the others have.
 
 **Shares.** Turns bound a wait only if workers become free, and a driver call that hangs frees none
-for minutes. So a class holds at most half of the workers, a namespace at most five twelfths, and
-one class within one namespace (a line) at most a third. Why these, and why always:
+for minutes. So a class takes a worker only if as many are free afterwards as it then holds: alone
+at most half of them, beside a class that holds half at most a quarter, and so on. A namespace holds
+at most five twelfths, and one class within one namespace (a line) at most a third. Why these, and
+why always:
 
 - A limit that counts only runs that are already long does not help: of 40 calls that begin at once
   and hang, none is long when it begins, and together they hold every worker. A running call is not
@@ -17,6 +19,7 @@ one class within one namespace (a line) at most a third. Why these, and why alwa
   other classes. It gets less than its class too, so that other tenants of that class can go on.
 - A namespace and a class that both hang hold eleven twelfths together, so a worker is left at once
   for a key of any other namespace and class.
+- Several classes can hang at once. If each could hold half, two would hold every worker.
 - The price is that a cluster with one tenant and one class uses a third of the workers. The default
   of `--workers` allows for it: docs/scaling.md has the figures.
 """
@@ -38,11 +41,15 @@ class Groups(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How many workers may be held by one class, one namespace, one class within a namespace."""
+    """How many workers may be held by one class, one namespace, one class within a namespace.
+
+    workers: how many there are; of these a class leaves as many free as it holds.
+    """
 
     class_name: float = math.inf
     namespace: float = math.inf
     line: float = math.inf
+    workers: float = math.inf
 
     @classmethod
     def of(cls, workers: int) -> "Shares":
@@ -51,6 +58,7 @@ class Shares:
             class_name=max(1, workers // 2),
             namespace=max(1, workers * 5 // 12),
             line=max(1, workers // 3),
+            workers=workers,
         )
 
 
@@ -75,8 +83,14 @@ class Held:
         self._lines: Counter[Groups] = Counter()
 
     def class_may_run(self, class_name: str) -> bool:
-        """Whether the class holds less than its share."""
-        return self._classes[class_name] < self._shares.class_name
+        """Whether the class holds less than its share, and leaves as many workers as it takes."""
+        held = self._classes[class_name]
+        left = self._shares.workers - self._lines.total() - 1
+        return held < self._shares.class_name and (held < left or not held)
+
+    def is_crowded(self) -> bool:
+        """Whether so few workers are free that some class may wait for any of them."""
+        return 2 * self._lines.total() > self._shares.workers
 
     def may_run(self, groups: Groups) -> bool:
         """Whether a key of these groups may run now."""
@@ -85,7 +99,7 @@ class Held:
     def full(self, groups: Groups) -> int:
         """How many of the class, the namespace and the line hold their whole share."""
         return (
-            (self._classes[groups.class_name] >= self._shares.class_name)
+            (not self.class_may_run(groups.class_name))
             + (self._namespaces[groups.namespace] >= self._shares.namespace)
             + (self._lines[groups] >= self._shares.line)
         )

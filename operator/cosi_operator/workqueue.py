@@ -225,7 +225,7 @@ class WorkQueue[K: Hashable]:
         if held is None:
             raise ValueError(f"done without get: {key}")
         _, groups = held
-        full_groups = self._held.full(groups)
+        full_groups = self._held.full(groups) + self._held.is_crowded()
         self._held.give_back(groups)
         paced = self._dirty.pop(key, None)
         if paced is not None:
@@ -291,7 +291,7 @@ class WorkQueue[K: Hashable]:
             self._wake(self._timekeeper if paced else None)
 
     def _wake_for_room(self, groups: int) -> None:
-        """So many groups hold less than their share again: a key of each may run now."""
+        """So many groups may hold less than their share again: a key of each may run now."""
         if self._paced:
             self._wake(self._timekeeper)
         for _ in range(min(groups, len(self._ready))):

@@ -67,6 +67,8 @@ def exposed() -> dict[str, set[str]]:
     metrics.built("cosi-sidecar", "1.2.3")
     metrics.driver("d.example.com", up=True)
     metrics.watch_objects("Bucket", dict)
+    metrics.watch_missing_permissions(lambda: ["get secrets"])
+    metrics.watch_dropped_lines(lambda: 0)
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         found.setdefault(family.name, set())

@@ -140,7 +140,7 @@ def test_the_paced_lane_takes_turns_too() -> None:
     ],
 )
 def test_shares(workers: int, class_name: int, namespace: int, line: int) -> None:
-    assert Shares.of(workers) == Shares(class_name, namespace, line)
+    assert Shares.of(workers) == Shares(class_name, namespace, line, workers)
 
 
 @given(workers=st.integers(12, 1000))
@@ -161,7 +161,20 @@ def test_40_keys_that_hang_leave_room_for_another_class_and_another_namespace() 
     assert hold_all(queue) == ["team-0/gold/0", "other/gold/0"]
     assert queue.statistics().blocked == 21
     queue.done(held[0])
+    assert hold_all(queue) == []  # the two others count: as many stay free as the class holds
+    queue.done(held[1])
     assert len(hold_all(queue)) == 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_several_classes_that_hang_leave_room_for_another(count: int) -> None:
+    queue = make(SHARES)
+    for number in range(count):  # one after the other, as a backend fails
+        for team in range(WORKERS):
+            queue.add(f"team-{team}/hangs-{number}/0")
+        assert hold_all(queue)
+    added(queue, "neighbour/gold")
+    assert hold_all(queue) == ["neighbour/gold/0"]
 
 
 def test_a_class_of_one_namespace_that_hangs_leaves_room_for_both() -> None:
@@ -255,9 +268,11 @@ def test_no_worker_sleeps_while_a_key_may_run(operations: list[tuple[str, int]])
 class Workers:
     """Tasks that wait in `get`, and the keys that they took and hold."""
 
+    COUNT = 5
+
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.queue = make(Shares(3, 2, 1), clock=self.clock, pace=Pace(1.0))
+        self.queue = make(Shares(3, 2, 1, self.COUNT), clock=self.clock, pace=Pace(1.0))
         self.waiting: list[asyncio.Task[str]] = []
         self.held: list[str] = []
 

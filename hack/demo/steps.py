@@ -127,7 +127,7 @@ def refuse_claim(world: World) -> None:
     for text, what in (
         ("DriverInvalidArgument", "the reason"),
         ("InvalidBucketName: The specified bucket is not valid.", "the driver's own words"),
-        ("Repair the parameters of the class", "what to do"),
+        ("ask your cluster administrator to correct it", "what to do"),
         ("kubectl annotate", "how to have it tried again"),
         ("FailedCreateBucket", "an Event"),
     ):

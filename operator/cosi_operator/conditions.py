@@ -87,35 +87,67 @@ def describe_failure(status: DriverStatus) -> str:
             return f"{status.call}: the connection to the driver ended before it answered."
 
 
+# The reader is the owner of a claim or an access, who may see neither classes nor the driver.
 ADVICE = {
-    Reason.DRIVER_INVALID_ARGUMENT: "Repair the parameters of the class, or what the driver names.",
-    Reason.DRIVER_PERMISSION_DENIED: "Give the driver's own account the right that it names.",
-    Reason.DRIVER_UNAUTHENTICATED: "Replace the credentials that the driver itself uses.",
-    Reason.DRIVER_RESOURCE_EXHAUSTED: "Raise the quota, or free something, on the backend.",
-    Reason.DRIVER_FAILED_PRECONDITION: "Change what the driver names (empty the bucket, say).",
-    Reason.DRIVER_UNIMPLEMENTED: "Use a class that this driver supports, or a newer driver.",
+    Reason.DRIVER_INVALID_ARGUMENT: (
+        "If it is about a parameter, ask your cluster administrator to correct it in the class."
+    ),
+    Reason.DRIVER_PERMISSION_DENIED: (
+        "Ask your cluster administrator to give the driver the permission that it names."
+    ),
+    Reason.DRIVER_UNAUTHENTICATED: (
+        "Ask your cluster administrator to replace the credentials that the driver uses."
+    ),
+    Reason.DRIVER_RESOURCE_EXHAUSTED: (
+        "Free something on the backend, or ask your cluster administrator to raise the quota."
+    ),
+    Reason.DRIVER_FAILED_PRECONDITION: (
+        "Change what the driver names (for instance, empty the bucket)."
+    ),
+    Reason.DRIVER_UNIMPLEMENTED: (
+        "Use another class, or ask your cluster administrator for a driver that supports this."
+    ),
 }
+OTHER_ADVICE = "Ask your cluster administrator to look at the driver's log."
 HOW_TO_RETRY = (
     "To have it tried again at once: kubectl annotate --overwrite {what}"
     " objectstorage.k8s.io/retry=1 (any new value)."
 )
 
 
-def failure_message(outcome: Requeue | Terminal, *, attempts: int, retry_what: str) -> str:
-    """The whole message: what failed, what happens next, what a person can do."""
+def duration(seconds: float) -> str:
+    """A setting's seconds in words: "600 s" is "10 minutes"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if rest or not minutes:
+        return f"{seconds:.0f} s"
+    return "minute" if minutes == 1 else f"{minutes} minutes"
+
+
+def failure_message(
+    outcome: Requeue | Terminal,
+    *,
+    attempts: int,
+    retry_what: str,
+    now: datetime,
+    longest_pause_s: float,
+) -> str:
+    """The whole message: what failed, what happens next, what a person can do.
+
+    It is stored and read later, so it names the time of the attempt and no time left.
+    """
     lead = describe_failure(outcome.status) if outcome.status else escaped(outcome.message)
     if isinstance(outcome, Requeue):
-        when = f"next in about {outcome.after_s:.0f} s" if outcome.after_s else "again soon"
-        tail = f"Tried again by itself, {when} (attempt {attempts} failed)."
+        failed = f"Attempt {attempts} failed at {stamp(now)}. " if outcome.status else ""
+        tail = f"{failed}Retried automatically, at least every {duration(longest_pause_s)}."
     elif outcome.waiting or outcome.status is None:
         return cut(lead, MESSAGE_LIMIT)
     else:
         again = (
-            f"Looked at again after {outcome.recheck_s:.0f} s."
+            f"Tried again every {duration(outcome.recheck_s)}."
             if outcome.recheck_s
             else "Not tried again until something changes."
         )
-        advice = ADVICE.get(outcome.reason, "Look at the driver's log.")
+        advice = ADVICE.get(outcome.reason, OTHER_ADVICE)
         tail = f"{again} {advice} {HOW_TO_RETRY.format(what=retry_what)}"
     extra = f" {escaped(outcome.message)}" if outcome.status and outcome.message else ""
     return cut(f"{lead}{extra} {tail}", MESSAGE_LIMIT)

@@ -78,8 +78,10 @@ class Told:
 class Reporter:
     """Writes status and Events; shared by all reconcilers of a process."""
 
-    def __init__(self, events: EventRecorder, clock: Clock) -> None:
+    def __init__(self, events: EventRecorder, clock: Clock, *, longest_pause_s: float) -> None:
+        """`longest_pause_s`: the cap of the backoff, which a message about a retry names."""
         self._events = events
+        self._longest_pause_s = longest_pause_s
         self._clock = clock
         self._drops: set[str] = set()  # plurals whose served schema drops our fields
 
@@ -208,7 +210,7 @@ class Reporter:
             told.outcome,
             generation=generation,
             success=told.success,
-            message=_message(view, objects, told),
+            message=self._message(view, objects, told),
             ignored=told.ignored,
         )
         return Status(
@@ -216,6 +218,23 @@ class Reporter:
             observed_generation=generation,
             last_call=_last_call(view, told, now),
             **told.fields,
+        )
+
+    def _message[T: Reported](self, view: T, objects: Objects[T], told: Told) -> str:
+        if isinstance(told.outcome, Success):
+            return told.success[1]
+        what = f"{objects.resource.kind.lower()} {view.meta.name}"
+        if view.meta.namespace:
+            what += f" -n {view.meta.namespace}"
+        claim = view.claim if isinstance(view, Bucket) else None
+        if claim and claim.name:  # the tenant may write the claim, not the Bucket
+            what = f"bucketclaim {claim.name} -n {claim.namespace}"
+        return conditions.failure_message(
+            told.outcome,
+            attempts=told.attempts,
+            retry_what=what,
+            now=self._clock.wall(),
+            longest_pause_s=self._longest_pause_s,
         )
 
     def _emit[T: Reported](self, before: T, objects: Objects[T], told: Told) -> None:
@@ -230,7 +249,7 @@ class Reporter:
         reason = told.failure_event
         if outcome.reason in PLAIN_WAITS:
             level, reason = "Normal", outcome.reason.value
-        message = f"{outcome.reason}: {_message(before, objects, told)}"
+        message = f"{outcome.reason}: {self._message(before, objects, told)}"
         self.event(objects, before, level, reason, message, fingerprint=fingerprint)
 
 
@@ -249,18 +268,6 @@ def ready_of(view: Reported) -> Condition | None:
 
 def _fingerprint(outcome: Requeue | Terminal) -> str:
     return conditions.describe_failure(outcome.status) if outcome.status else outcome.message
-
-
-def _message[T: Reported](view: T, objects: Objects[T], told: Told) -> str:
-    if isinstance(told.outcome, Success):
-        return told.success[1]
-    what = f"{objects.resource.kind.lower()} {view.meta.name}"
-    if view.meta.namespace:
-        what += f" -n {view.meta.namespace}"
-    claim = view.claim if isinstance(view, Bucket) else None
-    if claim and claim.name:  # the tenant may write the claim, not the Bucket
-        what = f"bucketclaim {claim.name} -n {claim.namespace}"
-    return conditions.failure_message(told.outcome, attempts=told.attempts, retry_what=what)
 
 
 def _last_call(view: Reported, told: Told, now: datetime) -> LastCall | None:

@@ -143,7 +143,7 @@ def test_what_is_no_verdict_is_told_as_what_it_is_and_leaves_nothing_behind(
     message = condition(body)["message"]
     assert message.startswith(fault.call)
     assert fault.words in message
-    assert ("Tried again by itself" in message) == fault.is_retried
+    assert ("Retried automatically" in message) == fault.is_retried
     assert ("kubectl annotate" in message) == (not fault.is_retried)
     if fault.is_retried:
         # The sidecar's clock, exactly; the driver notes a call when it gets to it, up to 2 s late.

@@ -219,15 +219,13 @@ def test_what_the_go_pair_granted_in_between_is_taken_over_when_ours_comes_back(
     for role in ("controller", "sidecar"):
         bed.start_process(role)
         bed.until_leading(role)
-    bed.until(
-        "the access to be recorded",
-        lambda: any(
-            entry["name"] == "between" and entry.get("accounts")
-            for entry in json.loads(
-                bed.bucket_of("good")["metadata"]["annotations"][RECORD_ANNOTATION]
-            )["accesses"].values()
-        ),
-    )
+
+    def is_recorded() -> bool:
+        kept = bed.bucket_of("good")["metadata"].get("annotations", {}).get(RECORD_ANNOTATION)
+        entries = json.loads(kept)["accesses"].values() if kept else ()
+        return any(entry["name"] == "between" and entry.get("accounts") for entry in entries)
+
+    bed.until("the access to be recorded", is_recorded)
     bed.until_quiet()
     made = len(bed.driver.journal(Call.GRANT_ACCESS))
     warnings = [e["message"] for e in bed.events("between") if e["type"] == "Warning"]

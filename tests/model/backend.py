@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from tests.model.pause import Point, pause
 
-from cosi_operator.driver.credentials import Credentials, S3Credentials
+from cosi_operator.driver.credentials import AzureCredentials, Credentials, S3Credentials
 from cosi_operator.driver.errors import DriverRefused
 from cosi_operator.driver.v1alpha1 import CreatedBucket, Driver, GrantedAccess, GrantRequest
 from cosi_operator.outcome import Call, Code
@@ -60,6 +60,7 @@ class Backend:
     # False: Grant and Revoke read all accounts, and write them back when they are done.
     locks: bool = True
     same_keys: bool = False  # each Grant of one account returns its first key
+    expiry: Callable[[], str] | None = None  # of keys of Azure, which are returned instead
     watch: Callable[[Called], None] = field(default=lambda called: None)
     made: int = 0
 
@@ -156,6 +157,9 @@ class FakeDriver(Driver):
             return GrantedAccess(account_id, None, "the S3 credentials lack accessKeyID")
         if (made := backend.accounts.get(account_id)) is not None:
             made.learned = True
+        if backend.expiry is not None:
+            token = AzureCredentials("t0ken-" + key, backend.expiry())
+            return GrantedAccess(account_id, Credentials(azure=token))
         s3 = S3Credentials(access_key_id=key, access_secret_key="s3cret-" + key)
         return GrantedAccess(account_id, Credentials(s3=s3))
 

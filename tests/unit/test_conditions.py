@@ -293,21 +293,24 @@ def test_a_failed_call_is_described(status: DriverStatus, text: str) -> None:
     [
         pytest.param(
             Requeue(Reason.DRIVER_INTERNAL, "", after_s=16.2, status=REFUSED),
-            ["Tried again by itself, next in about 16 s (attempt 4 failed)."],
-            ["annotate"],
-            id="a retry says when and how often",
+            [
+                "Attempt 4 failed at 2026-05-06T07:08:09Z.",
+                "Retried automatically, at least every 5 minutes.",
+            ],
+            ["annotate", "16"],
+            id="a retry says when it failed and how often, and no time that is left",
         ),
         pytest.param(
             Requeue(Reason.API_UNAVAILABLE, "The API server is away."),
-            ["The API server is away.", "again soon"],
-            ["annotate"],
+            ["The API server is away. Retried automatically, at least every 5 minutes."],
+            ["annotate", "Attempt"],
             id="a retry without a time of its own",
         ),
         pytest.param(
             Terminal(Reason.DRIVER_PERMISSION_DENIED, "", status=REFUSED),
             [
                 "Not tried again until something changes.",
-                "Give the driver's own account the right that it names.",
+                "Ask your cluster administrator to give the driver the permission that it names.",
                 "kubectl annotate --overwrite bucket b objectstorage.k8s.io/retry=1",
             ],
             [],
@@ -315,7 +318,10 @@ def test_a_failed_call_is_described(status: DriverStatus, text: str) -> None:
         ),
         pytest.param(
             Terminal(Reason.DRIVER_UNKNOWN, "", status=REFUSED, recheck_s=600.0),
-            ["Looked at again after 600 s.", "Look at the driver's log."],
+            [
+                "Tried again every 10 minutes.",
+                "Ask your cluster administrator to look at the driver's log.",
+            ],
             ["Not tried again"],
             id="a final verdict with a slow recheck",
         ),
@@ -336,7 +342,9 @@ def test_a_failed_call_is_described(status: DriverStatus, text: str) -> None:
 def test_a_message_tells_what_failed_and_what_comes_next(
     outcome: Requeue | Terminal, parts: list[str], absent: list[str]
 ) -> None:
-    text = conditions.failure_message(outcome, attempts=4, retry_what="bucket b")
+    text = conditions.failure_message(
+        outcome, attempts=4, retry_what="bucket b", now=NOW, longest_pause_s=300.0
+    )
     for part in parts:
         assert part in text
     for part in absent:
@@ -346,11 +354,15 @@ def test_a_message_tells_what_failed_and_what_comes_next(
 def test_a_message_is_cut_whatever_the_driver_says() -> None:
     endless = DriverStatus(Call.CREATE_BUCKET, Code.UNKNOWN, MadeBy.DRIVER, "no " * 100_000)
     outcome = Terminal(Reason.DRIVER_UNKNOWN, "", status=endless)
-    text = conditions.failure_message(outcome, attempts=1, retry_what="bucket b")
+    text = conditions.failure_message(
+        outcome, attempts=1, retry_what="bucket b", now=NOW, longest_pause_s=300.0
+    )
     assert len(text) <= conditions.MESSAGE_LIMIT
     assert "kubectl annotate" in text
     waiting = Terminal(Reason.INVALID_SPEC, "x" * 100_000)
-    text = conditions.failure_message(waiting, attempts=1, retry_what="bucket b")
+    text = conditions.failure_message(
+        waiting, attempts=1, retry_what="bucket b", now=NOW, longest_pause_s=300.0
+    )
     assert len(text) == conditions.MESSAGE_LIMIT
 
 

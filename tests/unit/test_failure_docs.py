@@ -56,8 +56,8 @@ def test_a_page_without_its_markers_is_refused(text: str) -> None:
 def test_what_differs_each_time_is_made_equal_and_short_waits_are_left_out() -> None:
     def described(uid: str, time: str, age: str) -> str:
         return (
-            f"  UID: {uid}\n  Time: {time}\n  Message: Tried again by itself, next in about"
-            f" {len(age)} s (attempt {len(age)} failed).\nEvents:\n"
+            f"  UID: {uid}\n  Time: {time}\n  Message: Attempt {len(age)} failed"
+            f" at {time}. Retried automatically.\nEvents:\n"
             "  Type     Reason             Age   From          Message\n"
             "  ----     ------             ----  ----          -------\n"
             "  Normal   WaitingForBucket   1s    cosi-sidecar  WaitingForBucket: not yet\n"

@@ -57,6 +57,19 @@ def test_a_message_that_differs_in_its_request_id_makes_no_second_event_and_no_w
     assert "request id: <id>" in ready_of(world.found(BUCKETS, NAME))["message"]
 
 
+def test_a_retry_that_fails_as_before_leaves_an_event_on_the_claim() -> None:
+    """Its owner may not read the Bucket, and nothing else on the claim changes."""
+    world = made()
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INVALID_ARGUMENT, acts=False)
+    add_claim(world)
+    run(world)
+    world.user_retries(BUCKET_CLAIMS, "photos", "again")
+    run(world)
+    first, second = [e for e in world.parts.told if e.about.kind == "BucketClaim"]
+    assert "Tried again for objectstorage.k8s.io/retry=again." in second.message
+    assert first.type == second.type == "Warning"
+
+
 def test_another_code_is_another_event_and_another_reason() -> None:
     world = made()
     world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INVALID_ARGUMENT, acts=False)

@@ -117,7 +117,7 @@ async def _work(parts: Process) -> None:  # noqa: C901 - wiring: each part is a 
         v1alpha1.BUCKET_ACCESS_CLASSES, v1alpha1.decode_bucket_access_class, access_class_changed
     )
     parts.metrics.watch_objects("BucketClaim", census(claims))
-    reporter = Reporter(parts.events, parts.clock)
+    reporter = Reporter(parts.events, parts.clock, longest_pause_s=parts.settings.backoff.cap_s)
     activity = SidecarActivity(parts.clock)
     shared = Controller(claims, buckets, classes, accesses, reporter, parts.clock)
     claim = ClaimReconciler(shared, activity)

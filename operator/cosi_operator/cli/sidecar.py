@@ -153,7 +153,7 @@ def _sidecar(
             clock=parts.clock,
             invite=watches.accesses_queue.add,
         ),
-        reporter=Reporter(parts.events, parts.clock),
+        reporter=Reporter(parts.events, parts.clock, longest_pause_s=settings.backoff.cap_s),
         lookup=watches.lookup,
         unheld=watches.unheld,
         clock=parts.clock,

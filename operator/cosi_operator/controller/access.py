@@ -9,6 +9,7 @@ from cosi_operator.outcome import Call, Outcome, Reason
 from cosi_operator.plan import records
 from cosi_operator.plan import unreported_access as planning
 from cosi_operator.plan.facts import AccessIs
+from cosi_operator.plan.sidecar_wait import is_waiting_for_sidecar
 from cosi_operator.plan.steps import Done, EditFinalizers
 from cosi_operator.plan.unreported_access import UnreportedView, driver_of, fold
 from cosi_operator.reconcile import End, run_steps
@@ -71,6 +72,7 @@ class UnreportedAccessReconciler:
             now=now,
             since=self._first_seen.since(key, (access.meta.uid, access.meta.deleting)),
             heard=self._activity.of(driver_of(bucket, access_class)),
+            told=self._first_seen.is_told(key),
         )
 
     async def _apply(self, view: UnreportedView, step: Done | EditFinalizers) -> AccessIs:
@@ -103,4 +105,6 @@ class UnreportedAccessReconciler:
                 call=Call.GRANT_ACCESS,
             )
             await self._c.reporter.tell(self._c.accesses, key, told)
+            if is_waiting_for_sidecar(end.outcome):
+                self._first_seen.tell(key)
         return end.outcome

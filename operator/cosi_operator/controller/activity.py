@@ -1,6 +1,7 @@
 """What the controller remembers of time: when a sidecar was last at work, since when one is due."""
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from datetime import datetime
 
 from cosi_operator.api.view import Bucket, BucketAccess, Key
@@ -18,8 +19,8 @@ class SidecarActivity:
 
     def look_at_bucket(self, old: Bucket | None, new: Bucket | None) -> None:
         """Take notice of a change, if it is one that a sidecar makes."""
-        if old and new and (old.ready, old.conditions) != (new.ready, new.conditions):
-            self._note(records.driver_of(new))
+        if old is not None and (new is None or _of_sidecar(old) != _of_sidecar(new)):
+            self._note(records.driver_of(old))
 
     def look_at_access(
         self, old: BucketAccess | None, new: BucketAccess | None, driver: str
@@ -40,19 +41,39 @@ class SidecarActivity:
         return self._by_driver.get(driver.lower())
 
 
+def _of_sidecar(bucket: Bucket) -> tuple[object, ...]:
+    return bucket.ready, bucket.conditions, bucket.meta.finalizers
+
+
+@dataclass(slots=True)
+class _Due:
+    state: Hashable
+    since: datetime
+    told: bool = False
+
+
 class FirstSeen:
     """When this process first saw an object in the state in which a sidecar is due."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._by_key: dict[Key, tuple[Hashable, datetime]] = {}
+        self._by_key: dict[Key, _Due] = {}
 
     def since(self, key: Key, state: Hashable) -> datetime:
         """The time at which `state` was first asked for; another state of the key begins anew."""
         known = self._by_key.get(key)
-        if known is None or known[0] != state:
-            known = self._by_key[key] = (state, self._clock.wall())
-        return known[1]
+        if known is None or known.state != state:
+            known = self._by_key[key] = _Due(state, self._clock.wall())
+        return known.since
+
+    def tell(self, key: Key) -> None:
+        """The object says now that it waits for the sidecar."""
+        if known := self._by_key.get(key):
+            known.told = True
+
+    def is_told(self, key: Key) -> bool:
+        known = self._by_key.get(key)
+        return known is not None and known.told
 
     def forget(self, key: Key) -> None:
         self._by_key.pop(key, None)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeGuard, assert_never
+from typing import Any, assert_never
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import (
@@ -31,6 +31,7 @@ from cosi_operator.plan.facts import (
     HolderIs,
 )
 from cosi_operator.plan.records import RecordEdit
+from cosi_operator.plan.sidecar_wait import is_waiting_for_sidecar
 from cosi_operator.plan.steps import (
     BindBucketObject,
     ClaimStep,
@@ -47,7 +48,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, VanishedObjects, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, Told, ready_of
+from cosi_operator.report import Reporter, Told
 from cosi_operator.scrub import shown_name
 
 # Index of accesses that hold our finalizer: the Key of the claim they name.
@@ -127,6 +128,7 @@ class ClaimReconciler:
             unproven=True,
             sidecar_heard=self._activity.of(records.driver_of(bucket)) if bucket else None,
             deleting_since=self._deleting_since(key, claim),
+            waiting_told=self._deleting.is_told(key),
         )
 
     def _deleting_since(self, key: Key, claim: BucketClaim | None) -> datetime | None:
@@ -206,20 +208,16 @@ class ClaimReconciler:
         if claim is None or not end.report:
             return end.outcome
         told = _told(end.outcome, end.view, claim)
-        before = ready_of(claim)
         await self._c.reporter.tell(self._c.claims, claim.meta.key, told)
-        is_new = before is None or before.reason != Reason.WAITING_FOR_SIDECAR
-        if is_new and _waits_for_sidecar(end.outcome) and end.view.bucket:
-            # The same Event on the Bucket, where an administrator looks.
-            message = f"{end.outcome.reason}: {end.outcome.message}"
-            self._c.reporter.event(
-                self._c.buckets, end.view.bucket, "Normal", end.outcome.reason.value, message
-            )
+        if is_waiting_for_sidecar(end.outcome):
+            if end.view.bucket and not end.view.waiting_told:  # an administrator looks there
+                self._waiting_event(end.view.bucket, end.outcome)
+            self._deleting.tell(claim.meta.key)
         return end.outcome
 
-
-def _waits_for_sidecar(outcome: Outcome) -> TypeGuard[Terminal]:
-    return isinstance(outcome, Terminal) and outcome.reason is Reason.WAITING_FOR_SIDECAR
+    def _waiting_event(self, bucket: Bucket, outcome: Terminal) -> None:
+        message = f"{outcome.reason}: {outcome.message}"
+        self._c.reporter.event(self._c.buckets, bucket, "Normal", outcome.reason.value, message)
 
 
 def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
@@ -230,7 +228,7 @@ def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
 
 def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Told:
     bucket = view.bucket
-    keep = claim.ready and _waits_for_sidecar(outcome)  # nothing was deleted so far
+    keep = claim.ready and is_waiting_for_sidecar(outcome)  # nothing was deleted so far
     fields: dict[str, Any] = {"ready": isinstance(outcome, Success) or keep}
     if bucket and records.is_bound_to(bucket, claim):
         fields["bucket_name"] = bucket.meta.name

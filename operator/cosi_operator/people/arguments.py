@@ -138,6 +138,8 @@ def _add_cluster_commands(commands: _Commands) -> None:
     _target(why, "bucketclaim", "bucketaccess")
     retry = _add(commands, "retry", "retry", "Have a failed object tried again at once.")
     _target(retry, *KINDS.values())
+    rotate = _add(commands, "rotate", "rotate", "Renew the keys of a BucketAccess.")
+    _target(rotate, "bucketaccess")
     drivers = _add(commands, "drivers", "drivers", "List drivers, their classes and their Buckets.")
     rollback = _add(
         commands,
@@ -145,7 +147,7 @@ def _add_cluster_commands(commands: _Commands) -> None:
         "rollback-check",
         "List what the Go pair v0.2.2 would mishandle after a rollback. Needs an administrator.",
     )
-    for parser in (status, why, retry, drivers, rollback):
+    for parser in (status, why, retry, rotate, drivers, rollback):
         parser.add_argument("--kubeconfig", metavar="PATH", help="instead of the usual one")
     for parser in (status, why, drivers, rollback):
         _output(parser)
@@ -218,18 +220,22 @@ def _target(parser: argparse.ArgumentParser, *kinds: str) -> None:
     _namespace(parser)
     allowed = tuple(dict.fromkeys(kinds))
 
+    usual = allowed[0]
+
     def target(text: str) -> Target:
         word, slash, name = text.rpartition("/")
-        kind = KINDS.get(word.lower()) if slash else "bucketclaim"
+        kind = KINDS.get(word.lower()) if slash else usual
         if not name or kind not in allowed:
             raise argparse.ArgumentTypeError(
-                f"{text!r}: write NAME for a bucketclaim, or KIND/NAME"
-                f" with one of {', '.join(allowed)}"
+                f"{text!r}: write NAME for a {usual}, or KIND/NAME with one of {', '.join(allowed)}"
             )
         return Target(kind, name)
 
     parser.add_argument(
-        "target", metavar="NAME", type=target, help=f"a claim, or KIND/NAME ({', '.join(allowed)})"
+        "target",
+        metavar="NAME",
+        type=target,
+        help=f"a {usual}, or KIND/NAME ({', '.join(allowed)})",
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from cosi_operator.api import v1alpha1
-from cosi_operator.api.view import Key, Resource
+from cosi_operator.api.core import LEASES
+from cosi_operator.api.view import BucketAccess, Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Conflict, NotFound
@@ -16,8 +17,9 @@ from cosi_operator.people import policy as table_of_policy
 from cosi_operator.people import render, rollback
 from cosi_operator.people.arguments import Command
 from cosi_operator.people.diagnosis import Reported, Unseen, chain, is_ready
+from cosi_operator.people.presence import decode_lease
 from cosi_operator.people.read import Reader
-from cosi_operator.plan.names import RETRY_ANNOTATION
+from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
 from cosi_operator.policy_file import resolve_lane_scope, resolve_policy
 
 EXIT_OK, EXIT_NOT_READY, EXIT_FAILED = 0, 1, 2
@@ -106,7 +108,9 @@ async def status(command: Command, reader: Reader, clock: Clock) -> Printed:
         buckets = await reader.all(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
         claimed = {claim.meta.uid for claim in claims or ()}
         views += [b for b in buckets or () if b.claim is None or b.claim.uid not in claimed]
-    rows = render.not_ready(views)
+    # One request for each, so that only those of one namespace are looked at.
+    lost = [] if command.all_namespaces else await reader.lost_secrets(accesses or ())
+    rows = render.not_ready(views, lost)
     code = EXIT_NOT_READY if rows else EXIT_OK
     if command.json:
         tree = {"total": len(views), "notReady": rows, "notSeen": reader.missed}
@@ -155,7 +159,7 @@ def _there[T](found: T | Unseen | None, what: str) -> T:
             return found
 
 
-async def drivers(command: Command, reader: Reader, _clock: Clock) -> Printed:
+async def drivers(command: Command, reader: Reader, clock: Clock) -> Printed:
     """`cosi drivers`."""
     classes = await reader.all(v1alpha1.BUCKET_CLASSES, v1alpha1.decode_bucket_class)
     access_classes = await reader.all(
@@ -164,10 +168,13 @@ async def drivers(command: Command, reader: Reader, _clock: Clock) -> Printed:
     buckets = await reader.all(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
     if classes is None and access_classes is None and buckets is None:
         raise CommandError("you may list neither classes nor Buckets, and only these name drivers")
-    rows = render.driver_rows(classes or (), access_classes or (), buckets or ())
+    leases = await reader.all(LEASES, decode_lease)
+    rows = render.driver_rows(
+        classes or (), access_classes or (), buckets or (), leases, clock.wall()
+    )
     if command.json:
         return Printed(render.to_json({"drivers": rows, "notSeen": reader.missed}))
-    return Printed(render.drivers(rows), note=render.unseen(reader.missed))
+    return Printed(render.drivers(rows, clock.wall()), note=render.unseen(reader.missed))
 
 
 _RETRIED: Mapping[str, tuple[Resource, Callable[[bytes], Reported]]] = {
@@ -178,7 +185,46 @@ _RETRIED: Mapping[str, tuple[Resource, Callable[[bytes], Reported]]] = {
 
 
 async def retry(command: Command, reader: Reader, clock: Clock) -> Printed:
-    """`cosi retry`: a fresh value in the annotation; a ready object is left alone."""
+    """`cosi retry`: a fresh value in the annotation; a ready object is left alone.
+
+    An access whose Secret was removed is not ready: the retry makes new keys.
+    """
+
+    async def refusal(view: Reported, what: str) -> str:
+        if not is_ready(view) or view.meta.deleting or await _lost_its_secret(reader, view):
+            return ""
+        return f"{what} is ready; there is nothing to try again.\n"
+
+    return await _mark(command, reader, clock, RETRY_ANNOTATION, refusal)
+
+
+async def _lost_its_secret(reader: Reader, view: Reported) -> bool:
+    return isinstance(view, BucketAccess) and bool(await reader.lost_secrets([view]))
+
+
+async def rotate(command: Command, reader: Reader, clock: Clock) -> Printed:
+    """`cosi rotate`: a fresh value in the annotation of an access that has keys."""
+
+    async def refusal(view: Reported, what: str) -> str:
+        if view.meta.deleting:
+            raise CommandError(f"{what} is being deleted, so its keys are not renewed")
+        if not is_ready(view):
+            raise CommandError(
+                f"{what} has no keys yet, so there is nothing to renew; see cosi why"
+                f" bucketaccess/{view.meta.name} -n {view.meta.namespace}"
+            )
+        return ""
+
+    return await _mark(command, reader, clock, ROTATE_ANNOTATION, refusal)
+
+
+type Refusal = Callable[[Reported, str], Awaitable[str]]
+
+
+async def _mark(
+    command: Command, reader: Reader, clock: Clock, annotation: str, refusal: Refusal
+) -> Printed:
+    """Write a fresh value into an annotation, unless `refusal` says why not."""
     assert command.target is not None
     resource, decode = _RETRIED[command.target.kind]
     namespace = command.namespace or reader.client.default_namespace
@@ -195,24 +241,27 @@ async def retry(command: Command, reader: Reader, clock: Clock) -> Printed:
             view = decode(raw)
         except msgspec.ValidationError as error:
             raise CommandError(f"{what}: not readable: {error}") from None
-        if is_ready(view) and not view.meta.deleting:
-            return Printed(f"{what} is ready; there is nothing to try again.\n")
+        if why_not := await refusal(view, what):
+            return Printed(why_not)
         try:
-            return await _annotate(reader.client, resource, raw, clock)
+            return await _annotate(reader.client, resource, raw, clock, annotation)
         except Conflict:
             continue
     raise CommandError(f"{what}: it keeps changing; try again in a moment")
 
 
-async def _annotate(client: KubeClient, resource: Resource, raw: bytes, clock: Clock) -> Printed:
+async def _annotate(
+    client: KubeClient, resource: Resource, raw: bytes, clock: Clock, annotation: str
+) -> Printed:
     body: dict[str, Any] = msgspec.json.decode(raw)
     metadata = body["metadata"]
     stamp = clock.wall().isoformat(timespec="microseconds").replace("+00:00", "Z")
-    metadata["annotations"] = {**(metadata.get("annotations") or {}), RETRY_ANNOTATION: stamp}
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), annotation: stamp}
     await client.update(resource, body)
     key = Key(metadata.get("namespace", ""), metadata["name"])
+    what = "will be tried again" if annotation == RETRY_ANNOTATION else "gets new keys"
     return Printed(
-        f"{resource.kind} {key} will be tried again ({RETRY_ANNOTATION}={stamp}).\n"
+        f"{resource.kind} {key} {what} ({annotation}={stamp}).\n"
         f"See how it went: cosi why {resource.kind.lower()}/{key.name}"
         f"{f' -n {key.namespace}' if key.namespace else ''}\n"
     )
@@ -241,5 +290,6 @@ CLUSTER_COMMANDS: Mapping[str, ClusterCommand] = {
     "why": why,
     "drivers": drivers,
     "retry": retry,
+    "rotate": rotate,
     "rollback-check": rollback_check,
 }

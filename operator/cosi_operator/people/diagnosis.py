@@ -174,7 +174,8 @@ def _access_links(found: AccessFacts, *, claim_is_ready: bool) -> Sequence[Link]
                 secret_name,
                 State.MISSING,
                 message="The access was granted, but its Secret is gone.",
-                advice="Delete this BucketAccess and create it again: that makes new keys.",
+                advice="Have new keys made; the old account is revoked.",
+                command=f"cosi retry {_retry_words('BucketAccess', access)}",
             )
         case False:
             secret = Link("Secret", secret_name, State.NOT_YET)

@@ -3,7 +3,7 @@
 A 403 is not an error here: what may not be read is noted in `missed` and shown as not visible.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,10 +12,12 @@ from cosi_operator.api import core, v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resource
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Forbidden, NotFound
-from cosi_operator.people.diagnosis import AccessFacts, Facts, Unseen
+from cosi_operator.people.diagnosis import AccessFacts, Facts, Unseen, is_ready
 from cosi_operator.people.rollback import Seen
 from cosi_operator.plan.names import bucket_name
 
+# A command that a person waits for reads so many Secrets at most, one after the other.
+SECRETS_READ = 200
 NO_RIGHT = "you have no right to read it"
 
 
@@ -98,6 +100,18 @@ class Reader:
     async def _has_secret(self, key: Key) -> bool:
         # Only whether it is there; the content is dropped unread.
         return await self.one(core.SECRETS, lambda _raw: True, key) is not None
+
+    async def lost_secrets(self, accesses: Sequence[BucketAccess]) -> list[BucketAccess]:
+        """The granted accesses whose Secret is gone: their keys work and nobody has them."""
+        granted = [access for access in accesses if is_ready(access) and access.secret_name]
+        if len(granted) > SECRETS_READ:
+            self.missed["secrets"] = f"there are more than {SECRETS_READ}; see cosi why for one"
+            return []
+        return [
+            access
+            for access in granted
+            if not await self._has_secret(Key(access.meta.namespace, access.secret_name))
+        ]
 
     async def claim_facts(self, key: Key) -> Facts:
         """A claim, its Bucket, and all accesses of its namespace that name it."""

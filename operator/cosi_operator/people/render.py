@@ -17,6 +17,7 @@ from cosi_operator.api.view import (
     Key,
 )
 from cosi_operator.people.diagnosis import Link, Reported, State, condition, state_of
+from cosi_operator.people.presence import Lease, Presence, presence
 from cosi_operator.people.rollback import Finding
 from cosi_operator.people.text import age, clean, paragraph, table
 from cosi_operator.scrub import cut, shown_name
@@ -51,6 +52,7 @@ class DriverRow:
     ready: int
     retrying: int
     failed: int
+    sidecar: Presence
 
 
 def to_json(value: Any) -> str:
@@ -88,9 +90,27 @@ def _camel_name(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def not_ready(views: Iterable[Reported]) -> list[NotReady]:
-    """The objects that are not ready, sorted by namespace, kind and name."""
-    rows = []
+def not_ready(
+    views: Iterable[Reported], without_secret: Sequence[BucketAccess] = ()
+) -> list[NotReady]:
+    """The objects that are not ready, sorted by namespace, kind and name.
+
+    `without_secret` are accesses that look ready and whose Secret is gone.
+    """
+    rows = [
+        NotReady(
+            access.meta.namespace,
+            "BucketAccess",
+            access.meta.name,
+            State.MISSING,
+            "SecretMissing",
+            "",
+            "",
+            f"Secret {access.secret_name} is gone. For new keys: cosi retry"
+            f" bucketaccess/{access.meta.name}",
+        )
+        for access in without_secret
+    ]
     for view in views:
         state = state_of(view)
         if state is State.READY:
@@ -199,8 +219,13 @@ def driver_rows(
     classes: Iterable[BucketClass],
     access_classes: Iterable[BucketAccessClass],
     buckets: Iterable[Bucket],
+    leases: Sequence[Lease] | None,
+    now: datetime,
 ) -> list[DriverRow]:
-    """What names each driver; drivers are compared without regard to case."""
+    """What names each driver; drivers are compared without regard to case.
+
+    `leases`: all that there are; None when they may not be listed.
+    """
     found: dict[str, dict[str, list[Any]]] = {}
     spelling: dict[str, str] = {}
 
@@ -223,23 +248,27 @@ def driver_rows(
             parts["states"].count(State.READY),
             parts["states"].count(State.RETRYING),
             parts["states"].count(State.FAILED),
+            presence(spelling[key], leases, now),
         )
         for key, parts in sorted(found.items())
     ]
 
 
-def drivers(rows: Sequence[DriverRow]) -> str:
+def drivers(rows: Sequence[DriverRow], now: datetime) -> str:
     """The table of `cosi drivers`."""
     if not rows:
         return "No class and no Bucket names a driver.\n"
     header = (
-        "DRIVER", "BUCKETS", "READY", "RETRYING", "FAILED", "BUCKET CLASSES", "ACCESS CLASSES",
+        "DRIVER", "SIDECAR", "SINCE", "BUCKETS", "READY", "RETRYING", "FAILED",
+        "BUCKET CLASSES", "ACCESS CLASSES",
     )  # fmt: skip
     return table(
         header,
         [
             (
                 row.driver,
+                row.sidecar.state,
+                _age(row.sidecar.since, now),
                 *(str(count) for count in (row.buckets, row.ready, row.retrying, row.failed)),
                 ",".join(row.classes),
                 ",".join(row.access_classes),

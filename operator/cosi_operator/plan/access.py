@@ -6,7 +6,7 @@ drivers mint new keys, some even a new account, each time: so a Grant is never r
 record names an account whose keys the Secret holds. Deletion: see `plan/access_deletion.py`.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace as with_fields
 
@@ -57,6 +57,8 @@ from cosi_operator.plan.verdicts import age_s, driver_away, standing
 
 # Keys are renewed at most this often, whatever expiry the driver returns.
 RENEW_EARLIEST_S = 60.0
+# Keys that expire are renewed after this part of their life.
+RENEW_AFTER = 0.8
 
 
 def plan(view: AccessView) -> AccessStep:
@@ -242,6 +244,12 @@ def _with_account(access: BucketAccess, entry: AccessRecord, view: AccessView) -
         return with_fields(entry, accounts=accounts, minted=granted.account_id)
     renew_at = _renew_at(granted, view)
     return with_fields(entry, accounts=accounts, rotated=rotate_token(access), renew_at=renew_at)
+
+
+def renewal_time(expiry: str | None, now: datetime) -> str:
+    """When keys of this expiry (RFC 3339) are to be renewed; "" for keys that do not expire."""
+    left_s = -age_s(expiry, now) if expiry else 0.0
+    return stamp(now + timedelta(seconds=left_s * RENEW_AFTER)) if left_s > 0 else ""
 
 
 def _renew_at(granted: Granted, view: AccessView) -> str:

@@ -79,8 +79,13 @@ def is_certainly_empty(bucket: Bucket) -> bool:
 def retry_token(bucket: Bucket, claim: BucketClaim | None) -> str:
     """The retry annotations that count for a Bucket: its own, and that of its claim's owner."""
     own = bucket.meta.annotations.get(names.RETRY_ANNOTATION, "")
-    claimed = claim.meta.annotations.get(names.RETRY_ANNOTATION, "") if claim else ""
+    claimed = claim_retry(claim) if claim else ""
     return f"{own}|{claimed}" if own or claimed else ""
+
+
+def claim_retry(claim: BucketClaim) -> str:
+    """The retry annotation of a claim."""
+    return claim.meta.annotations.get(names.RETRY_ANNOTATION, "")
 
 
 def is_gave_up(bucket: Bucket, uid: str) -> bool:

@@ -23,6 +23,7 @@ from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.claim_view import ClaimView, target_name
 from cosi_operator.plan.sidecar_wait import (
+    is_overwritten,
     is_reported,
     left_for_sidecar,
     patience_s,
@@ -299,7 +300,8 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
 
 def _await_sidecar(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done:
     """The sidecar goes on, and reports on the claim too. If it does not, the controller does."""
-    if is_reported(claim.conditions, deleting=True):
+    told = view.waiting_told
+    if is_reported(claim.conditions, deleting=True) or is_overwritten(claim.conditions, told=told):
         return Done(Success(), report=False)
     if view.deleting_since is not None:
         since, patience = stamp(view.deleting_since), patience_s(view.now, view.sidecar_heard)

@@ -29,7 +29,8 @@ class ClaimView:
     `holder_alive`: whether the claim that the record of `bucket` names exists. `unproven`: nothing
     in this run has shown yet that `claim` is not an old copy. `sidecar_heard`: when the sidecar of
     the Bucket's driver last wrote how any object fares. `deleting_since`: when this process first
-    saw that the claim is being deleted.
+    saw that the claim is being deleted; `waiting_told`: since then it was told to wait for the
+    sidecar.
     """
 
     claim: BucketClaim | None
@@ -44,6 +45,7 @@ class ClaimView:
     unproven: bool = False
     sidecar_heard: datetime | None = None
     deleting_since: datetime | None = None
+    waiting_told: bool = False
 
 
 def target_name(claim: BucketClaim) -> str:

@@ -89,9 +89,13 @@ class SecretIs:
 
 @dataclass(frozen=True, slots=True)
 class SecretStored:
-    """The Secret holds the credentials of the last Grant; `unchanged` if it held them before."""
+    """The Secret holds the credentials of the last Grant.
+
+    `unchanged`: it held them before. `same_account`: they replaced other keys of their account.
+    """
 
     unchanged: bool = False
+    same_account: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ The sidecar knows how an object fares. If there is none, the user would see noth
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TypeGuard
 
 from cosi_operator.api.view import Condition
-from cosi_operator.outcome import Reason, Requeue, Terminal
+from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan.steps import Done
 from cosi_operator.plan.verdicts import age_s
 
@@ -62,9 +63,23 @@ def is_reported(conditions: Iterable[Condition], *, deleting: bool) -> bool:
     return ready.status != "True" and ready.reason not in _BEFORE_DELETION
 
 
+def is_overwritten(conditions: Iterable[Condition], *, told: bool) -> bool:
+    """Whether the object said that it waits for the sidecar, and somebody has replaced that.
+
+    Only a sidecar does so. Said again, the two would write for ever.
+    """
+    return told and not any(
+        c.type == "Ready" and c.reason == Reason.WAITING_FOR_SIDECAR for c in conditions
+    )
+
+
 def is_by_controller(conditions: Iterable[Condition]) -> bool:
     """Whether the controller wrote the Ready condition of an access."""
     return any(c.type == "Ready" and c.reason in _BY_CONTROLLER for c in conditions)
+
+
+def is_waiting_for_sidecar(outcome: Outcome) -> TypeGuard[Terminal]:
+    return isinstance(outcome, Terminal) and outcome.reason is Reason.WAITING_FOR_SIDECAR
 
 
 def waiting_for_sidecar(what: str, driver: str) -> Terminal:

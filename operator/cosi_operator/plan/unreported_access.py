@@ -14,6 +14,7 @@ from cosi_operator.plan import names, records
 from cosi_operator.plan.access_checks import OVERSIZED
 from cosi_operator.plan.facts import AccessIs
 from cosi_operator.plan.sidecar_wait import (
+    is_overwritten,
     is_reported,
     left_for_sidecar,
     patience_s,
@@ -29,7 +30,8 @@ class UnreportedView:
 
     `bucket` is a Bucket that names the claim of this access. `since`: when this process first saw
     that the access is as it is now (new, or being deleted). `heard`: when the sidecar of the
-    access's driver last wrote how any object fares.
+    access's driver last wrote how any object fares. `told`: since then the access was told to wait
+    for the sidecar.
     """
 
     access: BucketAccess | None
@@ -38,6 +40,7 @@ class UnreportedView:
     now: datetime
     since: datetime
     heard: datetime | None = None
+    told: bool = False
 
 
 def driver_of(bucket: Bucket | None, access_class: BucketAccessClass | None) -> str:
@@ -59,6 +62,8 @@ def plan(view: UnreportedView) -> Done | EditFinalizers:
     """Name the next step."""
     access = view.access
     if access is None or is_settled(access):
+        return Done(Success(), report=False)
+    if is_overwritten(access.conditions, told=view.told):
         return Done(Success(), report=False)
     if access.meta.deleting:
         return _plan_deletion(access, view)

@@ -246,7 +246,12 @@ class AccessReconciler:
             return await self._refuse_account(view, access, step, reply.account_id)
         if done := self._revoked.get(access.meta.uid):
             self._revoked[access.meta.uid] = done - {reply.account_id}
-        granted = Granted(reply.account_id, shared=self._is_shared(access, reply.account_id))
+        azure = reply.credentials.azure
+        granted = Granted(
+            reply.account_id,
+            renew_at=planning.renewal_time(azure.expiry if azure else None, view.context.now),
+            shared=self._is_shared(access, reply.account_id),
+        )
         self._held.keep(access, granted, reply.credentials)
         return granted
 

@@ -124,5 +124,7 @@ class AccessSecret:
         result = await store(step.key, content)
         if isinstance(result, SecretIs) and result.ours:
             self._held.drop(access, held.granted.account_id)
-            return SecretStored(unchanged)
+            # An account that is new is `minted` in its entry until the Secret has its keys.
+            known = view.entry is not None and not view.entry.minted
+            return SecretStored(unchanged, same_account=step.replace and known)
         return result

@@ -23,6 +23,7 @@ from cosi_operator.plan import bucket as planning
 from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import (
     BucketView,
+    claim_retry,
     fold,
     ignored_change,
     is_clean,
@@ -287,8 +288,22 @@ class BucketReconciler:
         if end.report:
             await self._s.reporter.tell(self._s.buckets, key, self._told(end, bucket))
         self._returned.pop(key, None)  # the index of ids has it from now on
-        await tell_claim(self._s, key, end.view.claim, end.outcome)
+        await tell_claim(
+            self._s, key, end.view.claim, end.outcome, retried=self._is_retried(end.view)
+        )
         return end.outcome
+
+    def _is_retried(self, view: BucketView) -> bool:
+        """Whether the run's failed call is the first since the claim's retry annotation changed."""
+        if (
+            view.failed is None
+            or view.bucket is None
+            or not (view.claim and claim_retry(view.claim))
+        ):
+            return False
+        basis = _made_on(view.judged, view.claim, view.context.driver)
+        last = view.bucket.last_call
+        return last is None or last.retry_token != basis.retry_token
 
     def _told(self, end: End[BucketView], bucket: Bucket) -> Told:
         view = end.view

@@ -17,8 +17,9 @@ from cosi_operator.clock import Clock
 from cosi_operator.driver.v1alpha1 import Driver
 from cosi_operator.kube.objects import Objects
 from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
-from cosi_operator.plan import records
+from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import AccessView, authentication_of
+from cosi_operator.plan.bucket_view import claim_retry
 from cosi_operator.report import PLAIN_WAITS, Level, Reporter, ready_of
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Attempts, DriverState
@@ -49,9 +50,12 @@ class Sidecar:
 
 
 async def tell_claim(
-    sidecar: Sidecar, key: Key, claim: BucketClaim | None, outcome: Outcome
+    sidecar: Sidecar, key: Key, claim: BucketClaim | None, outcome: Outcome, *, retried: bool
 ) -> None:
-    """Mirror the Bucket of this key on its claim: a tenant may not read Buckets."""
+    """Mirror the Bucket of this key on its claim: a tenant may not read Buckets.
+
+    `retried`: the retry annotation of the claim made this run call the driver, which failed again.
+    """
     bucket = sidecar.buckets.get(key)
     if bucket is None or claim is None or not bucket.conditions:
         return
@@ -72,16 +76,23 @@ async def tell_claim(
         )
 
     was = ready_of(claim)
-    if not await sidecar.reporter.write(sidecar.claims, claim.meta.key, status):
+    is_written = await sidecar.reporter.write(sidecar.claims, claim.meta.key, status)
+    if retried:  # often nothing else shows that somebody has looked
+        _claim_event(sidecar, claim, bucket, outcome, retry=claim_retry(claim))
+    if retried or not is_written:
         return
     now = ready_of(bucket)
     if now and (was is None or (was.status, was.reason) != (now.status, now.reason)):
         _claim_event(sidecar, claim, bucket, outcome)
 
 
-def _claim_event(sidecar: Sidecar, claim: BucketClaim, bucket: Bucket, outcome: Outcome) -> None:
+def _claim_event(
+    sidecar: Sidecar, claim: BucketClaim, bucket: Bucket, outcome: Outcome, *, retry: str = ""
+) -> None:
     now = ready_of(bucket)
-    assert now is not None
+    if now is None:
+        return
+    answer = f"Tried again for {names.RETRY_ANNOTATION}={shown_name(retry)}. " if retry else ""
     if now.status == "True":
         text = f"Bucket {bucket.meta.name} is ready."
         sidecar.reporter.event(sidecar.claims, claim, "Normal", "BucketReady", text)
@@ -95,8 +106,8 @@ def _claim_event(sidecar: Sidecar, claim: BucketClaim, bucket: Bucket, outcome: 
             claim,
             level,
             reason,
-            f"{now.reason}: {now.message}",
-            fingerprint=f"{now.reason}:{bucket.meta.deleting}",
+            f"{now.reason}: {answer}{now.message}",
+            fingerprint=f"{now.reason}:{bucket.meta.deleting}:{retry}",
         )
 
 

@@ -12,7 +12,7 @@ from tests.support.apiserver import Reply, StubApiServer, client_of, serving
 from tests.support.clock import FakeClock
 
 from cosi_operator.api import v1alpha1
-from cosi_operator.api.core import SECRETS
+from cosi_operator.api.core import LEASES, SECRETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Invalid
@@ -20,7 +20,7 @@ from cosi_operator.people import run
 from cosi_operator.people.arguments import parse
 from cosi_operator.people.commands import CommandError, Printed
 from cosi_operator.people.read import NotInstalledError
-from cosi_operator.plan.names import RETRY_ANNOTATION
+from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
 
 CLAIM, ACCESS = Key("ns", "c"), Key("ns", "a")
 OPERATOR = Path(v1alpha1.__file__).parents[2]
@@ -318,6 +318,86 @@ async def test_retry_gives_up_on_an_object_that_never_rests(
     server.fail_next("update", *[Reply(409, "Conflict")] * 5)
     with pytest.raises(CommandError, match="it keeps changing"):
         await cosi(client, "retry", "c", "-n", "ns")
+
+
+async def test_a_secret_that_was_removed_is_reported_and_a_retry_makes_new_keys(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    server.drop(SECRETS, Key("ns", "s"))
+    printed = await cosi(client, "why", "bucketaccess/a", "-n", "ns")
+    assert printed.code == 1
+    assert "cosi retry bucketaccess/a -n ns" in printed.out
+    printed = await cosi(client, "status", "-n", "ns")
+    assert printed.code == 1
+    assert "SecretMissing" in printed.out
+    assert "will be tried again" in (await cosi(client, "retry", "bucketaccess/a", "-n", "ns")).out
+    after = server.objects[v1alpha1.BUCKET_ACCESSES.path("ns", "a")]
+    assert RETRY_ANNOTATION in after["metadata"]["annotations"]
+
+
+async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    server.forbid("get", "secrets")
+    printed = await cosi(client, "status", "-n", "ns")
+    assert printed.code == 0
+    assert printed.note == "not seen: Secret ns/s (you have no right to read it)\n"
+    for number in range(201):
+        server.put(
+            v1alpha1.BUCKET_ACCESSES,
+            Key("many", f"a-{number}"),
+            spec={"credentialsSecretName": "s"},
+            status={"accessGranted": True, "accountID": "x"},
+        )
+    before = server.count("get")
+    assert "more than 200" in (await cosi(client, "status", "-n", "many")).note
+    assert server.count("get") == before
+
+
+async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: KubeClient) -> None:
+    put_all(server, ready=True)
+    for words in ("a", "bucketaccess/a"):
+        assert "gets new keys" in (await cosi(client, "rotate", words, "-n", "ns")).out
+    after = server.objects[v1alpha1.BUCKET_ACCESSES.path("ns", "a")]
+    assert after["metadata"]["annotations"][ROTATE_ANNOTATION] == "2026-01-01T00:00:00.000000Z"
+
+
+async def test_rotate_of_an_access_without_keys_says_what_to_look_at(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    with pytest.raises(CommandError, match=r"no keys yet.*cosi why bucketaccess/a -n ns"):
+        await cosi(client, "rotate", "a", "-n", "ns")
+    server.put(
+        v1alpha1.BUCKET_ACCESSES, ACCESS, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    )
+    with pytest.raises(CommandError, match="being deleted"):
+        await cosi(client, "rotate", "a", "-n", "ns")
+    assert server.count("update") == 0
+
+
+async def test_drivers_says_whether_the_sidecar_works(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    server.put(
+        LEASES,
+        Key("vendor", "d-example-com-cosi"),
+        spec={
+            "holderIdentity": "one",
+            "acquireTime": "2025-12-31T23:00:00.000000Z",
+            "renewTime": "2025-12-31T23:59:59.000000Z",
+            "leaseDurationSeconds": 15,
+        },
+    )
+    row = (await cosi(client, "drivers")).out.splitlines()[1].split()
+    assert row[:3] == ["d.example.com", "up", "1h"]
+    server.forbid("list", "leases")
+    printed = await cosi(client, "drivers")
+    assert "not visible" in printed.out
+    assert "leases" in printed.note
 
 
 async def test_retry_leaves_a_ready_object_alone(server: StubApiServer, client: KubeClient) -> None:

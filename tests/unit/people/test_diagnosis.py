@@ -49,7 +49,7 @@ def conditions(reason: str, message: str, *kinds: str) -> tuple[Condition, ...]:
 
 READY = (Condition("Ready", "True", "Provisioned", "", 1, "2026-01-01T11:00:00Z"),)
 STALLED = conditions("DriverInvalidArgument", "The region is unknown.", "Stalled")
-RETRYING = conditions("DriverInternal", "next in about 8 s", "Reconciling")
+RETRYING = conditions("DriverInternal", "Attempt 3 failed", "Reconciling")
 WAITING = conditions("WaitingForBucket", "The bucket is not ready.", "Reconciling")
 
 CLASS = BucketClass(Meta("fast"), driver_name="d.example.com")
@@ -169,7 +169,7 @@ def test_a_final_failure_shows_the_drivers_status_what_happens_and_what_to_do() 
         "The region is unknown.",
         "DriverCreateBucket -> INVALID_ARGUMENT, attempt 1",
         "not tried again until the spec changes",
-        "Repair the parameters of the class",
+        "ask your cluster administrator to correct it in the class",
         "cosi retry c -n ns",
     ):
         assert words in flat
@@ -266,7 +266,7 @@ def test_a_chain_of_which_a_part_may_not_be_seen_is_judged_by_the_rest() -> None
 
 
 def test_drivers_says_when_there_is_none() -> None:
-    assert drivers([]) == "No class and no Bucket names a driver.\n"
+    assert drivers([], NOW) == "No class and no Bucket names a driver.\n"
 
 
 def test_status_lists_only_what_is_not_ready_and_sums_up() -> None:
@@ -289,11 +289,11 @@ def test_status_says_when_there_is_nothing_to_say() -> None:
 
 def test_drivers_are_counted_whatever_the_case_of_their_name() -> None:
     other = replace(BAD_BUCKET, driver_name="D.example.com")
-    rows = driver_rows([CLASS], [ACCESS_CLASS], [BUCKET, other])
+    rows = driver_rows([CLASS], [ACCESS_CLASS], [BUCKET, other], None, NOW)
     (row,) = rows
     assert (row.driver, row.buckets, row.ready, row.failed) == ("d.example.com", 2, 1, 1)
-    assert drivers(rows).splitlines()[1].split() == [
-        "d.example.com", "2", "1", "0", "1", "fast", "keys",
+    assert drivers(rows, NOW).splitlines()[1].split() == [
+        "d.example.com", "not", "visible", "-", "2", "1", "0", "1", "fast", "keys",
     ]  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from cosi_operator.outcome import (
     Terminal,
 )
 from cosi_operator.plan import names
-from cosi_operator.plan.access import is_rotation_due, plan
+from cosi_operator.plan.access import is_rotation_due, plan, renewal_time
 from cosi_operator.plan.access_view import ROTATE_TOKEN_LENGTH, AccessView, fold, judged_on
 from cosi_operator.plan.facts import (
     AccessFact,
@@ -389,6 +389,13 @@ def test_first_grant_follows_the_annotation_that_is_there() -> None:
 def test_spec_names_another_secret_than_the_record_and_the_recorded_one_is_rotated() -> None:
     moved = replace(asking(), secret_name="moved")
     assert plan(seen(moved, granted=NEW, entry=MINTED)) == REPLACE
+
+
+def test_keys_that_expire_are_renewed_after_four_fifths_of_their_life() -> None:
+    assert renewal_time("2026-05-06T07:18:09Z", NOW) == "2026-05-06T07:16:09Z"
+    assert renewal_time(STAMP, NOW) == ""  # expired already: a renewal would not end
+    assert renewal_time("soon", NOW) == ""
+    assert renewal_time(None, NOW) == ""
 
 
 @pytest.mark.parametrize(

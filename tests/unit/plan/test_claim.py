@@ -604,6 +604,16 @@ def test_forged_status_with_a_name_that_no_bucket_can_have_is_not_read() -> None
             id="the Bucket is being deleted -> left to the sidecar at first",
         ),
         pytest.param(
+            seen(
+                GOING_CLAIM,
+                meta(READY, deleting=True),
+                now=NOW + timedelta(minutes=5),
+                waiting_told=True,
+            ),
+            NOTHING,
+            id="a sidecar has replaced what the controller said -> not said again",
+        ),
+        pytest.param(
             seen(failing(GOING_CLAIM), meta(READY, deleting=True)),
             NOTHING,
             id="the sidecar has reported why it is not deleted -> nothing to do",

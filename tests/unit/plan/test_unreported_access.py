@@ -65,6 +65,11 @@ def wait(after_s: float) -> Done:
             id="its sidecar is at work on others -> it gets longer",
         ),
         pytest.param(
+            seen(told(GOING, "Granted", "True"), told=True),
+            NOTHING,
+            id="a sidecar has replaced what the controller said -> not said again",
+        ),
+        pytest.param(
             seen(meta(ACCESS, deleting=True), access_class=None),
             NOTHING,
             id="it is deleted and nobody holds it -> the API server removes it",

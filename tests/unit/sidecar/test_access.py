@@ -1,7 +1,9 @@
 """The BucketAccess's half of the sidecar in a whole world, with its Secret and its keys."""
 
+import base64
 import functools
 import json
+from datetime import timedelta
 
 import pytest
 from tests.model.backend import Answer
@@ -32,7 +34,7 @@ from cosi_operator.api.v1alpha1 import (
     BUCKET_CLAIMS,
     BUCKETS,
 )
-from cosi_operator.api.view import Key
+from cosi_operator.api.view import Key, stamp
 from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
@@ -545,17 +547,33 @@ def granted_before(world: World) -> str:
 
 
 @pytest.mark.parametrize(
-    ("driver", "renewed", "revokes"),
+    ("driver", "renewed", "revokes", "words"),
     [
-        pytest.param({"same_keys": True}, False, 0, id="the same key -> the Secret stays"),
-        pytest.param({}, True, 0, id="a new key of the same account -> nothing is revoked"),
         pytest.param(
-            {"new_account_each_time": True}, True, 1, id="a new account -> the old one is revoked"
+            {"same_keys": True},
+            False,
+            0,
+            " They are not rotated: the driver returned the same keys.",
+            id="the same key -> the Secret stays",
+        ),
+        pytest.param(
+            {},
+            True,
+            0,
+            " They are new keys of the same account, so the old keys may still work.",
+            id="a new key of the same account -> nothing is revoked",
+        ),
+        pytest.param(
+            {"new_account_each_time": True},
+            True,
+            1,
+            "",
+            id="a new account -> the old one is revoked",
         ),
     ],
 )
 def test_keys_are_rotated_once_for_each_value_of_the_annotation(
-    world: World, driver: dict[str, bool], renewed: bool, revokes: int
+    world: World, driver: dict[str, bool], renewed: bool, revokes: int, words: str
 ) -> None:
     for name, value in driver.items():
         setattr(world.backend, name, value)
@@ -579,12 +597,30 @@ def test_keys_are_rotated_once_for_each_value_of_the_annotation(
     world.user_edits(BUCKET_ACCESSES, "reader", lambda b: b["metadata"].update(labels={"a": "b"}))
     run(world)
     assert grants(world) == 2
+    ready = next(c for c in status(world)["conditions"] if c["type"] == "Ready")
+    assert ready["message"] == f"Secret team/{SECRET} holds the keys.{words}"
     rotate(world, "2")
     run(world)
     assert grants(world) == 3
     world.user_deletes(BUCKET_ACCESSES, "reader")
     run(world)
     assert world.backend.accounts == {}
+
+
+def test_keys_that_expire_are_renewed_by_themselves_also_after_a_restart(world: World) -> None:
+    life = timedelta(seconds=1000)
+    world.backend.expiry = lambda: stamp(world.clock.wall() + life)
+    add_access(world)
+    world.run_until_idle(limit_s=700)
+    assert (grants(world), status(world)["accessGranted"]) == (1, True)
+    world.restart("sidecar")
+    world.run_until_idle(limit_s=50)
+    assert grants(world) == 1
+    world.run_until_idle(limit_s=100)
+    assert grants(world) == 2
+    secret = world.found(SECRETS, SECRET)
+    assert b"t0ken-KEY2" in base64.b64decode(secret["data"]["BucketInfo"])
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
 
 
 @pytest.mark.parametrize("new_account", [False, True], ids=["same account", "a new account"])

@@ -1,0 +1,62 @@
+"""Whether a driver's sidecar works, as its Lease tells. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from cosi_operator.kube.lease import lease_name
+from cosi_operator.plan.verdicts import age_s
+
+# Of a Lease that names no duration: that of the Go sidecar.
+DURATION_S = 150
+
+
+class _Meta(Struct, frozen=True):
+    name: str = ""
+    namespace: str = ""
+
+
+class _Spec(Struct, rename="camel", frozen=True):
+    holder_identity: str | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_duration_seconds: int | None = None
+
+
+class Lease(Struct, frozen=True):
+    """The part of a Lease that tells whether somebody holds it."""
+
+    metadata: _Meta = _Meta()
+    spec: _Spec = _Spec()
+
+
+decode_lease = msgspec.json.Decoder(Lease).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """`state` is up, down, absent (no Lease) or not visible; `since` is RFC 3339, or ""."""
+
+    state: str
+    since: str = ""
+
+
+def presence(driver: str, leases: Iterable[Lease] | None, now: datetime) -> Presence:
+    """What the Leases say about the sidecar of a driver; None: they may not be listed."""
+    if leases is None:
+        return Presence("not visible")
+    name = lease_name(f"{driver}/cosi")
+    found = [_of(lease.spec, now) for lease in leases if lease.metadata.name == name]
+    up = [each for each in found if each.state == "up"]
+    return max(up or found, key=lambda each: each.since, default=Presence("absent"))
+
+
+def _of(spec: _Spec, now: datetime) -> Presence:
+    renewed = spec.renew_time or ""
+    limit_s = spec.lease_duration_seconds or DURATION_S
+    if spec.holder_identity and age_s(renewed, now) <= limit_s:
+        return Presence("up", spec.acquire_time or "")
+    return Presence("down", renewed)

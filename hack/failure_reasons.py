@@ -68,6 +68,11 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "The object can't be read; something wrote it past the schema.",
         "Repair or delete it; the others go on.",
     ),
+    Reason.RELEASED: (
+        "The claim of a static Bucket is gone, and the Bucket and its data are kept.",
+        "An administrator runs the command of the message to let another claim use it, or deletes"
+        " the Bucket.",
+    ),
     Reason.BUCKET_ALREADY_BOUND: (
         "The Bucket belongs to another claim.",
         "Name another Bucket, or have an administrator clear spec.bucketClaim of that one.",

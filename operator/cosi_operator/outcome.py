@@ -88,6 +88,7 @@ class Reason(enum.StrEnum):
     # the object, or what it names, has to be changed by a person
     INVALID_SPEC = "InvalidSpec"
     INVALID_OBJECT = "InvalidObject"
+    RELEASED = "Released"
     BUCKET_ALREADY_BOUND = "BucketAlreadyBound"
     BUCKET_LOST = "BucketLost"
     BUCKET_IN_USE = "BucketInUse"

@@ -259,6 +259,7 @@ PLAIN_WAITS = (
     Reason.WAITING_FOR_ACCESSES,
     Reason.WAITING_FOR_TURN,
     Reason.WAITING_FOR_SIDECAR,
+    Reason.RELEASED,
 )
 
 

@@ -17,7 +17,11 @@
 {{- end -}}
 
 {{- define "cosi-operator.controllerName" -}}
+{{- if .Values.controllerName -}}
+{{- .Values.controllerName -}}
+{{- else -}}
 {{ include "cosi-operator.fullname" . }}-controller
+{{- end -}}
 {{- end -}}
 
 {{- define "cosi-operator.sidecarName" -}}

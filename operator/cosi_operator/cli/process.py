@@ -134,6 +134,12 @@ class Process:
             nonlocal leading
             leading = True
             self.metrics.leads(name, leading=True)
+            self.events.emit(  # in the words of client-go
+                election.lease(),
+                type="Normal",
+                reason="LeaderElection",
+                message=f"{self.settings.identity} became leader",
+            )
             await unless(self.hurry, work)
 
         self.health.has("start")  # a standby is healthy: it is ready to take over

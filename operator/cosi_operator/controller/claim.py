@@ -113,7 +113,9 @@ class ClaimReconciler:
             bucket = records.bucket_of_claim(claim, naming)
             bucket = bucket or self._c.buckets.get(Key("", target_name(claim)))
             former = former_buckets(claim, naming)
-            bucket_class = self._c.classes.get(Key("", claim.class_name))
+            of_bucket = bucket if claim.existing_bucket_name else None
+            class_name = of_bucket.class_name if of_bucket else claim.class_name
+            bucket_class = self._c.classes.get(Key("", class_name))
         return ClaimView(
             claim=claim,
             bucket_class=bucket_class,

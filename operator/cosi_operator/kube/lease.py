@@ -39,6 +39,7 @@ from cosi_operator.kube.errors import (
     Forbidden,
     NotFound,
 )
+from cosi_operator.kube.events import ObjectRef
 from cosi_operator.settings import LeaseDurations
 
 log = structlog.get_logger(__name__)
@@ -151,6 +152,17 @@ class LeaderElection:
         if lost:
             raise LeaseLost(f"Lease {self._key}: {lost}")
 
+    def lease(self) -> ObjectRef:
+        """The Lease that this process holds, as an Event names it."""
+        metadata = self._body["metadata"] if self._body else {}
+        return ObjectRef(
+            api_version=LEASES.api_version,
+            kind=LEASES.kind,
+            namespace=self._key.namespace,
+            name=self._key.name,
+            uid=metadata.get("uid", ""),
+        )
+
     async def _renew_until_lost(self) -> str:
         """Renew each retry period; returns why it can't go on, in time for the work to stop."""
         while True:
@@ -203,9 +215,10 @@ class LeaderElection:
         if not spec.holder_identity:
             return True
         now_s = self._clock.monotonic()
+        if self._seen is None or self._seen.spec.holder_identity != spec.holder_identity:
+            self._log.info("lease_held_by_other", holder=spec.holder_identity)
         if self._seen is None or self._seen.spec != spec:
             self._seen = _Seen(spec, now_s)
-            self._log.info("lease_held_by_other", holder=spec.holder_identity)
         # The holder's own duration: upstream's processes hold theirs for 150 s.
         lasts_s = max(float(spec.lease_duration_seconds or 0), self._durations.lease_s)
         return now_s - self._seen.since_s > lasts_s

@@ -54,10 +54,32 @@ def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
     if hold := _plan_hold(bucket, view):
         return hold
     if known:
-        return Done(Success())
+        return _released(bucket, view) or Done(Success())
     if view.unproven:  # a Bucket created from a stale copy of a deleted Bucket would leak
         return ReadBucketObject(bucket.meta.key)
     return CreateBackend(bucket.meta.name, bucket.parameters)
+
+
+def _released(bucket: Bucket, view: BucketView) -> BucketStep | None:
+    """A static Bucket stays bound to its claim when that is gone, until a person frees it."""
+    bound = records.bound_claim(bucket)
+    if not bucket.existing_bucket_id or not bound.uid:
+        return None
+    was_released = any(c.reason == Reason.RELEASED for c in bucket.conditions)
+    if not view.claim_read and (was_released or view.claim is None):
+        return read_claim(bucket)  # the cache may be old, either way
+    if view.claim:
+        return None
+    free = '{"spec":{"bucketClaim":null}}'
+    return Done(
+        Terminal(
+            Reason.RELEASED,
+            f"BucketClaim {bound.namespace}/{bound.name}, which used this bucket, is gone, and the"
+            " bucket is kept. To let another BucketClaim use it, run: kubectl patch bucket"
+            f" {bucket.meta.name} --type merge -p '{free}'",
+            waiting=True,
+        )
+    )
 
 
 def _halt(bucket: Bucket, view: BucketView) -> Done | None:

@@ -223,7 +223,7 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
     if records.spec_claim(bucket) != records.identity_of(claim):
         # Somebody applied the Bucket again from a manifest without its claim.
         return BindBucketObject(bucket.meta.key)
-    if repaired := _repaired(claim, bucket, view.bucket_class):
+    if repaired := _repaired(claim, bucket, view.bucket_class) or _completed(bucket, view):
         return repaired
     # No sidecar of ours has judged the Bucket as it now is (its driver may have been changed).
     silent = not bucket.ready and bucket.observed_generation != bucket.meta.generation
@@ -265,6 +265,25 @@ def _repaired(
     ):
         return None
     return UpdateBucketObject(bucket.meta.key, driver_name, dict(bucket_class.parameters))
+
+
+def _completed(bucket: Bucket, view: ClaimView) -> ReadClass | UpdateBucketObject | None:
+    """A static Bucket without parameters gets those of the class that it names.
+
+    The Go sidecar does this; a role of a sidecar of ours need not allow it to read classes.
+    """
+    if not bucket.existing_bucket_id or bucket.parameters or not bucket.class_name:
+        return None
+    if bucket.meta.deleting:
+        return None
+    found = view.bucket_class
+    if found is None or found.meta.name != bucket.class_name:
+        if view.class_read or not names.is_object_name(bucket.class_name):
+            return None
+        return ReadClass(Key("", bucket.class_name))
+    if not found.parameters:
+        return None
+    return UpdateBucketObject(bucket.meta.key, bucket.driver_name, dict(found.parameters))
 
 
 def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:

@@ -24,6 +24,7 @@ from tests.support.views import (
     READY_CLAIM,
     RECORD,
     RECORDED,
+    STAMP,
     UNRECORDED,
     UP,
     judged,
@@ -33,7 +34,14 @@ from tests.support.views import (
 )
 
 from cosi_operator.api.record import BucketRecord, ClaimIdentity
-from cosi_operator.api.view import Bucket, BucketAccess, ClaimRef, DeletionPolicy, Key
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    ClaimRef,
+    Condition,
+    DeletionPolicy,
+    Key,
+)
 from cosi_operator.outcome import (
     Call,
     Code,
@@ -699,3 +707,29 @@ def test_id_of_the_record_wins_over_the_status_for_a_deletion() -> None:
     record = replace(forged.record or RECORD, accesses={})
     view = seen(replace(forged, record=record), claim=GOING_CLAIM)
     assert plan(view) == DELETE
+
+
+def test_a_static_bucket_whose_claim_is_gone_is_released_and_says_how_to_free_it() -> None:
+    stored = replace(meta(STATIC, finalizers=PROTECT), record=RECORD)
+    view = seen(stored, claim=None)
+    assert plan(view) == ReadClaim(CLAIM.meta.key)
+    assert plan(fold(view, ClaimIs(CLAIM))) == FINE  # the cache was late
+    step = plan(fold(view, ClaimIs(None)))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert step.outcome.reason is Reason.RELEASED
+    assert f"kubectl patch bucket {STATIC.meta.name} --type merge" in step.outcome.message
+
+
+def test_a_released_bucket_is_ready_again_only_after_its_claim_was_read() -> None:
+    """A list that is old can show the claim that is gone."""
+    told = (Condition("Ready", "False", "Released", "", 1, STAMP),)
+    view = seen(replace(meta(STATIC, finalizers=PROTECT), record=RECORD, conditions=told))
+    assert plan(view) == ReadClaim(CLAIM.meta.key)
+    assert plan(fold(view, ClaimIs(CLAIM))) == FINE
+
+
+def test_a_static_bucket_that_was_never_bound_and_a_dynamic_one_are_not_released() -> None:
+    free = replace(meta(STATIC, finalizers=PROTECT), claim=None, record=BucketRecord("b", DRIVER))
+    assert plan(seen(free, claim=None)) == FINE
+    assert plan(seen(READY, claim=None)) == FINE

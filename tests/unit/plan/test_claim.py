@@ -800,3 +800,50 @@ def test_bucket_without_a_finalizer_is_deleted_once() -> None:
     assert plan(view) == ReadBucketObject(Key("", NAME))
     view = fold(view, BucketIs(None, NAME))
     assert plan(view) == LET_GO
+
+
+KEPT_BOUND = meta(
+    replace(STATIC, ready=True, bucket_name="old"), finalizers=(names.CLAIM_FINALIZER,)
+)
+BARE_OLD = replace(
+    BOUND_OLD,
+    existing_bucket_id="id-7",
+    bucket_id="id-7",
+    ready=True,
+    class_name="gold",
+    parameters={},
+)
+
+
+@pytest.mark.parametrize(
+    ("view", "step"),
+    [
+        pytest.param(
+            seen(KEPT_BOUND, BARE_OLD),
+            UpdateBucketObject(BARE_OLD.meta.key, DRIVER, dict(CLASS.parameters)),
+            id="a static Bucket without parameters -> those of its class, as from the Go sidecar",
+        ),
+        pytest.param(
+            seen(KEPT_BOUND, BARE_OLD, bucket_class=None),
+            ReadClass(Key("", "gold")),
+            id="its class is not in the cache -> read",
+        ),
+        pytest.param(
+            seen(KEPT_BOUND, BARE_OLD, bucket_class=None, class_read=True),
+            NOTHING,
+            id="its class does not exist -> stays as it is",
+        ),
+        pytest.param(
+            seen(KEPT_BOUND, replace(BARE_OLD, parameters={"tier": "own"})),
+            NOTHING,
+            id="it has parameters of its own -> they stay",
+        ),
+        pytest.param(
+            seen(KEPT_BOUND, replace(BARE_OLD, class_name="")),
+            NOTHING,
+            id="it names no class -> stays as it is",
+        ),
+    ],
+)
+def test_parameters_of_a_static_bucket(view: ClaimView, step: ClaimStep) -> None:
+    assert plan(view) == step

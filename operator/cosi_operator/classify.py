@@ -175,6 +175,12 @@ class Override:
     call: Call | None = None
     driver: str | None = None
 
+    def spelled(self) -> str:
+        """As it is written on a command line."""
+        driver = f"{self.driver}/" if self.driver else ""
+        call = f"{self.call}:" if self.call else ""
+        return f"{driver}{call}{self.code.name}={self.verdict}"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

@@ -62,7 +62,8 @@ TEXT_LIMIT = 8192
 """Characters of one text that are read and written; tracebacks are the longest honest ones."""
 OWN_FIELDS = frozenset(
     {
-        *("at", "controller", "driver", "driver_instance", "group", "holder", "key", "keys"),
+        *("account_id", "at", "bucket_id", "controller", "driver", "driver_instance", "group"),
+        *("holder", "key", "keys"),
         *("kind", "name", "namespace", "path", "resource", "server", "socket", "timestamp", "uid"),
     }
 )

@@ -161,7 +161,7 @@ class Requeue:
     """Try again by itself: after `after_s` seconds, or with the key's own backoff if None.
 
     A `quiet` one (a conflict, a stale copy) is the machinery's own business: no condition, no
-    Event.
+    Event. `attempts` counts the calls that failed in a row, this one included.
     """
 
     reason: Reason
@@ -169,6 +169,7 @@ class Requeue:
     after_s: float | None = None
     status: DriverStatus | None = None
     quiet: bool = False
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,15 @@ import anyio.abc
 import structlog
 
 from cosi_operator.clock import Clock
+from cosi_operator.conditions import describe_failure
 from cosi_operator.metrics import Metrics, Result
 from cosi_operator.outcome import Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.workqueue import ShutDown, WorkQueue
 
 # Frames of a traceback that are logged, the innermost last.
 LOGGED_FRAMES = 5
-# A reconciler that changed something binds this to the log's context, and its Success is info.
-DID = "did"
+# Of so many keys it is known what was last logged about them.
+REMEMBERED_LINES = 8192
 
 
 def settle[K: Hashable](queue: WorkQueue[K], key: K, outcome: Outcome) -> float | None:
@@ -62,9 +63,8 @@ class Runner[K: Hashable]:
         drain_s: what running reconciles get to finish once asked to stop.
         log: bound with what is common to the process.
 
-    The log's context (structlog.contextvars) of a run holds `controller`, `key` and `run_id`; a
-    reconcile that changed something binds `did` to it (in its own task), and then its Success is
-    logged at info instead of debug. `logs.configure` writes the context with every line.
+    The log's context (structlog.contextvars) of a run holds `controller`, `key` and `run_id`.
+    `logs.configure` writes it with every line.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Runner[K: Hashable]:
     _started: int = field(default=0, init=False)  # workers
     _idle: int = field(default=0, init=False)  # workers that wait for a key
     _common: dict[str, Any] = field(default_factory=dict, init=False)  # of the log's context
+    _logged: dict[K, int] = field(default_factory=dict, init=False)  # hash of the last line
 
     async def run(self, stop: anyio.Event) -> None:
         """Work until `stop` is set and the running reconciles have ended, or had their time.
@@ -159,13 +160,16 @@ class Runner[K: Hashable]:
         settled = False
         try:
             outcome, error = await self._outcome(key, began)
-            attempt = self.queue.failures(key) + 1
+            failures = self.queue.failures(key)
             next_in_s = settle(self.queue, key, outcome)
             settled = True
             elapsed_s = self.clock.monotonic() - began
             result = Result.ERROR if error else _result(outcome)
             self.metrics.reconciled(self.name, result, elapsed_s)
-            self._log(outcome, error, attempt=attempt, next_in_s=next_in_s, elapsed_s=elapsed_s)
+            fields: dict[str, Any] = {"elapsed_ms": round(elapsed_s * 1000), **error}
+            if next_in_s is not None:
+                fields["next_in_s"] = round(next_in_s, 3)
+            self._log(key, outcome, fields, failures=failures)
         finally:
             if not settled:  # cancelled: the key is still wanted
                 self.queue.add(key)
@@ -194,34 +198,43 @@ class Runner[K: Hashable]:
             {"error": "RunTimeout", "limit_s": self.run_timeout_s},
         )
 
-    def _log(
-        self,
-        outcome: Outcome,
-        error: dict[str, Any],
-        *,
-        attempt: int,
-        next_in_s: float | None,
-        elapsed_s: float,
-    ) -> None:
-        """One line per run, at the level its reader needs."""
-        fields: dict[str, Any] = {"elapsed_ms": round(elapsed_s * 1000), **error}
-        if next_in_s is not None:
-            fields["next_in_s"] = round(next_in_s, 3)
+    def _log(self, key: K, outcome: Outcome, fields: dict[str, Any], *, failures: int) -> None:
+        """One line per run, at the level its reader needs; a final outcome that stands, once."""
         match outcome:
             case Success():
-                changed = DID in structlog.contextvars.get_contextvars() or attempt > 1
-                write = self.log.info if changed else self.log.debug
-                write("reconcile_succeeded", **fields)
+                was_told = self._logged.pop(key, None) is not None or failures > 0
+                write = self.log.info if was_told else self.log.debug
+                write("reconcile_succeeded", outcome="success", **fields)
             case Requeue():
-                write = self.log.debug if outcome.quiet else self.log.warning
-                if error:
-                    write = self.log.error
-                write("reconcile_requeued", attempt=attempt, **_told(outcome), **fields)
+                fields = {"outcome": "requeue", **_told(outcome), **fields}
+                if outcome.quiet:
+                    self.log.debug("reconcile_requeued", **fields)
+                    return
+                self._is_news(key, outcome)
+                write = self.log.error if "error" in fields else self.log.warning
+                write("reconcile_requeued", attempt=outcome.attempts or failures + 1, **fields)
             case Terminal():
                 write = self.log.info if outcome.waiting else self.log.warning
-                write("reconcile_stopped", waiting=outcome.waiting, **_told(outcome), **fields)
+                if not self._is_news(key, outcome):
+                    write = self.log.debug
+                kind = "waiting" if outcome.waiting else "terminal"
+                write("reconcile_stopped", outcome=kind, **_told(outcome), **fields)
             case _:
                 assert_never(outcome)
+
+    def _is_news(self, key: K, outcome: Requeue | Terminal) -> bool:
+        """Whether the last line about the key said something else."""
+        status = outcome.status
+        # A stored verdict has other words than the call that gave it.
+        said = (status.call, status.code, status.made_by) if status else outcome.message
+        line = hash((type(outcome), outcome.reason, said))
+        if self._logged.get(key) == line:
+            return False
+        self._logged.pop(key, None)
+        self._logged[key] = line
+        if len(self._logged) > REMEMBERED_LINES:
+            del self._logged[next(iter(self._logged))]
+        return True
 
 
 def _result(outcome: Outcome) -> Result:
@@ -241,6 +254,10 @@ def _result(outcome: Outcome) -> Result:
 def _told(outcome: Requeue | Terminal) -> dict[str, Any]:
     fields: dict[str, Any] = {"reason": outcome.reason.value, "message": outcome.message}
     if (status := outcome.status) is not None:
+        failure = describe_failure(status)
+        is_standing = outcome.message.startswith(f"{status.call}")  # the words are in it
+        if not is_standing:
+            fields["message"] = f"{failure} {outcome.message}".strip()
         fields |= {"call": status.call.value, "code": status.code.name}
         fields["made_by"] = status.made_by.value
     return fields

@@ -7,7 +7,7 @@ files or the environment; `flags` does.
 
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 
 DEFAULT_DRIVER_ADDRESS = "unix:///var/lib/cosi/cosi.sock"
 # The kernel keeps a socket's path in 108 bytes, the closing zero included (unix(7)).
@@ -207,6 +207,21 @@ class SidecarSettings(ProcessSettings):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings(ProcessSettings):
     """Everything the controller is told; it speaks to no driver."""
+
+
+def changed_settings(settings: ProcessSettings) -> dict[str, object]:
+    """The settings that differ from the default, by name; and those that have no default."""
+    changed: dict[str, object] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.default_factory is not MISSING:
+            default: object = each.default_factory()
+        else:
+            default = each.default
+        if value != default:
+            is_record = is_dataclass(value) and not isinstance(value, type)
+            changed[each.name] = asdict(value) if is_record else value
+    return changed
 
 
 def _check_recheck(flag: str, seconds: float | None) -> None:

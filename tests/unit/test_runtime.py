@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any, NoReturn, cast
 
@@ -11,6 +12,8 @@ import pytest
 import structlog
 from tests.support.clock import FakeClock
 
+from cosi_operator import runtime
+from cosi_operator.conditions import describe_failure
 from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import (
     Call,
@@ -135,13 +138,18 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
     [
         pytest.param(
             Success(),
-            {"level": "debug", "event": "reconcile_succeeded"},
+            {"level": "debug", "event": "reconcile_succeeded", "outcome": "success"},
             "success",
             id="success with nothing done is for debugging",
         ),
         pytest.param(
             Success(recheck_s=600),
-            {"level": "debug", "event": "reconcile_succeeded", "next_in_s": 600},
+            {
+                "level": "debug",
+                "event": "reconcile_succeeded",
+                "outcome": "success",
+                "next_in_s": 600,
+            },
             "success",
             id="a recheck is told",
         ),
@@ -150,6 +158,7 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
             {
                 "level": "warning",
                 "event": "reconcile_requeued",
+                "outcome": "requeue",
                 "reason": "DriverUnreachable",
                 "message": "no socket",
                 "attempt": 1,
@@ -163,9 +172,9 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
             {
                 "level": "debug",
                 "event": "reconcile_requeued",
+                "outcome": "requeue",
                 "reason": "Conflict",
                 "message": "stale",
-                "attempt": 1,
                 "next_in_s": 0.5,
             },
             "requeue_after",
@@ -176,9 +185,9 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
             {
                 "level": "warning",
                 "event": "reconcile_stopped",
-                "waiting": False,
+                "outcome": "terminal",
                 "reason": "DriverInvalidArgument",
-                "message": "bad name",
+                "message": f"{describe_failure(REFUSED)} bad name",
                 "call": "DriverCreateBucket",
                 "code": "INVALID_ARGUMENT",
                 "made_by": "driver",
@@ -191,7 +200,7 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
             {
                 "level": "info",
                 "event": "reconcile_stopped",
-                "waiting": True,
+                "outcome": "waiting",
                 "reason": "WaitingForBucket",
                 "message": "not ready",
             },
@@ -203,7 +212,7 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
             {
                 "level": "info",
                 "event": "reconcile_stopped",
-                "waiting": True,
+                "outcome": "waiting",
                 "reason": "WaitingForBucket",
                 "message": "not ready",
                 "next_in_s": 5,
@@ -226,24 +235,57 @@ async def test_each_run_is_one_line_and_one_count(
     assert world.sample("controller_runtime_reconcile_time_seconds_count") == 1
 
 
-async def test_success_is_told_when_something_was_done_or_it_failed_before() -> None:
-    async def reconcile(key: str) -> Outcome:
-        if key == "new":
-            structlog.contextvars.bind_contextvars(did="create_bucket")
-        return Success()
-
-    world = World(reconcile, workers=1)
+async def test_success_is_told_when_it_failed_or_waited_before() -> None:
+    world = World(replies(Success(), Success()), workers=1)
     world.queue.add_rate_limited("healed")
     async with world.running():
-        world.queue.add("new")
         world.queue.add("old")
         await world.clock.run(1)
-    told = [(line["key"], line["level"], line.get("did")) for line in world.lines]
-    assert told == [
-        ("new", "info", "create_bucket"),
-        ("old", "debug", None),
-        ("healed", "info", None),
+    told = [(line["key"], line["level"]) for line in world.lines]
+    assert told == [("old", "debug"), ("healed", "info")]
+
+
+async def test_an_outcome_that_stands_is_one_line_until_it_changes() -> None:
+    waits = Terminal(Reason.WAITING_FOR_BUCKET, "not ready", waiting=True)
+    refused = Terminal(Reason.DRIVER_INVALID_ARGUMENT, "", status=REFUSED)
+    # What is read from the status later has the words of the condition, and no driver's message.
+    stored = replace(REFUSED, message="")
+    stands = Terminal(Reason.DRIVER_INVALID_ARGUMENT, "DriverCreateBucket failed", status=stored)
+    world = World(replies(waits, waits, refused, stands, Success(), waits), workers=1)
+    async with world.running():
+        for _ in range(6):
+            world.queue.add("a")
+            await world.clock.settle()
+    assert [(line["outcome"], line["level"]) for line in world.lines] == [
+        ("waiting", "info"),
+        ("waiting", "debug"),
+        ("terminal", "warning"),
+        ("terminal", "debug"),
+        ("success", "info"),
+        ("waiting", "info"),
     ]
+
+
+async def test_a_failure_is_logged_with_its_own_count_of_attempts() -> None:
+    failed = Requeue(Reason.DRIVER_INTERNAL, "", after_s=8.0, status=REFUSED, attempts=4)
+    world = World(replies(failed))
+    async with world.running():
+        world.queue.add("a")
+        await world.clock.settle()
+    (line,) = world.lines
+    assert (line["attempt"], line["next_in_s"]) == (4, 8.0)
+    assert line["message"] == describe_failure(REFUSED)
+
+
+async def test_what_was_logged_is_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "REMEMBERED_LINES", 2)
+    waits = Terminal(Reason.WAITING_FOR_BUCKET, "not ready", waiting=True)
+    world = World(replies(*[waits] * 4), workers=1)
+    async with world.running():
+        for key in ("a", "b", "c", "a"):
+            world.queue.add(key)
+            await world.clock.settle()
+    assert [line["level"] for line in world.lines] == ["info"] * 4
 
 
 async def test_the_log_context_of_the_process_stays() -> None:

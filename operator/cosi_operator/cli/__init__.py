@@ -10,12 +10,18 @@ import structlog
 import uvloop
 
 from cosi_operator.classify import PolicyError
-from cosi_operator.flags import HelpRequested, UsageError, parse_controller, parse_sidecar
+from cosi_operator.flags import (
+    HelpRequested,
+    UsageError,
+    package_version,
+    parse_controller,
+    parse_sidecar,
+)
 from cosi_operator.kube.kubeconfig import KubeconfigError
 from cosi_operator.kube.lease import LeaseLost
 from cosi_operator.log_sink import LogSink, replace_stderr
 from cosi_operator.logs import configure
-from cosi_operator.settings import ProcessSettings
+from cosi_operator.settings import ProcessSettings, changed_settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -83,6 +89,7 @@ def _run[S: ProcessSettings](
     log = configure(level=settings.log_level, log_format=settings.log_format, stream=sys.stderr)
     log = log.bind(program=program)
     sink.on_recovered = lambda lines: log.warning("log_lines_dropped", lines=lines)
+    log.info("started", version=package_version(), settings=changed_settings(settings))
     for note in parsed.notes:
         log.info("flag_ignored", note=note)
     try:

@@ -38,10 +38,11 @@ from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
 from cosi_operator.kube.watch import Change, Reflector
 from cosi_operator.log_sink import dropped_lines
+from cosi_operator.logs import current_level
 from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Call, Code, MadeBy, Outcome
 from cosi_operator.runtime import Runner
-from cosi_operator.settings import ProcessSettings
+from cosi_operator.settings import LogLevel, ProcessSettings
 from cosi_operator.workqueue import Pace, WorkQueue
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ class Process:
     def called(self, call: Call, code: Code, made_by: MadeBy, seconds: float) -> None:
         """Count and trace one attempt of a driver call."""
         self.metrics.called(call, code, made_by, seconds)
+        if current_level() is LogLevel.DEBUG:
+            ms = round(seconds * 1000)
+            log.debug("driver_call", call=call, code=code.name, made_by=made_by, elapsed_ms=ms)
         if self.tracing is not None:
             self.tracing.called(call, code, made_by, seconds)
 
@@ -314,6 +318,9 @@ async def process(
 
     def requested(verb: str, plural: str, status: int, seconds: float) -> None:
         metrics.requested(verb, status or None)
+        if current_level() is LogLevel.DEBUG:
+            ms = round(seconds * 1000)
+            log.debug("request", verb=verb, resource=plural, status=status, elapsed_ms=ms)
         if tracing is not None:
             tracing.requested(verb, plural, status, seconds)
 

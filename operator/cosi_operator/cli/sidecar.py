@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import anyio
+import structlog
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, Key
@@ -33,6 +34,8 @@ from cosi_operator.sidecar.secret_release import UnheldAccesses
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar
 from cosi_operator.workqueue import Pace, WorkQueue
+
+log = structlog.get_logger(__name__)
 
 COMPONENT = "cosi-sidecar"
 # When a driver comes back, what waits for it goes on at this pace, so that it is not run over.
@@ -137,6 +140,14 @@ def _sidecar(
     watches: "SidecarWatches",
 ) -> Sidecar:
     policy = policy_for_driver(settings, state.name)
+    lane_scope = lane_scope_for_driver(settings, state.name)
+    log.info(
+        "policy",
+        driver=state.name,
+        profile=policy.profile,
+        overrides=[override.spelled() for override in policy.overrides],
+        serialize_access_calls=lane_scope,
+    )
     return Sidecar(
         buckets=watches.buckets,
         claims=watches.claims,
@@ -146,7 +157,7 @@ def _sidecar(
         policy=policy,
         attempts=Attempts(settings.backoff, parts.clock, parts.rng),
         lanes=Lanes(
-            lane_scope_for_driver(settings, state.name),
+            lane_scope,
             policy=policy,
             driver=state,
             workers=settings.workers,

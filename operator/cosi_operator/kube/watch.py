@@ -224,7 +224,6 @@ class Reflector[T]:
     def _tell(self, key: Key, old: T | None, new: T | None) -> None:
         broken = self._store.broken(key)
         if broken is not None:
-            self._log.warning("object_unreadable", key=str(key), error=broken.error)
             old = None
         self._on_change(Change(key, old, new))
 

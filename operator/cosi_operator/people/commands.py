@@ -69,7 +69,7 @@ def run_policy(command: Command) -> Printed:
                     "driver": command.driver,
                     "profile": policy.profile,
                     "serializeAccessCalls": lane_scope,
-                    "overrides": [table_of_policy.spell(o) for o in policy.overrides],
+                    "overrides": [o.spelled() for o in policy.overrides],
                     "verdicts": [_spelled(r) for r in table_of_policy.rulings(policy)],
                 }
             )

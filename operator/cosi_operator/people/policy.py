@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cosi_operator.classify import CONSERVATIVE, Override, Policy, Verdict, classify
+from cosi_operator.classify import CONSERVATIVE, Policy, Verdict, classify
 from cosi_operator.outcome import Call, Code, DriverStatus, Effect, MadeBy
 from cosi_operator.people.text import paragraph, table
 from cosi_operator.settings import LaneScope
@@ -37,18 +37,11 @@ class Ruling:
     why: str
 
 
-def spell(override: Override) -> str:
-    """The override as it is written on a command line."""
-    driver = f"{override.driver}/" if override.driver else ""
-    call = f"{override.call}:" if override.call else ""
-    return f"{driver}{call}{override.code.name}={override.verdict}"
-
-
 def rule(policy: Policy, call: Call, code: Code) -> str:
     """In words, which part of the policy decides; the order is that of `Policy.verdict`."""
     for override in reversed(policy.overrides):
         if override.code is code and override.call in (None, call):
-            return f"override {spell(override)}"
+            return f"override {override.spelled()}"
     if call in CONSERVATIVE[code].at:
         return f"every profile, for {call}"
     return f"profile {policy.profile}"
@@ -95,7 +88,7 @@ def show(policy: Policy, driver: str, lane_scope: LaneScope) -> str:
     header = ("CODE", "CREATE", "DELETE", "GRANT", "REVOKE", "REASON")
     note = ""
     if starred:
-        words = "\n".join(f"  {spell(override)}" for override in policy.overrides)
+        words = "\n".join(f"  {override.spelled()}" for override in policy.overrides)
         note = f"\n* by an override (the last that fits wins):\n{words}\n"
     end = (
         "\nOnly for statuses that the driver itself sends. A lost connection and our own deadline"

@@ -226,6 +226,7 @@ def with_unanswered(
         after_s=wait_s,
         status=outcome.status,
         quiet=outcome.quiet,
+        attempts=outcome.attempts,
     )
 
 

@@ -19,6 +19,7 @@ from cosi_operator.driver.v1alpha1 import GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Objects, set_finalizers
 from cosi_operator.outcome import (
+    Call,
     Code,
     MadeBy,
     Outcome,
@@ -67,7 +68,15 @@ from cosi_operator.sidecar.access_report import (
     unverified_account,
 )
 from cosi_operator.sidecar.access_secret import AccessSecret, HeldKeys
-from cosi_operator.sidecar.calls import Fingerprint, Queued, Refused, failure, final
+from cosi_operator.sidecar.calls import (
+    Fingerprint,
+    Queued,
+    Refused,
+    Stopwatch,
+    failure,
+    final,
+    log_change,
+)
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_release import release_unheld
 from cosi_operator.sidecar.secrets import Secrets
@@ -219,8 +228,9 @@ class AccessReconciler:
         )
         is_unasked = access.meta.uid in self._unasked
         self._unasked.discard(access.meta.uid)
+        watch = Stopwatch(self._s.clock)
         call = self._s.driver.grant_access(request, timeout_s=self._s.call_timeout_s)
-        reply = await self._called(view, access, step.bucket_id, call)
+        reply = await self._called(view, access, step.bucket_id, watch.time(call))
         if isinstance(reply, Queued):
             self._unasked.update({access.meta.uid} if is_unasked else ())
         else:
@@ -253,6 +263,9 @@ class AccessReconciler:
             shared=self._is_shared(access, reply.account_id),
         )
         self._held.keep(access, granted, reply.credentials)
+        event = "keys_rotated" if view.entry and view.entry.accounts else "access_granted"
+        ids = {"bucket_id": step.bucket_id, "account_id": reply.account_id}
+        log_change(event, Call.GRANT_ACCESS, reply, watch, **ids)
         return granted
 
     def _is_shared(self, access: BucketAccess, account: str) -> bool:
@@ -298,12 +311,15 @@ class AccessReconciler:
     async def _revoke(
         self, view: AccessView, access: BucketAccess, step: Revoke
     ) -> Revoked | CallFailed:
+        watch = Stopwatch(self._s.clock)
         call = self._s.driver.revoke_access(
             step.bucket_id, step.account_id, step.context, timeout_s=self._s.call_timeout_s
         )
-        reply = await self._called(view, access, step.bucket_id, call)
+        reply = await self._called(view, access, step.bucket_id, watch.time(call))
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._failed(view, access, reply)
+        ids = {"bucket_id": step.bucket_id, "account_id": step.account_id}
+        log_change("access_revoked", Call.REVOKE_ACCESS, reply, watch, **ids)
         self._held.drop(access, step.account_id)
         if access.meta.deleting or view.vanished:  # until a Grant returns the account again
             uid = access.meta.uid

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+import structlog
+
 from cosi_operator.api.view import BucketAccess, Key
 from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.plan import records
@@ -26,6 +28,8 @@ from cosi_operator.sidecar.secret_content import SecretContent
 from cosi_operator.sidecar.secret_release import release_secret
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar, authentication_word
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class AccessSecret:
                 return await self._store(view, access, step)
             case DeleteSecret():
                 await self._secrets.delete(key, access.meta.uid)
+                log.info("secret_deleted", name=key.name)
                 return SecretIs(exists=False, name=key.name)
             case ReleaseSecret():
                 uid = access.meta.uid
@@ -124,6 +129,7 @@ class AccessSecret:
         result = await store(step.key, content)
         if isinstance(result, SecretIs) and result.ours:
             self._held.drop(access, held.granted.account_id)
+            log.info("secret_updated" if step.replace else "secret_created", name=step.key.name)
             # An account that is new is `minted` in its entry until the Secret has its keys.
             known = view.entry is not None and not view.entry.minted
             return SecretStored(unchanged, same_account=step.replace and known)

@@ -59,7 +59,15 @@ from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
 from cosi_operator.report import Level, Told
 from cosi_operator.scrub import shown_name
-from cosi_operator.sidecar.calls import Fingerprint, Refused, failure, final, judged
+from cosi_operator.sidecar.calls import (
+    Fingerprint,
+    Refused,
+    Stopwatch,
+    failure,
+    final,
+    judged,
+    log_change,
+)
 from cosi_operator.sidecar.records import BY_ID, edit_bucket
 from cosi_operator.sidecar.shared import Sidecar, tell_claim
 
@@ -192,17 +200,22 @@ class BucketReconciler:
         self, view: BucketView, bucket: Bucket, step: CreateBackend
     ) -> BackendIs | BackendGone | CallFailed:
         self._s.attempts.called(bucket.meta.key, _made_on_of(view))
+        watch = Stopwatch(self._s.clock)
         call = self._s.driver.create_bucket(
             step.name, step.parameters, timeout_s=self._s.call_timeout_s
         )
-        reply = await judged(call, policy=self._s.policy, driver=self._s.state)
+        reply = await judged(watch.time(call), policy=self._s.policy, driver=self._s.state)
         if isinstance(reply, Refused):
             if reply.verdict is Verdict.SUCCESS:  # it exists, and the name is all that is known
+                log_change("bucket_adopted", Call.CREATE_BUCKET, reply, watch, bucket_id=step.name)
                 return self._accept(view, bucket, step, step.name, existed=True)
             if step.resolving and reply.verdict is Verdict.TERMINAL:
                 # A refusal covers only this attempt, not what an earlier one has made.
                 return self._leave(view, _unverified(bucket))
             return self._failed(view, bucket, reply)
+        if not step.resolving:
+            returned = reply.bucket_id
+            log_change("bucket_created", Call.CREATE_BUCKET, reply, watch, bucket_id=returned)
         return self._accept(view, bucket, step, reply.bucket_id)
 
     def _accept(
@@ -249,12 +262,15 @@ class BucketReconciler:
         self, view: BucketView, bucket: Bucket, step: DeleteBackend
     ) -> BackendGone | CallFailed:
         self._s.attempts.called(bucket.meta.key, _made_on_of(view))
+        watch = Stopwatch(self._s.clock)
         call = self._s.driver.delete_bucket(
             step.bucket_id, step.context, timeout_s=self._s.call_timeout_s
         )
-        reply = await judged(call, policy=self._s.policy, driver=self._s.state)
+        reply = await judged(watch.time(call), policy=self._s.policy, driver=self._s.state)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._failed(view, bucket, reply)
+        deleted = step.bucket_id
+        log_change("bucket_deleted", Call.DELETE_BUCKET, reply, watch, bucket_id=deleted)
         self._events(
             view, "Normal", "BucketDeleted", f"The bucket {shown_name(step.bucket_id)} was deleted."
         )

@@ -9,14 +9,18 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import structlog
+
 from cosi_operator.api.view import Key
 from cosi_operator.classify import Policy, Verdict, classify
 from cosi_operator.clock import Clock
 from cosi_operator.driver.errors import DriverError, DriverSilent
-from cosi_operator.outcome import DriverStatus, Effect, Reason, Requeue, Terminal
+from cosi_operator.outcome import Call, Code, DriverStatus, Effect, Reason, Requeue, Terminal
 from cosi_operator.plan.facts import CallFailed
 from cosi_operator.plan.steps import DriverView, Pending
 from cosi_operator.settings import Backoff
+
+log = structlog.get_logger(__name__)
 
 # A tenant may change an annotation or a spec as often as it likes; of these changes, at most one
 # in this time makes the driver be called again for one object.
@@ -140,6 +144,28 @@ class Queued(Refused):
     outcome: Requeue | Terminal
 
 
+@dataclass(slots=True)
+class Stopwatch:
+    """Measures one driver call, without the time in which it waits for its turn."""
+
+    clock: Clock
+    elapsed_s: float = 0.0
+
+    async def time[R](self, call: Awaitable[R]) -> R:
+        began = self.clock.monotonic()
+        try:
+            return await call
+        finally:
+            self.elapsed_s = self.clock.monotonic() - began
+
+
+def log_change(event: str, call: Call, reply: object, watch: Stopwatch, **ids: str) -> None:
+    """Log one change of the backend: the one line that tells it."""
+    code = reply.status.code if isinstance(reply, Refused) else Code.OK
+    call_ms = round(watch.elapsed_s * 1000)
+    log.info(event, **ids, call=call.value, code=code.name, call_ms=call_ms)
+
+
 async def judged[R](call: Awaitable[R], *, policy: Policy, driver: DriverState) -> R | Refused:
     """Await one driver call; its failure becomes a value."""
     try:
@@ -163,8 +189,8 @@ def failure(
     if isinstance(refused, Queued):  # nothing was asked, so nothing failed
         return CallFailed(refused.outcome, refused.effect)
     if refused.verdict is Verdict.REQUEUE:
-        _, delay = attempts.failed(key, made_on, refused.reason)
-        again = Requeue(refused.reason, "", after_s=delay, status=refused.status)
+        count, delay = attempts.failed(key, made_on, refused.reason)
+        again = Requeue(refused.reason, "", after_s=delay, status=refused.status, attempts=count)
         return CallFailed(again, refused.effect)
     return CallFailed(
         final(

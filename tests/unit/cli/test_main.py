@@ -60,6 +60,7 @@ def test_an_orderly_end_is_logged_and_what_was_ignored_too() -> None:
     with capture_logs() as logs:
         assert run(lambda *_: Settled()) == 0
     assert [(line["event"], line.get("note")) for line in logs] == [
+        ("started", None),
         ("flag_ignored", "-v=9 is ignored"),
         ("stopped", None),
     ]
@@ -101,7 +102,7 @@ def test_why_a_process_fails_is_told_without_secrets(
     with capture_logs() as logs:
         assert run(lambda *_: Settled(notes=()), fail) == code
     assert capsys.readouterr().err == printed
-    assert [line["error"] for line in logs] == logged
+    assert [line["error"] for line in logs[1:]] == logged
     assert "hunter2" not in str(logs)
 
 

@@ -91,7 +91,8 @@ class SecretIs:
 class SecretStored:
     """The Secret holds the credentials of the last Grant.
 
-    `unchanged`: it held them before. `same_account`: they replaced other keys of their account.
+    `same_account`: a rotation, for which the driver made no new account; `unchanged`: and no new
+    keys either.
     """
 
     unchanged: bool = False

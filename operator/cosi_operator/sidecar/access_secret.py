@@ -8,6 +8,7 @@ import structlog
 from cosi_operator.api.view import BucketAccess, Key
 from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.plan import records
+from cosi_operator.plan.access import is_rotation_due
 from cosi_operator.plan.access_view import AccessView
 from cosi_operator.plan.facts import (
     AccessFact,
@@ -124,13 +125,14 @@ class AccessSecret:
             protocols=(access.protocol,),  # "" where the access names none, as Go writes it
             credentials=held.credentials,
         )
-        unchanged = step.replace and await self._secrets.holds(step.key, content)
+        # An account that is new is `minted` in its entry until the Secret has its keys.
+        known = view.entry is not None and not view.entry.minted
+        same_account = step.replace and known and is_rotation_due(access, view)
+        unchanged = same_account and await self._secrets.holds(step.key, content)
         store = self._secrets.update if step.replace else self._secrets.create
         result = await store(step.key, content)
         if isinstance(result, SecretIs) and result.ours:
             self._held.drop(access, held.granted.account_id)
             log.info("secret_updated" if step.replace else "secret_created", name=step.key.name)
-            # An account that is new is `minted` in its entry until the Secret has its keys.
-            known = view.entry is not None and not view.entry.minted
-            return SecretStored(unchanged, same_account=step.replace and known)
+            return SecretStored(unchanged, same_account)
         return result

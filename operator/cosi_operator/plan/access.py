@@ -25,13 +25,12 @@ from cosi_operator.plan import names, records
 from cosi_operator.plan.access_checks import problem_of, secret_problem
 from cosi_operator.plan.access_deletion import plan_deletion
 from cosi_operator.plan.access_entry import (
-    await_record,
     edit_entry,
     end_vanished,
+    enter_earlier,
     grant_step,
     note_failure,
     revoke_all,
-    take_over,
     unanswered_wait,
     with_unanswered,
 )
@@ -71,10 +70,8 @@ def plan(view: AccessView) -> AccessStep:
     if view.vanished and view.entry:
         return (end_vanished(view) if view.succeeded else _settled(access, view)) or _lost(view)
     bucket = view.bucket
-    if bucket is not None and (wait := await_record(access, bucket, view)):
-        return wait
-    if bucket is not None and (taken := take_over(access, bucket, view)):
-        return taken
+    if bucket is not None and (entering := enter_earlier(access, bucket, view)):
+        return entering
     if settled := _settled(access, view):
         return settled
     if view.failed and bucket:

@@ -10,12 +10,11 @@ from cosi_operator.api.view import Bucket, BucketAccess, Key
 from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_entry import (
-    await_record,
     edit_entry,
+    enter_earlier,
     grant_step,
     note_failure,
     revoke_step,
-    take_over,
     unanswered_wait,
     unanswered_words,
     with_unanswered,
@@ -45,10 +44,8 @@ def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
     bucket, held = view.bucket, names.ACCESS_FINALIZER in access.meta.finalizers
     if not held and view.entry is None:
         return Done(Success(), report=False)
-    if bucket is not None and (wait := await_record(access, bucket, view)):
-        return wait
-    if bucket is not None and (taken := take_over(access, bucket, view)):
-        return taken
+    if bucket is not None and (step := enter_earlier(access, bucket, view)):
+        return step
     if view.failed:
         if bucket and (note := note_failure(access, bucket, view, view.failed)):
             return note

@@ -23,7 +23,16 @@ from cosi_operator.scrub import shown_name
 CONTESTED_RECHECK_S = 60.0
 
 
-def await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done | None:
+def enter_earlier(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
+    """What an access needs that was granted before the record as it is: an entry, or a wait."""
+    return (
+        _await_record(access, bucket, view)
+        or _restore_entry(access, bucket, view)
+        or _take_over(access, bucket, view)
+    )
+
+
+def _await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done | None:
     """The end of the run until the run of the Bucket has started its record, which wakes this one.
 
     A record is started by the sidecar of the Bucket's driver, at once if an access may have been
@@ -44,7 +53,16 @@ def _is_ours(bucket: Bucket, view: AccessView) -> bool:
     return names.same_driver(records.driver_of(bucket), view.context.driver.name)
 
 
-def take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
+def _restore_entry(access: BucketAccess, bucket: Bucket, view: AccessView) -> EditBucket | None:
+    """Enter an access again whose Bucket object was replaced by another one of the same bucket."""
+    if view.remembered is None or view.entry is not None or not _is_ours(bucket, view):
+        return None
+    if access.meta.deleting and (view.revoked or view.all_revoked):
+        return None  # its entry was removed, because the deletion is done with its accounts
+    return edit_entry(access, bucket, view.remembered, add=(names.BUCKET_ACCESS_FINALIZER,))
+
+
+def _take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
     """Enter an access that was granted before the record was started.
 
     Its account stands in a status that a tenant may write, so it counts only for an access that the

@@ -43,7 +43,8 @@ class AccessView:
     claim. `vanished`: that Bucket was removed by force, and this is how it was seen last;
     `succeeded`: the claim is bound to another Bucket object by now. `shared`:
     another access still needs the mark on the Bucket. `rivals`: another access that could be taken
-    over names the same account. `restoring`: the run of the Bucket puts the entry of this access
+    over names the same account. `remembered`: its entry in the record of an earlier Bucket object
+    of the same bucket. `restoring`: the run of the Bucket puts the entry of this access
     back, which somebody took out of the record. `kept` are accounts that the
     record names for another live access too: they are never revoked for this one. `awaited` are
     accounts of another access whose deletion revokes them. `clean`: when the run began, no earlier
@@ -64,6 +65,7 @@ class AccessView:
     succeeded: bool = False
     shared: bool = False
     rivals: bool = False
+    remembered: AccessRecord | None = None
     restoring: bool = False
     kept: frozenset[str] = frozenset()
     awaited: frozenset[str] = frozenset()

@@ -148,9 +148,10 @@ class AccessReconciler:
         vanished = None if recorded else s.lookup.memory.vanished_bucket(uid)
         bound = s.lookup.bucket_of_claim(claim) if claim else None
         bound_id = records.bucket_id_of(bound) if bound and bound.ready else ""
+        remembered = None
         if vanished and bound_id and bound_id == records.bucket_id_of(vanished):
-            s.lookup.memory.forget_access(uid)
-            vanished = None  # the same bucket, restored under a new UID
+            # The same bucket, under a new UID and without its record.
+            remembered, vanished = records.entry_of(vanished, uid), None
         bucket = recorded or vanished or bound
         access_class = self._classes.get(Key("", access.class_name))
         basis = made_on(access, access_class, s.state.view())
@@ -166,6 +167,7 @@ class AccessReconciler:
             succeeded=vanished is not None and bool(bound_id),
             shared=s.lookup.is_shared(access),
             rivals=s.lookup.has_rival(access),
+            remembered=remembered,
             restoring=s.lookup.memory.is_lost(uid),
             kept=frozenset(account for account, other in holders.items() if other.live),
             awaited=frozenset(account for account, other in holders.items() if other.ending),

@@ -241,6 +241,33 @@ def test_static_bucket_is_replaced_by_one_of_another_id_and_no_account_moves_to_
         assert account in events(world, "BackendUnverified")[0]
 
 
+@pytest.mark.parametrize("edited", [False, True], ids=["Secret as it was", "Secret edited"])
+def test_bucket_object_is_made_anew_for_the_same_bucket_and_its_access_is_recorded_again(
+    world: World, edited: bool
+) -> None:
+    """Somebody removed it by force, and the claim's status no longer says that it ever had one."""
+    add_access(world, "reader")
+    world.run_until_idle()
+    (account,) = world.backend.accounts
+    (bucket,) = [body["metadata"]["name"] for body in world.api.list(BUCKETS)]
+    world.user_edits(BUCKETS, bucket, lambda b: b["metadata"].pop("finalizers"))
+    world.user_deletes(BUCKETS, bucket)
+    if edited:
+        world.user_edits(SECRETS, "reader-secret", lambda b: b.update(data={}))
+    claim = copy(world.found(BUCKET_CLAIMS, "photos"))
+    world.api.update(BUCKET_CLAIMS, {**claim, "status": {}}, subresource="status")
+    world.run_until_idle()
+    assert world.found(BUCKETS, bucket)["status"]["bucketReady"]
+    record = record_of(world.found(BUCKETS, bucket))
+    assert record is not None
+    (entry,) = record.accesses.values()
+    assert entry.accounts == (account,)
+    assert world.backend.count(Call.GRANT_ACCESS) == 1
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    world.run_until_idle()
+    assert not world.backend.accounts
+
+
 # --- an older copy of the record comes back: kubectl apply of a backup, GitOps, a restore
 
 

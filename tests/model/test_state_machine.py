@@ -354,8 +354,13 @@ class Cluster(RuleBasedStateMachine):
         assert not leaked, leaked
         # docs/faults.md, "What is not promised": a driver that makes a new account each time.
         mints = world.backend.new_account_each_time
-        accounts = {a.name for a in world.backend.accounts.values() if a.learned or not mints}
-        leaked = {name for name in accounts if name not in unknown}
+        leaked = {
+            account_id
+            for account_id, account in world.backend.accounts.items()
+            if (account.learned or not mints)
+            and account_id not in unknown
+            and account.name not in unknown
+        }
         assert not leaked, leaked
 
 

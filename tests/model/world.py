@@ -211,8 +211,12 @@ class World:
             for body in self.api.list(resource):
                 if body["spec"].get("driverName", DRIVER) != DRIVER:
                     continue
-                if not self.upstream and not body["metadata"].get("deletionTimestamp"):
+                if self.upstream:
+                    continue
+                if not body["metadata"].get("deletionTimestamp"):
                     found += invariants.status_violations(body, settled=True)
+                elif _waits_silently(body):
+                    found.append(f"{resource.kind} {body['metadata']['name']} waits silently")
         for body in self.api.list(SECRETS):
             works = keys_in(body) in self.backend.live_keys()
             if keys_in(body) and not works and self.is_owned(body):
@@ -302,6 +306,14 @@ def owner_of(secret: Json) -> str:
 
 def _holds(body: Json | None, finalizer: str) -> bool:
     return body is not None and finalizer in (body["metadata"].get("finalizers") or ())
+
+
+def _waits_silently(body: Json) -> bool:
+    """Whether a deletion that a finalizer of ours holds up does not say what it waits for."""
+    ours = [f for f in body["metadata"].get("finalizers") or () if "objectstorage.k8s.io" in f]
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    told = any(c["type"] == "Ready" and c["status"] != "True" for c in conditions)
+    return bool(ours) and not told
 
 
 def _is_going(body: Json) -> bool:

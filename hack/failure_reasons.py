@@ -21,7 +21,10 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.BOUND: ("The claim is bound to a bucket that was there already.", NOTHING),
     Reason.GRANTED: ("The access is granted; its Secret holds the keys.", NOTHING),
     Reason.DELETED: ("The bucket is gone from the backend.", NOTHING),
-    Reason.REVOKED: ("The account is gone from the backend.", NOTHING),
+    Reason.REVOKED: (
+        "The account is gone from the backend, but a finalizer of others keeps the BucketAccess.",
+        "If it lasts: whoever set that finalizer has to remove it.",
+    ),
     Reason.WAITING_FOR_BUCKET: (
         "The bucket is not ready yet.",
         "If it lasts: `cosi why NAME` names what holds it up.",

@@ -260,6 +260,7 @@ PLAIN_WAITS = (
     Reason.WAITING_FOR_TURN,
     Reason.WAITING_FOR_SIDECAR,
     Reason.RELEASED,
+    Reason.REVOKED,
 )
 
 

@@ -43,7 +43,7 @@ def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
     """Name the next step of a deletion."""
     bucket, held = view.bucket, names.ACCESS_FINALIZER in access.meta.finalizers
     if not held and view.entry is None:
-        return Done(Success(), report=False)
+        return _ended(access)
     if bucket is not None and (step := enter_earlier(access, bucket, view)):
         return step
     if view.failed:
@@ -60,6 +60,21 @@ def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
     if held:
         return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
     return Done(Success(), report=False)
+
+
+def _ended(access: BucketAccess) -> Done:
+    """All is done here. If finalizers of others keep the object, it must not say that it works."""
+    if not access.granted or not access.meta.finalizers:
+        return Done(Success(), report=False)
+    others = ", ".join(shown_name(name) for name in access.meta.finalizers)
+    return Done(
+        Terminal(
+            Reason.REVOKED,
+            f"The keys were revoked. The BucketAccess is deleted when its last finalizers are"
+            f" removed: {others}.",
+            waiting=True,
+        )
+    )
 
 
 def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
@@ -157,7 +172,7 @@ def _plan_unrecorded(access: BucketAccess, view: AccessView) -> AccessStep | Non
         return ReadBucketObject(Key("", name))  # the cached record may be stale
     if not access.account_id or access.account_id in view.revoked:
         return None
-    if names.is_object_name(access.secret_name):
+    if bucket is not None and bucket.record and names.is_object_name(access.secret_name):
         if view.secret is None:
             return ReadSecret(view.secret_key)
         if not view.secret.exists:

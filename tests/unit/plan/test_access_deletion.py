@@ -131,7 +131,7 @@ def with_entry(entry: AccessRecord) -> Bucket:
     ("view", "step"),
     [
         pytest.param(
-            seen(meta(GOING_ACCESS, finalizers=("a/b",)), bucket=MARKED),
+            seen(replace(meta(GOING_ACCESS, finalizers=("a/b",)), granted=False), bucket=MARKED),
             NOTHING,
             id="neither our finalizer nor an entry -> nothing to do",
         ),
@@ -224,6 +224,14 @@ def with_entry(entry: AccessRecord) -> Bucket:
 )
 def test_deletion(view: AccessView, step: AccessStep) -> None:
     assert plan(view) == step
+
+
+def test_what_a_foreign_finalizer_keeps_is_no_longer_granted() -> None:
+    step = plan(seen(meta(GOING_ACCESS, finalizers=("a/b",)), bucket=MARKED))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert step.outcome.reason is Reason.REVOKED
+    assert step.outcome.message.endswith("removed: a/b.")
 
 
 @pytest.mark.parametrize(

@@ -522,6 +522,27 @@ def test_an_account_id_of_the_longest_allowed_length_is_recorded_and_revoked(
     assert world.backend.accounts == {}
 
 
+def test_a_revoked_access_that_a_foreign_finalizer_keeps_does_not_say_that_it_is_granted(
+    world: World,
+) -> None:
+    add_access(world)
+    run(world)
+    mine = "example.com/mine"
+    world.user_edits(
+        BUCKET_ACCESSES, "reader", lambda body: body["metadata"]["finalizers"].append(mine)
+    )
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    run(world)
+    assert not world.backend.accounts
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "Revoked")
+    assert status(world)["accessGranted"] is False
+    world.user_edits(
+        BUCKET_ACCESSES, "reader", lambda body: body["metadata"]["finalizers"].remove(mine)
+    )
+    run(world)
+    assert not world.api.list(BUCKET_ACCESSES)
+
+
 # --- rotation
 
 

@@ -255,8 +255,9 @@ class SidecarWatches:
         self._touch_accesses(key)
 
     def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
-        if old is not None and self.is_our_access(old):
-            self.unheld.note(old, new)
+        classless = old is not None and self.classes.get(Key("", old.class_name)) is None
+        if old is not None and (classless or self.is_our_access(old)):
+            self.unheld.note(old, new, classless=classless)
         self.accesses_queue.add(key)
         if access := new or old:  # also without its claim: a Bucket waits for its last access
             for cached in self.buckets.store.by_index(BY_CLAIM, access.claim_key):

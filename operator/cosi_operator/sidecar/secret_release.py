@@ -14,14 +14,18 @@ from cosi_operator.sidecar.secrets import Secrets
 
 @dataclass(slots=True)
 class UnheldAccesses:
-    """Accesses that were deleted without ever having our finalizer, until their Secret was read."""
+    """Accesses that were deleted without a run of ours, until their Secret was read."""
 
     _by_key: dict[Key, BucketAccess] = field(default_factory=dict)
 
-    def note(self, old: BucketAccess | None, new: BucketAccess | None) -> None:
-        """Take notice of a change of an access of this driver."""
-        is_gone = old is not None and (new is None or new.meta.uid != old.meta.uid)
-        if old is not None and is_gone and names.ACCESS_FINALIZER not in old.meta.finalizers:
+    def note(self, old: BucketAccess, new: BucketAccess | None, *, classless: bool) -> None:
+        """Take notice of a change of an access of this driver, or of one without a class.
+
+        A sidecar has a run for what holds our finalizer. Of an access without a class and a record,
+        the controller takes the finalizer off, which never touches a Secret; so each sidecar looks.
+        """
+        is_gone = new is None or new.meta.uid != old.meta.uid
+        if is_gone and (classless or names.ACCESS_FINALIZER not in old.meta.finalizers):
             self._by_key[old.meta.key] = old
 
     def find(self, key: Key) -> BucketAccess | None:

@@ -1,9 +1,12 @@
 """Objects whose driver has no sidecar, in a whole world: the controller says whom they wait for."""
 
+import base64
+
 import pytest
 from tests.model.processes import DRIVER
 from tests.model.world import World, add_access, add_access_class, add_claim, add_class
 
+from cosi_operator.api.core import SECRETS
 from cosi_operator.api.v1alpha1 import (
     BUCKET_ACCESS_CLASSES,
     BUCKET_ACCESSES,
@@ -74,6 +77,16 @@ def test_with_a_sidecar_nobody_hears_of_it(world: World) -> None:
 
 
 def test_a_copied_finalizer_holds_nobody(world: World) -> None:
+    """Neither the copy nor the Secret that came with it, so that their namespace can be deleted."""
+    world.user_creates(
+        SECRETS,
+        "keys",
+        type="Opaque",
+        data={"BucketInfo": base64.b64encode(b'{"metadata":{"name":"bc-earlier"}}').decode()},
+    )
+    world.user_edits(
+        SECRETS, "keys", lambda body: body["metadata"].update(finalizers=[names.SECRET_FINALIZER])
+    )
     world.user_creates(
         BUCKET_ACCESSES,
         "copy",
@@ -93,6 +106,7 @@ def test_a_copied_finalizer_holds_nobody(world: World) -> None:
     world.user_deletes(BUCKET_ACCESSES, "copy")
     world.run_until_idle()
     assert not world.api.list(BUCKET_ACCESSES)
+    assert "finalizers" not in world.found(SECRETS, "keys")["metadata"]
     assert events(world, "BucketAccess", "BackendUnverified")
     assert not world.backend.calls
 

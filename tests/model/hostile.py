@@ -113,11 +113,12 @@ class HostileWorld(World):
                 self.violations.append(f"{called.call} of {called.bucket_id}, in use by a claim")
 
     def _claim_of(self, bucket: Json) -> Json | None:
+        """The recorded claim while that exists, else the claim that the spec names."""
         record = record_of(bucket)
         named = bucket["spec"].get("bucketClaim") or {}
-        uids = {record.claim.uid if record else "", named.get("uid", "")} - {""}
-        found = [c for c in self.api.list(BUCKET_CLAIMS) if c["metadata"]["uid"] in uids]
-        return found[0] if found else None
+        claims = {c["metadata"]["uid"]: c for c in self.api.list(BUCKET_CLAIMS)}
+        recorded = claims.get(record.claim.uid) if record else None
+        return recorded or claims.get(named.get("uid", ""))
 
     def _granting(self, called: Called) -> None:
         uid = called.name.removeprefix("ba-")

@@ -11,9 +11,17 @@ from datetime import datetime
 
 from msgspec.structs import replace as with_fields
 
-from cosi_operator.api.view import Bucket, BucketClaim, Condition, stamp
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Condition, stamp
 from cosi_operator.outcome import DriverStatus, MadeBy, Outcome, Reason, Requeue, Success, Terminal
-from cosi_operator.scrub import READ_LIMIT, REDACTED, cut, escaped, one_line, scrub
+from cosi_operator.scrub import (
+    READ_LIMIT,
+    REDACTED,
+    cut,
+    escaped,
+    one_line,
+    scrub,
+    shown_name,
+)
 
 MESSAGE_LIMIT = 2048  # characters; the API allows 32768, a person reads far fewer
 WORDS_LIMIT = 600  # of the driver's own words
@@ -90,7 +98,7 @@ def describe_failure(status: DriverStatus) -> str:
 # The reader is the owner of a claim or an access, who may see neither classes nor the driver.
 ADVICE = {
     Reason.DRIVER_INVALID_ARGUMENT: (
-        "If it is about a parameter, ask your cluster administrator to correct it in the class."
+        "If it is about a parameter, ask your cluster administrator to correct it in {the_class}."
     ),
     Reason.DRIVER_PERMISSION_DENIED: (
         "Ask your cluster administrator to give the driver the permission that it names."
@@ -115,6 +123,13 @@ HOW_TO_RETRY = (
 )
 
 
+def advice_on(reason: Reason, view: Bucket | BucketAccess | BucketClaim) -> str:
+    """What the owner of the object can do about this reason; "" if only the message knows."""
+    kind = "BucketAccessClass" if isinstance(view, BucketAccess) else "BucketClass"
+    named = f"{kind} {shown_name(view.class_name)}" if view.class_name else "the class"
+    return ADVICE.get(reason, "").format(the_class=named)
+
+
 def duration(seconds: float) -> str:
     """A setting's seconds in words: "600 s" is "10 minutes"."""
     minutes, rest = divmod(round(seconds), 60)
@@ -128,6 +143,7 @@ def failure_message(
     *,
     attempts: int,
     retry_what: str,
+    advice: str,
     now: datetime,
     longest_pause_s: float,
 ) -> str:
@@ -147,8 +163,7 @@ def failure_message(
             if outcome.recheck_s
             else "Not tried again until something changes."
         )
-        advice = ADVICE.get(outcome.reason, OTHER_ADVICE)
-        tail = f"{again} {advice} {HOW_TO_RETRY.format(what=retry_what)}"
+        tail = f"{again} {advice or OTHER_ADVICE} {HOW_TO_RETRY.format(what=retry_what)}"
     extra = f" {escaped(outcome.message)}" if outcome.status and outcome.message else ""
     return cut(f"{lead}{extra} {tail}", MESSAGE_LIMIT)
 

@@ -233,6 +233,7 @@ class Reporter:
             told.outcome,
             attempts=told.attempts,
             retry_what=what,
+            advice=conditions.advice_on(told.outcome.reason, view),
             now=self._clock.wall(),
             longest_pause_s=self._longest_pause_s,
         )

@@ -15,7 +15,7 @@ from tests.integration.cases import misbehave, prepare, until_told
 
 from controlplane.daemon import coverage_variables
 from cosi_operator.outcome import Call
-from testbed import Testbed, access_body
+from testbed import Testbed, access_body, condition
 from testbed.process import ROOT
 
 TENANT_ROLE = """
@@ -175,6 +175,55 @@ def test_retry_is_one_more_try_and_leaves_alone_what_is_ready(
     bed.until_ready("bucketclaims", [bad])
     bed.until_ready("bucketaccesses", [bad])
     assert admin.cosi("why", bad, "-n", "team").code == 0
+
+
+def test_a_secret_removed_by_hand_is_noticed_by_status_and_why_and_a_retry_makes_new_keys(
+    bed: Testbed, name: str, tenant: Person
+) -> None:
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name, namespace=name)
+    access = access_body(name, class_name=name, namespace=name)
+    secret = access["spec"]["credentialsSecretName"]
+    bed.create("bucketaccesses", access, namespace=name)
+    bed.until_ready("bucketaccesses", [name], name)
+    old = bed.get("secrets", secret, name)
+    bed.edit("secrets", secret, lambda body: body["metadata"].update(finalizers=[]), name)
+    bed.delete("secrets", secret, name)
+    status = tenant.cosi("status")
+    assert status.code == 1
+    assert f"Secret {secret} is gone" in status.out
+    why = tenant.cosi("why", f"bucketaccess/{name}")
+    assert why.code == 1
+    assert f"not ready, because of Secret {name}/{secret}" in why.out
+    command = why.out.rpartition("then run")[2].split()
+    assert command == ["cosi", "retry", f"bucketaccess/{name}", "-n", name]
+    assert "will be tried again" in tenant.cosi(*command[1:]).out
+    bed.until("a new Secret", lambda: bed.find("secrets", secret, name) is not None)
+    assert bed.get("secrets", secret, name)["data"] != old["data"]
+    bed.until("no complaint", lambda: tenant.cosi("status").code == 0)
+
+
+def test_rotate_asks_for_new_keys_and_the_access_says_that_the_driver_returned_the_same(
+    bed: Testbed, name: str, tenant: Person
+) -> None:
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name, namespace=name)
+    access = access_body(name, class_name=name, namespace=name)
+    secret = access["spec"]["credentialsSecretName"]
+    bed.create("bucketaccesses", access, namespace=name)
+    bed.until_ready("bucketaccesses", [name], name)
+    old = bed.get("secrets", secret, name)
+    assert "asks its driver for new keys" in tenant.cosi("rotate", name).out
+    words = "They are not rotated: the driver returned the same keys."
+
+    def message() -> str:
+        found = condition(bed.get("bucketaccesses", name, name)).get("message", "")
+        return str(found)
+
+    bed.until("the access to say it", lambda: words in message())
+    new = bed.get("secrets", secret, name)
+    assert new["metadata"]["uid"] == old["metadata"]["uid"]
+    assert new["data"] == old["data"]
 
 
 def test_drivers_counts_what_each_driver_has(bed: Testbed, name: str, admin: Person) -> None:

@@ -193,7 +193,7 @@ def test_a_repaired_class_makes_a_refused_claim_ready(bed: Testbed, name: str) -
     )
     bed.make_claims([name], class_name=name)
     told = bed.until_reason("bucketclaims", name, "DriverInvalidArgument")
-    assert "ask your cluster administrator to correct it in the class" in told["message"]
+    assert f"ask your cluster administrator to correct it in BucketClass {name}." in told["message"]
     bed.edit(
         "bucketclasses", name, lambda body: body.update(parameters={"case": name, "tier": "gold"})
     )

@@ -6,6 +6,7 @@ that are missing. Every call is counted, and `watch` sees it before it acts.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from urllib.parse import quote
 
 from tests.model.pause import Point, pause
 
@@ -61,6 +62,7 @@ class Backend:
     locks: bool = True
     same_keys: bool = False  # each Grant of one account returns its first key
     expiry: Callable[[], str] | None = None  # of keys of Azure, which are returned instead
+    expiry_in_token: bool = False  # the keys are a SAS, as from Microsoft's driver
     watch: Callable[[Called], None] = field(default=lambda called: None)
     made: int = 0
 
@@ -159,6 +161,9 @@ class FakeDriver(Driver):
             made.learned = True
         if backend.expiry is not None:
             token = AzureCredentials("t0ken-" + key, backend.expiry())
+            if backend.expiry_in_token:
+                sas = f"https://a.example/?se={quote(backend.expiry())}&sig=t0ken-{key}"
+                token = AzureCredentials(sas)
             return GrantedAccess(account_id, Credentials(azure=token))
         s3 = S3Credentials(access_key_id=key, access_secret_key="s3cret-" + key)
         return GrantedAccess(account_id, Credentials(s3=s3))

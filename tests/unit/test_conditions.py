@@ -343,7 +343,12 @@ def test_a_message_tells_what_failed_and_what_comes_next(
     outcome: Requeue | Terminal, parts: list[str], absent: list[str]
 ) -> None:
     text = conditions.failure_message(
-        outcome, attempts=4, retry_what="bucket b", now=NOW, longest_pause_s=300.0
+        outcome,
+        attempts=4,
+        retry_what="bucket b",
+        advice=conditions.advice_on(outcome.reason, Bucket(Meta("b"))),
+        now=NOW,
+        longest_pause_s=300.0,
     )
     for part in parts:
         assert part in text
@@ -355,13 +360,13 @@ def test_a_message_is_cut_whatever_the_driver_says() -> None:
     endless = DriverStatus(Call.CREATE_BUCKET, Code.UNKNOWN, MadeBy.DRIVER, "no " * 100_000)
     outcome = Terminal(Reason.DRIVER_UNKNOWN, "", status=endless)
     text = conditions.failure_message(
-        outcome, attempts=1, retry_what="bucket b", now=NOW, longest_pause_s=300.0
+        outcome, attempts=1, retry_what="bucket b", advice="", now=NOW, longest_pause_s=300.0
     )
     assert len(text) <= conditions.MESSAGE_LIMIT
     assert "kubectl annotate" in text
     waiting = Terminal(Reason.INVALID_SPEC, "x" * 100_000)
     text = conditions.failure_message(
-        waiting, attempts=1, retry_what="bucket b", now=NOW, longest_pause_s=300.0
+        waiting, attempts=1, retry_what="bucket b", advice="", now=NOW, longest_pause_s=300.0
     )
     assert len(text) == conditions.MESSAGE_LIMIT
 

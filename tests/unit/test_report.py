@@ -70,6 +70,19 @@ def test_a_retry_that_fails_as_before_leaves_an_event_on_the_claim() -> None:
     assert first.type == second.type == "Warning"
 
 
+def test_the_event_of_a_claim_whose_bucket_is_retried_shows_the_latest_attempt() -> None:
+    """One Event whose count grows: that of attempt 1 is not left as the last word."""
+    world = made()
+    world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INTERNAL, acts=False)
+    add_claim(world)
+    world.run_until_idle(limit_s=100.0)
+    told = [e for e in world.parts.told if e.about.kind == "BucketClaim"]
+    attempts = [int(e.message.partition("Attempt ")[2].partition(" ")[0]) for e in told]
+    assert attempts[:3] == [1, 2, 4]
+    assert len({e.series for e in told}) == 1
+    assert told[-1].message.endswith(ready_of(world.found(BUCKET_CLAIMS, "photos"))["message"])
+
+
 def test_another_code_is_another_event_and_another_reason() -> None:
     world = made()
     world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INVALID_ARGUMENT, acts=False)

@@ -38,7 +38,7 @@ def condition(words: str) -> str:
     refused = DriverStatus(Call.CREATE_BUCKET, Code.UNKNOWN, MadeBy.DRIVER, words)
     outcome = Terminal(Reason.DRIVER_UNKNOWN, "", status=refused)
     return conditions.failure_message(
-        outcome, attempts=1, retry_what="bucket b", now=NOW, longest_pause_s=300.0
+        outcome, attempts=1, retry_what="bucket b", advice="", now=NOW, longest_pause_s=300.0
     )
 
 
@@ -103,7 +103,7 @@ def test_no_sink_shows_control_characters(sink: Sink) -> None:
 def test_our_own_sentences_with_a_tenants_name_in_them_are_escaped_too() -> None:
     outcome = Terminal(Reason.INVALID_SPEC, "BucketClass go\x1b[2Jld\u202e does not exist.")
     shown = conditions.failure_message(
-        outcome, attempts=1, retry_what="bucketclaim c", now=NOW, longest_pause_s=300.0
+        outcome, attempts=1, retry_what="bucketclaim c", advice="", now=NOW, longest_pause_s=300.0
     )
     assert shown == r"BucketClass go\x1b[2Jld\u202e does not exist."
     stored = Condition("Ready", "False", "X", "go\x1b[2Jld\u202e", 1, "")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import parse_qsl
 
 # Go's time.Time.String(): "2026-01-02 15:04:05.999999999 -0700 MST", at times with " m=+0.1" behind
 # it; RFC 3339 is taken as well, its T and Z being the only differences that matter.
@@ -38,6 +39,11 @@ class AzureCredentials:
 
     access_token: str = field(repr=False)
     expiry: str | None = None
+
+    @property
+    def ends_at(self) -> str | None:
+        """`expiry`, or else the expiry that the SAS token itself states (`se`)."""
+        return self.expiry or sas_expiry(self.access_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,23 @@ def _azure(secrets: Mapping[str, str]) -> Credentials | str:
     if not token:
         return "the Azure credentials lack accessToken"
     return Credentials(azure=AzureCredentials(token, to_rfc3339(secrets.get("expiryts", ""))))
+
+
+def sas_expiry(token: str) -> str | None:
+    """The signed expiry of a SAS, bare or as the query of a URL, as RFC 3339; None if it has none.
+
+    Microsoft's driver returns such a URL and no expiryTs. Without `sig` the token is not a SAS.
+    Source: Azure Storage, "Create a service SAS": UTC, as a date, to the minute or to the second.
+    """
+    query = dict(parse_qsl(token.partition("?")[2] or token))
+    if "sig" not in query:
+        return None
+    try:
+        end = datetime.fromisoformat(query.get("se", ""))
+        end = end.replace(tzinfo=end.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return end.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def to_rfc3339(go_time: str) -> str | None:

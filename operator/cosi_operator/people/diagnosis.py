@@ -17,7 +17,7 @@ from cosi_operator.api.view import (
     Condition,
     LastCall,
 )
-from cosi_operator.conditions import ADVICE
+from cosi_operator.conditions import OTHER_ADVICE, advice_on
 from cosi_operator.outcome import Reason
 
 type Reported = Bucket | BucketAccess | BucketClaim
@@ -146,7 +146,7 @@ def _bucket_link(claim: BucketClaim, bucket: Bucket | Unseen | None) -> Link:
             return Link("Bucket", claim.bucket_name, State.UNSEEN, message=why)
         case None if claim.bucket_name or claim.existing_bucket_name:
             name = claim.bucket_name or claim.existing_bucket_name
-            advice = "An administrator has to say where it went; a new claim makes a new bucket."
+            advice = "Ask your cluster administrator where it went. A new claim makes a new bucket."
             return Link("Bucket", name, State.MISSING, advice=advice)
         case None:
             return Link("Bucket", "", State.NOT_YET)
@@ -186,7 +186,11 @@ def _access_links(found: AccessFacts, *, claim_is_ready: bool) -> Sequence[Link]
 def _named(kind: str, name: str, found: BucketClass | BucketAccessClass | Unseen | None) -> Link:
     match found:
         case None:
-            advice = f"Create this {kind}, or name one that exists: cosi drivers lists them."
+            namer = "BucketClaim" if kind == "BucketClass" else "BucketAccess"
+            advice = (
+                f"Name another {kind} in a new {namer}, or ask your cluster administrator to"
+                " create this one."
+            )
             return Link(kind, name, State.MISSING, advice=advice)
         case Unseen(why=why):
             return Link(kind, name, State.UNSEEN, message=why)
@@ -202,9 +206,10 @@ def _told(kind: str, view: Reported, name: str) -> Link:
     if state is State.READY:
         return link
     message = ready.message if ready else ""
-    then, advice = _prospects(kind, view, state, reason=link.reason)
+    then, advice = _prospects(kind, view, state, link.reason, message)
     command = ""
-    if state in (State.FAILED, State.RETRYING) or _is_refused_deletion(view):
+    is_failed = state is State.FAILED and (_is_drivers(link.reason) or _is_repeated(message))
+    if is_failed or state is State.RETRYING or _is_refused_deletion(view):
         command = f"cosi retry {_retry_words(kind, view)}"
     return replace(link, message=message, then=then, advice=advice, command=command)
 
@@ -214,12 +219,29 @@ def _is_refused_deletion(view: Reported) -> bool:
     return view.meta.deleting and stalled is not None and stalled.status == "True"
 
 
-def _prospects(kind: str, view: Reported, state: State, *, reason: str) -> tuple[str, str]:
-    known = ADVICE.get(Reason(reason), "") if reason in set(Reason) else ""
+def _is_drivers(reason: str) -> bool:
+    """Whether the reason is about a driver call, which a retry annotation repeats."""
+    return reason.startswith("Driver") and reason != Reason.DRIVER_MISMATCH
+
+
+def _is_repeated(message: str) -> bool:
+    """Whether a final failure says that it is looked at again after a set time."""
+    return any(f"{word} every " in message for word in ("again", "repeated"))
+
+
+def _prospects(
+    kind: str, view: Reported, state: State, reason: str, message: str
+) -> tuple[str, str]:
+    """What happens next, and what to do; neither contradicts the message, or says it twice."""
+    known = advice_on(Reason(reason), view) if reason in set(Reason) else ""
     match state:
+        case State.FAILED if _is_repeated(message):
+            return "looked at again automatically, as often as the message says", known
+        case State.FAILED if _is_drivers(reason):
+            then = "nothing until the spec, the class, the driver or the retry annotation changes"
+            return then, known or OTHER_ADVICE
         case State.FAILED:
-            then = "nothing: not tried again until the spec changes or the driver restarts"
-            return then, known or "Repair what the message names."
+            return "nothing until what the message names has changed", known
         case State.RETRYING:
             last = None if isinstance(view, BucketClaim) else view.last_call
             count = f"; attempt {last.attempts} failed at {last.time}" if last else ""
@@ -230,7 +252,7 @@ def _prospects(kind: str, view: Reported, state: State, *, reason: str) -> tuple
         case State.WAITING if not view.conditions:
             worker = "the COSI controller" if kind == "BucketClaim" else "the driver's sidecar"
             return f"nothing was written about it yet; that is up to {worker}", (
-                f"See that {worker} runs: cosi drivers, kubectl get pods -A"
+                f"If it stays so, ask your cluster administrator whether {worker} runs."
             )
         case _:
             return "goes on by itself when what it waits for has happened", ""

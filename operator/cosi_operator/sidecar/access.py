@@ -261,7 +261,7 @@ class AccessReconciler:
         azure = reply.credentials.azure
         granted = Granted(
             reply.account_id,
-            renew_at=planning.renewal_time(azure.expiry if azure else None, view.context.now),
+            renew_at=planning.renewal_time(azure.ends_at if azure else None, view.context.now),
             shared=self._is_shared(access, reply.account_id),
         )
         self._held.keep(access, granted, reply.credentials)

@@ -82,7 +82,11 @@ async def tell_claim(
     if retried or not is_written:
         return
     now = ready_of(bucket)
-    if now and (was is None or (was.status, was.reason) != (now.status, now.reason)):
+    if now is None:
+        return
+    is_new = was is None or (was.status, was.reason) != (now.status, now.reason)
+    # Of a call that fails again, the Event shows the latest attempt, not the first.
+    if is_new or (isinstance(outcome, Requeue) and outcome.status is not None):
         _claim_event(sidecar, claim, bucket, outcome)
 
 

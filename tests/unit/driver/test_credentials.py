@@ -126,6 +126,34 @@ def test_no_value_is_ever_in_a_sentence_or_a_repr(entries: dict[str, dict[str, s
             assert value not in shown
 
 
+SAS = "sp=rl&sv=2024-08-04&sig=a%2Bb%3D"
+
+
+@pytest.mark.parametrize(
+    ("token", "end"),
+    [
+        pytest.param(f"https://acc.blob.core.windows.net/?se=2026-01-02T15%3A04%3A05Z&{SAS}",
+                     "2026-01-02T15:04:05Z", id="the query of a URL"),
+        pytest.param(f"{SAS}&se=2026-01-02T15:04Z", "2026-01-02T15:04:00Z", id="bare, to a minute"),
+        pytest.param(f"?{SAS}&se=2026-01-02", "2026-01-02T00:00:00Z", id="a date"),
+        pytest.param(f"{SAS}&se=2026-01-02T15%3A04%3A05.1234567Z", "2026-01-02T15:04:05Z",
+                     id="parts of a second"),
+        pytest.param(SAS, None, id="a SAS with a stored policy has no expiry"),
+        pytest.param(f"{SAS}&se=soon", None, id="not a time"),
+        pytest.param("a=b&se=2026-01-02", None, id="without a signature it is not a SAS"),
+        pytest.param(SECRET, None, id="another token"),
+        pytest.param(f"{SAS}&se=0001-01-01T00:00:00%2B02:00", None, id="before the first year"),
+    ],
+)  # fmt: skip
+def test_the_expiry_that_a_sas_states_counts_if_the_driver_names_none(
+    token: str, end: str | None
+) -> None:
+    found = read_credentials({"azure": {"accessToken": token}})
+    assert isinstance(found, Credentials)
+    assert found.azure is not None
+    assert (found.azure.expiry, found.azure.ends_at) == (None, end)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -60,6 +60,7 @@ CLAIM = BucketClaim(
 BUCKET = Bucket(
     Meta("bucket-u1"),
     driver_name="d.example.com",
+    class_name="fast",
     claim=ClaimRef("ns", "c", "u1"),
     bucket_id="b",
     ready=True,
@@ -168,8 +169,8 @@ def test_a_final_failure_shows_the_drivers_status_what_happens_and_what_to_do() 
         "not ready, because of Bucket bucket-u1",
         "The region is unknown.",
         "DriverCreateBucket -> INVALID_ARGUMENT, attempt 1",
-        "not tried again until the spec changes",
-        "ask your cluster administrator to correct it in the class",
+        "nothing until the spec, the class, the driver or the retry annotation changes",
+        "ask your cluster administrator to correct it in BucketClass fast",
         "cosi retry c -n ns",
     ):
         assert words in flat
@@ -180,6 +181,62 @@ def test_the_command_to_run_stands_on_one_line_however_long_the_names_are() -> N
     claim = replace(BAD_CLAIM, meta=Meta(name, "a-namespace-that-is-nearly-as-long"))
     text = why(chain(facts(claim=claim, bucket=Unseen("no right"))), "x")
     assert f"      then run   cosi retry {name} -n a-namespace-that-is-nearly-as-long\n" in text
+
+
+def access_failed(reason: str, message: str) -> Link:
+    failed = replace(NEW_ACCESS, conditions=conditions(reason, message, "Stalled"))
+    return next(link for link in chain(facts(access=failed)) if link.kind == "BucketAccess")
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "then", "command"),
+    [
+        pytest.param(
+            "SecretNotOwned", "Delete that Secret (checked again every 30 s).",
+            "looked at again automatically, as often as the message says",
+            "cosi retry bucketaccess/a -n ns", id="SecretNotOwned -> looked at again",
+        ),
+        pytest.param(
+            "MissingPermission", "The request is repeated every 30 s.",
+            "looked at again automatically, as often as the message says",
+            "cosi retry bucketaccess/a -n ns", id="MissingPermission -> looked at again",
+        ),
+        pytest.param(
+            "InvalidSpec", "Set it in a new BucketAccess.",
+            "nothing until what the message names has changed",
+            "", id="InvalidSpec -> a retry would change nothing",
+        ),
+        pytest.param(
+            "DriverMismatch", "Use a BucketAccessClass of that driver.",
+            "nothing until what the message names has changed",
+            "", id="DriverMismatch -> the driver was not called",
+        ),
+        pytest.param(
+            "DriverUnknown", "It failed. Tried again every 10 minutes.",
+            "looked at again automatically, as often as the message says",
+            "cosi retry bucketaccess/a -n ns", id="a final failure with a recheck",
+        ),
+    ],
+)  # fmt: skip
+def test_what_happens_next_never_contradicts_the_condition(
+    reason: str, message: str, then: str, command: str
+) -> None:
+    link = access_failed(reason, message)
+    assert (link.then, link.advice, link.command) == (then, "", command)
+
+
+def test_a_tenant_is_told_to_ask_for_what_only_an_administrator_can_do() -> None:
+    refused = access_failed("DriverInvalidArgument", "No such policy.")
+    assert refused.advice.endswith(
+        "ask your cluster administrator to correct it in BucketAccessClass keys."
+    )
+    missing = chain(facts(claim=NEW_CLAIM, bucket_class=None, bucket=None, access_class=None))
+    assert [link.advice for link in missing if link.state is State.MISSING] == [
+        "Name another BucketClass in a new BucketClaim, or ask your cluster administrator to"
+        " create this one.",
+        "Name another BucketAccessClass in a new BucketAccess, or ask your cluster administrator"
+        " to create this one.",
+    ]
 
 
 def test_a_deletion_that_was_refused_says_what_to_do_and_to_run() -> None:

@@ -473,6 +473,15 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             id="a name that no Secret can have -> InvalidSpec",
         ),
         pytest.param(
+            seen(
+                replace(ACCESS, protocol="Azure"), bucket=replace(MARKED, protocols=("S3", "GCS"))
+            ),
+            Reason.INVALID_SPEC,
+            False,
+            "spec.protocol is Azure, but the bucket of BucketClaim team/photos has S3, GCS.",
+            id="a protocol that the Bucket does not have -> InvalidSpec",
+        ),
+        pytest.param(
             seen(ACCESS, claim=None, bucket=None),
             Reason.CLAIM_NOT_FOUND,
             True,

@@ -628,7 +628,11 @@ def test_keys_are_rotated_once_for_each_value_of_the_annotation(
     assert world.backend.accounts == {}
 
 
-def test_keys_that_expire_are_renewed_by_themselves_also_after_a_restart(world: World) -> None:
+@pytest.mark.parametrize("in_token", [False, True], ids=["expiryTs", "se of the SAS"])
+def test_keys_that_expire_are_renewed_by_themselves_also_after_a_restart(
+    world: World, in_token: bool
+) -> None:
+    world.backend.expiry_in_token = in_token
     life = timedelta(seconds=1000)
     world.backend.expiry = lambda: stamp(world.clock.wall() + life)
     add_access(world)

@@ -259,7 +259,7 @@ async def _annotate(
     metadata["annotations"] = {**(metadata.get("annotations") or {}), annotation: stamp}
     await client.update(resource, body)
     key = Key(metadata.get("namespace", ""), metadata["name"])
-    what = "will be tried again" if annotation == RETRY_ANNOTATION else "asks its driver for new keys"
+    what = "will be tried again" if annotation == RETRY_ANNOTATION else "asks for new keys"
     return Printed(
         f"{resource.kind} {key} {what} ({annotation}={stamp}).\n"
         f"See how it went: cosi why {resource.kind.lower()}/{key.name}"

@@ -359,7 +359,7 @@ async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
 async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: KubeClient) -> None:
     put_all(server, ready=True)
     for words in ("a", "bucketaccess/a"):
-        assert "asks its driver for new keys" in (await cosi(client, "rotate", words, "-n", "ns")).out
+        assert "asks for new keys" in (await cosi(client, "rotate", words, "-n", "ns")).out
     after = server.objects[v1alpha1.BUCKET_ACCESSES.path("ns", "a")]
     assert after["metadata"]["annotations"][ROTATE_ANNOTATION] == "2026-01-01T00:00:00.000000Z"
 

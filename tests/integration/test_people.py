@@ -4,6 +4,7 @@ tenant who has rights in one namespace and nowhere else.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -187,8 +188,17 @@ def test_a_secret_removed_by_hand_is_noticed_by_status_and_why_and_a_retry_makes
     bed.create("bucketaccesses", access, namespace=name)
     bed.until_ready("bucketaccesses", [name], name)
     old = bed.get("secrets", secret, name)
-    bed.edit("secrets", secret, lambda body: body["metadata"].update(finalizers=[]), name)
-    bed.delete("secrets", secret, name)
+    bed.delete("secrets", secret, name)  # the finalizer keeps it
+    kept = tenant.cosi("why", f"bucketaccess/{name}")
+    assert kept.code == 1
+    assert "its finalizer keeps it" in " ".join(kept.out.split())
+    assert f"kubectl patch secret {secret} -n {name} --type=merge" in kept.out
+    assert "is being deleted" in tenant.cosi("retry", f"bucketaccess/{name}").out
+    patch = shlex.split(kept.out.rpartition("then run")[2])[1:]
+    subprocess.run(
+        [str(bed.plane.kubectl), "--kubeconfig", str(bed.plane.admin_kubeconfig), *patch],
+        check=True, timeout=30, capture_output=True,
+    )  # fmt: skip
     status = tenant.cosi("status")
     assert status.code == 1
     assert f"Secret {secret} is gone" in status.out

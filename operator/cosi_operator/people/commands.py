@@ -16,7 +16,7 @@ from cosi_operator.kube.errors import Conflict, NotFound
 from cosi_operator.people import policy as table_of_policy
 from cosi_operator.people import render, rollback
 from cosi_operator.people.arguments import Command
-from cosi_operator.people.diagnosis import Reported, Unseen, chain, is_ready
+from cosi_operator.people.diagnosis import Reported, SecretFound, Unseen, chain, is_ready
 from cosi_operator.people.presence import decode_lease
 from cosi_operator.people.read import Reader
 from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
@@ -193,6 +193,13 @@ async def retry(command: Command, reader: Reader, clock: Clock) -> Printed:
     async def refusal(view: Reported, what: str) -> str:
         if not is_ready(view) or view.meta.deleting or await _lost_its_secret(reader, view):
             return ""
+        if isinstance(view, BucketAccess):
+            secret = await reader.secret(Key(view.meta.namespace, view.secret_name))
+            if isinstance(secret, SecretFound) and secret.deleting:
+                return (
+                    f"The Secret of {what} is being deleted. To see what to do first, run: cosi why"
+                    f" bucketaccess/{view.meta.name} -n {view.meta.namespace}\n"
+                )
         return f"{what} is ready; there is nothing to try again.\n"
 
     return await _mark(command, reader, clock, RETRY_ANNOTATION, refusal)

@@ -58,12 +58,19 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretFound:
+    """A Secret exists; its content was dropped unread."""
+
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AccessFacts:
-    """A BucketAccess with what it names. None: not there. `secret` tells whether it exists."""
+    """A BucketAccess with what it names. None: not there."""
 
     access: BucketAccess
     access_class: BucketAccessClass | Unseen | None
-    secret: bool | Unseen
+    secret: SecretFound | Unseen | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +170,24 @@ def _access_links(found: AccessFacts, *, claim_is_ready: bool) -> Sequence[Link]
     match found.secret:
         case Unseen(why=why):
             secret = Link("Secret", secret_name, State.UNSEEN, message=why)
-        case True if is_ready(access):
+        case SecretFound(deleting=True) if is_ready(access) and not access.meta.deleting:
+            secret = Link(
+                "Secret",
+                secret_name,
+                State.DELETING,
+                message="The Secret was deleted, and its finalizer keeps it until the access is"
+                " deleted. Until then the keys in it work.",
+                advice="To have new keys in a new Secret, remove the finalizer, and then run cosi"
+                f" retry {_retry_words('BucketAccess', access)}.",
+                command=f"kubectl patch secret {access.secret_name} -n {access.meta.namespace}"
+                """ --type=merge -p '{"metadata":{"finalizers":null}}'""",
+            )
+        case SecretFound() if is_ready(access):
             secret = Link("Secret", secret_name, State.READY)
-        case True:
+        case SecretFound():
             message = "A Secret of this name exists already."
             secret = Link("Secret", secret_name, State.NOT_YET, message=message)
-        case False if is_ready(access):
+        case None if is_ready(access):
             secret = Link(
                 "Secret",
                 secret_name,
@@ -177,7 +196,7 @@ def _access_links(found: AccessFacts, *, claim_is_ready: bool) -> Sequence[Link]
                 advice="Have new keys made; the old account is revoked.",
                 command=f"cosi retry {_retry_words('BucketAccess', access)}",
             )
-        case False:
+        case None:
             secret = Link("Secret", secret_name, State.NOT_YET)
     named = _named("BucketAccessClass", access.class_name, found.access_class)
     return [named, told, secret]

@@ -7,18 +7,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct
 
 from cosi_operator.api import core, v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resource
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Forbidden, NotFound
-from cosi_operator.people.diagnosis import AccessFacts, Facts, Unseen, is_ready
+from cosi_operator.people.diagnosis import AccessFacts, Facts, SecretFound, Unseen, is_ready
 from cosi_operator.people.rollback import Seen
 from cosi_operator.plan.names import bucket_name
 
 # A command that a person waits for reads so many Secrets at most, one after the other.
 SECRETS_READ = 200
 NO_RIGHT = "you have no right to read it"
+
+
+class _Meta(Struct, rename="camel", frozen=True):
+    deletion_timestamp: str | None = None
+
+
+class _Secret(Struct, frozen=True):
+    """No field for the data, so that it is never decoded."""
+
+    metadata: _Meta = _Meta()
+
+
+_decode_secret = msgspec.json.Decoder(_Secret).decode
+
+
+def _secret_found(raw: bytes) -> SecretFound:
+    return SecretFound(deleting=_decode_secret(raw).metadata.deletion_timestamp is not None)
 
 
 class NotInstalledError(Exception):
@@ -101,6 +119,10 @@ class Reader:
         # Only whether it is there; the content is dropped unread.
         return await self.one(core.SECRETS, lambda _raw: True, key) is not None
 
+    async def secret(self, key: Key) -> SecretFound | Unseen | None:
+        """Whether the Secret is there, and is being deleted."""
+        return await self.one(core.SECRETS, _secret_found, key)
+
     async def lost_secrets(self, accesses: Sequence[BucketAccess]) -> list[BucketAccess]:
         """The granted accesses whose Secret is gone: their keys work and nobody has them."""
         granted = [access for access in accesses if is_ready(access) and access.secret_name]
@@ -151,6 +173,4 @@ class Reader:
             Key("", access.class_name),
         )
         key = Key(access.meta.namespace, access.secret_name)
-        # Only whether it is there; the content is dropped unread.
-        secret = await self.one(core.SECRETS, lambda _raw: True, key)
-        return AccessFacts(access, access_class, secret if secret is not None else False)
+        return AccessFacts(access, access_class, await self.secret(key))

@@ -23,6 +23,7 @@ from cosi_operator.people.diagnosis import (
     AccessFacts,
     Facts,
     Link,
+    SecretFound,
     State,
     Unseen,
     chain,
@@ -86,7 +87,7 @@ def facts(**changed: Any) -> Facts:
     access = AccessFacts(
         changed.pop("access", ACCESS),
         changed.pop("access_class", ACCESS_CLASS),
-        changed.pop("secret", True),
+        changed.pop("secret", SecretFound()),
     )
     whole: dict[str, Any] = {
         "claim": CLAIM, "claim_name": "ns/c", "bucket_class": CLASS, "bucket": BUCKET,
@@ -100,13 +101,13 @@ def facts(**changed: Any) -> Facts:
     [
         pytest.param({}, [], id="nothing is marked when all is ready"),
         pytest.param(
-            {"claim": BAD_CLAIM, "bucket": BAD_BUCKET, "access": NEW_ACCESS, "secret": False},
+            {"claim": BAD_CLAIM, "bucket": BAD_BUCKET, "access": NEW_ACCESS, "secret": None},
             ["Bucket bucket-u1"],
             id="the Bucket is marked, not the claim that repeats it nor the access that waits",
         ),
         pytest.param(
             {"claim": BAD_CLAIM, "bucket": GONE, "bucket_class": GONE, "access": NEW_ACCESS,
-             "secret": False},
+             "secret": None},
             ["BucketClaim ns/c"],
             id="a tenant who may not see the Bucket is shown the claim, which says the same",
         ),
@@ -127,22 +128,26 @@ def facts(**changed: Any) -> Facts:
         ),
         pytest.param(
             {"claim": None, "bucket": None, "bucket_class": None, "access": NEW_ACCESS,
-             "secret": False},
+             "secret": None},
             ["BucketClaim ns/c"],
             id="an access that names a claim which is not there",
         ),
         pytest.param(
-            {"access": replace(NEW_ACCESS, conditions=RETRYING), "secret": False},
+            {"access": replace(NEW_ACCESS, conditions=RETRYING), "secret": None},
             ["BucketAccess ns/a"],
             id="the access is marked when the claim is ready",
         ),
         pytest.param(
             {"claim": BAD_CLAIM, "bucket": BAD_BUCKET, "access": NEW_ACCESS,
-             "access_class": None, "secret": False},
+             "access_class": None, "secret": None},
             ["Bucket bucket-u1", "BucketAccessClass keys"],
             id="an access with a fault of its own is marked beside the claim's",
         ),
-        pytest.param({"secret": False}, ["Secret ns/s"], id="a Secret removed by hand"),
+        pytest.param({"secret": None}, ["Secret ns/s"], id="a Secret removed by hand"),
+        pytest.param(
+            {"secret": SecretFound(deleting=True)}, ["Secret ns/s"],
+            id="a Secret deleted by hand that its finalizer keeps",
+        ),
         pytest.param({"secret": GONE}, [], id="a Secret that may not be read is no fault"),
     ],
 )  # fmt: skip
@@ -302,12 +307,12 @@ def test_the_state_that_an_object_tells(view: BucketClaim | Bucket, state: State
             id="a Secret that may not be read -> says so",
         ),
         pytest.param(
-            {"access": NEW_ACCESS, "secret": True},
+            {"access": NEW_ACCESS, "secret": SecretFound()},
             ("Secret", State.NOT_YET, "A Secret of this name exists already."),
             id="a Secret before the access is granted -> somebody else's",
         ),
         pytest.param(
-            {"secret": False},
+            {"secret": None},
             ("Secret", State.MISSING, "The access was granted, but its Secret is gone."),
             id="a granted access without its Secret -> missing",
         ),

@@ -45,6 +45,9 @@ from cosi_operator.outcome import (
 
 log = structlog.get_logger(__name__)
 
+# A served schema that drops our fields may be replaced while this process runs.
+TRY_FIELDS_AGAIN_S = 60.0
+
 type Level = Literal["Normal", "Warning"]
 type Reported = Bucket | BucketAccess | BucketClaim
 
@@ -83,7 +86,8 @@ class Reporter:
         self._events = events
         self._longest_pause_s = longest_pause_s
         self._clock = clock
-        self._drops: set[str] = set()  # plurals whose served schema drops our fields
+        # Plurals whose served schema drops our fields, and when that was last seen (monotonic s).
+        self._drops: dict[str, float] = {}
 
     async def tell[T: Reported](self, objects: Objects[T], key: Key, told: Told) -> T | None:
         """Write what differs, and emit the Event that goes with a change.
@@ -124,33 +128,49 @@ class Reporter:
             Whether anything had to be written. None from `make` writes nothing.
         """
         plural = objects.resource.plural
+        drops, tries = plural in self._drops, not self._is_dropped(plural)
         asked: list[Status] = []
+        is_full = False
 
         def change(view: T, body: Body) -> Body:
+            nonlocal is_full
+            is_full = False
             status = make(view)
             if status is None:
                 return body
             asked.append(status)
-            stored = body.get("status") or {}
-            if plural in self._drops:
-                return v1alpha1.with_plain_status(body, status)
+            if drops:
+                plain = v1alpha1.with_plain_status(body, status)
+                if not tries or plain == body:  # what is dropped alone is not worth a request
+                    return plain
+            is_full = True
             after = v1alpha1.with_status(body, status)
-            return body if after.get("status") == stored else after
+            return body if after.get("status") == (body.get("status") or {}) else after
 
-        dropped = plural in self._drops
         reply = await objects.edit_status(key, change)
-        if not dropped:
+        if is_full or not drops:
             if reply is None:
                 return False
             if v1alpha1.keeps_conditions(reply, asked[-1]):
+                self._note_keeps(plural)
                 return True
             self._note_drops(plural)
         return bool(asked) and (await self._annotate(objects, key, asked[-1]) or reply is not None)
 
+    def _is_dropped(self, plural: str) -> bool:
+        """Whether our fields are not worth sending. They are tried again after a minute."""
+        seen = self._drops.get(plural)
+        return seen is not None and self._clock.monotonic() - seen < TRY_FIELDS_AGAIN_S
+
+    def _note_keeps(self, plural: str) -> None:
+        if self._drops.pop(plural, None) is not None:
+            log.info("served_schema_keeps_conditions", resource=plural)
+
     def _note_drops(self, plural: str) -> None:
-        if plural in self._drops:
+        is_known = plural in self._drops
+        self._drops[plural] = self._clock.monotonic()
+        if is_known:
             return
-        self._drops.add(plural)
         log.warning(
             "served_schema_drops_conditions",
             resource=plural,

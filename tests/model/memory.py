@@ -40,7 +40,7 @@ class MemoryApi:
         self.version = 100
         self.listeners: list[Listener] = []
         self.refused_secrets: set[str] = set()
-        self._upstream = upstream
+        self.upstream = upstream
         self._born: Counter[tuple[str, Key]] = Counter()
 
     def find(self, resource: Resource, key: Key) -> Json | None:
@@ -114,7 +114,7 @@ class MemoryApi:
 
     def _with_status(self, held: Json, body: Json) -> Json:
         status = copy(body.get("status") or {})
-        if self._upstream:
+        if self.upstream:
             status = {name: v for name, v in status.items() if name not in OURS_ALONE}
         return {**copy(held), "status": status}
 

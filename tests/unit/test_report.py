@@ -291,3 +291,17 @@ def test_the_record_is_removed_while_the_sidecar_is_down_and_no_event_claims_it_
     world.user_deletes(BUCKET_CLAIMS, "photos")
     run(world)
     assert (world.backend.buckets, world.backend.accounts) == ({}, {})
+
+
+def test_conditions_are_written_after_our_crds_have_replaced_upstreams() -> None:
+    world = World(upstream=True)
+    add_class(world)
+    add_claim(world)
+    run(world)
+    assert "conditions" not in world.found(BUCKET_CLAIMS, "photos")["status"]
+    world.api.upstream = False  # an administrator has installed our CRDs
+    world.clock.advance(60)
+    add_claim(world, "later")
+    run(world)
+    for resource, name in ((BUCKET_CLAIMS, "later"), (BUCKETS, "bucket-bucketclaim-later-1")):
+        assert world.found(resource, name)["status"]["conditions"]

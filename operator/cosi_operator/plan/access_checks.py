@@ -32,14 +32,7 @@ def problem_of(access: BucketAccess, view: AccessView) -> Terminal | None:
     if access.meta.oversized:
         return OVERSIZED
     if view.access_class is None:
-        return Terminal(
-            Reason.ACCESS_CLASS_NOT_FOUND,
-            f"spec.bucketAccessClassName names BucketAccessClass {shown_name(access.class_name)},"
-            " which does"
-            " not exist. Name another class in a new BucketAccess, or ask your cluster"
-            " administrator to create it.",
-            waiting=True,
-        )
+        return class_missing(access)
     if invalid := _invalid(access, view.access_class):
         return Terminal(Reason.INVALID_SPEC, invalid)
     if view.claim is None:
@@ -51,6 +44,17 @@ def problem_of(access: BucketAccess, view: AccessView) -> Terminal | None:
             waiting=True,
         )
     return _bucket_problem(access, view.claim, view)
+
+
+def class_missing(access: BucketAccess) -> Terminal:
+    """What controller and sidecar both write, so that neither replaces the words of the other."""
+    return Terminal(
+        Reason.ACCESS_CLASS_NOT_FOUND,
+        f"spec.bucketAccessClassName names BucketAccessClass {shown_name(access.class_name)}, which"
+        " does not exist. Name another class in a new BucketAccess, or ask your cluster"
+        " administrator to create it.",
+        waiting=True,
+    )
 
 
 def _bucket_problem(access: BucketAccess, claim: BucketClaim, view: AccessView) -> Terminal | None:

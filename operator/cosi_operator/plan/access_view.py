@@ -177,11 +177,14 @@ def ignored_change(view: AccessView) -> str:
 
 
 def driver_of(view: AccessView) -> str:
-    """The driver that an access belongs to: of its Bucket once a Grant began, else of its class."""
+    """The driver that an access belongs to: of its Bucket once a Grant began, else of its class.
+
+    Without a class, also of its Bucket: beside the Go controller nobody else says what is missing.
+    """
     if view.access is None:
         return ""
     held = names.ACCESS_FINALIZER in view.access.meta.finalizers
-    if view.bucket and (view.entry or held):
+    if view.bucket and (view.entry or held or view.access_class is None):
         return records.driver_of(view.bucket)
     return view.access_class.driver_name if view.access_class else ""
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, stamp
-from cosi_operator.outcome import Reason, Success, Terminal
+from cosi_operator.outcome import Success
 from cosi_operator.plan import names, records
-from cosi_operator.plan.access_checks import OVERSIZED
+from cosi_operator.plan.access_checks import OVERSIZED, class_missing
 from cosi_operator.plan.facts import AccessIs
 from cosi_operator.plan.sidecar_wait import (
     is_overwritten,
@@ -70,7 +70,7 @@ def plan(view: UnreportedView) -> Done | EditFinalizers:
     if access.meta.oversized:  # nobody can know its class, so no sidecar takes it on
         return Done(OVERSIZED)
     if view.access_class is None:
-        return Done(_missing(access))
+        return Done(class_missing(access))
     if is_reported(access.conditions, deleting=False):
         return Done(Success(), report=False)
     if wait := _left(view):
@@ -91,16 +91,6 @@ def _plan_deletion(access: BucketAccess, view: UnreportedView) -> Done | EditFin
 
 def _left(view: UnreportedView) -> Done | None:
     return left_for_sidecar(stamp(view.since), view.now, patience_s(view.now, view.heard))
-
-
-def _missing(access: BucketAccess) -> Terminal:
-    return Terminal(
-        Reason.ACCESS_CLASS_NOT_FOUND,
-        f"spec.bucketAccessClassName names BucketAccessClass {shown_name(access.class_name)},"
-        " which does not exist. Name another one in a new BucketAccess, or ask your cluster"
-        " administrator to create it.",
-        waiting=True,
-    )
 
 
 def released_message(access: BucketAccess) -> str:

@@ -206,9 +206,9 @@ FULL = full(MARKED)
             id="another driver's access -> not touched",
         ),
         pytest.param(
-            seen(ACCESS, access_class=None),
+            seen(ACCESS, access_class=None, bucket=None),
             NOTHING,
-            id="no class and no Grant begun -> no driver's access",
+            id="no class and no Bucket -> no driver's access",
         ),
         pytest.param(
             seen(ACCESS, bucket=UNRECORDED),
@@ -900,7 +900,9 @@ def test_driver_failure_after_a_timeout_keeps_its_backoff_and_names_the_accounts
             DRIVER,
             id="spec.driverName was changed -> the recorded driver",
         ),
-        pytest.param(seen(ACCESS, access_class=None), "", id="no class, nothing begun -> none"),
+        pytest.param(
+            seen(ACCESS, access_class=None), DRIVER, id="no class, nothing begun -> of the Bucket"
+        ),
         pytest.param(
             seen(HELD, access_class=None, bucket=None), "", id="no Bucket, no class -> none"
         ),

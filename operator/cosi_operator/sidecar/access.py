@@ -171,7 +171,7 @@ class AccessReconciler:
             restoring=s.lookup.memory.is_lost(uid),
             kept=frozenset(account for account, other in holders.items() if other.live),
             awaited=frozenset(account for account, other in holders.items() if other.ending),
-            clean=is_clean(access, bucket) or uid in self._unasked,
+            clean=remembered is None and (is_clean(access, bucket) or uid in self._unasked),
             unproven=True,
             may_release=self._secret.may_release(access),
             revoked=self._revoked.get(uid, frozenset()),
@@ -202,6 +202,8 @@ class AccessReconciler:
                 )
             case EditBucket():
                 edited = await edit_bucket(self._s.buckets, step, self._s.lookup.memory)
+                if view.remembered:
+                    self._s.lookup.memory.forget_access(access.meta.uid)  # recorded again
                 if view.clean and view.entry is None:
                     self._unasked.add(access.meta.uid)
                     warn_unrecorded_account(self._s, access, view)

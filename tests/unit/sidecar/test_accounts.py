@@ -20,8 +20,10 @@ from cosi_operator.api.core import SECRETS
 from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
+from cosi_operator.sidecar.calls import EARLY_RETRY_S
 
 HOUR_S = 3600.0
+BUCKET = "bucket-bucketclaim-photos-1"
 BOTH = ("reader", "writer")
 READER_ACCOUNT = "acct-of-ba-bucketaccess-reader-1"
 
@@ -241,24 +243,27 @@ def test_static_bucket_is_replaced_by_one_of_another_id_and_no_account_moves_to_
         assert account in events(world, "BackendUnverified")[0]
 
 
+def make_bucket_anew(world: World) -> None:
+    """Remove it by force, and let the claim's status no longer say that it ever had one."""
+    world.user_edits(BUCKETS, BUCKET, lambda b: b["metadata"].pop("finalizers"))
+    world.user_deletes(BUCKETS, BUCKET)
+    claim = copy(world.found(BUCKET_CLAIMS, "photos"))
+    world.api.update(BUCKET_CLAIMS, {**claim, "status": {}}, subresource="status")
+
+
 @pytest.mark.parametrize("edited", [False, True], ids=["Secret as it was", "Secret edited"])
 def test_bucket_object_is_made_anew_for_the_same_bucket_and_its_access_is_recorded_again(
     world: World, edited: bool
 ) -> None:
-    """Somebody removed it by force, and the claim's status no longer says that it ever had one."""
     add_access(world, "reader")
     world.run_until_idle()
     (account,) = world.backend.accounts
-    (bucket,) = [body["metadata"]["name"] for body in world.api.list(BUCKETS)]
-    world.user_edits(BUCKETS, bucket, lambda b: b["metadata"].pop("finalizers"))
-    world.user_deletes(BUCKETS, bucket)
     if edited:
         world.user_edits(SECRETS, "reader-secret", lambda b: b.update(data={}))
-    claim = copy(world.found(BUCKET_CLAIMS, "photos"))
-    world.api.update(BUCKET_CLAIMS, {**claim, "status": {}}, subresource="status")
+    make_bucket_anew(world)
     world.run_until_idle()
-    assert world.found(BUCKETS, bucket)["status"]["bucketReady"]
-    record = record_of(world.found(BUCKETS, bucket))
+    assert world.found(BUCKETS, BUCKET)["status"]["bucketReady"]
+    record = record_of(world.found(BUCKETS, BUCKET))
     assert record is not None
     (entry,) = record.accesses.values()
     assert entry.accounts == (account,)
@@ -266,6 +271,26 @@ def test_bucket_object_is_made_anew_for_the_same_bucket_and_its_access_is_record
     world.user_deletes(BUCKET_ACCESSES, "reader")
     world.run_until_idle()
     assert not world.backend.accounts
+
+
+def test_bucket_object_is_made_anew_and_a_refusal_does_not_undo_what_an_earlier_grant_may_have_made(
+    world: World,
+) -> None:
+    """Its entry has no account yet, because the earlier Grant only failed."""
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INTERNAL, acts=False)
+    add_access(world, "reader")
+    world.run_until_idle(limit_s=10.0)
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INVALID_ARGUMENT, acts=False)
+    world.clock.advance(EARLY_RETRY_S)
+    make_bucket_anew(world)
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")  # no backoff lies between entry and Grant
+    world.run_until_idle()
+    record = record_of(world.found(BUCKETS, BUCKET))
+    assert record is not None
+    assert len(record.accesses) == 1
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "DriverInvalidArgument")
+    finalizers = world.found(BUCKET_ACCESSES, "reader")["metadata"].get("finalizers")
+    assert finalizers == [names.ACCESS_FINALIZER]
 
 
 # --- an older copy of the record comes back: kubectl apply of a backup, GitOps, a restore

@@ -78,6 +78,7 @@ class Held:
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
+        self._all = 0
         self._classes: Counter[str] = Counter()
         self._namespaces: Counter[str] = Counter()
         self._lines: Counter[Groups] = Counter()
@@ -85,12 +86,12 @@ class Held:
     def class_may_run(self, class_name: str) -> bool:
         """Whether the class holds less than its share, and leaves as many workers as it takes."""
         held = self._classes[class_name]
-        left = self._shares.workers - self._lines.total() - 1
+        left = self._shares.workers - self._all - 1
         return held < self._shares.class_name and (held < left or not held)
 
     def is_crowded(self) -> bool:
         """Whether so few workers are free that some class may wait for any of them."""
-        return 2 * self._lines.total() > self._shares.workers
+        return 2 * self._all > self._shares.workers
 
     def may_run(self, groups: Groups) -> bool:
         """Whether a key of these groups may run now."""
@@ -106,12 +107,14 @@ class Held:
 
     def take(self, groups: Groups) -> None:
         """A worker begins with a key of these groups."""
+        self._all += 1
         self._classes[groups.class_name] += 1
         self._namespaces[groups.namespace] += 1
         self._lines[groups] += 1
 
     def give_back(self, groups: Groups) -> None:
         """The worker has ended. Groups that hold nothing take no memory."""
+        self._all -= 1
         _less(self._classes, groups.class_name)
         _less(self._namespaces, groups.namespace)
         _less(self._lines, groups)

@@ -254,10 +254,9 @@ def _result(outcome: Outcome) -> Result:
 def _told(outcome: Requeue | Terminal) -> dict[str, Any]:
     fields: dict[str, Any] = {"reason": outcome.reason.value, "message": outcome.message}
     if (status := outcome.status) is not None:
-        failure = describe_failure(status)
         is_standing = outcome.message.startswith(f"{status.call}")  # the words are in it
         if not is_standing:
-            fields["message"] = f"{failure} {outcome.message}".strip()
+            fields["message"] = f"{describe_failure(status)} {outcome.message}".strip()
         fields |= {"call": status.call.value, "code": status.code.name}
         fields["made_by"] = status.made_by.value
     return fields

@@ -42,10 +42,8 @@ class UnreportedAccessReconciler:
 
     def look(self, old: BucketAccess | None, new: BucketAccess | None) -> None:
         """Take notice of a change: it may show that a sidecar is at work."""
-        access = new or old
-        if access is not None:
-            driver = driver_of(self._bucket(access), self._class(access))
-            self._activity.look_at_access(old, new, driver)
+        if old is not None and (new is None or old.conditions != new.conditions):
+            self._activity.look_at_access(old, new, self._driver(new or old))
 
     def _class(self, access: BucketAccess) -> BucketAccessClass | None:
         return self._classes.get(Key("", access.class_name))
@@ -59,12 +57,18 @@ class UnreportedAccessReconciler:
         recorded = (b for b in named if records.entry_of(b, access.meta.uid))
         return next(recorded, named[0] if named else None)
 
+    def _driver(self, access: BucketAccess) -> str:
+        """Its class is looked at first, because finding its Bucket takes longer."""
+        access_class = self._class(access)
+        return access_class.driver_name if access_class else driver_of(self._bucket(access), None)
+
     def _read(self, key: Key) -> UnreportedView:
         access, now = self._c.accesses.get(key), self._c.clock.wall()
         if access is None or planning.is_settled(access):
             self._first_seen.forget(key)
             return UnreportedView(access, None, None, now, now)
-        access_class, bucket = self._class(access), self._bucket(access)
+        access_class = self._class(access)
+        bucket = self._bucket(access) if access.meta.deleting else None
         return UnreportedView(
             access=access,
             access_class=access_class,

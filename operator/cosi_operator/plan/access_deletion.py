@@ -70,8 +70,8 @@ def _ended(access: BucketAccess) -> Done:
     return Done(
         Terminal(
             Reason.REVOKED,
-            f"The keys were revoked. The BucketAccess is deleted when its last finalizers are"
-            f" removed: {others}.",
+            "The sidecar has finished: the keys are revoked, or an Event says which are not. The"
+            f" BucketAccess is deleted when its last finalizers are removed: {others}.",
             waiting=True,
         )
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, stamp
-from cosi_operator.outcome import Success
+from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_checks import OVERSIZED, class_missing
 from cosi_operator.plan.facts import AccessIs
@@ -85,6 +85,17 @@ def _plan_deletion(access: BucketAccess, view: UnreportedView) -> Done | EditFin
     driver = driver_of(view.bucket, view.access_class)
     if driver:
         return Done(waiting_for_sidecar("Access is revoked", shown_name(driver)))
+    if access.meta.oversized:  # its claim and class were not read, and it may have been granted
+        return Done(
+            Terminal(
+                Reason.INVALID_OBJECT,
+                "The spec of this BucketAccess is larger than 16 KiB, so it was not read. Its keys"
+                " are revoked by the sidecar that granted them. If this lasts, ask your cluster"
+                f" administrator to remove finalizer {names.ACCESS_FINALIZER}, unless the record of"
+                f" a Bucket names UID {access.meta.uid}.",
+                waiting=True,
+            )
+        )
     # A copy brought our finalizer along (a restore, a clone): no sidecar will ever remove it.
     return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
 

@@ -337,7 +337,6 @@ class AccessReconciler:
         self._held.forget(key, uid)
         self._revoked.pop(uid, None)
         self._unasked.discard(uid)
-        self._secret.forget(uid)
         self._s.lookup.memory.forget_access(uid)
         self._s.attempts.forget(Key(uid, ""))
 
@@ -358,6 +357,7 @@ class AccessReconciler:
         access, outcome = end.view.access, end.outcome
         if access is None:
             self._held.forget(key)
+            self._secret.forget(key)
             self._s.attempts.forget(key)
             return outcome
         if is_vanished_ended(end):

@@ -78,15 +78,15 @@ class AccessSecret:
         self._s = sidecar
         self._secrets = secrets
         self._held = held
-        # UIDs of accesses that have had the finalizer taken off a Secret of nobody.
-        self._released: set[str] = set()
+        # The accesses (key, UID) that have had the finalizer taken off a Secret of nobody.
+        self._released: dict[Key, str] = {}
 
     def may_release(self, access: BucketAccess) -> bool:
         """Once for each access, because the accesses of its namespace are listed for it."""
-        return access.meta.deleting or access.meta.uid not in self._released
+        return access.meta.deleting or self._released.get(access.meta.key) != access.meta.uid
 
-    def forget(self, access_uid: str) -> None:
-        self._released.discard(access_uid)
+    def forget(self, key: Key) -> None:
+        self._released.pop(key, None)
 
     async def apply(self, view: AccessView, access: BucketAccess, step: SecretStep) -> AccessFact:
         key = step.key
@@ -104,7 +104,7 @@ class AccessSecret:
             case ReleaseSecret():
                 uid = access.meta.uid
                 ending = uid if access.meta.deleting else ""
-                self._released.add(uid)
+                self._released[access.meta.key] = uid
                 await release_secret(self._secrets, self._s.accesses, key, ending=ending)
                 return SecretIs(exists=True, name=key.name)
             case _:

@@ -114,6 +114,11 @@ def test_the_next_step(view: UnreportedView, step: Done | EditFinalizers) -> Non
             id="too large to read -> nobody can know its class",
         ),
         pytest.param(
+            seen(meta(GOING, oversized=True), access_class=None),
+            Reason.INVALID_OBJECT,
+            id="too large to read, being deleted -> it may hold a grant, so our finalizer stays",
+        ),
+        pytest.param(
             seen(ACCESS), Reason.WAITING_FOR_SIDECAR, id="the driver is not installed -> said"
         ),
         pytest.param(

@@ -597,6 +597,32 @@ def test_a_bucket_in_use_is_deleted_and_waits_for_its_claim_unless_it_is_forced(
     assert (world.backend.buckets, world.backend.accounts) == ({}, {})
 
 
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+def test_an_administrator_keeps_the_data_of_a_bucket_whose_deletion_waits_for_an_access(
+    world: World, policy: str
+) -> None:
+    """Another claim in its spec saves nothing: the object is on its way out; its policy decides."""
+    add_claim(world)
+    add_claim(world, "other")
+    add_access(world)
+    world.run_until_idle()
+    world.backend.answers[Call.REVOKE_ACCESS] = Answer(Code.INTERNAL, acts=False)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(limit_s=10.0)
+    uid = world.found(BUCKET_CLAIMS, "other")["metadata"]["uid"]
+
+    def edit(bucket: Json) -> None:
+        bucket["spec"]["bucketClaim"].update(name="other", uid=uid)
+        bucket["spec"]["deletionPolicy"] = policy
+
+    world.user_edits(BUCKETS, NAME, edit)
+    world.backend.answers.clear()
+    world.run_until_idle()
+    assert world.find(BUCKETS, NAME) is None
+    assert world.find(BUCKET_CLAIMS, "photos") is None
+    assert (NAME in world.backend.buckets) == (policy == "Retain")
+
+
 @pytest.mark.parametrize("when", ["in the call", "after it"])
 def test_a_retry_annotation_during_a_refused_call_is_not_swallowed_by_its_verdict(
     world: World, when: str

@@ -202,6 +202,26 @@ def test_giving_up(bed: Testbed, name: str) -> None:
     assert bucket["status"]["bucketID"] in told[0]["message"]
 
 
+@pytest.mark.attack("a claim was deleted by mistake; its Bucket is told to keep the data in time")
+def test_keeping_the_data(bed: Testbed, name: str) -> None:
+    access = granted(bed, name)
+    bucket = bed.bucket_of(name)
+    account = access["status"]["accountID"]
+    bed.driver.set_rule(Call.REVOKE_ACCESS, match={"account_id": account}, code="INTERNAL")
+    bed.delete("bucketclaims", name)
+    bed.until_reason("buckets", bucket["metadata"]["name"], "WaitingForBucketAccesses")
+    run_page(
+        bed,
+        "Keep the data of a bucket that is being deleted",
+        claim="",
+        bucket=bucket["metadata"]["name"],
+    )
+    bed.driver.clear_rules()
+    bed.until_gone("bucketclaims", [name])
+    assert bucket["status"]["bucketID"] in {b.bucket_id for b in bed.driver.buckets()}
+    assert not lives(bed, access)
+
+
 @pytest.mark.attack("a restored access has our finalizer and no driver; it can be deleted")
 def test_a_copied_finalizer(bed: Testbed, name: str) -> None:
     spec = {

@@ -224,10 +224,27 @@ def merge(
 def mirror(claim: BucketClaim, bucket: Bucket) -> tuple[Condition, ...]:
     """The conditions that a BucketClaim takes over from its Bucket, for its own generation.
 
-    A tenant may not read Buckets, so the claim says all of it.
+    A tenant may not read Buckets, so the claim says all of it. What the controller says of the
+    class stays, unless the Bucket has an ignored change of its own.
     """
     ours = [c for c in bucket.conditions if c.type in _ORDER]
+    if not ignored_in(bucket.conditions):
+        ours += [c for c in claim.conditions if c.type == SPEC_CHANGE_IGNORED]
     return tuple(with_fields(c, observed_generation=claim.meta.generation) for c in ours)
+
+
+def ignored_in(found: Iterable[Condition]) -> str:
+    """The change that is said to be ignored, as a sentence; "" when none is."""
+    return next((c.message for c in found if c.type == SPEC_CHANGE_IGNORED), "")
+
+
+def with_ignored(
+    old: Iterable[Condition], ignored: str, *, generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """`old` with another ignored change, or with none."""
+    kept = tuple(c for c in old if c.type != SPEC_CHANGE_IGNORED)
+    noted = Condition(SPEC_CHANGE_IGNORED, "True", SPEC_CHANGE_IGNORED, ignored, generation)
+    return merge(old, (*kept, noted) if ignored else kept, now)
 
 
 def is_worth_writing(attempts: int) -> bool:

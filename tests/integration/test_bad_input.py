@@ -408,3 +408,23 @@ def test_a_bucket_whose_id_was_never_told_is_deleted_by_asking_again_not_with_an
     assert f"id-{bucket}" in ids
     assert "" not in ids
     assert not [found for found in bed.driver.buckets() if found.name == bucket]
+
+
+def test_a_class_that_is_edited_after_its_bucket_was_created_is_said_to_be_ignored(
+    bed: Testbed, name: str
+) -> None:
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name)
+    bed.until_ready("bucketclaims", [name])
+
+    def set_parameters(**parameters: str) -> None:
+        bed.edit("bucketclasses", name, lambda body: body.update(parameters=parameters))
+
+    def ignored() -> str:
+        return str(condition(bed.get("bucketclaims", name), "SpecChangeIgnored").get("message", ""))
+
+    set_parameters(tier="2")
+    bed.until("the claim says so", ignored)
+    assert f"BucketClass {name} differs from the bucket in parameters." in ignored()
+    set_parameters()
+    bed.until("the claim no longer says so", lambda: not ignored())

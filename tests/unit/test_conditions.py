@@ -508,6 +508,15 @@ def test_a_claim_takes_over_the_conditions_of_its_bucket_for_its_own_generation(
     assert [c.message for c in mirrored] == ["fine", "x"]
 
 
+def test_what_the_controller_says_of_the_class_stays_unless_the_bucket_has_its_own() -> None:
+    said = Condition("SpecChangeIgnored", "True", "SpecChangeIgnored", "of the class", 3, BEFORE)
+    own = Condition("SpecChangeIgnored", "True", "SpecChangeIgnored", "of the Bucket", 9, BEFORE)
+    claim = BucketClaim(Meta("c", "ns", generation=3), conditions=(READY, said))
+    assert conditions.mirror(claim, Bucket(Meta("b"), conditions=(READY,)))[1:] == (said,)
+    (taken,) = conditions.mirror(claim, Bucket(Meta("b"), conditions=(READY, own)))[1:]
+    assert taken.message == "of the Bucket"
+
+
 def test_a_failing_object_is_written_at_attempts_that_double() -> None:
     written = [n for n in range(1, 70) if conditions.is_worth_writing(n)]
     assert written == [1, 2, 4, 8, 16, 32, 64]

@@ -30,7 +30,7 @@ from cosi_operator.sidecar.records import (
     RecordLookup,
     RecordMemory,
 )
-from cosi_operator.sidecar.secret_release import UnheldAccesses
+from cosi_operator.sidecar.secret_release import UnheldSecrets
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar
 from cosi_operator.workqueue import Pace, WorkQueue
@@ -213,7 +213,7 @@ class SidecarWatches:
             },
         )
         self.memory = RecordMemory()
-        self.unheld = UnheldAccesses()
+        self.unheld = UnheldSecrets()
         self.lookup = RecordLookup(self.buckets, self.accesses, self.claims, self.memory)
 
     def _bucket_changed(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:

@@ -12,8 +12,10 @@ from cosi_operator.api.view import (
     BucketClass,
     ClaimRef,
     Key,
+    Status,
 )
 from cosi_operator.clock import Clock
+from cosi_operator.conditions import ignored_in, with_ignored
 from cosi_operator.controller.activity import FirstSeen, SidecarActivity
 from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
@@ -21,7 +23,13 @@ from cosi_operator.kube.records import edit_record
 from cosi_operator.outcome import Outcome, Reason, Success, Terminal
 from cosi_operator.plan import claim as planning
 from cosi_operator.plan import names, records
-from cosi_operator.plan.claim_view import ClaimView, fold, former_buckets, target_name
+from cosi_operator.plan.claim_view import (
+    ClaimView,
+    fold,
+    former_buckets,
+    ignored_change,
+    target_name,
+)
 from cosi_operator.plan.facts import (
     AccessDeleting,
     BucketIs,
@@ -48,7 +56,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, VanishedObjects, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, Told
+from cosi_operator.report import Reporter, Told, ready_of
 from cosi_operator.scrub import shown_name
 
 # Index of accesses that hold our finalizer: the Key of the claim they name.
@@ -207,7 +215,10 @@ class ClaimReconciler:
 
     async def _report(self, end: End[ClaimView]) -> Outcome:
         claim = end.view.claim
-        if claim is None or not end.report:
+        if claim is None:
+            return end.outcome
+        if not end.report:
+            await self._tell_ignored(end.view, claim)
             return end.outcome
         told = _told(end.outcome, end.view, claim)
         await self._c.reporter.tell(self._c.claims, claim.meta.key, told)
@@ -216,6 +227,26 @@ class ClaimReconciler:
                 self._waiting_event(end.view.bucket, end.outcome)
             self._deleting.tell(claim.meta.key)
         return end.outcome
+
+    async def _tell_ignored(self, view: ClaimView, claim: BucketClaim) -> None:
+        """Say in the status of a ready claim which change of it or of its class has no effect."""
+        bucket = view.bucket
+        if bucket is None or not (bucket.ready and claim.ready) or claim.meta.deleting:
+            return
+        if ready_of(claim) is None:  # the sidecar's word comes first
+            return
+        ignored = ignored_in(bucket.conditions) or ignored_change(claim, bucket, view.bucket_class)
+        if ignored == ignored_in(claim.conditions):
+            return
+
+        def status(current: BucketClaim) -> Status | None:
+            if current.meta.uid != claim.meta.uid:
+                return None
+            generation, now = current.meta.generation, self._c.clock.wall()
+            told = with_ignored(current.conditions, ignored, generation=generation, now=now)
+            return Status(told, current.observed_generation)
+
+        await self._c.reporter.write(self._c.claims, claim.meta.key, status)
 
     def _waiting_event(self, bucket: Bucket, outcome: Terminal) -> None:
         message = f"{outcome.reason}: {outcome.message}"

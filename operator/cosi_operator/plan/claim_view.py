@@ -17,6 +17,7 @@ from cosi_operator.plan.facts import (
     ClassIs,
     HolderIs,
 )
+from cosi_operator.scrub import shown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,42 @@ def former_buckets(claim: BucketClaim, buckets: Iterable[Bucket]) -> tuple[Bucke
         )
     ]
     return tuple(sorted(found, key=lambda bucket: bucket.meta.name))
+
+
+def ignored_change(claim: BucketClaim, bucket: Bucket, bucket_class: BucketClass | None) -> str:
+    """What the claim or its class says now and the bucket does not follow, as a sentence.
+
+    "" when there is nothing. `bucket_class` is the class that the claim names.
+    """
+    if claim.existing_bucket_name or not claim.class_name:
+        return ""
+    if claim.class_name != bucket.class_name:
+        return (
+            f"spec.bucketClassName was changed to {shown_name(claim.class_name)} and is ignored,"
+            f" because the bucket was created with BucketClass {shown_name(bucket.class_name)}."
+        )
+    if bucket_class is None or bucket_class.unknown_policy:
+        return ""
+    kept = bucket.deletion_policy
+    differs = {
+        "driverName": not names.same_driver(records.driver_of(bucket), bucket_class.driver_name),
+        "deletionPolicy": kept is not bucket_class.deletion_policy,
+        "parameters": dict(bucket.parameters) != dict(bucket_class.parameters),
+    }
+    fields = [field for field, is_other in differs.items() if is_other]
+    if not fields:
+        return ""
+    policy = (
+        f" Its deletionPolicy is {kept.value}. To change it, ask your cluster administrator to edit"
+        f" Bucket {bucket.meta.name}."
+        if differs["deletionPolicy"]
+        else ""
+    )
+    return (
+        f"BucketClass {shown_name(bucket_class.meta.name)} differs from the bucket in"
+        f" {', '.join(fields)}. A class is used only when a bucket is created, so the bucket keeps"
+        f" what it has.{policy}"
+    )
 
 
 def fold(view: ClaimView, fact: ClaimFact) -> ClaimView:

@@ -11,12 +11,16 @@ from cosi_operator.kube.objects import Objects
 from cosi_operator.plan import names
 from cosi_operator.sidecar.secrets import Secrets
 
+# Of one access so many names of Secrets are kept until its next run; a tenant can change them.
+REMEMBERED_NAMES = 16
+
 
 @dataclass(slots=True)
-class UnheldAccesses:
-    """Accesses that were deleted without a run of ours, until their Secret was read."""
+class UnheldSecrets:
+    """Names of Secrets that an access no longer leads to, until each Secret was read."""
 
-    _by_key: dict[Key, BucketAccess] = field(default_factory=dict)
+    # By key of the access: the name, and the UID of an access that is gone with it, or "".
+    _by_key: dict[Key, dict[str, str]] = field(default_factory=dict)
 
     def note(self, old: BucketAccess, new: BucketAccess | None, *, classless: bool) -> None:
         """Take notice of a change of an access of this driver, or of one without a class.
@@ -24,15 +28,27 @@ class UnheldAccesses:
         A sidecar has a run for what holds our finalizer. Of an access without a class and a record,
         the controller takes the finalizer off, which never touches a Secret; so each sidecar looks.
         """
-        is_gone = new is None or new.meta.uid != old.meta.uid
-        if is_gone and (classless or names.ACCESS_FINALIZER not in old.meta.finalizers):
-            self._by_key[old.meta.key] = old
+        if new is not None and new.meta.uid == old.meta.uid:
+            if new.secret_name != old.secret_name:
+                self._keep(old, "")
+        elif classless or names.ACCESS_FINALIZER not in old.meta.finalizers:
+            self._keep(old, old.meta.uid)
 
-    def find(self, key: Key) -> BucketAccess | None:
-        return self._by_key.get(key)
+    def _keep(self, access: BucketAccess, ending: str) -> None:
+        kept = self._by_key.setdefault(access.meta.key, {})
+        kept[access.secret_name] = ending
+        if len(kept) > REMEMBERED_NAMES:
+            del kept[next(iter(kept))]
 
-    def forget(self, key: Key) -> None:
-        self._by_key.pop(key, None)
+    def find(self, key: Key) -> dict[str, str]:
+        """The names to be looked at, each with the UID of an access that is gone, or ""."""
+        return dict(self._by_key.get(key, {}))
+
+    def forget(self, key: Key, name: str) -> None:
+        kept = self._by_key.get(key, {})
+        kept.pop(name, None)
+        if not kept:
+            self._by_key.pop(key, None)
 
 
 async def release_secret(
@@ -49,19 +65,17 @@ async def release_secret(
 
 
 async def release_unheld(
-    unheld: UnheldAccesses, secrets: Secrets, accesses: Objects[BucketAccess], key: Key
+    unheld: UnheldSecrets, secrets: Secrets, accesses: Objects[BucketAccess], key: Key
 ) -> None:
-    """Release the Secret that a deleted access of this key named, if it carries our finalizer.
+    """Release each Secret that the access of this key named, if it carries our finalizer.
 
     Raises:
         ApiError, ApiSilent: it could not be read or written; the next run repeats it.
     """
-    access = unheld.find(key)
-    if access is None:
-        return
-    if names.is_object_name(access.secret_name):
-        secret = Key(key.namespace, access.secret_name)
-        found = await secrets.read(secret, access.meta.uid)
-        if found.exists and found.held:
-            await release_secret(secrets, accesses, secret, ending=access.meta.uid)
-    unheld.forget(key)
+    for name, ending in unheld.find(key).items():
+        if names.is_object_name(name):
+            secret = Key(key.namespace, name)
+            found = await secrets.read(secret, ending)
+            if found.exists and found.held:
+                await release_secret(secrets, accesses, secret, ending=ending)
+        unheld.forget(key, name)

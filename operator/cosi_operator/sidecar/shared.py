@@ -25,7 +25,7 @@ from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Attempts, DriverState
 from cosi_operator.sidecar.lanes import Lanes
 from cosi_operator.sidecar.records import RecordLookup
-from cosi_operator.sidecar.secret_release import UnheldAccesses
+from cosi_operator.sidecar.secret_release import UnheldSecrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Sidecar:
     lanes: Lanes
     reporter: Reporter
     lookup: RecordLookup
-    unheld: UnheldAccesses
+    unheld: UnheldSecrets
     clock: Clock
     call_timeout_s: float
     recheck_s: float | None
@@ -140,13 +140,17 @@ def warn_unknown_type(
 
 
 def warn_unrecorded_account(sidecar: Sidecar, access: BucketAccess, view: AccessView) -> None:
-    """Emit a Warning if the status names an account that no record does, before new keys are made.
+    """Emit a Warning if the status names an account that no record does.
 
-    The status may be a copy of another access's, or be written by a tenant.
+    Nothing else may know of it, and the status is about to name another one, or none. It may be a
+    copy of another access's, or be written by a tenant.
     """
     if not access.account_id or access.account_id in view.revoked or access.meta.deleting:
         return
-    if view.entry is not None or view.bucket is None or records.is_former(view.bucket, access):
+    bucket = view.bucket
+    if view.entry is not None or bucket is None or bucket.record is None:
+        return
+    if records.is_former(bucket, access):
         return
     sidecar.reporter.event(
         sidecar.accesses,
@@ -154,9 +158,9 @@ def warn_unrecorded_account(sidecar: Sidecar, access: BucketAccess, view: Access
         "Warning",
         Reason.BACKEND_UNVERIFIED.value,
         f"status.accountID named account {shown_name(access.account_id)}, but the record of Bucket"
-        f" {view.bucket.meta.name} does not name it for this BucketAccess. The account is left"
-        " alone, and new keys are granted. If no other BucketAccess uses that account, ask your"
-        " cluster administrator to remove it on the backend.",
+        f" {bucket.meta.name} does not name it for this BucketAccess, so the account is left alone."
+        " If no other BucketAccess uses it, ask your cluster administrator to remove it on the"
+        " backend.",
     )
 
 

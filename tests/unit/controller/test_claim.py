@@ -1,5 +1,7 @@
 """The controller in a whole world: claims, what they wait for, and who may write what."""
 
+import json
+
 import pytest
 from tests.model.backend import Answer
 from tests.model.memory import Json
@@ -14,7 +16,13 @@ from tests.model.world import (
     add_static_bucket,
 )
 
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
+from cosi_operator.api.v1alpha1 import (
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKET_CLASSES,
+    BUCKETS,
+    decode_bucket_claim,
+)
 from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, Invalid
 from cosi_operator.outcome import Call, Code
@@ -274,6 +282,41 @@ def test_a_bucket_that_the_server_refuses_is_told_on_the_claim(world: World) -> 
     add_claim(world)
     run(world)
     assert world.ready(BUCKET_CLAIMS, "photos") == ("False", "APIServerRefused")
+
+
+@pytest.mark.parametrize("upstream", [False, True], ids=["our CRDs", "upstream's CRDs"])
+def test_a_class_that_is_edited_later_is_said_to_be_ignored_until_it_is_put_back(
+    upstream: bool,
+) -> None:
+    world = World(upstream=upstream)
+    add_class(world)
+    add_claim(world)
+    world.run_until_idle()
+
+    def ignored() -> list[str]:
+        view = decode_bucket_claim(json.dumps(world.found(BUCKET_CLAIMS, "photos")).encode())
+        return [c.message for c in view.conditions if c.type == "SpecChangeIgnored"]
+
+    def set_tier(tier: str) -> None:
+        world.user_edits(
+            BUCKET_CLASSES, "gold", lambda body: body.update(parameters={"tier": tier})
+        )
+        world.run_until_idle()
+        assert world.check_settled() == []
+
+    set_tier("2")
+    assert "BucketClass gold differs from the bucket in parameters." in ignored()[0]
+    writes = world.writes()
+    world.user_edits(BUCKETS, NAME, lambda body: body["metadata"].update(labels={"a": "b"}))
+    world.run_until_idle()
+    assert world.writes() == writes
+    world.restart("sidecar")
+    world.restart("controller")
+    world.run_until_idle()
+    assert len(ignored()) == 1
+    set_tier("1")
+    assert ignored() == []
+    assert status(world)["bucketReady"]
 
 
 def test_a_class_that_is_repaired_reaches_the_bucket_that_has_no_backend_yet(world: World) -> None:

@@ -31,6 +31,7 @@ from cosi_operator.api.view import (
     Bucket,
     BucketAccess,
     BucketClaim,
+    BucketClass,
     ClaimRef,
     Condition,
     DeletionPolicy,
@@ -39,7 +40,13 @@ from cosi_operator.api.view import (
 from cosi_operator.outcome import Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
 from cosi_operator.plan.claim import plan
-from cosi_operator.plan.claim_view import ClaimView, fold, former_buckets, target_name
+from cosi_operator.plan.claim_view import (
+    ClaimView,
+    fold,
+    former_buckets,
+    ignored_change,
+    target_name,
+)
 from cosi_operator.plan.facts import AccessDeleting, BucketIs, ClaimFact, ClaimIs, ClassIs, HolderIs
 from cosi_operator.plan.sidecar_wait import BUSY_LOOK_S, HEAL_AFTER_S
 from cosi_operator.plan.steps import (
@@ -847,3 +854,55 @@ BARE_OLD = replace(
 )
 def test_parameters_of_a_static_bucket(view: ClaimView, step: ClaimStep) -> None:
     assert plan(view) == step
+
+
+DELETES = replace(CLASS, deletion_policy=DeletionPolicy.DELETE)  # as READY was made
+
+
+@pytest.mark.parametrize(
+    ("claim", "bucket_class", "words"),
+    [
+        pytest.param(CLAIM, DELETES, (), id="the class is as it was -> nothing"),
+        pytest.param(CLAIM, None, (), id="the class is gone -> nothing"),
+        pytest.param(
+            CLAIM,
+            replace(DELETES, unknown_policy="delete"),
+            (),
+            id="the class can't be used -> its claims say so, not those that have a bucket",
+        ),
+        pytest.param(
+            STATIC, replace(DELETES, parameters={}), (), id="an existing bucket has no class"
+        ),
+        pytest.param(
+            CLAIM,
+            replace(DELETES, driver_name=DRIVER.upper()),
+            (),
+            id="the driver in other letters -> the same driver",
+        ),
+        pytest.param(
+            CLAIM,
+            replace(DELETES, driver_name="other", parameters={"tier": "s3cr3t"}),
+            ("differs from the bucket in driverName, parameters.",),
+            id="driver and parameters -> named, without their values",
+        ),
+        pytest.param(
+            CLAIM,
+            replace(DELETES, deletion_policy=DeletionPolicy.RETAIN),
+            ("in deletionPolicy.", "Its deletionPolicy is Delete.", f"edit Bucket {NAME}."),
+            id="deletionPolicy -> what becomes of the data is said",
+        ),
+        pytest.param(
+            replace(CLAIM, class_name="silver"),
+            None,
+            ("spec.bucketClassName was changed to silver and is ignored", "BucketClass gold."),
+            id="the claim names another class",
+        ),
+    ],
+)
+def test_which_change_is_said_to_be_ignored(
+    claim: BucketClaim, bucket_class: BucketClass | None, words: tuple[str, ...]
+) -> None:
+    text = ignored_change(claim, READY, bucket_class)
+    assert all(word in text for word in words)
+    assert bool(text) == bool(words)
+    assert "s3cr3t" not in text

@@ -273,6 +273,23 @@ def test_bucket_object_is_made_anew_for_the_same_bucket_and_its_access_is_record
     assert not world.backend.accounts
 
 
+def test_bucket_object_is_made_anew_after_a_restart_and_the_status_forgets_no_account_in_silence(
+    world: World,
+) -> None:
+    """The Secret is not this access's any more, so no new keys are granted that would tell it."""
+    add_access(world, "reader")
+    world.run_until_idle()
+    (account,) = world.backend.accounts
+    world.user_edits(SECRETS, "reader-secret", lambda b: b.update(data={}))
+    make_bucket_anew(world)
+    world.restart("sidecar")
+    world.run_until_idle()
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "SecretNotOwned")
+    assert "accountID" not in world.found(BUCKET_ACCESSES, "reader")["status"]
+    (text,) = events(world, "BackendUnverified")
+    assert text.startswith(f"status.accountID named account {account}")
+
+
 def test_bucket_object_is_made_anew_and_a_refusal_does_not_undo_what_an_earlier_grant_may_have_made(
     world: World,
 ) -> None:

@@ -9,17 +9,27 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as with_fields
 from tests.model.memory import Json
 from tests.model.processes import MemoryClient
-from tests.model.world import World, info_in
+from tests.model.world import (
+    World,
+    add_access,
+    add_access_class,
+    add_claim,
+    add_class,
+    info_in,
+)
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.view import Key
+from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES
+from cosi_operator.api.view import BucketAccess, Key, Meta
 from cosi_operator.driver.credentials import AzureCredentials, Credentials, S3Credentials
 from cosi_operator.kube.errors import ApiSilent, Conflict, Invalid
 from cosi_operator.plan import names
 from cosi_operator.plan.facts import SecretAllowed, SecretIs
 from cosi_operator.sidecar.secret_content import SecretContent, bucket_info, secret_data
+from cosi_operator.sidecar.secret_release import UnheldSecrets
 from cosi_operator.sidecar.secrets import Secrets
 
 KEY = Key("team", "reader-keys")
@@ -428,3 +438,46 @@ def test_a_missing_secret_is_not_made_by_an_update(world: World, secrets: Secret
     assert now(secrets.update(KEY, CONTENT)) == SecretIs(exists=False)
     assert now(secrets.holds(KEY, CONTENT)) is False
     assert world.api.list(SECRETS) == []
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["of nobody", "of the access itself"])
+def test_an_access_names_another_secret_and_a_restored_one_that_it_named_is_released(
+    is_own: bool,
+) -> None:
+    """Nobody else would ever find it: roles of sidecars have no list of Secrets."""
+    world = World()
+    for make in (add_class, add_access_class, add_claim):
+        make(world)
+    if not is_own:
+        held = {
+            "name": "reader-secret",
+            "namespace": "team",
+            "finalizers": [names.SECRET_FINALIZER],
+        }
+        world.user_creates(SECRETS, "reader-secret", metadata=held)
+        world.processes["sidecar"].deliver()
+    add_access(world, "reader")
+    if is_own:
+        world.run_until_idle()
+    for process in world.processes.values():
+        process.deliver()
+    world.user_edits(
+        BUCKET_ACCESSES, "reader", lambda body: body["spec"].update(credentialsSecretName="other")
+    )
+    world.run_until_idle()
+    finalizers = world.found(SECRETS, "reader-secret")["metadata"].get("finalizers") or []
+    assert (names.SECRET_FINALIZER in finalizers) == is_own
+
+
+def test_of_one_access_few_names_of_secrets_are_kept() -> None:
+    unheld = UnheldSecrets()
+    access = BucketAccess(Meta("reader", "team", uid="uid"), secret_name="s0")
+    for number in range(1, 100):
+        renamed = with_fields(access, secret_name=f"s{number}")
+        unheld.note(access, renamed, classless=False)
+        access = renamed
+    found = unheld.find(access.meta.key)
+    assert list(found.items()) == [(f"s{number}", "") for number in range(83, 99)]
+    for name in found:
+        unheld.forget(access.meta.key, name)
+    assert unheld.find(access.meta.key) == {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+BLOCK_BYTES = 64 * 1024
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 POLICY = {
@@ -61,8 +63,22 @@ class AuditLog:
         self.file = file
 
     def mark(self) -> int:
-        """Return a position, for `entries(since=...)` to start from."""
-        return self.file.stat().st_size if self.file.exists() else 0
+        """Return a position, for `entries(since=...)` to start from: the end of the last line.
+
+        A line that is being written comes after it, since the file may end within that line.
+        """
+        if not self.file.exists():
+            return 0
+        with self.file.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:
+                start = max(0, end - BLOCK_BYTES)
+                file.seek(start)
+                found = file.read(end - start).rfind(b"\n")
+                if found >= 0:
+                    return start + found + 1
+                end = start
+        return 0
 
     def entries(
         self, *, since: int = 0, where: Callable[[AuditEntry], bool] = lambda _: True

@@ -29,6 +29,7 @@ from controlplane import (
     StartError,
     build,
 )
+from controlplane.audit import BLOCK_BYTES
 from controlplane.daemon import Daemon
 
 HACK = Path(build.__file__).parents[1]
@@ -331,3 +332,15 @@ def test_sigterm_ends_a_control_plane_that_a_script_started_with_an_ampersand() 
             assert process.wait(30) == 0
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("size", [0, 10, BLOCK_BYTES, 3 * BLOCK_BYTES])
+def test_a_mark_in_the_audit_log_is_never_within_a_line_that_is_being_written(
+    tmp_path: Path, size: int
+) -> None:
+    log = AuditLog(tmp_path / "audit.log")
+    assert log.mark() == 0
+    log.file.write_bytes(b"x" * size)
+    assert log.mark() == 0
+    log.file.write_bytes(b"{}\n" + b"x" * size)
+    assert log.mark() == 3

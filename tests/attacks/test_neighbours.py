@@ -15,7 +15,7 @@ import pytest
 from cosi_operator.fairness import Shares
 from cosi_operator.outcome import Call
 from cosi_operator.settings import SidecarSettings
-from testbed import NAMESPACE, Testbed, condition
+from testbed import NAMESPACE, Testbed, access_body, claim_body, condition
 
 WORKERS = SidecarSettings(kubeconfig=None, namespace="cosi", identity="s").workers
 SHARES = Shares.of(WORKERS)
@@ -116,6 +116,34 @@ def test_a_tenant_whose_calls_hang_does_not_delay_others_of_the_class(
         bed.until_ready("bucketclaims", [name], other, timeout_s=30)
         made = [b for b in bed.driver.buckets() if b.parameters.get("tier") == name]
         assert len(made) == 1
+
+
+@pytest.mark.attack("1,000 claims and accesses name made-up classes; a neighbour is ready")
+@pytest.mark.timeout(120)
+def test_many_classes_that_do_not_exist_do_not_delay_another(bed: Testbed, name: str) -> None:
+    """Names of classes are groups of the queue, so made-up ones could make its turns slow."""
+    crowd = bed.make_namespace(f"{name}-crowd")
+    other = bed.make_namespace(f"{name}-other")
+    bed.make_classes(name)
+    count = range(500)
+    bed.create_all(
+        "bucketclaims",
+        [claim_body(f"c-{i}", class_name=f"{name}-{i}", namespace=crowd) for i in count],
+        crowd,
+    )
+    bed.create_all(
+        "bucketaccesses",
+        [access_body(f"c-{i}", class_name=f"{name}-{i}", namespace=crowd) for i in count],
+        crowd,
+    )
+    started = time.monotonic()
+    bed.make_claims([name], class_name=name, namespace=other)
+    bed.make_accesses([name], class_name=name, namespace=other)
+    bed.until_ready("bucketaccesses", [name], other)
+    assert time.monotonic() - started < SOON_S
+    for plural in ("bucketclaims", "bucketaccesses"):
+        bed.delete_all(plural, [f"c-{i}" for i in count], crowd)
+        bed.until_gone(plural, [f"c-{i}" for i in count], crowd)
 
 
 def waits_for_driver(claim: dict[str, Any]) -> bool:

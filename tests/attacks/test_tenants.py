@@ -3,6 +3,7 @@
 import pytest
 
 from controlplane.api import ApiError
+from cosi_operator.api.record import RECORD_ANNOTATION, decode_record
 from cosi_operator.outcome import Call
 from testbed import Testbed, access_body, claim_body
 from testbed.bed import DRIVER_NAME
@@ -146,3 +147,24 @@ def test_retries_are_rationed(bed: Testbed, name: str) -> None:
     asked = [e for e in bed.driver.journal(Call.CREATE_BUCKET) if e.fields["name"] == bucket]
     seconds = max(e.time_s for e in asked) - min(e.time_s for e in asked)
     assert len(asked) <= 2 + seconds / 5
+
+
+@pytest.mark.attack("retry and rotate of an access change 60 times; one Grant in 5 s")
+def test_retries_and_rotations_together_are_rationed(bed: Testbed, name: str) -> None:
+    granted(bed, name)
+    bed.until_quiet()
+    uid = bed.get("bucketaccesses", name)["metadata"]["uid"]
+    for number in range(60):
+        bed.annotate("bucketaccesses", name, retry=str(number), rotate=str(number))
+
+    def is_done() -> bool:
+        bucket = bed.bucket_of(name)
+        record = decode_record(bucket["metadata"]["annotations"][RECORD_ANNOTATION])
+        return record is not None and record.accesses[uid].rotated == "59"
+
+    bed.until("the last value is followed", is_done)
+    bed.until_quiet()
+    asked = [e for e in bed.driver.journal(Call.GRANT_ACCESS) if uid in str(e.fields["name"])]
+    seconds = max(e.time_s for e in asked) - min(e.time_s for e in asked)
+    assert len(asked) <= 3 + seconds / 5  # the first granted the access
+    assert lives(bed, bed.get("bucketaccesses", name))

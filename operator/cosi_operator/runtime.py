@@ -16,6 +16,7 @@ import structlog
 
 from cosi_operator.clock import Clock
 from cosi_operator.conditions import describe_failure
+from cosi_operator.kube.slots import NAMESPACE
 from cosi_operator.metrics import Metrics, Result
 from cosi_operator.outcome import Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.workqueue import ShutDown, WorkQueue
@@ -152,6 +153,7 @@ class Runner[K: Hashable]:
             structlog.contextvars.bind_contextvars(
                 **self._common, controller=self.name, key=str(key), run_id=next(self._run_ids)
             )
+            NAMESPACE.set(self.queue.namespace(key))  # its requests take turns with others'
             await self._run_once(key)
             self._idle += 1
 

@@ -215,6 +215,15 @@ class WorkQueue[K: Hashable]:
             await self._wait()
         return key
 
+    def namespace(self, key: K) -> str:
+        """The namespace that a held key counts for.
+
+        Raises:
+            KeyError: nobody holds the key.
+        """
+        _, groups = self._processing[key]
+        return groups.namespace
+
     def done(self, key: K) -> None:
         """End the run that `get` began. What was asked for meanwhile becomes due.
 

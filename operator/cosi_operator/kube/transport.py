@@ -14,7 +14,6 @@ Conflict makes the caller reread. A delete is bound to a uid. A 401 renews the c
 aiohttp repeats all but a create once more by itself, at once, as a kept connection may be stale.
 """
 
-import asyncio
 import random
 import re
 import socket
@@ -44,6 +43,7 @@ from cosi_operator.kube.errors import (
 )
 from cosi_operator.kube.kubeconfig import Connection
 from cosi_operator.kube.rights import Rights, call_of
+from cosi_operator.kube.slots import FairSlots
 
 type OnRequest = Callable[[str, str, int, float], None]
 """Called after each attempt: verb, the resource's plural, HTTP status (0: none), seconds."""
@@ -171,7 +171,7 @@ class Transport:
         self._on_request = on_request
         self.rights = Rights(clock)
         self._rng = random.Random()  # noqa: S311 - spreads retries, protects nothing
-        self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._slots = FairSlots(REQUESTS_AT_ONCE)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 ssl=connection.tls or True,

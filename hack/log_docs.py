@@ -52,6 +52,7 @@ CONSTANT = {
     "metrics_address": ":8080",
     "health_address": ":8081",
     "version": "0.1.0",
+    "commit": "0123456789abcdef0123456789abcdef01234567",
 }
 UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

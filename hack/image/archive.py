@@ -31,6 +31,7 @@ SUITE = "sid"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 CACHE = ROOT / ".cache" / "debian"
 STRICT = "COSI_IMAGE_PINNED"
+MIRROR_TRIES = 3  # apt's own retries cover only some of what goes wrong on the way
 NAMES = (
     INTERPRETER, "libpython3.13-minimal", "libpython3.13-stdlib", "base-files", "libbz2-1.0",
     "libc6", "libexpat1", "libffi8", "libgcc-s1", "liblzma5", "libssl3t64", "libstdc++6",
@@ -94,7 +95,7 @@ class Apt:
         config = folder / "apt.conf"
         config.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
         self._environment = {"APT_CONFIG": str(config)}
-        run([self._get, "-qq", "update"], environment=self._environment)
+        run([self._get, "-qq", "update"], environment=self._environment, tries=MIRROR_TRIES)
 
     def offered(self) -> Pins:
         """The newest version of each package, and its digest.
@@ -123,6 +124,7 @@ class Apt:
             run(
                 ["sh", "-c", script, "sh", place, self._get, "-qq", "download", *versions],
                 environment=self._environment,
+                tries=MIRROR_TRIES,
             )
             for name, pin in wanted.items():
                 (file,) = Path(place).glob(f"{name}_*.deb")

@@ -26,6 +26,8 @@ ENVIRONMENT = {
     "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
+COMMIT_VARIABLE = "COSI_OPERATOR_COMMIT"
+"""Which commit was built: in the start line of each process and in cosi_build_info."""
 SOCKET_FOLDER = "var/lib/cosi"
 FILE_TIME_S = 0
 """Of every file, whatever the commit: then a layer whose files did not change stays the same."""
@@ -55,6 +57,10 @@ class Identity:
     def created(self) -> str:
         """`epoch_s` as RFC 3339."""
         return datetime.fromtimestamp(self.epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a process in the image; no file changes with the commit."""
+        return {**ENVIRONMENT, COMMIT_VARIABLE: self.revision}
 
     def labels(self) -> dict[str, str]:
         """The OCI labels, without those that have no value."""

@@ -20,7 +20,6 @@ from typing import Any
 from image.contract import (
     ENTRIES,
     ENTRYPOINT,
-    ENVIRONMENT,
     FILE_TIME_S,
     USER,
     WORKING_DIRECTORY,
@@ -215,7 +214,7 @@ def _config(layers: tuple[Layer, ...], identity: Identity) -> Json:
         "os": "linux",
         "config": {
             "User": USER,
-            "Env": [f"{name}={value}" for name, value in ENVIRONMENT.items()],
+            "Env": [f"{name}={value}" for name, value in identity.environment().items()],
             "Entrypoint": ENTRYPOINT,
             "WorkingDir": WORKING_DIRECTORY,
             "Labels": identity.labels(),

@@ -229,7 +229,7 @@ class Metrics:
         self._build = Gauge(
             "cosi_build_info",
             "Always 1; the labels say which build this process runs",
-            ("component", "version", "python_version"),
+            ("component", "version", "commit", "python_version"),
             registry=self.registry,
         )
         self._calls = Histogram(
@@ -259,9 +259,9 @@ class Metrics:
         )
         self._seed(controllers, leases)
 
-    def built(self, component: str, version: str) -> None:
+    def built(self, component: str, *, version: str, commit: str) -> None:
         """Expose which build this process runs."""
-        self._build.labels(component, version, platform.python_version()).set(1)
+        self._build.labels(component, version, commit, platform.python_version()).set(1)
 
     def seed_calls(self) -> None:
         """Expose the driver calls before the first one. Only for a process that calls a driver."""

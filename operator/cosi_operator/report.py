@@ -88,6 +88,7 @@ class Reporter:
         self._clock = clock
         # Plurals whose served schema drops our fields, and when that was last seen (monotonic s).
         self._drops: dict[str, float] = {}
+        self._keeps: set[str] = set()  # those of which it was said that they are kept
 
     async def tell[T: Reported](self, objects: Objects[T], key: Key, told: Told) -> T | None:
         """Write what differs, and emit the Event that goes with a change.
@@ -163,10 +164,13 @@ class Reporter:
         return seen is not None and self._clock.monotonic() - seen < TRY_FIELDS_AGAIN_S
 
     def _note_keeps(self, plural: str) -> None:
-        if self._drops.pop(plural, None) is not None:
+        self._drops.pop(plural, None)
+        if plural not in self._keeps:
+            self._keeps.add(plural)
             log.info("served_schema_keeps_conditions", resource=plural)
 
     def _note_drops(self, plural: str) -> None:
+        self._keeps.discard(plural)
         is_known = plural in self._drops
         self._drops[plural] = self._clock.monotonic()
         if is_known:

@@ -64,7 +64,7 @@ def exposed() -> dict[str, set[str]]:
     """Each series that a process can expose, and its labels."""
     metrics = Metrics(controllers=["bucket"], leases=["lease"])
     metrics.seed_calls()
-    metrics.built("cosi-sidecar", "1.2.3")
+    metrics.built("cosi-sidecar", version="1.2.3", commit="0123abc")
     metrics.driver("d.example.com", up=True)
     metrics.watch_objects("Bucket", dict)
     metrics.watch_missing_permissions(lambda: ["get secrets"])

@@ -13,7 +13,7 @@ import pytest
 from tests.image.conftest import IDENTITY, NAME, Built
 from tests.image.pod import Pod
 
-from image.contract import ENTRIES, ENVIRONMENT, FILE_TEST, UID
+from image.contract import ENTRIES, FILE_TEST, UID
 from image.oci import make_image
 from image.packages import modules_without_bytecode
 from image.rootfs import assemble
@@ -81,7 +81,8 @@ def test_the_config_keeps_the_contract(built: Built) -> None:
     config = built.config["config"]
     assert config["Entrypoint"] == ["/sidecar"]
     assert config["User"] == "65532:65532"
-    assert config["Env"] == [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+    assert config["Env"] == [f"{name}={value}" for name, value in IDENTITY.environment().items()]
+    assert "COSI_OPERATOR_COMMIT=0123abc" in config["Env"]
     assert config["Labels"] == {
         "org.opencontainers.image.title": "cosi-operator",
         "org.opencontainers.image.description": "for a test",

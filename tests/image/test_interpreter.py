@@ -1,12 +1,13 @@
 """Which Python goes into the image: pinned, and without a defect that the list names."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from image.archive import ARCHITECTURES, NAMES, choose
-from image.tools import ImageError
+from image.tools import ImageError, run
 from image.vulnerable import INTERPRETER, LOCK, defects, known_defects, release
 
 KNOWN: dict[str, Any] = {
@@ -62,3 +63,10 @@ def test_when_a_pin_has_left_the_mirror_the_newest_is_taken_unless_pins_are_bind
     assert "libc6 2.43-7 -> 2.43-8" in capsys.readouterr().err
     with pytest.raises(ImageError, match=r"libc6 2\.43-7 -> 2\.43-8"):
         choose(pinned, offered, strict=True)
+
+
+def test_what_a_mirror_sends_is_asked_for_again(tmp_path: Path) -> None:
+    once = ["sh", "-c", 'echo tried >> "$1"; test "$(wc -l < "$1")" -ge 2', "sh"]
+    run([*once, str(tmp_path / "a")], tries=2, pause_s=0)
+    with pytest.raises(ImageError, match="ended with 1"):
+        run([*once, str(tmp_path / "b")])

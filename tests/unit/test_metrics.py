@@ -57,10 +57,11 @@ def test_a_process_that_calls_no_driver_exposes_no_driver_calls() -> None:
 
 def test_the_build_is_shown() -> None:
     metrics = Metrics()
-    metrics.built("cosi-sidecar", "1.2.3")
+    metrics.built("cosi-sidecar", version="1.2.3", commit="0123abc")
     labels = {
         "component": "cosi-sidecar",
         "version": "1.2.3",
+        "commit": "0123abc",
         "python_version": platform.python_version(),
     }
     assert metrics.registry.get_sample_value("cosi_build_info", labels) == 1

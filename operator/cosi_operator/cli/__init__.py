@@ -13,6 +13,7 @@ from cosi_operator.classify import PolicyError
 from cosi_operator.flags import (
     HelpRequested,
     UsageError,
+    package_commit,
     package_version,
     parse_controller,
     parse_sidecar,
@@ -89,7 +90,12 @@ def _run[S: ProcessSettings](
     log = configure(level=settings.log_level, log_format=settings.log_format, stream=sys.stderr)
     log = log.bind(program=program)
     sink.on_recovered = lambda lines: log.warning("log_lines_dropped", lines=lines)
-    log.info("started", version=package_version(), settings=changed_settings(settings))
+    log.info(
+        "started",
+        version=package_version(),
+        commit=package_commit(),
+        settings=changed_settings(settings),
+    )
     for note in parsed.notes:
         log.info("flag_ignored", note=note)
     try:

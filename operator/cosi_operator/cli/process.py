@@ -29,7 +29,7 @@ from cosi_operator.cli.health import Health, serve_health
 from cosi_operator.cli.memory import give_back
 from cosi_operator.clock import Clock, RealClock
 from cosi_operator.fairness import Groups, Shares, Sharing
-from cosi_operator.flags import package_version
+from cosi_operator.flags import package_commit, package_version
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
 from cosi_operator.kube.kept import bounded, without_managed_fields
@@ -311,7 +311,7 @@ async def process(
     """
     clock, rng = RealClock(), random.Random()  # noqa: S311 - jitter, not a secret
     metrics, health = Metrics(controllers=controllers), Health()
-    metrics.built(component, package_version())
+    metrics.built(component, version=package_version(), commit=package_commit())
     metrics.watch_dropped_lines(dropped_lines)
     stop, hurry = anyio.Event(), anyio.Event()
     tracing = _tracing(settings, component)

@@ -5,6 +5,7 @@ good as none. Everything upstream's processes accept is accepted, whatever the s
 no meaning here is ignored, and a note says so. A word that nobody knows is an error.
 """
 
+import os
 import re
 import secrets
 import socket
@@ -44,6 +45,7 @@ __all__ = [
     "ParsedController",
     "ParsedSidecar",
     "UsageError",
+    "package_commit",
     "package_version",
     "parse_controller",
     "parse_sidecar",
@@ -330,6 +332,11 @@ def package_version() -> str:
         return version("cosi-operator")
     except PackageNotFoundError:  # run from a source tree
         return "0.0.0+source"
+
+
+def package_commit() -> str:
+    """The commit that the image was built from, as the image says; "unknown" elsewhere."""
+    return os.environ.get("COSI_OPERATOR_COMMIT") or "unknown"
 
 
 def _help(program: str, groups: Groups) -> str:

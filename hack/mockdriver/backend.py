@@ -85,13 +85,19 @@ class Backend:
         if bucket_id in self.buckets:
             self._commit(_Change(no_bucket=bucket_id))
 
-    def grant(self, bucket_id: str, name: str, *, new_account: bool) -> Account:
-        """The account of this name, or with `new_account` one more, as some drivers do."""
+    def grant(
+        self, bucket_id: str, name: str, *, new_account: bool = False, new_keys: bool = False
+    ) -> Account:
+        """The account of this name.
+
+        Some drivers make one more account each time (`new_account`), others replace its keys
+        (`new_keys`).
+        """
         if bucket_id not in self.buckets:
             raise RefusedError(Code.NOT_FOUND, f"no bucket {bucket_id}")
         account_id = f"acct-{name}-{secrets.token_hex(4)}" if new_account else f"acct-{name}"
         known = self.accounts.get(account_id)
-        if known is not None:
+        if known is not None and not new_keys:
             return known
         account = Account(
             account_id,

@@ -37,6 +37,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
             "large_credentials",
             "azure_credentials",
             "new_account",
+            "new_keys",
         ]
         | None
     ) = None

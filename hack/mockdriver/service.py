@@ -157,7 +157,10 @@ class Service:
                 return cosi_pb2.DriverDeleteBucketResponse()
             case Call.GRANT_ACCESS:
                 account = self._backend.grant(
-                    request.bucket_id, request.name, new_account=rule.reply == "new_account"
+                    request.bucket_id,
+                    request.name,
+                    new_account=rule.reply == "new_account",
+                    new_keys=rule.reply == "new_keys",
                 )
                 return cosi_pb2.DriverGrantBucketAccessResponse(
                     account_id=account.account_id, credentials=_credentials(account, rule)

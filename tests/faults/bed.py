@@ -29,13 +29,17 @@ type Json = dict[str, Any]
 # The driver answers in a millisecond; a call that hangs is given up after this.
 CALL_TIMEOUT_S = 2
 FLAGS = {"controller": (), "sidecar": (f"--driver-call-timeout={CALL_TIMEOUT_S}s",)}
-REFUSED = "refused"  # the value of the class parameter `verdict` that the driver refuses
+# Values of the class parameter `verdict`: the driver refuses the bucket; it makes one more account,
+# or other keys, each time that it grants.
+REFUSED, NEW_ACCOUNT, NEW_KEYS = "refused", "new account", "new keys"
 RULES = (
     Rule(
         match={"parameters.verdict": REFUSED},
         code="INVALID_ARGUMENT",
         message="InvalidBucketName (request id: {request_id})",
     ),
+    Rule(match={"parameters.verdict": NEW_ACCOUNT}, call=Call.GRANT_ACCESS, reply="new_account"),
+    Rule(match={"parameters.verdict": NEW_KEYS}, call=Call.GRANT_ACCESS, reply="new_keys"),
 )
 # Where a call carries the class parameter `case`.
 CALL_FIELD = {

@@ -14,11 +14,11 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from tests.faults.bed import CALL_FIELD, REFUSED, FaultBed
+from tests.faults.bed import CALL_FIELD, NEW_ACCOUNT, NEW_KEYS, REFUSED, FaultBed
 from tests.faults.fault import Fault, How
 from tests.faults.requests import Asked
 from tests.faults.results import RPC, Base, Effect, Result
-from tests.faults.scenarios import Grant, Scenario
+from tests.faults.scenarios import Grant, RotateAccount, Scenario
 from tests.faults.state import Case, Snapshot, difference
 
 from cosi_operator.outcome import Call
@@ -39,9 +39,15 @@ EXTRA_CALLS = 1
 # the Grant, or the sidecar was killed between the record of the account and the Secret.
 EXTRA_CALLS_KEY_LOST = 2
 KEY_LOST = (
-    ("sidecar update buckets (no. 2)", How.CRASH_AFTER),
-    ("sidecar create secrets", How.CRASH_BEFORE),
+    (Grant.name, "sidecar update buckets (no. 2)", How.CRASH_AFTER),
+    (Grant.name, "sidecar create secrets", How.CRASH_BEFORE),
+    (RotateAccount.name, "sidecar update buckets", How.CRASH_AFTER),
+    (RotateAccount.name, "sidecar update secrets", How.CRASH_BEFORE),
+    (RotateAccount.name, "sidecar update secrets", How.CRASH_AFTER),
+    (RotateAccount.name, "sidecar update buckets (no. 2)", How.CRASH_BEFORE),
 )
+
+GRANTS = {NEW_ACCOUNT: "new_account", NEW_KEYS: "new_keys"}
 
 API_CRASHES = (How.CRASH_BEFORE, How.CRASH_AFTER)
 RPC_WAYS: dict[str, dict[str, Any]] = {
@@ -52,6 +58,9 @@ RPC_WAYS: dict[str, dict[str, Any]] = {
     "reply lost": {"hang": True, "act": True},
     "request lost": {"hang": True},
 }
+# Of a driver that makes one more account each time, nobody learns the id of such an account.
+ACTED = ("sidecar crashes after", "driver crashes after", "reply lost")
+UNRECORDED = ("sidecar update buckets", How.CRASH_BEFORE.name)
 UNANSWERED = ("reply lost", "request lost")  # until the call's deadline
 ANSWERS = (
     How.DROP_REQUEST,
@@ -75,6 +84,7 @@ class Engine:
         """The bed has to be idle."""
         self.bed = bed
         self.results: list[Result] = []
+        self._left = 0  # accounts that the driver may hold in the end
 
     def run(self, scenario: Scenario, *, crashes: bool = True, answers: bool = False) -> None:
         """All cases of a scenario.
@@ -186,6 +196,10 @@ class Engine:
 
     def _result(self, scenario: Scenario, way: str, effect: Effect) -> tuple[Result, Case]:
         case = self._case(scenario)
+        if scenario.verdict == NEW_ACCOUNT:
+            lost = effect.call is Call.GRANT_ACCESS and way in ACTED
+            case.left = int(lost or (str(effect), way) == UNRECORDED)
+            self._left += case.left
         return Result(scenario.name, way, effect, case.name), case
 
     def _case(self, scenario: Scenario) -> Case:
@@ -244,6 +258,8 @@ class Engine:
             if scenario.verdict == REFUSED:  # what a driver refuses it does not do before
                 rule = {name: value for name, value in rule.items() if name != "act"}
                 rule |= {"die": "before"} if "die" in rule else {}
+            if call is Call.GRANT_ACCESS and scenario.verdict in GRANTS:
+                rule = {**rule, "reply": GRANTS[scenario.verdict]}
             case.unanswered = int(call is Call.GRANT_ACCESS and result.way in UNANSWERED)
             bed.driver.set_rule(call, match={CALL_FIELD[call]: case.name}, times=1, **rule)
             return None
@@ -346,6 +362,10 @@ class Engine:
             left = [item["metadata"]["name"] for item in bed.all_of(plural)]
             bed.delete_all(plural, left)
             bed.until_gone(plural, left, timeout_s=60)
+        if scenario.verdict == NEW_ACCOUNT:
+            assert len(bed.driver.accounts()) <= self._left
+            bed.driver.reset()
+            bed.forget_rules()
         if scenario.policy == "Retain":
             names = [b["metadata"]["name"] for b in bed.all_of("buckets")]
             bed.delete_all("buckets", names)
@@ -370,9 +390,8 @@ class Engine:
 
 def _spare(result: Result) -> int:
     """How many driver calls more than without the fault are right."""
-    lost = result.scenario == Grant.name and any(
-        (str(result.effect), result.way) == (effect, how.name) for effect, how in KEY_LOST
-    )
+    case = (result.scenario, str(result.effect), result.way)
+    lost = case in [(scenario, effect, how.name) for scenario, effect, how in KEY_LOST]
     return EXTRA_CALLS_KEY_LOST if lost or result.way == How.FORBIDDEN.name else EXTRA_CALLS
 
 

@@ -7,7 +7,7 @@ every driver call tells which case it is about.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from tests.faults.bed import DRIVER_NAME, REFUSED, FaultBed, Json
+from tests.faults.bed import DRIVER_NAME, NEW_ACCOUNT, NEW_KEYS, REFUSED, FaultBed, Json
 from tests.faults.state import Case
 
 from testbed import access_body, claim_body
@@ -35,7 +35,10 @@ class Scenario(ABC):
             {
                 "metadata": {"name": case.name},
                 "driverName": DRIVER_NAME,
-                "parameters": {"case": case.name, **({"verdict": REFUSED} if self.verdict else {})},
+                "parameters": {
+                    "case": case.name,
+                    **({"verdict": self.verdict} if self.verdict else {}),
+                },
             }
             for case in cases
         ]
@@ -151,6 +154,28 @@ class Revoke(Scenario):
         bed.delete("bucketaccesses", case.name)
 
 
+class Rotate(Scenario):
+    """The keys of an access are replaced, by a driver that replaces the keys of the account."""
+
+    name = "rotate, new keys"
+    slug = "turn"
+    verdict = NEW_KEYS
+
+    def prepare(self, bed: FaultBed, cases: Sequence[Case]) -> None:
+        self.make_accesses(bed, cases)
+
+    def act(self, bed: FaultBed, case: Case) -> None:
+        bed.annotate("bucketaccesses", case.name, rotate="1")
+
+
+class RotateAccount(Rotate):
+    """The same by a driver that makes one more account each time."""
+
+    name = "rotate, new account"
+    slug = "renew"
+    verdict = NEW_ACCOUNT
+
+
 class Delete(Scenario):
     """The claim goes, and with it the bucket and its data."""
 
@@ -186,6 +211,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Bind(),
     Grant(),
     Revoke(),
+    Rotate(),
+    RotateAccount(),
     Delete(),
     Retain(),
     DeleteGranted(),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -28,7 +29,10 @@ VOLATILE = (
     "since",  # the times of unanswered calls in a record
     "last",
 )
+# What the driver appends to the id of one more account.
+NEW = re.compile(r"(acct-[^\"]+-)[0-9a-f]{8}(?=\")")
 KEYS = ("accessKeyID", "accessSecretKey")
+IN_SECRET = "in the Secret"
 HOLDS = {names.BUCKET_FINALIZER, names.BUCKET_ACCESS_FINALIZER, names.ACCESS_FINALIZER}
 
 
@@ -77,6 +81,7 @@ class Case:
         """
         self.name = name
         self.refused = refused
+        self.left = 0  # accounts that the driver may hold besides the one of the Secret
         self.unanswered = 0  # Grants to which the sidecar got no answer; the record counts them
         self.uids: dict[str, str] = {}
 
@@ -110,17 +115,29 @@ class Case:
                 for bucket in seen.backend
                 if bucket.name == self.bucket or bucket.parameters.get("case") == self.name
             ],
-            "accounts on the backend": [
-                {"id": account.account_id, "keys": _whereabouts(secret, account)}
-                for account in seen.accounts
-                if account.name == self.account
-            ],
+            "accounts on the backend": self._accounts(seen, secret),
         }
         text = json.dumps(_plain(found))
+        for account in seen.accounts:  # which of them is meant tells whether a rotation has ended
+            if account.name == self.account and _whereabouts(secret, account) == IN_SECRET:
+                text = text.replace(account.account_id, f"acct-{self.account}-<{IN_SECRET}>")
+        text = NEW.sub(r"\1<other>", text)
         for kind, uid in self.uids.items():
             text = text.replace(uid, f"<UID of {kind}>")
         decoded: Json = json.loads(text.replace(self.name, "<case>"))
         return decoded
+
+    def _accounts(self, seen: Snapshot, secret: Json | None) -> list[Json]:
+        """The accounts of the access, without those that may be left."""
+        found = [
+            {"id": account.account_id, "keys": _whereabouts(secret, account)}
+            for account in seen.accounts
+            if account.name == self.account
+        ]
+        others = [account for account in found if account["keys"] != IN_SECRET]
+        for account in others[: self.left]:
+            found.remove(account)
+        return found
 
     def _comparable(self, bucket: Json | None) -> Json | None:
         """The Bucket with its record decoded, less what a fault has to leave in it."""
@@ -160,7 +177,7 @@ def _whereabouts(secret: Json | None, account: Account) -> str:
         return "no Secret"
     s3 = _info(secret)["spec"]["secretS3"]
     same = (s3["accessKeyID"], s3["accessSecretKey"]) == (account.access_key, account.secret_key)
-    return "in the Secret" if same else "others than in the Secret"
+    return IN_SECRET if same else "others than in the Secret"
 
 
 def _plain(value: Any) -> Any:

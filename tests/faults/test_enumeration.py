@@ -10,7 +10,7 @@ from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.table import TABLE, full_tier
 
 # `make test` crashes the operator at each point of these; `make faults-full` of all.
-IN_EVERY_RUN = ("create", "grant", "delete, policy Delete")
+IN_EVERY_RUN = ("create", "grant", "rotate, new account", "delete, policy Delete")
 
 
 def scenarios(*, all_full: bool) -> list[object]:

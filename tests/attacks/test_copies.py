@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.attacks.test_tenants import granted, lives, write_status
 
+from cosi_operator.api.record import RECORD_ANNOTATION
 from cosi_operator.outcome import Call
 from cosi_operator.plan import names
 from testbed import Testbed
@@ -177,6 +178,74 @@ def test_a_bucket_in_use(bed: Testbed, name: str) -> None:
     run_page(bed, "Delete a bucket that a claim uses", claim="", bucket=bucket["metadata"]["name"])
     bed.until_gone("buckets", [bucket["metadata"]["name"]])
     assert not lives(bed, access)
+
+
+@pytest.mark.attack("a Bucket copied under another name is thrown away; data and keys stay")
+@pytest.mark.parametrize("forced", [False, True], ids=["deleted", "deleted by force"])
+@pytest.mark.parametrize("with_status", [False, True], ids=["as applied", "with status"])
+def test_a_copied_bucket(bed: Testbed, name: str, with_status: bool, forced: bool) -> None:
+    access = granted(bed, name)
+    body, status = copied(bed.bucket_of(name), "")
+    body["metadata"]["name"] = f"{name}-copy"
+    del body["metadata"]["namespace"]
+    bed.create("buckets", body)
+    if with_status:
+        write_status(bed, "buckets", f"{name}-copy", "", status)
+    bed.until_reason("buckets", f"{name}-copy", "WaitingForBucketClaim")
+    since = len(bed.driver.journal())
+    if forced:
+        uid = bed.get("buckets", f"{name}-copy")["metadata"]["uid"]
+        bed.annotate("buckets", f"{name}-copy", **{"force-delete": uid})
+    bed.delete("buckets", f"{name}-copy")
+    bed.until_gone("buckets", [f"{name}-copy"])
+    bed.until_quiet()
+    assert bed.driver.journal()[since:] == []
+    assert lives(bed, access)
+    assert status["bucketID"] in {found.bucket_id for found in bed.driver.buckets()}
+    bed.until_ready("bucketaccesses", [name])
+
+
+BROKEN_RECORDS = [
+    pytest.param(None, id="removed"),
+    pytest.param("", id="empty"),
+    pytest.param("{}", id="an empty record"),
+    pytest.param("{", id="cut off"),
+    pytest.param('{"bucket":"0000","driver":"other.example.com"}', id="of another Bucket"),
+]
+
+
+@pytest.mark.attack("a Bucket's record is lost or broken; it is told, and the keys are revoked")
+@pytest.mark.parametrize("record", BROKEN_RECORDS)
+@pytest.mark.parametrize("sidecar", ["at work", "restarted"])
+def test_a_broken_record(bed: Testbed, name: str, record: str | None, sidecar: str) -> None:
+    access = granted(bed, name)
+    bucket = bed.bucket_of(name)
+    if sidecar == "restarted":  # what it remembers is lost too
+        bed.processes["sidecar"].stop(grace_s=10)
+
+    def break_it(body: Json) -> None:
+        annotations = body["metadata"]["annotations"]
+        del annotations[RECORD_ANNOTATION]
+        if record is not None:
+            annotations[RECORD_ANNOTATION] = record
+
+    bed.edit("buckets", bucket["metadata"]["name"], break_it)
+    if sidecar == "restarted":
+        bed.start_process("sidecar")
+        bed.until_leading("sidecar")
+    about = bucket["metadata"]["name"]
+    bed.until(
+        "it is told",
+        lambda: "RecordLost" in {e["reason"] for e in bed.events(about, "default")},
+        timeout_s=8,
+    )
+    bed.until_ready("bucketaccesses", [name])
+    bed.delete("bucketaccesses", name)
+    bed.until_gone("bucketaccesses", [name])
+    assert not lives(bed, access)
+    bed.delete("bucketclaims", name)
+    bed.until_gone("bucketclaims", [name])
+    assert bucket["status"]["bucketID"] not in {b.bucket_id for b in bed.driver.buckets()}
 
 
 @pytest.mark.attack("a driver that never ends a deletion; a person ends it, and it is told")

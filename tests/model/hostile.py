@@ -4,6 +4,7 @@ What must hold is stated in terms of the truth, which is what the API server and
 never in terms of what the operator believes.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,15 +55,34 @@ class HostileWorld(World):
         change(body)
         self.api.update(resource, body, subresource="status" if status else "")
 
-    def copy_into(self, resource: Resource, source: Key, space: str) -> None:
-        """What a restore makes: everything of the object, under a UID of its own."""
+    def copy_into(
+        self,
+        resource: Resource,
+        source: Key,
+        space: str,
+        *,
+        name: str = "",
+        without: Collection[str] = (),
+    ) -> None:
+        """What a restore makes: everything of the object, under a UID of its own.
+
+        Args:
+            name: another name than the source's.
+            without: what the copy lacks of its metadata; "status" too.
+        """
         held = self.api.find(resource, source)
         if held is None:
             return
         meta = held["metadata"]
-        kept = {k: copy(meta)[k] for k in ("finalizers", "annotations", "labels") if meta.get(k)}
-        fields = {k: v for k, v in copy(held).items() if k in ("spec", "status", "data", "type")}
-        made = self.put(resource, space, source.name, metadata=kept, **fields)
+        whole = copy(held)
+        kept = {
+            k: whole["metadata"][k]
+            for k in ("finalizers", "annotations", "labels")
+            if meta.get(k) and k not in without
+        }
+        copied = {"spec", "status", "data", "type"}.difference(without)
+        fields = {k: v for k, v in whole.items() if k in copied}
+        made = self.put(resource, space, name or source.name, metadata=kept, **fields)
         if made is not None and resource is SECRETS:
             made["data"] = copy(held)["data"]
 
@@ -104,6 +124,10 @@ class HostileWorld(World):
         going = [b for b in buckets if b["metadata"].get("deletionTimestamp")]
         if not going:
             self.violations.append(f"{called.call} of {called.bucket_id}, which is not deleted")
+        for bucket in buckets:
+            if bucket not in going and record_of(bucket) and self._claim_of(bucket):
+                whose = bucket["metadata"]["name"]
+                self.violations.append(f"{called.call} of {called.bucket_id}, which is {whose}'s")
         for bucket in going:
             claim = self._claim_of(bucket)
             forced = (bucket["metadata"].get("annotations") or {}).get(

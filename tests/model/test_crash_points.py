@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.model.backend import Answer
+from tests.model.memory import Json
 from tests.model.pause import Point
 from tests.model.processes import Run, Running
 from tests.model.world import (
@@ -126,6 +127,13 @@ def _retry(world: World) -> None:
     world.user_retries(BUCKET_ACCESSES, "reader", "1")
 
 
+def _rotate(world: World) -> None:
+    def annotate(body: Json) -> None:
+        body["metadata"].setdefault("annotations", {})[names.ROTATE_ANNOTATION] = "1"
+
+    world.user_edits(BUCKET_ACCESSES, "reader", annotate)
+
+
 SCENARIOS = {
     "create": Scenario(_provisioned),
     "create and grant at once": Scenario(_granted),
@@ -135,6 +143,8 @@ SCENARIOS = {
     ),
     "static bind and grant": Scenario(_bound),
     "grant": Scenario(add_access, _provisioned),
+    "rotate": Scenario(_rotate, _granted),
+    "rotate with upstream's CRDs": Scenario(_rotate, _granted, upstream=True),
     "revoke": Scenario(_delete_access, _granted),
     "delete with policy Delete": Scenario(_delete_claim, _granted),
     "delete with policy Retain": Scenario(_delete_claim, _retained),

@@ -41,6 +41,7 @@ DESTROYERS = (
     "removes Buckets",
     "Go sidecar of another driver",
 )
+COPY = "copy"  # the name of a copied Bucket
 KINDS = {"claim": BUCKET_CLAIMS, "access": BUCKET_ACCESSES}
 
 
@@ -262,6 +263,31 @@ class Hostile(Cluster):
             self.backups[uid] = body["metadata"]["annotations"][RECORD_ANNOTATION]
         elif not take and uid in self.backups:
             self._bucket(index, lambda b: _annotate(b, self.backups[uid]))
+
+    @rule(
+        index=st.integers(0, 2),
+        without=st.sets(st.sampled_from(["status", "annotations", "finalizers"])),
+    )
+    def a_bucket_is_copied(self, index: int, without: set[str]) -> None:
+        """Under another name, by a backup tool or by hand: its spec still names the claim."""
+        buckets = sorted(b["metadata"]["name"] for b in self.world.api.list(BUCKETS))
+        if index < len(buckets) and COPY not in buckets:
+            key = Key("", buckets[index])
+            self.world.copy_into(BUCKETS, key, "", name=COPY, without=without)
+
+    @rule(forced=st.booleans())
+    def the_copy_of_a_bucket_is_deleted(self, forced: bool) -> None:
+        body = self.world.api.find(BUCKETS, Key("", COPY))
+        if body is None:
+            return
+        if forced:
+            notes = {names.FORCE_DELETE_ANNOTATION: body["metadata"]["uid"]}
+            self.world.edit(
+                BUCKETS,
+                Key("", COPY),
+                lambda b: b["metadata"].setdefault("annotations", {}).update(notes),
+            )
+        self.world.api.delete(BUCKETS, Key("", COPY))
 
     @rule(index=st.integers(0, 2))
     def a_bucket_is_removed_by_force(self, index: int) -> None:

@@ -194,7 +194,10 @@ class World:
         return sum(1 for sent in self.parts.sent if sent.is_write)
 
     def snapshot(self) -> dict[str, Any]:
-        """All that has to be the same after any fault; without times, versions and texts."""
+        """All that has to be the same after any fault.
+
+        Without times, versions and what a failure says.
+        """
         seen: dict[str, Any] = {
             f"{plural} {key}": _essence(plural, body)
             for (plural, key), body in self.api.objects.items()
@@ -349,7 +352,11 @@ def _essence(plural: str, body: Json) -> Json:
     status = dict(body.get("status") or {})
     status.pop("lastCall", None)
     status["conditions"] = [
-        {name: c[name] for name in ("type", "status", "reason", "observedGeneration")}
+        {
+            **{name: c[name] for name in ("type", "status", "reason", "observedGeneration")},
+            # Of a failure the words may count attempts; of a success they say what holds.
+            "message": c["message"] if (c["type"], c["status"]) == ("Ready", "True") else "",
+        }
         for c in status.get("conditions") or []
     ]
     return {**essence, "status": status}

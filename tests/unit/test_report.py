@@ -145,13 +145,15 @@ def test_upstreams_crds_are_noticed_said_once_and_the_annotation_tells_the_same(
             run(each)
     said = [log["resource"] for log in logs if log["event"] == "served_schema_drops_conditions"]
     assert sorted(said) == ["bucketaccesses", "bucketclaims", "buckets"]
+    kept = [log["resource"] for log in logs if log["event"] == "served_schema_keeps_conditions"]
+    assert sorted(kept) == ["bucketaccesses", "bucketclaims", "buckets"], "of the other world"
     for resource, name in ((BUCKETS, NAME), (BUCKET_CLAIMS, "photos"), (BUCKET_ACCESSES, "reader")):
         body = world.found(resource, name)
         assert "conditions" not in body["status"]
-        kept = dict(ready_of(body)), dict(ready_of(ours.found(resource, name)))
-        for condition in kept:
+        theirs, own = dict(ready_of(body)), dict(ready_of(ours.found(resource, name)))
+        for condition in (theirs, own):
             del condition["lastTransitionTime"]
-        assert kept[0] == kept[1]
+        assert theirs == own
     assert [e.series for e in world.parts.told] == [e.series for e in ours.parts.told]
 
 
@@ -276,7 +278,7 @@ def test_a_replace_removes_the_record_and_it_is_written_again_with_a_warning() -
     assert (world.backend.buckets, world.backend.accounts) == ({}, {})
 
 
-def test_the_record_is_removed_while_the_sidecar_is_down_and_no_event_claims_it_knew_it() -> None:
+def test_the_record_is_removed_while_the_sidecar_is_down_and_it_is_told() -> None:
     """A record that this process never saw is started anew, and the access is taken over."""
     world = made()
     add_claim(world)
@@ -287,7 +289,9 @@ def test_the_record_is_removed_while_the_sidecar_is_down_and_no_event_claims_it_
     world.user_edits(BUCKETS, NAME, lambda body: body["metadata"].pop("annotations"))
     world.start("sidecar")
     run(world)
-    assert [e for e in world.parts.told if e.reason == "RecordLost"] == []
+    told = [e for e in world.parts.told if e.reason == "RecordLost"]
+    assert [(e.about.kind, e.type) for e in told] == [("Bucket", "Warning")]
+    assert told[0].message.startswith(f"Annotation {RECORD_ANNOTATION} was lost, and the sidecar")
     world.user_deletes(BUCKET_CLAIMS, "photos")
     run(world)
     assert (world.backend.buckets, world.backend.accounts) == ({}, {})

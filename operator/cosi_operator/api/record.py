@@ -16,6 +16,7 @@ Shape of the annotation `RECORD_ANNOTATION`, as JSON; absent means empty:
               its status when the record was started; an entry of `accesses` replaces it
 """
 
+import enum
 from collections.abc import Mapping
 
 import msgspec
@@ -54,8 +55,9 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
     DriverRevokeBucketAccess, so an access without an entry has no account. `accounts` are the
     driver's ids, the newest last: two while keys are rotated, none while the result of a call is
     unknown. `minted` is the newest account until the Secret is known to hold its keys; then the
-    older accounts can be revoked. `unanswered` counts calls that got no answer, `since` and `last`
-    are their times.
+    older accounts can be revoked. `keys` is what the last rotation has brought without a new
+    account: `same` keys, or `added` ones, so that the old ones may still work. `unanswered` counts
+    calls that got no answer, `since` and `last` are their times.
     """
 
     namespace: str
@@ -65,6 +67,7 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
     minted: str = ""
     rotated: str = ""
     renew_at: str = ""
+    keys: str = ""
     unanswered: int = 0
     since: str = ""
     last: str = ""
@@ -86,11 +89,12 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def decode_record(text: str | None) -> BucketRecord | None:
-    """The record, or None when there is none or when it can't be read."""
+    """The record, or None when there is none, when it is empty or when it can't be read."""
     if not text:
         return None
     try:
-        return _decoder.decode(text)
+        record = _decoder.decode(text)
+        return record if record != BucketRecord() else None
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
 
@@ -100,18 +104,26 @@ def encode_record(record: BucketRecord) -> str:
     return _encoder.encode(record).decode()
 
 
-def has_room(record: BucketRecord) -> bool:
-    """Whether one more access fits, whatever ids the driver returns for it."""
-    size = len(_encoder.encode(record))
-    pending = sum(not entry.accounts for entry in record.accesses.values())
-    return size + (pending + 1) * ENTRY_RESERVE_BYTES <= RECORD_LIMIT_BYTES
+class Room(enum.Enum):
+    """Whether a record has room for one more account, whatever id the driver returns for it.
+
+    LATER: when the calls for accesses without an account have ended. The longest possible id is
+    kept free for each of these, and most of them will have a shorter one.
+    """
+
+    NOW = "now"
+    LATER = "later"
+    NEVER = "never"
 
 
-def has_room_for_account(record: BucketRecord) -> bool:
-    """Whether an access that has an account may get a second one, whatever id it has."""
-    size = len(_encoder.encode(record))
+def room_in(record: BucketRecord, *, rotating: bool = False) -> Room:
+    """`rotating`: for the second account of an access, else for an access."""
+    limit_bytes = ROTATION_LIMIT_BYTES if rotating else RECORD_LIMIT_BYTES
+    left_bytes = limit_bytes - len(_encoder.encode(record)) - ENTRY_RESERVE_BYTES
     pending = sum(not entry.accounts for entry in record.accesses.values())
-    return size + (pending + 1) * ENTRY_RESERVE_BYTES <= ROTATION_LIMIT_BYTES
+    if left_bytes < 0:
+        return Room.NEVER
+    return Room.NOW if pending * ENTRY_RESERVE_BYTES <= left_bytes else Room.LATER
 
 
 def is_storable_id(text: str) -> bool:

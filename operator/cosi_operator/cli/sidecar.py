@@ -326,7 +326,7 @@ def _access_facts(bucket: Bucket | None) -> Hashable:
         records.driver_of(bucket),
         bucket.record is None,
         bucket.copied_record is None,
-        records.is_full(bucket),
+        records.room_of(bucket),
         bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION),
     )
 

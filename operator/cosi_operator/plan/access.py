@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace as with_fields
 
-from cosi_operator.api.record import AccessRecord
+from cosi_operator.api.record import AccessRecord, Room
 from cosi_operator.api.view import Bucket, BucketAccess, stamp
 from cosi_operator.outcome import (
     Call,
@@ -172,22 +172,31 @@ def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     marked = names.BUCKET_ACCESS_FINALIZER in bucket.meta.finalizers
     if entry and marked and (entry.accounts or entry.secret == access.secret_name):
         return None
-    if entry is None and records.is_full(bucket):
-        return Done(_record_full(bucket, "one more"))
+    if entry is None and (halt := _no_room(bucket, records.room_of(bucket), "one more")):
+        return halt
     if entry is None or not entry.accounts:
         kept = entry or AccessRecord(access.meta.namespace, access.meta.name)
         entry = with_fields(kept, secret=access.secret_name)
     return edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
 
 
-def _record_full(bucket: Bucket, what: str) -> Terminal:
+def _no_room(bucket: Bucket, room: Room, what: str) -> Done | None:
+    if room is Room.NOW:
+        return None
     count = len(bucket.record.accesses) if bucket.record else 0
-    return Terminal(
+    reason, text = (
         Reason.RECORD_FULL,
         f"Bucket {bucket.meta.name} already has {count} accesses, and {what} does not fit into its"
         " record. Delete a BucketAccess of this bucket that nobody uses.",
-        waiting=True,
     )
+    if room is Room.LATER:
+        reason, text = (
+            Reason.WAITING_FOR_TURN,
+            f"So many accesses of Bucket {bucket.meta.name} wait for the driver that its record has"
+            f" no room for {what} until some of these calls have ended. This BucketAccess continues"
+            " automatically.",
+        )
+    return Done(Terminal(reason, text, waiting=True))
 
 
 def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
@@ -267,8 +276,9 @@ def _plan_rotation(
     """
     granted = view.in_hand
     if granted is None:
-        if not records.can_rotate(bucket):
-            return Done(_record_full(bucket, "the second account of a rotation"))
+        room = records.room_of(bucket, rotating=True)
+        if halt := _no_room(bucket, room, "the second account of a rotation"):
+            return halt
         if wait := driver_away(view.context) or unanswered_wait(entry, view):
             return wait
         if view.unproven:
@@ -287,6 +297,7 @@ def _plan_rotation(
         minted="",
         rotated=rotate_token(access),
         renew_at=_renew_at(granted, view),
+        keys=view.stored.keys,
     )
     return edit_entry(access, bucket, done)
 

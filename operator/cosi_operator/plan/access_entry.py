@@ -12,7 +12,6 @@ from cosi_operator.plan.access_view import (
     authentication_of,
     rotate_token,
 )
-from cosi_operator.plan.bucket_view import may_have_former
 from cosi_operator.plan.facts import CallFailed
 from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.steps import AccessStep, Done, EditBucket, Grant, ReadBucketObject, Revoke
@@ -42,7 +41,7 @@ def _await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Don
         return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
     if bucket.record or bucket.copied_record or not _is_ours(bucket, view):
         return None
-    if not may_have_former(bucket):
+    if not records.may_have_former(bucket):
         return None
     if not bucket.ready and names.ACCESS_FINALIZER not in access.meta.finalizers:
         return None

@@ -13,7 +13,6 @@ from cosi_operator.plan.bucket_view import (
     is_rebound,
     known_id,
     list_former,
-    may_have_former,
     read_claim,
     record_edit,
     retry_token,
@@ -37,7 +36,22 @@ def plan(view: BucketView) -> BucketStep:
         return Done(Success(), report=False)
     if view.lost and bucket.record:
         return EditBucket(bucket.meta.key, record=RecordEdit(restored=view.lost))
-    return plan_deletion(bucket, view) if bucket.meta.deleting else _plan_creation(bucket, view)
+    if bucket.meta.deleting:
+        return plan_deletion(bucket, view)
+    return _second(bucket, view.rival) if view.rival else _plan_creation(bucket, view)
+
+
+def _second(bucket: Bucket, rival: Bucket) -> Done:
+    claim = records.spec_claim(bucket)
+    return Done(
+        Terminal(
+            Reason.WAITING_FOR_CLAIM,
+            f"spec.bucketClaim names BucketClaim {claim.namespace}/{claim.name}, which belongs to"
+            f" Bucket {rival.meta.name}, so the driver is not called for this copy. It can be"
+            f" deleted, and the data and keys of Bucket {rival.meta.name} stay.",
+            waiting=True,
+        )
+    )
 
 
 def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
@@ -90,7 +104,7 @@ def _halt(bucket: Bucket, view: BucketView) -> Done | None:
 
 def _start_record(bucket: Bucket, view: BucketView) -> BucketStep | None:
     """Accesses wait for the record of a Bucket that may have some, whatever its driver does."""
-    if bucket.record or bucket.copied_record or not may_have_former(bucket):
+    if bucket.record or bucket.copied_record or not records.may_have_former(bucket):
         return None
     former = list_former(bucket, view)
     return former or EditBucket(bucket.meta.key, record=record_edit(bucket, view))

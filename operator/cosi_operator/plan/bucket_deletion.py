@@ -41,6 +41,8 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     ours = our_finalizers(bucket)
     if not ours:
         return Done(Success(), report=False)
+    if view.rival:
+        return _plan_deletion_of_copy(bucket, view.rival, view)
     if view.failed:
         return Done(view.failed.outcome)
     if not (bucket.record or bucket.copied_record or is_certainly_empty(bucket)):
@@ -59,6 +61,16 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     if claim and claim.meta.deleting and names.CLAIM_FINALIZER in claim.meta.finalizers:
         return ReleaseClaim(claim.meta.key, claim.meta.uid)
     return EditBucket(bucket.meta.key, remove=ours)
+
+
+def _plan_deletion_of_copy(bucket: Bucket, rival: Bucket, view: BucketView) -> BucketStep:
+    """A copy under another name goes alone: claim, accesses and backend belong to the rival."""
+    if bucket.deletion_policy is DeletionPolicy.DELETE and not view.backend_gone:
+        return LeaveBackend(
+            f"Bucket {bucket.meta.name} is a copy of Bucket {rival.meta.name}, so nothing was"
+            " deleted with it."
+        )
+    return EditBucket(bucket.meta.key, remove=our_finalizers(bucket))
 
 
 def _wait_for_claim(bucket: Bucket, view: BucketView) -> BucketStep | None:

@@ -31,18 +31,20 @@ class BucketView:
 
     `claim` is the claim that the Bucket is bound to, only when its UID is the same; from the cache
     unless `claim_read`. `accesses` were granted on this Bucket or are to be taken over, from the
-    cache unless `listed`. `remembered` is the record that this very object had before somebody
-    removed it; `lost` is what somebody took out of the record that it has. `clean`: when the run
-    began, it was certain that no earlier Create had left anything. `unproven`: nothing in this run
-    has shown yet that `bucket` is not an old copy. `bucket_id`, `backend_gone` and
-    `failed` are learned during the run; `judged` is the Bucket as it was when the call that
-    `failed` was made.
+    cache unless `listed`. `rival` is the other Bucket that the claim in the spec belongs to, if
+    `bucket` is a copy of it under another name. `remembered` is the record that this very object
+    had before somebody removed it; `lost` is what somebody took out of the record that it has.
+    `clean`: when the run began, it was certain that no earlier Create had left anything.
+    `unproven`: nothing in this run has shown yet that `bucket` is not an old copy. `bucket_id`,
+    `backend_gone` and `failed` are learned during the run; `judged` is the Bucket as it was when
+    the call that `failed` was made.
     """
 
     bucket: Bucket | None
     claim: BucketClaim | None
     accesses: tuple[BucketAccess, ...]
     context: Context
+    rival: Bucket | None = None
     remembered: BucketRecord | None = None
     lost: BucketRecord | None = None
     clean: bool = False
@@ -146,19 +148,14 @@ def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:
     """
     if view.remembered:
         return view.remembered
-    used = may_have_former(bucket)
+    used = records.may_have_former(bucket)
     return BucketRecord(former=records.former_accesses(view.accesses) if used else {})
-
-
-def may_have_former(bucket: Bucket) -> bool:
-    """Whether somebody can have granted access to a Bucket without a record: it was ready."""
-    return bool(bucket.ready or bucket.bucket_id or bucket.copied_record)
 
 
 def list_former(bucket: Bucket, view: BucketView) -> ListAccesses | None:
     """List the accesses before a record is started; None when there is nothing to list."""
     claim = records.bound_claim(bucket)
-    if bucket.record or view.remembered or view.listed or not may_have_former(bucket):
+    if bucket.record or view.remembered or view.listed or not records.may_have_former(bucket):
         return None
     return ListAccesses(claim.namespace) if claim.uid else None
 

@@ -91,12 +91,10 @@ class SecretIs:
 class SecretStored:
     """The Secret holds the credentials of the last Grant.
 
-    `same_account`: a rotation, for which the driver made no new account; `unchanged`: and no new
-    keys either.
+    `keys`: of a rotation for which the driver made no new account, see `AccessRecord`.
     """
 
-    unchanged: bool = False
-    same_account: bool = False
+    keys: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from cosi_operator.api.record import (
     AccessRecord,
     BucketRecord,
     ClaimIdentity,
-    has_room,
-    has_room_for_account,
+    Room,
     is_storable_id,
+    room_in,
     with_access,
 )
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
@@ -162,11 +162,29 @@ def is_bound_to(bucket: Bucket, claim: BucketClaim) -> bool:
     return bound_claim(bucket) == identity_of(claim)
 
 
+def precedes(other: Bucket, bucket: Bucket, claim: ClaimIdentity) -> bool:
+    """Whether a claim belongs to the other Bucket and not to one without a record.
+
+    A record decides; if neither has one, the name that is made from the claim's UID does.
+    """
+    if other.record is not None:
+        return other.record.claim == claim
+    made_for_it = names.bucket_name(claim.uid)
+    return other.meta.name == made_for_it != bucket.meta.name and spec_claim(other) == claim
+
+
 def bucket_of_claim(claim: BucketClaim, buckets: Iterable[Bucket]) -> Bucket | None:
-    """The Bucket that is bound to a claim; the claim's own status only chooses among several."""
+    """The Bucket that is bound to a claim: a recorded one first.
+
+    The claim's own status only chooses among several.
+    """
     bound = [bucket for bucket in buckets if is_bound_to(bucket, claim)]
     preferred = (names.bucket_name(claim.meta.uid), claim.bucket_name)
-    return min(bound, key=lambda b: _rank(b.meta.name, preferred), default=None)
+    return min(
+        bound,
+        key=lambda b: (b.record is None, *_rank(b.meta.name, preferred)),
+        default=None,
+    )
 
 
 def _rank(name: str, preferred: tuple[str, ...]) -> tuple[int, str]:
@@ -179,13 +197,9 @@ def entry_of(bucket: Bucket | None, access_uid: str) -> AccessRecord | None:
     return bucket.record.accesses.get(access_uid)
 
 
-def is_full(bucket: Bucket) -> bool:
-    return bucket.record is not None and not has_room(bucket.record)
-
-
-def can_rotate(bucket: Bucket) -> bool:
-    """Whether the record has room for one more account of a recorded access."""
-    return bucket.record is None or has_room_for_account(bucket.record)
+def room_of(bucket: Bucket, *, rotating: bool = False) -> Room:
+    """Whether the record of a Bucket has room for one more access, or for a second account."""
+    return Room.NOW if bucket.record is None else room_in(bucket.record, rotating=rotating)
 
 
 def is_former(bucket: Bucket, access: BucketAccess) -> bool:
@@ -198,6 +212,22 @@ def is_former(bucket: Bucket, access: BucketAccess) -> bool:
     if record is None or uid in record.accesses:
         return False
     return bool(access.account_id) and record.former.get(uid) == access.account_id
+
+
+def may_have_former(bucket: Bucket) -> bool:
+    """Whether somebody can have granted access to a Bucket without a record.
+
+    It was ready; or it was made again from a copy and leads to the same bucket of the driver, as
+    its own name or `existingBucketID` tell. A copy under another name leads to another bucket.
+    """
+    if bucket.ready or bucket.bucket_id:
+        return True
+    copied = bucket.copied_record
+    if copied is None:
+        return False
+    return bool(bucket.existing_bucket_id) or bucket.meta.name == names.bucket_name(
+        copied.claim.uid
+    )
 
 
 def could_be_former(access: BucketAccess) -> bool:

@@ -12,7 +12,7 @@ from cosi_operator.plan.access_view import (
 )
 from cosi_operator.plan.steps import DriverView
 from cosi_operator.reconcile import End
-from cosi_operator.report import Told, ready_of
+from cosi_operator.report import Told
 from cosi_operator.sidecar.calls import Attempts, Fingerprint
 
 
@@ -34,7 +34,7 @@ def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts
         judged=judged.meta,
         call=Call.GRANT_ACCESS,
         must_store=isinstance(end.outcome, Success) or end.outcome.status is not None,
-        success=(Reason.GRANTED, _success_words(view, access)),
+        success=(Reason.GRANTED, _success_words(view)),
         success_event="AccessGranted",
         failure_event="FailedRevokeAccess" if access.meta.deleting else "FailedGrantAccess",
         fields={"ready": granted or works, "account_id": _account_field(view, access)},
@@ -59,18 +59,16 @@ def is_bad_reply(outcome: Terminal) -> bool:
     return outcome.status is not None and outcome.status.made_by is MadeBy.REPLY
 
 
-def _success_words(view: AccessView, access: BucketAccess) -> str:
-    """What a Grant has brought, and until the next Grant the same words again."""
-    words, stored = f"Secret {view.secret_key} holds the keys.", view.stored
-    if stored is None:
-        ready = ready_of(access)
-        is_told = ready is not None and ready.status == "True" and ready.message.startswith(words)
-        return ready.message if ready and is_told else words
-    if stored.unchanged:
-        return f"{words} They are not rotated: the driver returned the same keys."
-    if stored.same_account:
-        return f"{words} They are new keys of the same account, so the old keys may still work."
-    return words
+def _success_words(view: AccessView) -> str:
+    """What the last Grant has brought."""
+    words = f"Secret {view.secret_key} holds the keys."
+    match view.entry.keys if view.entry else "":
+        case "same":
+            return f"{words} They are not rotated: the driver returned the same keys."
+        case "added":
+            return f"{words} They are new keys of the same account, so the old keys may still work."
+        case _:
+            return words
 
 
 def _account_field(view: AccessView, access: BucketAccess) -> str | None:

@@ -33,13 +33,18 @@ from cosi_operator.sidecar.shared import Sidecar, authentication_word
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
-    """Keys in memory; `credentials` hides itself when printed."""
+    """Keys in memory; `credentials` hides itself when printed.
+
+    `keys` of `AccessRecord`, found out before the first write: after a write without an answer, the
+    Secret may hold them already.
+    """
 
     uid: str
     granted: Granted
     credentials: Credentials
+    keys: str | None = None
 
 
 @dataclass(slots=True)
@@ -127,12 +132,12 @@ class AccessSecret:
         )
         # An account that is new is `minted` in its entry until the Secret has its keys.
         known = view.entry is not None and not view.entry.minted
-        same_account = step.replace and known and is_rotation_due(access, view)
-        unchanged = same_account and await self._secrets.holds(step.key, content)
+        if held.keys is None and step.replace and known and is_rotation_due(access, view):
+            held.keys = "same" if await self._secrets.holds(step.key, content) else "added"
         store = self._secrets.update if step.replace else self._secrets.create
         result = await store(step.key, content)
         if isinstance(result, SecretIs) and result.ours:
             self._held.drop(access, held.granted.account_id)
             log.info("secret_updated" if step.replace else "secret_created", name=step.key.name)
-            return SecretStored(unchanged, same_account)
+            return SecretStored(held.keys or "")
         return result

@@ -57,7 +57,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Level, Told
+from cosi_operator.report import Level, Told, ready_of
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import (
     Fingerprint,
@@ -111,7 +111,7 @@ class BucketReconciler:
             memory.forget_released(key.name)
             return
         claim = self._s.lookup.claim_of_bucket(bucket)
-        if claim is None:
+        if claim is None or self._s.lookup.bucket_of_claim(claim) is not None:
             memory.forget_released(key.name)
         elif claim.meta.deleting and await self._s.buckets.refresh(key) is None:
             await self._free(claim.meta.key, claim.meta.uid)
@@ -127,13 +127,15 @@ class BucketReconciler:
 
     def _read(self, key: Key) -> BucketView:
         bucket = self._s.buckets.get(key)
-        claim = self._s.lookup.claim_of_bucket(bucket)
+        rival = self._s.lookup.rival_of(bucket)
+        claim = None if rival else self._s.lookup.claim_of_bucket(bucket)
         driver = self._s.state.view()
         made_on = _made_on(bucket, claim, driver)
         return BucketView(
             bucket=bucket,
             claim=claim,
-            accesses=tuple(self._s.lookup.accesses_of(bucket)),
+            accesses=() if rival else tuple(self._s.lookup.accesses_of(bucket)),
+            rival=rival,
             remembered=self._s.lookup.memory.removed_record(bucket),
             lost=self._s.lookup.lost_record(bucket),
             clean=is_clean(bucket),
@@ -179,20 +181,17 @@ class BucketReconciler:
 
     async def _edit(self, view: BucketView, bucket: Bucket, step: EditBucket) -> Bucket | None:
         memory = self._s.lookup.memory
-        removed = bucket.record is None and view.remembered is not None
         edited = await edit_bucket(self._s.buckets, step, memory)
         if view.lost:
             memory.forget_lost(bucket.meta.uid)
-        if removed or view.lost:
-            what = "was removed" if removed else "was replaced by another version"
+        if what := _lost_record(bucket, view, step):
             self._s.reporter.event(
                 self._s.buckets,
                 bucket,
                 "Warning",
                 "RecordLost",
-                f"Annotation {RECORD_ANNOTATION} {what}, and the sidecar wrote back what it lacked."
-                " Do not replace Buckets as a whole: without this annotation no key can be"
-                " revoked.",
+                f"Annotation {RECORD_ANNOTATION} {what}. Do not replace Buckets as a whole: without"
+                " this annotation no key can be revoked.",
             )
         return edited
 
@@ -361,6 +360,24 @@ class BucketReconciler:
             self._s.reporter.event(self._s.buckets, view.bucket, level, reason, message)
         if view.claim is not None:
             self._s.reporter.event(self._s.claims, view.claim, level, reason, message)
+
+
+def _lost_record(bucket: Bucket, view: BucketView, step: EditBucket) -> str:
+    """What has happened to the record of a Bucket, as a clause; "" when nothing has."""
+    if view.lost:
+        return "was replaced by another version, and the sidecar wrote back what it lacked"
+    if bucket.record is not None:
+        return ""
+    if view.remembered:
+        return "was removed, and the sidecar wrote it back"
+    # Only a sidecar of ours writes conditions, and only after the record.
+    told = [ready_of(bucket), *(ready_of(access) for access in view.accesses)]
+    if step.record is None or not any(ready and ready.status == "True" for ready in told):
+        return ""
+    return (
+        "was lost, and the sidecar wrote a new one from what the Bucket, its BucketClaim and its"
+        " BucketAccesses agree on"
+    )
 
 
 def _made_on(bucket: Bucket | None, claim: BucketClaim | None, driver: DriverView) -> Fingerprint:

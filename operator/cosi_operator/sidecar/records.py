@@ -196,6 +196,21 @@ class RecordLookup:
         claim = self.claims.get(Key(bound.namespace, bound.name))
         return claim if claim and records.identity_of(claim) == bound else None
 
+    def rival_of(self, bucket: Bucket | None) -> Bucket | None:
+        """Of a Bucket without a record: the other Bucket that its claim is bound to.
+
+        Such a Bucket is a copy under another name. Its spec was copied too, so the spec says
+        nothing about whose data it is.
+        """
+        if bucket is None or bucket.record or self.memory.removed_record(bucket):
+            return None
+        claim = records.spec_claim(bucket)
+        if not claim.uid:
+            return None
+        found = self.buckets.store.by_index(BY_CLAIM, Key(claim.namespace, claim.name))
+        others = (cached.view for cached in found if cached.view.meta.uid != bucket.meta.uid)
+        return next((other for other in others if records.precedes(other, bucket, claim)), None)
+
     def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
         """What somebody took out of the record of a Bucket, without what has long been ended.
 
@@ -234,6 +249,8 @@ class RecordLookup:
             access = self.accesses.get(Key(entry.namespace, entry.name))
             if access and access.meta.uid == uid:
                 yield access
+        if bucket.record is None and not records.may_have_former(bucket):
+            return
         claim = records.bound_claim(bucket)
         for access in self._naming(Key(claim.namespace, claim.name)):
             if bucket.record is None:

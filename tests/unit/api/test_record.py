@@ -15,10 +15,11 @@ from cosi_operator.api.record import (
     AccessRecord,
     BucketRecord,
     ClaimIdentity,
+    Room,
     decode_record,
     encode_record,
-    has_room,
     is_storable_id,
+    room_in,
     with_access,
 )
 
@@ -78,7 +79,7 @@ TEXT = (
 
 @given(record=records)
 def test_what_is_written_is_read_back(record: BucketRecord) -> None:
-    assert decode_record(encode_record(record)) == record
+    assert decode_record(encode_record(record)) == (record if record != BucketRecord() else None)
 
 
 def test_text_of_a_record() -> None:
@@ -165,7 +166,7 @@ def _uid(number: int) -> str:
 
 def _filled(entry: AccessRecord, record: BucketRecord = RECORD) -> BucketRecord:
     """As many accesses as are let in, one after the other, each with its account in the end."""
-    while has_room(record):
+    while room_in(record) is Room.NOW:
         record = with_access(record, _uid(len(record.accesses)), entry)
     return record
 

@@ -194,6 +194,7 @@ def full(bucket: Bucket) -> Bucket:
 
 
 FULL = full(MARKED)
+BUSY = with_entries(MARKED, **{f"u{n}": AccessRecord("team", f"a{n}") for n in range(60)})
 
 
 @pytest.mark.parametrize(
@@ -624,6 +625,13 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             f"already has {len(FULL.record.accesses)} accesses" if FULL.record else "",
             id="the record is full -> TooManyBucketAccesses before the Grant",
         ),
+        pytest.param(
+            free(HELD, bucket=BUSY),
+            Reason.WAITING_FOR_TURN,
+            True,
+            "continues automatically",
+            id="the record has no room while others wait for the driver -> WaitingForTurn",
+        ),
     ],
 )
 def test_what_stands_in_the_way_is_named_with_its_field(
@@ -965,8 +973,8 @@ OTHER_BUCKET = meta(READY, uid="successor")
             id="SecretIs with a name -> that Secret",
         ),
         pytest.param(
-            SecretStored(unchanged=True),
-            change(VIEW, stored=SecretStored(unchanged=True), secrets={NAME: OURS}),
+            SecretStored("same"),
+            change(VIEW, stored=SecretStored("same"), secrets={NAME: OURS}),
             id="SecretStored -> ours",
         ),
         pytest.param(SecretAllowed(), VIEW, id="SecretAllowed -> allowed"),

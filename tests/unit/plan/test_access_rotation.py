@@ -224,8 +224,8 @@ def test_when_a_rotation_is_due(access: BucketAccess, entry: AccessRecord, due: 
             id="the new keys expire too -> their time is recorded",
         ),
         pytest.param(
-            seen(granted=Granted("acct-7"), stored=SecretStored(unchanged=True)),
-            edit(ENTRY, replace(ENTRY, rotated="1")),
+            seen(granted=Granted("acct-7"), stored=SecretStored("same")),
+            edit(ENTRY, replace(ENTRY, rotated="1", keys="same")),
             id="the driver sent the same keys -> the annotation is followed all the same",
         ),
         pytest.param(
@@ -286,6 +286,11 @@ def test_record_without_room_for_a_second_account_refuses_the_rotation_before_th
     assert isinstance(step, Done)
     assert isinstance(step.outcome, Terminal)
     assert (step.outcome.reason, step.outcome.waiting) == (Reason.RECORD_FULL, True)
+    pending = {f"uid-{n}": replace(ENTRY, accounts=()) for n in range(60)}
+    later = plan(seen(bucket=with_entries(MARKED, **pending, access_uid=ENTRY)))
+    assert isinstance(later, Done)
+    assert isinstance(later.outcome, Terminal)
+    assert later.outcome.reason is Reason.WAITING_FOR_TURN
 
 
 @pytest.mark.parametrize(

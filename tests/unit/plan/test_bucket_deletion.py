@@ -251,6 +251,35 @@ def test_record_during_a_deletion(view: BucketView, step: BucketStep) -> None:
     assert plan(view) == step
 
 
+SECOND = replace(
+    GOING,
+    meta=replace(GOING.meta, name="copy", uid="copy-uid"),
+    record=None,
+    copied_record=RECORD,
+)
+SECOND_GOES = EditBucket(Key("", "copy"), remove=(names.BUCKET_FINALIZER,))
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    [
+        pytest.param(SECOND, id="with the annotations"),
+        pytest.param(replace(SECOND, copied_record=None), id="without the annotations"),
+        pytest.param(
+            annotated(SECOND, names.FORCE_DELETE_ANNOTATION, "copy-uid"), id="deleted by force"
+        ),
+    ],
+)
+def test_copy_of_a_bucket_in_use_goes_alone(bucket: Bucket) -> None:
+    view = seen(bucket, rival=BUCKET, accesses=(GRANTED,))
+    left = plan(view)
+    assert isinstance(left, LeaveBackend)
+    assert "is a copy of Bucket" in left.message
+    assert plan(fold(view, BackendGone())) == SECOND_GOES
+    kept = replace(bucket, deletion_policy=DeletionPolicy.RETAIN)
+    assert plan(seen(kept, rival=BUCKET)) == SECOND_GOES
+
+
 FORCED = annotated(GOING, names.FORCE_DELETE_ANNOTATION, "bucket-uid")
 
 

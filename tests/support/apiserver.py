@@ -58,7 +58,9 @@ class Drop:
 
 @dataclass(frozen=True)
 class Hang:
-    """Never answer."""
+    """Never answer, before or after the request took effect."""
+
+    applied: bool = False
 
 
 type Fault = Reply | Drop | Hang
@@ -198,7 +200,7 @@ class StubApiServer:
                 if fault.body is not None:
                     return web.Response(status=fault.status, body=fault.body, headers=fault.headers)
                 return _refuse(fault.status, fault.reason, fault.message, fault.headers)
-            case Hang():
+            case Hang(applied=False):
                 await asyncio.Event().wait()
             case Drop(applied=False):
                 _abort(request)
@@ -207,6 +209,9 @@ class StubApiServer:
         response = await self._answer(verb, request, self.seen[-1].body or {}, parts[-1])
         if isinstance(fault, Drop):
             _abort(request)
+        if isinstance(fault, Hang):
+            self._changed.set()
+            await asyncio.Event().wait()
         return response
 
     async def _answer(

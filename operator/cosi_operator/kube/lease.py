@@ -117,21 +117,30 @@ class LeaderElection:
         self._body: dict[str, Any] | None = None  # the Lease as last read or written
         self._seen: _Seen | None = None
         self._renewed_s = 0.0
+        self._may_hold = False  # a request was sent that takes the Lease
         self._trouble = ""
         self._log = log.bind(lease=str(key), identity=identity)
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Wait for the Lease, then run `lead` while it is held. Returns when `lead` does.
 
-        The Lease is released when `lead` ends, raises or is cancelled, not when it was lost.
+        The Lease is released when `lead` ends, raises or is cancelled, not when it was lost. It is
+        also released when this is cancelled while a request that takes it has no answer yet.
 
         Raises:
             LeaseLost: it could not be renewed in time, or another took it.
             ExceptionGroup: around what `lead` raised.
         """
         # No longer than a renewal may take: what is held then is not late already.
-        while await self._attempt(self._durations.renew_deadline_s) is not Attempt.HELD:
-            await self._clock.sleep(self._pause_s())
+        try:
+            while await self._attempt(self._durations.renew_deadline_s) is not Attempt.HELD:
+                await self._clock.sleep(self._pause_s())
+        except BaseException:
+            if self._may_hold:
+                self._body = None  # it is not known what was stored
+                with anyio.CancelScope(shield=True):
+                    await self._release()
+            raise
         self._log.info("lease_acquired")
         lost = ""
         try:
@@ -204,6 +213,7 @@ class LeaderElection:
                 return await self._create()
             self._body = msgspec.json.decode(raw)
         spec = msgspec.convert(self._body, _Lease).spec or _Spec()
+        self._may_hold = False
         if spec.holder_identity == self._identity:
             return await self._write(self._body, spec)
         if self._is_free(spec):
@@ -232,6 +242,7 @@ class LeaderElection:
             "spec": self._spec(acquired=now, renewed=now, transitions=0),
         }
         sent_s = self._clock.monotonic()
+        self._may_hold = True
         raw = await self._client.create(LEASES, body, namespace=self._key.namespace)
         return self._held(raw, sent_s)
 
@@ -244,6 +255,7 @@ class LeaderElection:
             transitions=(spec.lease_transitions or 0) + (0 if ours else 1),
         )
         sent_s = self._clock.monotonic()
+        self._may_hold = True
         return self._held(await self._client.update(LEASES, body), sent_s)
 
     def _spec(self, *, acquired: str, renewed: str, transitions: int) -> dict[str, object]:

@@ -173,6 +173,33 @@ async def test_the_lease_is_given_back_when_the_process_is_told_to_stop(
     assert spec_of(server)["leaseTransitions"] == 0
 
 
+@pytest.mark.parametrize("verb", ["create", "update"])
+async def test_the_lease_is_given_back_when_the_stop_comes_before_the_answer(
+    server: StubApiServer, verb: str
+) -> None:
+    if verb == "update":
+        held_by(server, "")
+    server.fail_next(verb, Hang(applied=True))
+    async with candidate(server, "a") as a:
+        await server.wait_for(
+            lambda: PATH in server.objects and spec_of(server)["holderIdentity"] == "a"
+        )
+        a.scope.cancel()
+        await within_patience(a.over)
+        assert not a.started.is_set()
+    assert spec_of(server)["holderIdentity"] == ""
+
+
+async def test_a_standby_that_is_stopped_asks_nothing_more(server: StubApiServer) -> None:
+    held_by(server, "b")
+    async with candidate(server, "a") as a:
+        await a.pause()
+        asked = len(server.seen)
+        a.scope.cancel()
+        await within_patience(a.over)
+    assert len(server.seen) == asked
+
+
 async def test_the_lease_is_given_back_when_the_work_fails(server: StubApiServer) -> None:
     async def fail() -> None:
         raise RuntimeError("the work")

@@ -338,6 +338,22 @@ class Testbed:
         )
         return condition(self.get(plural, name, namespace))
 
+    def until_event(
+        self, name: str, reason: str, *, namespace: str = NAMESPACE, timeout_s: float = 30.0
+    ) -> str:
+        """Wait for an Event about objects of this name; its message. Events come a little later.
+
+        Raises:
+            TimeoutError: there was none within `timeout_s` seconds.
+        """
+
+        def found() -> list[str]:
+            events = self.events(name, namespace)
+            return [str(event["message"]) for event in events if event["reason"] == reason]
+
+        self.until(f"Event {reason} about {name}", found, timeout_s=timeout_s)
+        return found()[0]
+
     def until_gone(
         self,
         plural: str,

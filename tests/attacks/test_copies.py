@@ -233,12 +233,7 @@ def test_a_broken_record(bed: Testbed, name: str, record: str | None, sidecar: s
     if sidecar == "restarted":
         bed.start_process("sidecar")
         bed.until_leading("sidecar")
-    about = bucket["metadata"]["name"]
-    bed.until(
-        "it is told",
-        lambda: "RecordLost" in {e["reason"] for e in bed.events(about, "default")},
-        timeout_s=8,
-    )
+    bed.until_event(bucket["metadata"]["name"], "RecordLost", namespace="default")
     bed.until_ready("bucketaccesses", [name])
     bed.delete("bucketaccesses", name)
     bed.until_gone("bucketaccesses", [name])
@@ -267,8 +262,7 @@ def test_giving_up(bed: Testbed, name: str) -> None:
         uid=bucket["metadata"]["uid"],
     )
     bed.until_gone("bucketclaims", [name])
-    told = [event for event in bed.events(name) if event["reason"] == "BackendUnverified"]
-    assert bucket["status"]["bucketID"] in told[0]["message"]
+    assert bucket["status"]["bucketID"] in bed.until_event(name, "BackendUnverified")
 
 
 @pytest.mark.attack("a claim was deleted by mistake; its Bucket is told to keep the data in time")
@@ -303,8 +297,7 @@ def test_a_copied_finalizer(bed: Testbed, name: str) -> None:
     bed.create("bucketaccesses", {"metadata": metadata, "spec": spec})
     bed.delete("bucketaccesses", name)
     bed.until_gone("bucketaccesses", [name])
-    told = [event for event in bed.events(name) if event["reason"] == "BackendUnverified"]
-    assert names.ACCESS_FINALIZER in told[0]["message"]
+    assert names.ACCESS_FINALIZER in bed.until_event(name, "BackendUnverified")
 
 
 def restored_secret(bed: Testbed, name: str) -> None:

@@ -21,9 +21,10 @@ from cosi_operator.kube.rights import missing_right
 from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.reconcile import outcome_of
 from cosi_operator.report import Reporter, ready_of
+from cosi_operator.settings import Backoff
 
 RECHECK_S = 30.0
-FIRST_PAUSE_S = 1.0
+BACKOFF = Backoff(base_s=1.0, cap_s=RECHECK_S, jitter=0.0)
 CAPACITY = 4096
 
 type Reported = Bucket | BucketAccess | BucketClaim
@@ -61,7 +62,7 @@ class Refusals:
             return outcome_of(error)
         reason, message = _told(error)
         row = self._row(key, message)
-        pause_s = min(RECHECK_S, FIRST_PAUSE_S * 2.0 ** (row.count - 1))
+        pause_s = BACKOFF.pause_s(row.count)
         if isinstance(error, Invalid):
             return Terminal(reason, message, recheck_s=RECHECK_S)
         if row.count == 1:

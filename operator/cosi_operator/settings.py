@@ -14,6 +14,7 @@ DEFAULT_DRIVER_ADDRESS = "unix:///var/lib/cosi/cosi.sock"
 MAX_SOCKET_PATH_BYTES = 107
 # A recheck faster than this is a retry loop by another name.
 MIN_RECHECK_S = 1.0
+MAX_DOUBLINGS = 63
 
 
 class SettingError(ValueError):
@@ -52,9 +53,10 @@ def _is_duration(seconds: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long a key that keeps failing waits: `base_s`, doubled per failure, never over `cap_s`.
+    """How long what keeps failing waits: `base_s`, doubled per failure, never over `cap_s`.
 
-    Up to `jitter` (a fraction) is added, so that keys which failed together part.
+    Up to `jitter` (a fraction) is added, so that what failed together parts. All pauses of this
+    project that grow are made here.
     """
 
     base_s: float = 1.0
@@ -68,6 +70,20 @@ class Backoff:
             f"backoff cap is {self.cap_s} s: it has to be {self.base_s} s (the base) or more",
         )
         _check(0 <= self.jitter <= 1, f"backoff jitter is {self.jitter}: give 0 to 1")
+
+    def pause_s(self, failures: int, draw: float = 0.0) -> float:
+        """The pause in seconds after so many failures in a row, from 1 on.
+
+        At least the doubled base, at most the cap. The jitter comes on top, and the doubling stops
+        early enough to leave room for it below the cap: keys that have all reached the cap must not
+        come back in step.
+
+        Args:
+            draw: a random number from 0 to 1.
+        """
+        doubled = self.base_s * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
+        jittered = min(doubled, self.cap_s / (1 + self.jitter)) * (1 + self.jitter * draw)
+        return min(jittered, self.cap_s)
 
 
 @dataclass(frozen=True, slots=True)

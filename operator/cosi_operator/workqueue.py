@@ -41,7 +41,6 @@ from cosi_operator.fairness import FairLane, Groups, Held, Shares, Sharing
 from cosi_operator.settings import Backoff
 
 # 2**63 times any base is far above any cap, and still a float.
-MAX_DOUBLINGS = 63
 # Superseded entries of the heap are swept when they outnumber the live ones by this.
 SWEEP_SLACK = 64
 
@@ -179,9 +178,8 @@ class WorkQueue[K: Hashable]:
 
         An earlier look that is already wanted stays, and the failure counts all the same.
         """
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        delay_s = self._delay_s(failures)
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay_s = self._backoff.pause_s(failures, self._random.random())
         self.add_after(key, delay_s)
         return delay_s
 
@@ -320,18 +318,6 @@ class WorkQueue[K: Hashable]:
         if len(self._heap) > 2 * len(self._delayed) + SWEEP_SLACK:
             self._heap = [entry for entry in self._heap if self._delayed.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
-
-    def _delay_s(self, failures: int) -> float:
-        """At least the doubled base, at most the cap.
-
-        The jitter comes on top, and the doubling stops early enough to leave room for it below
-        the cap: keys that have all reached the cap must not come back in step.
-        """
-        spread = 1 + self._backoff.jitter
-        doubled = self._backoff.base_s * 2.0 ** min(failures, MAX_DOUBLINGS)
-        delay_s = min(doubled, self._backoff.cap_s / spread)
-        jitter = 1 + self._backoff.jitter * self._random.random()
-        return min(delay_s * jitter, self._backoff.cap_s)
 
     async def _wait(self) -> None:
         """Wait until something may have become due; a wake-up can be for nothing."""

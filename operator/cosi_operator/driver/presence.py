@@ -21,11 +21,11 @@ from cosi_operator.clock import Clock
 from cosi_operator.driver.channel import DriverChannel, SocketIdentity
 from cosi_operator.driver.errors import DriverError, DriverRefused
 from cosi_operator.driver.v1alpha1 import Driver
+from cosi_operator.settings import Backoff
 
 DOWN_LOOK_S = 0.5
 UP_LOOK_S = 1.0
-FIRST_BACKOFF_S = 1.0
-LAST_BACKOFF_S = 5.0
+BACKOFF = Backoff(base_s=1.0, cap_s=5.0, jitter=0.0)
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class Presence:
         self._waiting: anyio.CancelScope | None = None
         self._asked: SocketIdentity | None = None  # the socket that was asked last
         self._ask_again_at = 0.0  # while down, on the clock's monotonic time
-        self._backoff_s = FIRST_BACKOFF_S
+        self._failures = 0
         self._told = ""  # what the log said last about being down
         channel.when_lost(self.note_silent)
 
@@ -106,7 +106,7 @@ class Presence:
 
     def _is_worth_asking(self, socket: SocketIdentity) -> bool:
         if socket != self._asked:
-            self._backoff_s = FIRST_BACKOFF_S
+            self._failures = 0
             return True
         if self.current is not None:
             return self._doubted
@@ -124,10 +124,10 @@ class Presence:
             if isinstance(error, DriverRefused) and is_same and self.current is not None:
                 return  # it answers, so it is there, and its name is known
             self._down(str(error))
-            self._ask_again_at = self._clock.monotonic() + self._backoff_s
-            self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
+            self._failures += 1
+            self._ask_again_at = self._clock.monotonic() + BACKOFF.pause_s(self._failures)
             return
-        self._backoff_s = FIRST_BACKOFF_S
+        self._failures = 0
         self._up(DriverIdentity(name, socket.digest()))
 
     def _up(self, identity: DriverIdentity) -> None:

@@ -44,6 +44,7 @@ from cosi_operator.kube.errors import (
 from cosi_operator.kube.kubeconfig import Connection
 from cosi_operator.kube.rights import Rights, call_of
 from cosi_operator.kube.slots import FairSlots
+from cosi_operator.settings import Backoff
 
 type OnRequest = Callable[[str, str, int, float], None]
 """Called after each attempt: verb, the resource's plural, HTTP status (0: none), seconds."""
@@ -56,8 +57,7 @@ KEEPALIVE_S = 50.0
 # wait here instead of there. A Lease's requests never wait.
 REQUESTS_AT_ONCE = 16
 ATTEMPTS = 5
-BACKOFF_BASE_S = 0.2
-BACKOFF_MAX_S = 5.0
+BACKOFF = Backoff(base_s=0.1, cap_s=5.0, jitter=1.0)
 GATEWAY_STATUSES = (502, 503, 504)
 # etcd takes 1.5 MiB per object, so this is never met by an honest server.
 LINE_LIMIT_BYTES = 16 * 2**20
@@ -147,7 +147,7 @@ def pause_before_retry(
             again = False
     if not again or attempt >= ATTEMPTS:
         return None
-    backoff_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** (attempt - 1)) * (0.5 + draw / 2)
+    backoff_s = BACKOFF.pause_s(attempt, draw)
     # Never earlier than asked, and not all at the same moment.
     return backoff_s if asked_s is None else asked_s + backoff_s
 

@@ -15,8 +15,9 @@ client-go's reflector; the form is that of kube-rs' watcher.)
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-BACKOFF_BASE_S = 0.8
-BACKOFF_MAX_S = 30.0
+from cosi_operator.settings import Backoff
+
+BACKOFF = Backoff(base_s=0.8, cap_s=30.0, jitter=0.25)
 HEALTHY_S = 120.0
 POLL_S = 60.0
 # Random, so that a thousand clients do not all come back in the same second.
@@ -170,7 +171,6 @@ def _rest(
     goes_on = version is not None
     healthy = isinstance(state, Watching) and (lived_s >= HEALTHY_S or (state.fruitful and goes_on))
     failures = 1 if healthy else state.failures + 1
-    spacing_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10))
     # From start to start, but never without any pause.
-    delay_s = max(spacing_s - lived_s, BACKOFF_BASE_S) * (0.75 + draw / 4)
+    delay_s = max(BACKOFF.pause_s(failures, draw) - lived_s, BACKOFF.pause_s(1, draw))
     return Resting(max(delay_s, asked_s or 0.0), version, failures)

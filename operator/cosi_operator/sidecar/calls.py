@@ -90,10 +90,7 @@ class Attempts:
             memory = self._memory[key] = _Memory(made_on)
         memory.attempts += 1
         memory.reason, memory.final = reason, False
-        exponent = min(memory.attempts - 1, 30)  # beyond, the cap has long been reached
-        delay = min(self._backoff.cap_s, self._backoff.base_s * 2.0**exponent)
-        # Jitter only downwards, so that the cap is a cap; halving keeps doubling visible.
-        delay *= 1.0 - 0.2 * self._rng.random()
+        delay = self._backoff.pause_s(memory.attempts, self._rng.random())
         memory.until = self._clock.monotonic() + delay
         return memory.attempts, delay
 

@@ -15,8 +15,8 @@ from tests.support.scripteddriver import Peer, framed, scripted_driver
 
 from cosi_operator.driver.channel import DriverChannel
 from cosi_operator.driver.presence import (
+    BACKOFF,
     DOWN_LOOK_S,
-    LAST_BACKOFF_S,
     UP_LOOK_S,
     DriverIdentity,
     Presence,
@@ -159,9 +159,9 @@ async def test_one_that_does_not_answer_is_asked_again_less_and_less_often(
             async with watching(driver.socket_path) as world:
                 await world.look(120)  # 60 s
                 assert world.told == []
-                assert 60 / LAST_BACKOFF_S <= driver.calls(Call.GET_INFO) <= 16
+                assert 60 / BACKOFF.cap_s <= driver.calls(Call.GET_INFO) <= 16
                 driver.clear_rules()
-                await world.look(int(LAST_BACKOFF_S / DOWN_LOOK_S) + 1)
+                await world.look(int(BACKOFF.cap_s / DOWN_LOOK_S) + 1)
                 assert world.told == [NAME]
     assert [entry["event"] for entry in logs] == ["driver_down", "driver_up"], "each told once"
 

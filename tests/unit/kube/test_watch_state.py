@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosi_operator.kube.watch_state import (
-    BACKOFF_BASE_S,
-    BACKOFF_MAX_S,
+    BACKOFF,
     Ended,
     Happening,
     Listing,
@@ -25,8 +24,8 @@ from cosi_operator.kube.watch_state import (
 LISTING = Listing(started_s=0.0)
 WATCHING = Watching(started_s=0.0, version="7", timeout_s=400.0)
 LONG_S = 200.0
-AGAIN = Resting(BACKOFF_BASE_S, "7", failures=1)
-LIST_AGAIN = Resting(BACKOFF_BASE_S, None, failures=1)
+AGAIN = Resting(BACKOFF.pause_s(1, 1.0), "7", failures=1)
+LIST_AGAIN = Resting(BACKOFF.pause_s(1, 1.0), None, failures=1)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,7 @@ LIST_AGAIN = Resting(BACKOFF_BASE_S, None, failures=1)
             Listing(0.0, "t", 3),
             Refused(410),
             0.0,
-            Resting(6.4, None, 4),
+            Resting(8.0, None, 4),
             id="the continue token is too old: start the list again",
         ),
         pytest.param(
@@ -108,14 +107,14 @@ def test_the_backoff_doubles_up_to_thirty_seconds_and_is_forgotten_after_two_min
         assert isinstance(rest, Resting)
         delays.append(rest.delay_s)
         state = step(rest, Rested(), 0.0, 1.0)
-    assert delays == [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
-    assert step(state, Silent(), 119.0, 1.0) == Resting(0.8, "7", 9)
-    assert step(state, Silent(), 120.0, 1.0) == Resting(0.8, "7", 1)
+    assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert step(state, Silent(), 119.0, 1.0) == Resting(1.0, "7", 9)
+    assert step(state, Silent(), 120.0, 1.0) == Resting(1.0, "7", 1)
 
 
 def test_a_watch_that_brought_something_goes_on_at_once_and_a_new_list_does_not() -> None:
     state = step(Watching(0.0, "7", 400.0, failures=9), Progress("8"), 1.0, 1.0)
-    assert step(state, Silent(), 1.0, 1.0) == Resting(0.8, "8", 1)
+    assert step(state, Silent(), 1.0, 1.0) == Resting(1.0, "8", 1)
     assert step(state, Refused(410), 1.0, 1.0) == Resting(29.0, None, 10)
 
 
@@ -137,5 +136,5 @@ def test_there_is_a_pause_before_every_restart(happenings: list[Happening], draw
     for happening in happenings:
         state = step(state, happening, 0.0, draw)
         assert isinstance(state, Resting)
-        assert BACKOFF_BASE_S / 2 <= state.delay_s <= 2 * BACKOFF_MAX_S
+        assert BACKOFF.base_s <= state.delay_s <= 2 * BACKOFF.cap_s
         state = step(state, Rested(), 0.0, draw)

@@ -43,8 +43,8 @@ def attempts(clock: FakeClock) -> Attempts:
 def test_waits_double_to_the_cap_and_jitter_never_goes_above_it(attempts: Attempts) -> None:
     waits = [attempts.failed(KEY, MADE_ON, WHY)[1] for _ in range(100)]
     for number, wait in enumerate(waits):
-        whole = min(300.0, 2.0 ** min(number, 30))
-        assert 0.8 * whole <= wait <= whole
+        least = min(300.0 / 1.1, 2.0 ** min(number, 30))
+        assert least <= wait <= min(300.0, 1.1 * least)
 
 
 def test_a_running_backoff_counts_down(attempts: Attempts, clock: FakeClock) -> None:

@@ -24,7 +24,8 @@ from cosi_operator.kube.store import READY_LIMIT, Store
 from cosi_operator.plan import bucket as bucket_plan
 from cosi_operator.plan import claim as claim_plan
 from cosi_operator.plan.bucket_view import BucketView
-from cosi_operator.plan.claim_view import ClaimView, target_name
+from cosi_operator.plan.claim_view import ClaimView
+from cosi_operator.plan.records import target_name
 from cosi_operator.plan.sidecar_wait import BUSY_HEAL_AFTER_S
 from cosi_operator.plan.steps import Context, DriverView
 from cosi_operator.settings import Backoff

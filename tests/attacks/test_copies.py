@@ -11,7 +11,7 @@ from tests.attacks.test_tenants import granted, lives, write_status
 from cosi_operator.api.record import RECORD_ANNOTATION
 from cosi_operator.outcome import Call
 from cosi_operator.plan import names
-from testbed import Testbed
+from testbed import Testbed, claim_body
 from testbed.bed import DRIVER_NAME
 from testbed.objects import Json, condition
 
@@ -203,6 +203,73 @@ def test_a_copied_bucket(bed: Testbed, name: str, with_status: bool, forced: boo
     assert lives(bed, access)
     assert status["bucketID"] in {found.bucket_id for found in bed.driver.buckets()}
     bed.until_ready("bucketaccesses", [name])
+
+
+@pytest.mark.attack("a static Bucket is copied and its record is lost; the data stays")
+def test_a_copied_static_bucket(bed: Testbed, name: str) -> None:
+    access = granted(bed, name)
+    source, copy = f"{name}-old", f"{name}-copy"
+    spec = {
+        "bucketClaim": {},
+        "bucketClassName": name,
+        "driverName": DRIVER_NAME,
+        "protocols": ["S3"],
+        "existingBucketID": bed.bucket_of(name)["status"]["bucketID"],
+        "deletionPolicy": "Delete",
+    }
+    bed.create("buckets", {"metadata": {"name": source}, "spec": spec})
+    bed.create("bucketclaims", claim_body(f"{name}-s", existing=source))
+    bed.make_accesses([f"{name}-s"], class_name=name)
+    bed.until_ready("bucketaccesses", [f"{name}-s"])
+    static = bed.get("bucketaccesses", f"{name}-s")
+
+    bed.processes["sidecar"].stop(grace_s=10)
+    body, status = copied(bed.get("buckets", source), "")
+    body["metadata"]["name"] = copy
+    del body["metadata"]["namespace"]
+    bed.create("buckets", body)
+    write_status(bed, "buckets", copy, "", status)
+    bed.edit("buckets", source, lambda b: b["metadata"]["annotations"].pop(RECORD_ANNOTATION))
+    bed.annotate("buckets", copy, **{"force-delete": bed.get("buckets", copy)["metadata"]["uid"]})
+    bed.delete("buckets", copy)
+    since = len(bed.driver.journal(Call.DELETE_BUCKET))
+    bed.start_process("sidecar")
+    bed.until_leading("sidecar")
+    bed.until_gone("buckets", [copy])
+    bed.until_ready("bucketaccesses", [f"{name}-s"])
+    assert len(bed.driver.journal(Call.DELETE_BUCKET)) == since
+    assert lives(bed, static)
+    assert lives(bed, access)
+
+
+@pytest.mark.attack("a Bucket is removed by force and applied again from a backup; all goes on")
+@pytest.mark.parametrize("annotated", [True, False], ids=["with annotations", "without"])
+def test_a_bucket_from_a_backup(bed: Testbed, name: str, annotated: bool) -> None:
+    access = granted(bed, name)
+    bucket = bed.bucket_of(name)
+    body, _ = copied(bucket, "")
+    del body["metadata"]["namespace"]
+    if not annotated:
+        del body["metadata"]["annotations"]
+    for role in ("sidecar", "controller"):
+        bed.processes[role].stop(grace_s=10)
+    bed.edit("buckets", bucket["metadata"]["name"], lambda b: b["metadata"].pop("finalizers"))
+    bed.delete("buckets", bucket["metadata"]["name"])
+    bed.until_gone("buckets", [bucket["metadata"]["name"]])
+    bed.create("buckets", body)
+    for role in ("controller", "sidecar"):
+        bed.start_process(role)
+    bed.until_leading()
+    bed.until_quiet()
+    bed.until_ready("bucketclaims", [name])
+    bed.until_ready("bucketaccesses", [name])
+    assert lives(bed, access)
+    bed.delete("bucketclaims", name)
+    bed.delete("bucketaccesses", name)
+    bed.until_gone("bucketaccesses", [name])
+    bed.until_gone("bucketclaims", [name])
+    assert not lives(bed, access)
+    assert bucket["status"]["bucketID"] not in {b.bucket_id for b in bed.driver.buckets()}
 
 
 BROKEN_RECORDS = [

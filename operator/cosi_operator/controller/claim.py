@@ -28,7 +28,6 @@ from cosi_operator.plan.claim_view import (
     fold,
     former_buckets,
     ignored_change,
-    target_name,
 )
 from cosi_operator.plan.facts import (
     AccessDeleting,
@@ -119,7 +118,7 @@ class ClaimReconciler:
             found = self._c.buckets.store.by_index(BUCKETS_BY_CLAIM, key)
             naming = [cached.view for cached in found]
             bucket = records.bucket_of_claim(claim, naming)
-            bucket = bucket or self._c.buckets.get(Key("", target_name(claim)))
+            bucket = bucket or self._c.buckets.get(Key("", records.target_name(claim)))
             former = former_buckets(claim, naming)
             of_bucket = bucket if claim.existing_bucket_name else None
             class_name = of_bucket.class_name if of_bucket else claim.class_name
@@ -265,7 +264,7 @@ def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Told:
     fields: dict[str, Any] = {"ready": isinstance(outcome, Success) or keep}
     if bucket and records.is_bound_to(bucket, claim):
         fields["bucket_name"] = bucket.meta.name
-    elif claim.bucket_name and claim.bucket_name != target_name(claim):
+    elif claim.bucket_name and claim.bucket_name != records.target_name(claim):
         fields["bucket_name"] = ""  # copied from another claim, or forged
     name = bucket.meta.name if bucket else ""
     return Told(

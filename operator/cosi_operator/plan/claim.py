@@ -21,7 +21,7 @@ from cosi_operator.api.view import (
 )
 from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
-from cosi_operator.plan.claim_view import ClaimView, target_name
+from cosi_operator.plan.claim_view import ClaimView
 from cosi_operator.plan.sidecar_wait import (
     is_overwritten,
     is_reported,
@@ -63,7 +63,7 @@ def plan(view: ClaimView) -> ClaimStep:
                 " Delete it and create a new BucketClaim.",
             )
         )
-    if bucket is None and claim.bucket_name == target_name(claim):
+    if bucket is None and claim.bucket_name == records.target_name(claim):
         return _unless_read(view, claim) or _lost(claim)
     if claim.existing_bucket_name:  # takes precedence over a class, as in the Go controller
         return _plan_static(claim, view)
@@ -91,7 +91,7 @@ def _lost(claim: BucketClaim) -> Done:
 
 def _unless_read(view: ClaimView, claim: BucketClaim) -> ReadBucketObject | None:
     """A cache miss proves nothing, so read the Bucket first."""
-    for name in (target_name(claim), claim.bucket_name):
+    for name in (records.target_name(claim), claim.bucket_name):
         if name and names.is_object_name(name) and name not in view.read:
             return ReadBucketObject(Key("", name))
     return None

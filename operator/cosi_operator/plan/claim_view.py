@@ -49,11 +49,6 @@ class ClaimView:
     waiting_told: bool = False
 
 
-def target_name(claim: BucketClaim) -> str:
-    """The Bucket that a claim leads to."""
-    return claim.existing_bucket_name or names.bucket_name(claim.meta.uid)
-
-
 def former_buckets(claim: BucketClaim, buckets: Iterable[Bucket]) -> tuple[Bucket, ...]:
     """The Buckets that name an earlier claim of the same namespace and name, ordered by name."""
     wanted = (claim.meta.namespace, claim.meta.name)

@@ -162,15 +162,19 @@ def is_bound_to(bucket: Bucket, claim: BucketClaim) -> bool:
     return bound_claim(bucket) == identity_of(claim)
 
 
-def precedes(other: Bucket, bucket: Bucket, claim: ClaimIdentity) -> bool:
+def precedes(other: Bucket, bucket: Bucket, claim: ClaimIdentity, target: str) -> bool:
     """Whether a claim belongs to the other Bucket and not to one without a record.
 
-    A record decides; if neither has one, the name that is made from the claim's UID does.
+    A record decides; if neither has one, `target` does: the name that the claim leads to.
     """
     if other.record is not None:
         return other.record.claim == claim
-    made_for_it = names.bucket_name(claim.uid)
-    return other.meta.name == made_for_it != bucket.meta.name and spec_claim(other) == claim
+    return other.meta.name == target != bucket.meta.name and spec_claim(other) == claim
+
+
+def target_name(claim: BucketClaim) -> str:
+    """The name of the Bucket that a claim leads to."""
+    return claim.existing_bucket_name or names.bucket_name(claim.meta.uid)
 
 
 def bucket_of_claim(claim: BucketClaim, buckets: Iterable[Bucket]) -> Bucket | None:

@@ -207,9 +207,17 @@ class RecordLookup:
         claim = records.spec_claim(bucket)
         if not claim.uid:
             return None
-        found = self.buckets.store.by_index(BY_CLAIM, Key(claim.namespace, claim.name))
-        others = (cached.view for cached in found if cached.view.meta.uid != bucket.meta.uid)
-        return next((other for other in others if records.precedes(other, bucket, claim)), None)
+        key = Key(claim.namespace, claim.name)
+        held = self.claims.get(key)
+        target = names.bucket_name(claim.uid)
+        if held is not None and held.meta.uid == claim.uid:
+            target = records.target_name(held)
+        for cached in self.buckets.store.by_index(BY_CLAIM, key):
+            other = cached.view
+            is_other = other.meta.uid != bucket.meta.uid
+            if is_other and records.precedes(other, bucket, claim, target):
+                return other
+        return None
 
     def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
         """What somebody took out of the record of a Bucket, without what has long been ended.

@@ -38,14 +38,13 @@ from cosi_operator.api.view import (
     Key,
 )
 from cosi_operator.outcome import Reason, Requeue, Success, Terminal
-from cosi_operator.plan import names
+from cosi_operator.plan import names, records
 from cosi_operator.plan.claim import plan
 from cosi_operator.plan.claim_view import (
     ClaimView,
     fold,
     former_buckets,
     ignored_change,
-    target_name,
 )
 from cosi_operator.plan.facts import AccessDeleting, BucketIs, ClaimFact, ClaimIs, ClassIs, HolderIs
 from cosi_operator.plan.sidecar_wait import BUSY_LOOK_S, HEAL_AFTER_S
@@ -737,9 +736,9 @@ def test_a_static_claim_waits_for_its_accesses_and_names_them(
 
 
 def test_where_a_claim_leads() -> None:
-    assert target_name(CLAIM) == "bucket-claim-uid"
-    assert target_name(STATIC) == "old"
-    assert target_name(replace(CLAIM, existing_bucket_name="old")) == "old"
+    assert records.target_name(CLAIM) == "bucket-claim-uid"
+    assert records.target_name(STATIC) == "old"
+    assert records.target_name(replace(CLAIM, existing_bucket_name="old")) == "old"
 
 
 VIEW = seen(GOING_CLAIM, READY, accesses=(GRANTED, meta(GRANTED, name="b", uid="b")), unproven=True)

@@ -32,6 +32,7 @@ from cosi_operator.api.record import (
     encode_record,
 )
 from cosi_operator.api.view import Resource
+from cosi_operator.scrub import cut
 
 GROUP = "objectstorage.k8s.io"
 VERSION = "v1alpha1"
@@ -45,6 +46,10 @@ BUCKETS = Resource(GROUP, VERSION, "buckets", "Bucket", namespaced=False)
 BUCKET_ACCESSES = Resource(GROUP, VERSION, "bucketaccesses", "BucketAccess", namespaced=True)
 
 STATUS_ANNOTATION = "cosi.objectstorage.k8s.io/status"
+# What `kube/kept.py` holds of a huge object has to hold our own status. If the words of a driver
+# are so odd that their quotes need more room, each message keeps so many characters.
+CONDITIONS_LIMIT_BYTES = 6 * 1024
+SHORT_MESSAGE = 300
 """Holds our part of the status as JSON where the served schema has no room for it."""
 
 
@@ -371,8 +376,12 @@ def _status_names(raw: Mapping[str, Any]) -> _StatusNames:
 
 
 def _own_json(names: _StatusNames, status: view.Status) -> dict[str, Any]:
+    told = [_condition_json(condition) for condition in status.conditions]
+    # As text in an annotation, because that needs the most room.
+    if len(msgspec.json.encode(msgspec.json.encode(told).decode())) > CONDITIONS_LIMIT_BYTES:
+        told = [{**c, "message": cut(c["message"], SHORT_MESSAGE)} for c in told]
     own: dict[str, Any] = {
-        "conditions": [_condition_json(condition) for condition in status.conditions],
+        "conditions": told,
         "observedGeneration": status.observed_generation,
     }
     if names.has_last_call and status.last_call is not None:

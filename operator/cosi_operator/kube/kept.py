@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-OBJECT_LIMIT_BYTES = 32 * 1024
-SPEC_LIMIT_BYTES = 16 * 1024
-STATUS_LIMIT_BYTES = 8 * 1024
-# Of our own annotations together: the status that upstream's CRDs have no room for is the largest.
-ANNOTATIONS_LIMIT_BYTES = 24 * 1024
-FINALIZERS_LIMIT = 64
-KEPT_LIMIT_BYTES = 80 * 1024
+OBJECT_LIMIT_BYTES = 8 * 1024
+SPEC_LIMIT_BYTES = 4 * 1024
+STATUS_LIMIT_BYTES = 9 * 1024
+# Of our own annotations together: the status that upstream's CRDs have no room for is the largest;
+# `api/v1alpha1.py` keeps it small enough.
+ANNOTATIONS_LIMIT_BYTES = 10 * 1024
+FINALIZERS_LIMIT = 32
+KEPT_LIMIT_BYTES = 40 * 1024
 """No object takes more than this, whatever is in it; tests/unit/kube/test_kept.py counts."""
 
 PARTIAL = "$partial"
@@ -30,7 +31,7 @@ _PLAIN_METADATA = (
     *("creationTimestamp", "deletionTimestamp"),
 )
 _PLAIN_STATUS = ("bucketReady", "bucketName", "bucketID", "accessGranted", "accountID")
-_FIELD_LIMIT_BYTES = 4096
+_FIELD_LIMIT_BYTES = 2500
 
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _texts = msgspec.json.Decoder(list[str]).decode
@@ -94,13 +95,15 @@ def _metadata(members: dict[str, Raw]) -> dict[str, Any]:
         others = [name for name in finalizers if _OUR_DOMAIN not in name]
         kept["finalizers"] = [*ours[:FINALIZERS_LIMIT], *others[: FINALIZERS_LIMIT - len(ours)]]
     if annotations := _lenient_members(members.get("annotations")):
-        kept["annotations"] = {}
+        held: dict[str, Raw] = {}
         room = ANNOTATIONS_LIMIT_BYTES
         for name in sorted(name for name in annotations if _OUR_DOMAIN in name):
             room -= len(name) + len(bytes(annotations[name]))
             if room < 0:
                 break
-            kept["annotations"][name] = annotations[name]
+            held[name] = annotations[name]
+        if held:
+            kept["annotations"] = held
     return kept
 
 

@@ -22,7 +22,7 @@ SECRET_RECHECK_S = 30.0
 
 OVERSIZED = Terminal(
     Reason.INVALID_OBJECT,
-    "The spec of this BucketAccess is larger than 16 KiB, so it was not read."
+    "The spec of this BucketAccess is larger than 4 KiB, so it was not read."
     " Delete it and create a new BucketAccess.",
 )
 

@@ -59,7 +59,7 @@ def plan(view: ClaimView) -> ClaimStep:
         return Done(
             Terminal(
                 Reason.INVALID_OBJECT,
-                "The spec of this BucketClaim is larger than 16 KiB, so it was not read."
+                "The spec of this BucketClaim is larger than 4 KiB, so it was not read."
                 " Delete it and create a new BucketClaim.",
             )
         )

@@ -89,7 +89,7 @@ def _plan_deletion(access: BucketAccess, view: UnreportedView) -> Done | EditFin
         return Done(
             Terminal(
                 Reason.INVALID_OBJECT,
-                "The spec of this BucketAccess is larger than 16 KiB, so it was not read. Its keys"
+                "The spec of this BucketAccess is larger than 4 KiB, so it was not read. Its keys"
                 " are revoked by the sidecar that granted them. If this lasts, ask your cluster"
                 f" administrator to remove finalizer {names.ACCESS_FINALIZER}, unless the record of"
                 f" a Bucket names UID {access.meta.uid}.",

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosi_operator.api import v1alpha1
-from cosi_operator.api.view import Key
+from cosi_operator.api.record import ID_LIMIT_BYTES
+from cosi_operator.api.view import Condition, Key, LastCall, Status
+from cosi_operator.conditions import MESSAGE_LIMIT
 from cosi_operator.kube.kept import (
     ANNOTATIONS_LIMIT_BYTES,
     FINALIZERS_LIMIT,
@@ -23,6 +25,7 @@ from cosi_operator.kube.kept import (
     is_partial,
 )
 from cosi_operator.kube.store import Store
+from cosi_operator.outcome import Effect
 
 type Json = dict[str, Any]
 
@@ -122,6 +125,49 @@ def test_a_large_annotation_of_others_leaves_an_object_usable() -> None:
     assert (view.class_name, view.protocols, view.bucket_name) == ("gold", ("S3",), "b")
     assert view.meta.annotations == {"objectstorage.k8s.io/retry": "1"}
     assert is_partial(json.loads(bounded(encode(body))))
+
+
+@pytest.mark.parametrize("char", ["x", '"', "\\", "\U0001f511"], ids=ascii)
+@pytest.mark.parametrize("annotated", [False, True], ids=["status", "annotation"])
+def test_our_own_status_is_held_of_an_object_that_others_have_made_huge(
+    char: str, annotated: bool
+) -> None:
+    """Otherwise the driver would be asked again: the verdict that stands is in it."""
+    message = char * MESSAGE_LIMIT
+    now = "2026-01-01T00:00:00Z"
+    conditions = tuple(
+        Condition(kind, "False", "DriverInvalidArgument", message, 2, now)
+        for kind in ("Ready", "Stalled", "SpecChangeIgnored")
+    )
+    call = LastCall(
+        call="DriverGrantBucketAccess",
+        code="INVALID_ARGUMENT",
+        made_by="driver",
+        outcome="Terminal",
+        effect=Effect.NONE,
+        reason="DriverInvalidArgument",
+        attempts=1,
+        generation=2,
+        driver_instance="d" * 64,
+        retry_token="t" * 300,
+        time=now,
+        object_uid="u-1",
+    )
+    account = "a" * ID_LIMIT_BYTES
+    status = Status(conditions, 2, ready=False, account_id=account, last_call=call)
+    body = claim(metadata={"annotations": {"note": noise(GIANT)}}, status={})
+    body |= {"kind": "BucketAccess", "spec": {"bucketClaimName": "c"}}
+    if annotated:
+        body = v1alpha1.with_plain_status(body, status)
+        v1alpha1.annotate_status(body, status)
+    else:
+        body = v1alpha1.with_status(body, status)
+    assert len(encode(body)) > GIANT
+    found = v1alpha1.decode_bucket_access(bounded(encode(body)))
+    assert found.last_call == call
+    assert found.account_id == account
+    assert len(found.conditions) == len(conditions)
+    assert all(c.message.startswith(char * 100) for c in found.conditions)
 
 
 def test_our_finalizers_stay_however_many_others_there_are() -> None:

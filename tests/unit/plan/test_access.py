@@ -442,7 +442,7 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             seen(meta(ACCESS, oversized=True)),
             Reason.INVALID_OBJECT,
             False,
-            "larger than 16 KiB",
+            "larger than 4 KiB",
             id="too large to be read -> InvalidObject",
         ),
         pytest.param(

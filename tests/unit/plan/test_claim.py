@@ -298,7 +298,7 @@ TAKEN = "bound to another BucketClaim"
             seen(meta(CLAIM, oversized=True)),
             Reason.INVALID_OBJECT,
             False,
-            "larger than 16 KiB",
+            "larger than 4 KiB",
             id="too large to be read -> InvalidObject",
         ),
         pytest.param(

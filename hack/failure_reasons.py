@@ -44,8 +44,8 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     ),
     Reason.WAITING_FOR_TURN: (
         "The driver is called for one BucketAccess at a time, and others come first"
-        " (`--serialize-access-calls`). Or so many others of the same bucket wait for their first"
-        " call that its record has no room for one more yet.",
+        " (`--serialize-access-calls`). Or so many others of the same bucket have no account yet"
+        " that its record has no room for one more.",
         SOON,
     ),
     Reason.CLASS_NOT_FOUND: (

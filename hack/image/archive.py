@@ -31,7 +31,6 @@ SUITE = "sid"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 CACHE = ROOT / ".cache" / "debian"
 STRICT = "COSI_IMAGE_PINNED"
-MIRROR_TRIES = 3  # apt's own retries cover only some of what goes wrong on the way
 NAMES = (
     INTERPRETER, "libpython3.13-minimal", "libpython3.13-stdlib", "base-files", "libbz2-1.0",
     "libc6", "libexpat1", "libffi8", "libgcc-s1", "liblzma5", "libssl3t64", "libstdc++6",
@@ -95,7 +94,7 @@ class Apt:
         config = folder / "apt.conf"
         config.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
         self._environment = {"APT_CONFIG": str(config)}
-        run([self._get, "-qq", "update"], environment=self._environment, tries=MIRROR_TRIES)
+        run([self._get, "-qq", "update"], environment=self._environment)
 
     def offered(self) -> Pins:
         """The newest version of each package, and its digest.
@@ -116,7 +115,13 @@ class Apt:
         return {name: found[name] for name in NAMES}
 
     def download(self, wanted: Pins, cache: Path) -> None:
-        """Fetch packages into the cache; apt checks their signature."""
+        """Fetch packages into the cache; apt checks their signature.
+
+        None may be wanted any more, because another process has fetched them meanwhile: apt-get
+        fails when it is given no name.
+        """
+        if not wanted:
+            return
         cache.mkdir(parents=True, exist_ok=True)
         versions = [f"{name}={pin['version']}" for name, pin in wanted.items()]
         with tempfile.TemporaryDirectory() as place:
@@ -124,7 +129,6 @@ class Apt:
             run(
                 ["sh", "-c", script, "sh", place, self._get, "-qq", "download", *versions],
                 environment=self._environment,
-                tries=MIRROR_TRIES,
             )
             for name, pin in wanted.items():
                 (file,) = Path(place).glob(f"{name}_*.deb")

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,33 +45,22 @@ def find_uv() -> str:
     return found
 
 
-def run(
-    command: Sequence[str],
-    *,
-    environment: Mapping[str, str] | None = None,
-    tries: int = 1,
-    pause_s: float = 5.0,
-) -> str:
+def run(command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> str:
     """Run a program to its end and return its standard output.
 
     Args:
         environment: what it gets besides this process's own.
-        tries: how often it is run at most; more than once for what a mirror sends.
-        pause_s: the pause between two tries, in seconds.
     Raises:
-        ImageError: it ended with an error each time; the message holds what it wrote last.
+        ImageError: it ended with an error; the message holds what it wrote.
     """
-    for left in reversed(range(tries)):
-        done = subprocess.run(
-            list(command),
-            env={**os.environ, **(environment or {})},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            return done.stdout
-        if left:
-            time.sleep(pause_s)
-    wrote = (done.stderr or done.stdout).strip()
-    raise ImageError(f"{' '.join(command[:4])} ... ended with {done.returncode}:\n{wrote}")
+    done = subprocess.run(
+        list(command),
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        wrote = (done.stderr or done.stdout).strip()
+        raise ImageError(f"{' '.join(command[:4])} ... ended with {done.returncode}:\n{wrote}")
+    return done.stdout

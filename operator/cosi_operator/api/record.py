@@ -8,6 +8,7 @@ and not a status field, because upstream's CRDs drop unknown status fields.
 Shape of the annotation `RECORD_ANNOTATION`, as JSON; absent means empty:
 
     bucket    UID of the Bucket that the record was written for; a copy on another object is void
+    name      its name: under another one, the object is a copy and leads to another bucket
     driver    name of the driver, set before the first driver call
     bucketID  the driver's id of the bucket
     claim     {namespace, name, uid} of the BucketClaim that the Bucket is bound to
@@ -77,6 +78,7 @@ class BucketRecord(Struct, frozen=True, omit_defaults=True):
     """See the module."""
 
     bucket: str = ""
+    name: str = ""
     driver: str = ""
     bucket_id: str = field(default="", name="bucketID")
     claim: ClaimIdentity = ClaimIdentity()

@@ -143,7 +143,7 @@ def decode_bucket(raw: bytes | Raw) -> view.Bucket:
     status = found.status or wire.BucketStatus()
     own = _own(status, meta)
     record = decode_record(meta.annotations.get(RECORD_ANNOTATION))
-    is_own = record is None or record.bucket in ("", meta.uid)
+    is_own = record is None or (record.bucket in ("", meta.uid) and record.name in ("", meta.name))
     return view.Bucket(
         meta=meta,
         driver_name=spec.driver_name or "",
@@ -276,7 +276,7 @@ def bucket_body(
 
     Its record is as old as the Bucket, so nothing can be taken over into it later.
     """
-    record = BucketRecord(claim=ClaimIdentity(claim.namespace, claim.name, claim.uid))
+    record = BucketRecord(name=name, claim=ClaimIdentity(claim.namespace, claim.name, claim.uid))
     spec: dict[str, Any] = {
         "bucketClaim": claim_reference(claim),
         "bucketClassName": bucket_class.meta.name,

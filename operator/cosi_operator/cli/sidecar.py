@@ -221,6 +221,11 @@ class SidecarWatches:
         if any(self.is_our_bucket(bucket) for bucket in seen):
             self.memory.note(old, new)
             self.buckets_queue.add(key)
+        if old is None or new is None or (old.record is None) != (new.record is None):
+            for bucket in seen:  # which of several Buckets a claim belongs to
+                for claim in records.claims_of(bucket):
+                    for cached in self.buckets.store.by_index(BY_CLAIM, claim):
+                        self._touch_bucket(cached.view)
         if _access_facts(old) != _access_facts(new):
             for claim in {claim: None for bucket in seen for claim in records.claims_of(bucket)}:
                 self._touch_accesses(claim)

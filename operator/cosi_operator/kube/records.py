@@ -31,7 +31,7 @@ def edit_record(body: Body, edit: RecordEdit, *, start: bool = True) -> BucketRe
         return None
     if not edit.fits(record):
         raise EntryChangedError
-    after = edit.apply(record, meta["uid"])
+    after = edit.apply(record, meta["uid"], meta["name"])
     annotations[RECORD_ANNOTATION] = encode_record(after)
     meta["annotations"] = annotations
     return after

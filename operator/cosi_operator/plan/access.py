@@ -56,6 +56,8 @@ from cosi_operator.plan.verdicts import age_s, driver_away, standing
 
 # Keys are renewed at most this often, whatever expiry the driver returns.
 RENEW_EARLIEST_S = 60.0
+# An access that waits for room in the record is looked at again this often, without a call.
+ROOM_RECHECK_S = 60.0
 # Keys that expire are renewed after this part of their life.
 RENEW_AFTER = 0.8
 
@@ -192,11 +194,11 @@ def _no_room(bucket: Bucket, room: Room, what: str) -> Done | None:
     if room is Room.LATER:
         reason, text = (
             Reason.WAITING_FOR_TURN,
-            f"So many accesses of Bucket {bucket.meta.name} wait for the driver that its record has"
-            f" no room for {what} until some of these calls have ended. This BucketAccess continues"
-            " automatically.",
+            f"So many BucketAccesses of Bucket {bucket.meta.name} have no account yet that its"
+            f" record has no room for {what}. This BucketAccess continues automatically when some"
+            " of them are granted or deleted.",
         )
-    return Done(Terminal(reason, text, waiting=True))
+    return Done(Terminal(reason, text, waiting=True, recheck_s=ROOM_RECHECK_S))
 
 
 def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
@@ -247,9 +249,10 @@ def _with_account(access: BucketAccess, entry: AccessRecord, view: AccessView) -
     # A Secret that holds other keys is replaced as in a rotation, which survives a crash.
     outdated = view.secret is not None and view.secret.ours
     if entry.accounts or outdated:
-        return with_fields(entry, accounts=accounts, minted=granted.account_id)
+        return with_fields(entry, accounts=accounts, minted=granted.account_id, keys="")
     renew_at = _renew_at(granted, view)
-    return with_fields(entry, accounts=accounts, rotated=rotate_token(access), renew_at=renew_at)
+    rotated = rotate_token(access)
+    return with_fields(entry, accounts=accounts, rotated=rotated, renew_at=renew_at, keys="")
 
 
 def renewal_time(expiry: str | None, now: datetime) -> str:

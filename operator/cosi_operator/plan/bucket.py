@@ -114,9 +114,9 @@ def _unbound_copy(bucket: Bucket) -> Done:
     return Done(
         Terminal(
             Reason.WAITING_FOR_CLAIM,
-            f"Bucket {bucket.meta.name} was copied or restored from another Bucket object, and its"
-            " claim does not exist, so the driver is not called. To use the bucket, ask a cluster"
-            " administrator to set spec.bucketClaim to an existing BucketClaim.",
+            f"Bucket {bucket.meta.name} was copied or restored from another Bucket object and is"
+            " bound to no existing BucketClaim, so the driver is not called. To use the bucket, ask"
+            " a cluster administrator to set spec.bucketClaim to an existing BucketClaim.",
             waiting=True,
         )
     )

@@ -43,10 +43,10 @@ class RecordEdit:
         held = record.accesses.get(self.access_uid) if record and self.access_uid else None
         return held == self.seen
 
-    def apply(self, record: BucketRecord | None, bucket_uid: str) -> BucketRecord:
-        """The record after this edit."""
+    def apply(self, record: BucketRecord | None, bucket_uid: str, name: str) -> BucketRecord:
+        """The record after this edit, of the Bucket with this UID and name."""
         after = record or self.start or BucketRecord()
-        after = replace(after, bucket=bucket_uid)
+        after = replace(after, bucket=bucket_uid, name=name)
         if self.driver is not None:
             after = replace(after, driver=self.driver)
         if self.bucket_id is not None:
@@ -135,12 +135,23 @@ def bound_claim(bucket: Bucket) -> ClaimIdentity:
     """The claim that a Bucket is bound to: the recorded claim, else a claim that spec names by UID.
 
     A reservation without a UID is not a binding: whoever creates a claim of that name would own it.
+    Nor is what a copy under another name has copied.
     """
+    if is_renamed_copy(bucket):
+        return ClaimIdentity()
     recorded = bucket.record.claim if bucket.record else ClaimIdentity()
     if recorded.uid:
         return recorded
     named = spec_claim(bucket)
     return named if named.uid else ClaimIdentity()
+
+
+def is_renamed_copy(bucket: Bucket) -> bool:
+    """Whether a Bucket is a copy of another under a new name, whose claim nobody has changed."""
+    copied = bucket.copied_record
+    if copied is None or copied.name in ("", bucket.meta.name):
+        return False
+    return spec_claim(bucket) == copied.claim
 
 
 def claims_of(bucket: Bucket) -> tuple[Key, ...]:
@@ -178,21 +189,17 @@ def target_name(claim: BucketClaim) -> str:
 
 
 def bucket_of_claim(claim: BucketClaim, buckets: Iterable[Bucket]) -> Bucket | None:
-    """The Bucket that is bound to a claim: a recorded one first.
+    """The Bucket that is bound to a claim: first the one that was made for it, then a recorded one.
 
     The claim's own status only chooses among several.
     """
     bound = [bucket for bucket in buckets if is_bound_to(bucket, claim)]
-    preferred = (names.bucket_name(claim.meta.uid), claim.bucket_name)
+    own, told = names.bucket_name(claim.meta.uid), claim.bucket_name
     return min(
         bound,
-        key=lambda b: (b.record is None, *_rank(b.meta.name, preferred)),
+        key=lambda b: (b.meta.name != own, b.record is None, b.meta.name != told, b.meta.name),
         default=None,
     )
-
-
-def _rank(name: str, preferred: tuple[str, ...]) -> tuple[int, str]:
-    return (preferred.index(name) if name in preferred else len(preferred), name)
 
 
 def entry_of(bucket: Bucket | None, access_uid: str) -> AccessRecord | None:
@@ -221,17 +228,14 @@ def is_former(bucket: Bucket, access: BucketAccess) -> bool:
 def may_have_former(bucket: Bucket) -> bool:
     """Whether somebody can have granted access to a Bucket without a record.
 
-    It was ready; or it was made again from a copy and leads to the same bucket of the driver, as
-    its own name or `existingBucketID` tell. A copy under another name leads to another bucket.
+    It was ready; or it was made again from a copy, and leads to the same bucket of the driver by
+    its name or its `existingBucketID`. A copy under another name leads to another bucket.
     """
     if bucket.ready or bucket.bucket_id:
         return True
     copied = bucket.copied_record
-    if copied is None:
-        return False
-    return bool(bucket.existing_bucket_id) or bucket.meta.name == names.bucket_name(
-        copied.claim.uid
-    )
+    same_name = copied is not None and copied.name in ("", bucket.meta.name)
+    return same_name or (copied is not None and bool(bucket.existing_bucket_id))
 
 
 def could_be_former(access: BucketAccess) -> bool:

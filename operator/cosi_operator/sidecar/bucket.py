@@ -111,7 +111,7 @@ class BucketReconciler:
             memory.forget_released(key.name)
             return
         claim = self._s.lookup.claim_of_bucket(bucket)
-        if claim is None or self._s.lookup.bucket_of_claim(claim) is not None:
+        if claim is None or key.name != records.target_name(claim):
             memory.forget_released(key.name)
         elif claim.meta.deleting and await self._s.buckets.refresh(key) is None:
             await self._free(claim.meta.key, claim.meta.uid)

@@ -212,6 +212,8 @@ class RecordLookup:
         target = names.bucket_name(claim.uid)
         if held is not None and held.meta.uid == claim.uid:
             target = records.target_name(held)
+        if bucket.meta.name == target:
+            return None
         for cached in self.buckets.store.by_index(BY_CLAIM, key):
             other = cached.view
             is_other = other.meta.uid != bucket.meta.uid

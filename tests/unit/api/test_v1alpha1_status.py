@@ -32,7 +32,7 @@ def test_a_new_bucket_has_what_its_class_says() -> None:
     body = v1alpha1.bucket_body(
         "bucket-c-1", claim=claim, bucket_class=bucket_class, protocols=("S3",)
     )
-    record = BucketRecord(claim=ClaimIdentity("team", "mine", "c-1"))
+    record = BucketRecord(name="bucket-c-1", claim=ClaimIdentity("team", "mine", "c-1"))
     annotations = {RECORD_ANNOTATION: encode_record(record)}
     assert body["metadata"] == {"name": "bucket-c-1", "annotations": annotations}
     assert decode(body) == view.Bucket(

@@ -730,6 +730,8 @@ def test_a_released_bucket_is_ready_again_only_after_its_claim_was_read() -> Non
 
 
 def test_a_static_bucket_that_was_never_bound_and_a_dynamic_one_are_not_released() -> None:
-    free = replace(meta(STATIC, finalizers=PROTECT), claim=None, record=BucketRecord("b", DRIVER))
+    free = replace(
+        meta(STATIC, finalizers=PROTECT), claim=None, record=BucketRecord(bucket="b", driver=DRIVER)
+    )
     assert plan(seen(free, claim=None)) == FINE
     assert plan(seen(READY, claim=None)) == FINE

@@ -85,7 +85,9 @@ READY_OLD = replace(
 )
 THEIR_IDENTITY = ClaimIdentity("team", "other", "other-uid")
 OTHERS = replace(OLD, claim=ClaimRef("team", "other", "other-uid"))
-OTHERS_RECORDED = replace(OTHERS, record=BucketRecord("old-uid", DRIVER, claim=THEIR_IDENTITY))
+OTHERS_RECORDED = replace(
+    OTHERS, record=BucketRecord(bucket="old-uid", driver=DRIVER, claim=THEIR_IDENTITY)
+)
 EARLIER = ClaimIdentity("team", "photos", "earlier-uid")
 EARLIER_REF = ClaimRef("team", "photos", "earlier-uid")
 ASKED = {names.NEW_BUCKET_ANNOTATION: "claim-uid"}

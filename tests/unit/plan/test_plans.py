@@ -225,7 +225,7 @@ def edited_bucket(bucket: Bucket, step: s.EditBucket) -> Bucket | None:
     remove = step.remove
     if step.record is not None:
         assert step.record.fits(record), "the plan saw another entry"
-        record = step.record.apply(record, bucket.meta.uid)
+        record = step.record.apply(record, bucket.meta.uid, bucket.meta.name)
         if record.accesses and step.record.access_uid:
             remove = tuple(name for name in remove if name != names.BUCKET_ACCESS_FINALIZER)
     after = edited(bucket.meta, add, remove)

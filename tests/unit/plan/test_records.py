@@ -224,29 +224,31 @@ def test_whether_an_edit_fits(edit: RecordEdit, record: BucketRecord | None, fit
 @pytest.mark.parametrize(
     ("edit", "record", "after"),
     [
-        pytest.param(RecordEdit(), None, BucketRecord(bucket="u"), id="empty edit -> UID alone"),
+        pytest.param(
+            RecordEdit(), None, BucketRecord(bucket="u", name="b"), id="empty edit -> UID alone"
+        ),
         pytest.param(
             RecordEdit(),
             RECORD,
-            replace(RECORD, bucket="u"),
+            replace(RECORD, bucket="u", name="b"),
             id="empty edit of a record -> UID, the rest stays",
         ),
         pytest.param(
             RecordEdit(start=BucketRecord(former=FORMER), driver="d", claim=IDENTITY),
             None,
-            BucketRecord(bucket="u", driver="d", claim=IDENTITY, former=FORMER),
+            BucketRecord(bucket="u", name="b", driver="d", claim=IDENTITY, former=FORMER),
             id="no record -> begins with start",
         ),
         pytest.param(
             RecordEdit(start=BucketRecord(former=FORMER), driver="d"),
             RECORD,
-            replace(RECORD, bucket="u", driver="d"),
+            replace(RECORD, bucket="u", name="b", driver="d"),
             id="a record is there by now -> start is ignored",
         ),
         pytest.param(
             RecordEdit(driver=""),
             RECORD,
-            replace(RECORD, bucket="u", driver=""),
+            replace(RECORD, bucket="u", name="b", driver=""),
             id="empty driver -> the driver is removed",
         ),
         pytest.param(
@@ -255,6 +257,7 @@ def test_whether_an_edit_fits(edit: RecordEdit, record: BucketRecord | None, fit
             replace(
                 RECORD,
                 bucket="u",
+                name="b",
                 bucket_id="id-7",
                 accesses={"other": PENDING_ENTRY, "access-uid": ENTRY},
             ),
@@ -263,13 +266,13 @@ def test_whether_an_edit_fits(edit: RecordEdit, record: BucketRecord | None, fit
         pytest.param(
             DROP,
             replace(WITH_ENTRY, bucket_id="id-7"),
-            replace(RECORD, bucket="u", bucket_id="id-7"),
+            replace(RECORD, bucket="u", name="b", bucket_id="id-7"),
             id="entry of none -> removed, the id stays",
         ),
         pytest.param(
             RecordEdit(entry=ENTRY),
             RECORD,
-            replace(RECORD, bucket="u"),
+            replace(RECORD, bucket="u", name="b"),
             id="an entry without an access -> ignored",
         ),
     ],
@@ -277,7 +280,7 @@ def test_whether_an_edit_fits(edit: RecordEdit, record: BucketRecord | None, fit
 def test_record_after_an_edit(
     edit: RecordEdit, record: BucketRecord | None, after: BucketRecord
 ) -> None:
-    assert edit.apply(record, "u") == after
+    assert edit.apply(record, "u", "b") == after
 
 
 @pytest.mark.parametrize(

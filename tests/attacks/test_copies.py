@@ -205,6 +205,29 @@ def test_a_copied_bucket(bed: Testbed, name: str, with_status: bool, forced: boo
     bed.until_ready("bucketaccesses", [name])
 
 
+@pytest.mark.attack("the original of a copied Bucket is away for a while; the copy takes nothing")
+def test_a_copy_never_takes_the_place(bed: Testbed, name: str) -> None:
+    access = granted(bed, name)
+    bucket = bed.bucket_of(name)
+    body, _ = copied(bucket, "")
+    del body["metadata"]["namespace"]
+    bed.create("buckets", {**body, "metadata": {**body["metadata"], "name": f"{name}-copy"}})
+    bed.until_reason("buckets", f"{name}-copy", "WaitingForBucketClaim")
+    bed.edit("buckets", bucket["metadata"]["name"], lambda b: b["metadata"].pop("finalizers"))
+    bed.delete("buckets", bucket["metadata"]["name"])
+    bed.until_reason("bucketclaims", name, "BucketLost")
+    bed.until_quiet()
+    assert lives(bed, access)
+    assert f"{name}-copy" not in {found.name for found in bed.driver.buckets()}
+    bed.create("buckets", body)
+    bed.until_ready("bucketclaims", [name])
+    bed.until_ready("bucketaccesses", [name])
+    assert lives(bed, access)
+    bed.delete("buckets", f"{name}-copy")
+    bed.until_gone("buckets", [f"{name}-copy"])
+    assert lives(bed, access)
+
+
 @pytest.mark.attack("a static Bucket is copied and its record is lost; the data stays")
 def test_a_copied_static_bucket(bed: Testbed, name: str) -> None:
     access = granted(bed, name)

@@ -176,11 +176,15 @@ def is_bound_to(bucket: Bucket, claim: BucketClaim) -> bool:
 def precedes(other: Bucket, bucket: Bucket, claim: ClaimIdentity, target: str) -> bool:
     """Whether a claim belongs to the other Bucket and not to one without a record.
 
-    A record decides; if neither has one, `target` does: the name that the claim leads to.
+    A record decides; if neither has one, `target` does, the name that the claim leads to; if
+    neither has that name, the age does.
     """
     if other.record is not None:
         return other.record.claim == claim
-    return other.meta.name == target != bucket.meta.name and spec_claim(other) == claim
+    if is_renamed_copy(other) or spec_claim(other) != claim:
+        return False
+    is_older = (other.meta.created, other.meta.uid) < (bucket.meta.created, bucket.meta.uid)
+    return other.meta.name == target or is_older
 
 
 def target_name(claim: BucketClaim) -> str:

@@ -1,5 +1,7 @@
 """What the record of a Bucket says, how an edit changes it, and what may be taken over into it."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 from tests.support.views import (
@@ -500,3 +502,40 @@ def test_access_whose_entry_the_deletion_removed_is_not_taken_over_again(
     going = replace(meta(OLD_ACCESS, deleting=True), account_id=account)
     step = plan(seen(going, bucket_proven=True, **view))
     assert not isinstance(step, EditBucket | Revoke)
+
+
+MIDDAY = "2026-01-01T12:00:00Z"
+CLAIM_REF = ClaimRef("team", "photos", "claim-uid")
+OF_IT = ClaimIdentity("team", "photos", "claim-uid")
+RECORDS_IT = BucketRecord(claim=OF_IT)
+
+
+def _bucket(name: str, day: int, **fields: Any) -> Bucket:
+    created = f"2026-01-{day:02}T00:00:00Z"
+    meta = replace(BUCKET.meta, name=name, uid=f"{name}-uid", created=created)
+    return replace(BUCKET, meta=meta, claim=CLAIM_REF, **{"record": None, **fields})
+
+
+@pytest.mark.parametrize(
+    ("other", "does"),
+    [
+        pytest.param(_bucket("old", 2, record=RECORDS_IT), True, id="its record names the claim"),
+        pytest.param(
+            _bucket("old", 1, record=BucketRecord(claim=OTHER)),
+            False,
+            id="its record names another",
+        ),
+        pytest.param(_bucket("target", 2), True, id="the claim leads to it"),
+        pytest.param(_bucket("old", 1), True, id="it is older"),
+        pytest.param(_bucket("old", 2), False, id="it is younger"),
+        pytest.param(
+            _bucket("old", 1, copied_record=replace(RECORDS_IT, bucket="x", name="source")),
+            False,
+            id="it is a copy under another name itself",
+        ),
+        pytest.param(replace(_bucket("old", 1), claim=EARLIER), False, id="it names another claim"),
+    ],
+)
+def test_of_two_buckets_without_the_claims_record(other: Bucket, does: bool) -> None:
+    mine = replace(_bucket("mine", 1), meta=replace(BUCKET.meta, name="mine", created=MIDDAY))
+    assert records.precedes(other, mine, OF_IT, "target") is does

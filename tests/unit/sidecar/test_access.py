@@ -628,6 +628,19 @@ def test_keys_are_rotated_once_for_each_value_of_the_annotation(
     assert world.backend.accounts == {}
 
 
+def test_a_new_account_ends_what_an_earlier_rotation_said(world: World) -> None:
+    granted_before(world)
+    rotate(world)
+    run(world)
+    world.user_edits(SECRETS, SECRET, lambda body: body["metadata"].pop("finalizers"))
+    world.user_deletes(SECRETS, SECRET)
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    run(world)
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+    ready = next(c for c in status(world)["conditions"] if c["type"] == "Ready")
+    assert ready["message"] == f"Secret team/{SECRET} holds the keys."
+
+
 @pytest.mark.parametrize("in_token", [False, True], ids=["expiryTs", "se of the SAS"])
 def test_keys_that_expire_are_renewed_by_themselves_also_after_a_restart(
     world: World, in_token: bool

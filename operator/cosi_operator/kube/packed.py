@@ -37,7 +37,9 @@ class Packer:
     def pack(self, text: bytes) -> Packed:
         """Compress `text`; it may become the dictionary of those that follow."""
         packed = Packed(self._dictionary, _deflate(text, self._dictionary))
-        if len(packed.data) > POOR_SHARE * len(text) and len(text) <= DICTIONARY_LIMIT_BYTES:
+        # The first one always: it may shrink by its own repetitions, and so look well packed.
+        is_poor = not self._dictionary or len(packed.data) > POOR_SHARE * len(text)
+        if is_poor and len(text) <= DICTIONARY_LIMIT_BYTES:
             self._dictionary = text
         return packed
 

@@ -78,9 +78,12 @@ def _wait_for_claim(bucket: Bucket, view: BucketView) -> BucketStep | None:
     forced = bucket.meta.annotations.get(names.FORCE_DELETE_ANNOTATION) == bucket.meta.uid
     if forced:
         return None
-    if view.claim is None and not view.claim_read and (read := read_claim(bucket)):
+    if view.claim and view.claim.meta.deleting:
+        return None
+    # The cache may lack the claim, or not know yet that it is being deleted.
+    if not view.claim_read and (read := read_claim(bucket)):
         return read
-    if view.claim is None or view.claim.meta.deleting:
+    if view.claim is None:
         return None
     return Done(
         Terminal(

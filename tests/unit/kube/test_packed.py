@@ -47,3 +47,13 @@ def test_a_huge_object_is_never_held_on_to_as_a_dictionary() -> None:
     packer = Packer()
     packer.pack(b"".join(uuid.uuid5(uuid.NAMESPACE_OID, str(n)).bytes for n in range(1000)))
     assert len(packer.pack(bucket(0)).dictionary) <= DICTIONARY_LIMIT_BYTES
+
+
+def test_a_first_object_that_repeats_itself_is_a_dictionary_too() -> None:
+    def repetitive(number: int) -> bytes:
+        return bucket(number) * 3
+
+    packer = Packer()
+    packer.pack(repetitive(0))
+    assert len(packer.pack(repetitive(1)).data) < len(bucket(1)) / 2
+    assert packer.pack(repetitive(2)).dictionary

@@ -14,6 +14,7 @@ DEFAULT_DRIVER_ADDRESS = "unix:///var/lib/cosi/cosi.sock"
 MAX_SOCKET_PATH_BYTES = 107
 # A recheck faster than this is a retry loop by another name.
 MIN_RECHECK_S = 1.0
+# 2**63 times any base is far above any cap, and still a float.
 MAX_DOUBLINGS = 63
 
 

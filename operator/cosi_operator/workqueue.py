@@ -40,7 +40,6 @@ from cosi_operator.clock import Clock
 from cosi_operator.fairness import FairLane, Groups, Held, Shares, Sharing
 from cosi_operator.settings import Backoff
 
-# 2**63 times any base is far above any cap, and still a float.
 # Superseded entries of the heap are swept when they outnumber the live ones by this.
 SWEEP_SLACK = 64
 

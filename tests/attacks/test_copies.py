@@ -47,11 +47,13 @@ def run_page(bed: Testbed, heading: str, *, claim: str, bucket: str, uid: str = 
     ).stdout
 
 
-def copied(body: Json, namespace: str) -> tuple[Json, Json]:
-    """What a restore creates, and the status that it writes afterwards."""
-    meta = body["metadata"]
-    kept = {k: meta[k] for k in ("name", "annotations", "finalizers", "labels") if meta.get(k)}
-    return {"metadata": {**kept, "namespace": namespace}, "spec": body["spec"]}, body["status"]
+def copied(body: Json, namespace: str = "", *, name: str = "") -> tuple[Json, Json]:
+    """What a restore creates, and the status that it writes afterwards; maybe another name."""
+    meta = {**body["metadata"], "namespace": namespace}
+    meta["name"] = name or meta["name"]
+    fields = ("name", "namespace", "annotations", "finalizers", "labels")
+    kept = {field: meta[field] for field in fields if meta.get(field)}
+    return {"metadata": kept, "spec": body["spec"]}, body["status"]
 
 
 @pytest.mark.attack("a restore drill with status is thrown away; production keeps its keys")
@@ -185,9 +187,7 @@ def test_a_bucket_in_use(bed: Testbed, name: str) -> None:
 @pytest.mark.parametrize("with_status", [False, True], ids=["as applied", "with status"])
 def test_a_copied_bucket(bed: Testbed, name: str, with_status: bool, forced: bool) -> None:
     access = granted(bed, name)
-    body, status = copied(bed.bucket_of(name), "")
-    body["metadata"]["name"] = f"{name}-copy"
-    del body["metadata"]["namespace"]
+    body, status = copied(bed.bucket_of(name), name=f"{name}-copy")
     bed.create("buckets", body)
     if with_status:
         write_status(bed, "buckets", f"{name}-copy", "", status)
@@ -209,9 +209,8 @@ def test_a_copied_bucket(bed: Testbed, name: str, with_status: bool, forced: boo
 def test_a_copy_never_takes_the_place(bed: Testbed, name: str) -> None:
     access = granted(bed, name)
     bucket = bed.bucket_of(name)
-    body, _ = copied(bucket, "")
-    del body["metadata"]["namespace"]
-    bed.create("buckets", {**body, "metadata": {**body["metadata"], "name": f"{name}-copy"}})
+    body, _ = copied(bucket)
+    bed.create("buckets", copied(bucket, name=f"{name}-copy")[0])
     bed.until_reason("buckets", f"{name}-copy", "WaitingForBucketClaim")
     # In this order: to a Bucket that is not being deleted, the sidecar adds its finalizer again.
     bed.delete("buckets", bucket["metadata"]["name"])
@@ -248,9 +247,7 @@ def test_a_copied_static_bucket(bed: Testbed, name: str) -> None:
     static = bed.get("bucketaccesses", f"{name}-s")
 
     bed.processes["sidecar"].stop(grace_s=10)
-    body, status = copied(bed.get("buckets", source), "")
-    body["metadata"]["name"] = copy
-    del body["metadata"]["namespace"]
+    body, status = copied(bed.get("buckets", source), name=copy)
     bed.create("buckets", body)
     write_status(bed, "buckets", copy, "", status)
     bed.edit("buckets", source, lambda b: b["metadata"]["annotations"].pop(RECORD_ANNOTATION))
@@ -271,8 +268,7 @@ def test_a_copied_static_bucket(bed: Testbed, name: str) -> None:
 def test_a_bucket_from_a_backup(bed: Testbed, name: str, annotated: bool) -> None:
     access = granted(bed, name)
     bucket = bed.bucket_of(name)
-    body, _ = copied(bucket, "")
-    del body["metadata"]["namespace"]
+    body, _ = copied(bucket)
     if not annotated:
         del body["metadata"]["annotations"]
     for role in ("sidecar", "controller"):

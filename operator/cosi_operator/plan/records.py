@@ -238,8 +238,9 @@ def may_have_former(bucket: Bucket) -> bool:
     if bucket.ready or bucket.bucket_id:
         return True
     copied = bucket.copied_record
-    same_name = copied is not None and copied.name in ("", bucket.meta.name)
-    return same_name or (copied is not None and bool(bucket.existing_bucket_id))
+    if copied is None:
+        return False
+    return bool(bucket.existing_bucket_id) or copied.name in ("", bucket.meta.name)
 
 
 def could_be_former(access: BucketAccess) -> bool:

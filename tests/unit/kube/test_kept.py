@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.support.v1alpha1 import CALL
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.record import ID_LIMIT_BYTES
-from cosi_operator.api.view import Condition, Key, LastCall, Status
+from cosi_operator.api.view import Condition, Key, Status
 from cosi_operator.conditions import MESSAGE_LIMIT
 from cosi_operator.kube.kept import (
     ANNOTATIONS_LIMIT_BYTES,
@@ -25,7 +27,6 @@ from cosi_operator.kube.kept import (
     is_partial,
 )
 from cosi_operator.kube.store import Store
-from cosi_operator.outcome import Effect
 
 type Json = dict[str, Any]
 
@@ -139,20 +140,7 @@ def test_our_own_status_is_held_of_an_object_that_others_have_made_huge(
         Condition(kind, "False", "DriverInvalidArgument", message, 2, now)
         for kind in ("Ready", "Stalled", "SpecChangeIgnored")
     )
-    call = LastCall(
-        call="DriverGrantBucketAccess",
-        code="INVALID_ARGUMENT",
-        made_by="driver",
-        outcome="Terminal",
-        effect=Effect.NONE,
-        reason="DriverInvalidArgument",
-        attempts=1,
-        generation=2,
-        driver_instance="d" * 64,
-        retry_token="t" * 300,
-        time=now,
-        object_uid="u-1",
-    )
+    call = replace(CALL, driver_instance="d" * 64, retry_token="t" * 300)
     account = "a" * ID_LIMIT_BYTES
     status = Status(conditions, 2, ready=False, account_id=account, last_call=call)
     body = claim(metadata={"annotations": {"note": noise(GIANT)}}, status={})

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.modules["rich"] = None  # type: ignore[assignment]  # this is how Python hides a module
 
-from cosi_operator import cli  # noqa: E402 - after the hiding
+from cosi_operator import app  # noqa: E402 - after the hiding
 from cosi_operator.fairness import Groups, Shares, Sharing  # noqa: E402
 from cosi_operator.kube import client  # noqa: E402
 from cosi_operator.kube.kubeconfig import Sources  # noqa: E402
@@ -28,9 +28,9 @@ def main() -> int:
     folder = Path(os.environ["COSI_BENCH_ACCOUNT"])
     vars(client)["Sources"] = functools.partial(Sources, service_account=folder)  # the door
     if os.environ.get("COSI_BENCH_FIFO"):
-        process = importlib.import_module("cosi_operator.cli.process")
+        process = importlib.import_module("cosi_operator.app.process")
         vars(process)["Sharing"] = lambda *_: Sharing(lambda _: Groups(), Shares())
-    entry = {"controller": cli.controller, "sidecar": cli.sidecar}[sys.argv[1]]
+    entry = {"controller": app.controller, "sidecar": app.sidecar}[sys.argv[1]]
     return entry(sys.argv[2:])
 
 

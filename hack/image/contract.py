@@ -16,8 +16,12 @@ UID = 65532
 USER = f"{UID}:{UID}"
 ENTRYPOINT = ["/sidecar"]
 WORKING_DIRECTORY = "/"
-ENTRIES = {"sidecar": "sidecar", "controller": "controller", "cosi": "people"}
-"""File in the image's root -> function of cosi_operator.cli."""
+ENTRIES = {
+    "sidecar": ("cosi_operator.app", "sidecar"),
+    "controller": ("cosi_operator.app", "controller"),
+    "cosi": ("cosi_operator.cli", "main"),
+}
+"""File in the image's root -> module and function."""
 FILE_TEST = "usr/bin/test"
 """Where a probe of a vendor's chart finds `test`."""
 ENVIRONMENT = {

@@ -24,7 +24,7 @@ LAUNCHER = """\
 # Isolated: no variable of the pod (PYTHONPATH, PYTHONHOME ...) changes what is run.
 import sys
 
-from cosi_operator.cli import {function}
+from {module} import {function}
 
 sys.exit({function}())
 """
@@ -80,9 +80,9 @@ def install_operator(rootfs: Path, source: Path) -> None:
         *(f"Requires-Dist: {needed}" for needed in project["dependencies"]),
     ]
     (records / "METADATA").write_text("\n".join(lines) + "\n")
-    for name, function in ENTRIES.items():
+    for name, (module, function) in ENTRIES.items():
         launcher = rootfs / name
-        launcher.write_text(LAUNCHER.format(function=function))
+        launcher.write_text(LAUNCHER.format(module=module, function=function))
         launcher.chmod(0o755)
     shutil.copyfile(source / "hack" / "image" / "file_test.py", rootfs / FILE_TEST)
 

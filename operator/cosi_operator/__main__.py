@@ -1,12 +1,17 @@
-"""`python -m cosi_operator controller|sidecar|people ...`: the entry points, without installing."""
+"""`python -m cosi_operator controller|sidecar|cosi ...`: the entry points, without installing."""
 
 import sys
+from importlib import import_module
 
-from cosi_operator import cli
-
-ENTRIES = {"controller": cli.controller, "sidecar": cli.sidecar, "people": cli.people}
+# Only the module of the process that was asked for is loaded.
+ENTRIES = {
+    "controller": ("cosi_operator.app", "controller"),
+    "sidecar": ("cosi_operator.app", "sidecar"),
+    "cosi": ("cosi_operator.cli", "main"),
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in ENTRIES:
         sys.exit(f"usage: python -m cosi_operator {'|'.join(ENTRIES)} [flags]")
-    sys.exit(ENTRIES[sys.argv[1]](sys.argv[2:]))
+    module, function = ENTRIES[sys.argv[1]]
+    sys.exit(getattr(import_module(module), function)(sys.argv[2:]))

@@ -94,7 +94,7 @@ class State(enum.StrEnum):
     NEW = "new"  # nothing has been said about it yet
 
 
-type Census = Mapping[tuple[State, str], int]
+type ObjectCounts = Mapping[tuple[State, str], int]
 """How many objects are in a state for a reason ("" where the state says it all)."""
 
 
@@ -102,9 +102,9 @@ class _Objects(Collector):
     """Counts the objects of each kind when it is scraped."""
 
     def __init__(self) -> None:
-        self._read: dict[str, Callable[[], Census]] = {}
+        self._read: dict[str, Callable[[], ObjectCounts]] = {}
 
-    def watch(self, kind: str, read: Callable[[], Census]) -> None:
+    def watch(self, kind: str, read: Callable[[], ObjectCounts]) -> None:
         self._read[kind] = read
 
     def collect(self) -> Iterator[Metric]:
@@ -112,8 +112,8 @@ class _Objects(Collector):
             "cosi_objects", "Objects by state and reason", labels=("kind", "state", "reason")
         )
         for kind, read in self._read.items():
-            census = {(state, ""): 0 for state in State} | dict(read())
-            for (state, reason), count in census.items():
+            counts = {(state, ""): 0 for state in State} | dict(read())
+            for (state, reason), count in counts.items():
                 family.add_metric((kind, state.value, reason), count)
         yield family
 
@@ -290,7 +290,7 @@ class Metrics:
         self._runs.labels(controller, result.value).inc()
         self._run_seconds.labels(controller).observe(seconds)
 
-    def watch_objects(self, kind: str, read: Callable[[], Census]) -> None:
+    def watch_objects(self, kind: str, read: Callable[[], ObjectCounts]) -> None:
         """Show the objects of a kind: `read` counts them at every scrape."""
         self._objects.watch(kind, read)
 

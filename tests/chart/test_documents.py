@@ -71,8 +71,7 @@ def run(plane: ControlPlane, clone: Path, typed: list[str]) -> str:
     cosi = plane.directory / "bin" / "cosi"  # as the wheel installs it
     cosi.parent.mkdir(exist_ok=True)
     cosi.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom cosi_operator.cli import people\n"
-        "sys.exit(people())\n"
+        f"#!{sys.executable}\nimport sys\nfrom cosi_operator.cli import main\nsys.exit(main())\n"
     )
     cosi.chmod(0o755)
     programs = [cosi.parent, find("helm").parent, find("kubectl").parent]

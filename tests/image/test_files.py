@@ -126,9 +126,9 @@ def test_every_module_is_compiled(built: Built) -> None:
 
 
 def test_no_process_has_to_read_a_source_to_start(pod: Pod) -> None:
-    done = pod.run("/usr/bin/python3", "-Ivc", "import cosi_operator.cli.sidecar")
+    done = pod.run("/usr/bin/python3", "-Ivc", "import cosi_operator.app.sidecar")
     assert done.returncode == 0, done.stderr
-    assert "cosi_operator/cli/__pycache__/sidecar" in done.stderr
+    assert "cosi_operator/app/__pycache__/sidecar" in done.stderr
     assert re.findall(r"# (?:wrote|code object from '/|could not create) .*", done.stderr) == []
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from controlplane.daemon import coverage_variables
+from cosi_operator.cli.driver_check.seen import AT_ONCE
 from cosi_operator.outcome import Call
-from cosi_operator.people.driver_check.seen import AT_ONCE
 from mockdriver.client import MockDriver
 from refdriver import RefDriver
 from seaweed import SeaweedFS
@@ -53,7 +53,7 @@ def driver(process: MockDriver) -> MockDriver:
 
 
 def command(address: str, *words: str) -> list[str]:
-    start = [sys.executable, "-c", "import sys; from cosi_operator.people import main"]
+    start = [sys.executable, "-c", "import sys; from cosi_operator.cli import main"]
     start[-1] += "; sys.exit(main())"
     return [*start, "driver", "check", "--driver-addr", address, *words]
 

@@ -152,7 +152,7 @@ def test_both_processes_and_cosi_reach_an_api_server_behind_a_proxy(
         bed.delete("bucketclaims", name)
         bed.until_gone("bucketclaims", [name])
         asked = subprocess.run(
-            [sys.executable, "-m", "cosi_operator", "people", "status", "-A"],
+            [sys.executable, "-m", "cosi_operator", "cosi", "status", "-A"],
             env={
                 **environment,
                 "KUBECONFIG": str(far_away(bed.plane.admin_kubeconfig, tmp_path / "admin")),

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from tests.integration.cases import calls_of, misbehave
 from tests.integration.go_pair import GoPair, Named
-from tests.integration.test_people import TENANT_ROLE, person
+from tests.integration.test_cli import TENANT_ROLE, person
 
 from cosi_operator.api.record import RECORD_ANNOTATION
 from cosi_operator.outcome import Call

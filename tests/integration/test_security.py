@@ -108,7 +108,7 @@ def loud(ports: dict[str, int]) -> Iterator[Testbed]:
 
 
 def run_cosi(kubeconfig: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    start = "import sys; from cosi_operator.people import main; sys.exit(main())"
+    start = "import sys; from cosi_operator.cli import main; sys.exit(main())"
     return subprocess.run(
         [sys.executable, "-c", start, *words, f"--kubeconfig={kubeconfig}"],
         capture_output=True,

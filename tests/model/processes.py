@@ -21,8 +21,8 @@ from tests.support.clock import FakeClock
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.view import Key, Resource
-from cosi_operator.cli.health import Health
-from cosi_operator.cli.process import Listener, Process, Watched, Work
+from cosi_operator.app.health import Health
+from cosi_operator.app.process import Listener, Process, Watched, Work
 from cosi_operator.kube.client import KubeClient, ListPage
 from cosi_operator.kube.events import EventRecorder, EventType, ObjectRef
 from cosi_operator.kube.objects import Objects
@@ -34,8 +34,8 @@ from cosi_operator.settings import ControllerSettings, SidecarSettings
 from cosi_operator.sidecar.calls import Attempts, DriverState
 
 # The package has functions of the same names, which an import would find first.
-controller_root = importlib.import_module("cosi_operator.cli.controller")
-sidecar_root = importlib.import_module("cosi_operator.cli.sidecar")
+controller_root = importlib.import_module("cosi_operator.app.controller")
+sidecar_root = importlib.import_module("cosi_operator.app.sidecar")
 
 DRIVER = "s3.example.com"
 METRICS = Metrics()

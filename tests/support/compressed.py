@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from unittest.mock import patch
 
-from cosi_operator import cli
+from cosi_operator import app
 from cosi_operator.flags import (
     ParsedController,
     ParsedSidecar,
@@ -33,8 +33,8 @@ def main(scale: float, role: str, flags: Sequence[str]) -> int:
         parsed = parse_sidecar(argv, environ)
         return replace(parsed, settings=replace(parsed.settings, lease=lease))
 
-    with patch.multiple(cli, parse_controller=controller, parse_sidecar=sidecar):
-        return {"controller": cli.controller, "sidecar": cli.sidecar}[role](flags)
+    with patch.multiple(app, parse_controller=controller, parse_sidecar=sidecar):
+        return {"controller": app.controller, "sidecar": app.sidecar}[role](flags)
 
 
 if __name__ == "__main__":

@@ -20,4 +20,4 @@ def test_which_process_has_to_be_named(words: list[str]) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "usage: python -m cosi_operator controller|sidecar|people [flags]\n"
+    assert done.stderr == "usage: python -m cosi_operator controller|sidecar|cosi [flags]\n"

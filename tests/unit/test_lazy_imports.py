@@ -12,7 +12,7 @@ HEAVY = ("grpc", "kr8s", "httpx", "opentelemetry", "requests")
 
 @pytest.mark.parametrize("process", ["controller", "sidecar"])
 def test_what_a_pod_needs_not_is_not_loaded(process: str) -> None:
-    script = f"import sys, cosi_operator.cli.{process}; print(*sys.modules)"
+    script = f"import sys, cosi_operator.app.{process}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={"PYTHONPATH": str(ROOT / "operator")},
@@ -21,5 +21,5 @@ def test_what_a_pod_needs_not_is_not_loaded(process: str) -> None:
         check=True,
     )
     loaded = set(done.stdout.split())
-    assert f"cosi_operator.cli.{process}" in loaded
+    assert f"cosi_operator.app.{process}" in loaded
     assert loaded.isdisjoint(HEAVY)

@@ -14,10 +14,10 @@ from tests.support.encodings import ACCESS_KEYS, SECRET_KEYS, around, encodings,
 
 from cosi_operator import conditions
 from cosi_operator.api.view import BucketClaim, Condition, Meta
+from cosi_operator.cli.render import not_ready, status
 from cosi_operator.kube.errors import error_of
 from cosi_operator.logs import configure
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy, Outcome, Reason, Terminal
-from cosi_operator.people.render import not_ready, status
 from cosi_operator.settings import LogFormat, LogLevel
 from cosi_operator.tracing import Tracing
 

@@ -1,130 +1,111 @@
-"""Entry points. They turn flags into settings, run one process, and choose the exit code."""
+"""`cosi` and `kubectl cosi`: what people ask about buckets, and what they can do.
+
+Every command uses the rights of whoever runs it, says what it could not see, and goes on. Reading,
+deciding and printing are apart: `read` asks the API server, `diagnosis`, `policy` and `render` are
+pure, `commands` joins them, and this module alone touches the terminal.
+"""
 
 import os
 import sys
-import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from pathlib import Path
 
-import structlog
-import uvloop
+import anyio
 
 from cosi_operator.classify import PolicyError
-from cosi_operator.flags import (
-    HelpRequested,
-    UsageError,
-    package_commit,
-    package_version,
-    parse_controller,
-    parse_sidecar,
+from cosi_operator.cli.arguments import Command, parse
+from cosi_operator.cli.commands import (
+    CLUSTER_COMMANDS,
+    EXIT_FAILED,
+    CommandError,
+    Printed,
+    run_policy,
 )
+from cosi_operator.cli.driver_check.announce import announcement
+from cosi_operator.cli.driver_check.command import check_driver, new_prefix
+from cosi_operator.cli.driver_check.seen import Options
+from cosi_operator.cli.read import NotInstalledError, Reader
+from cosi_operator.cli.text import clean
+from cosi_operator.clock import Clock, RealClock
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden
 from cosi_operator.kube.kubeconfig import KubeconfigError
-from cosi_operator.kube.lease import LeaseLost
-from cosi_operator.log_sink import LogSink, replace_stderr
 from cosi_operator.logs import configure
-from cosi_operator.settings import ProcessSettings, changed_settings
+from cosi_operator.settings import LogFormat, LogLevel
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
-
-class Parsed[S: ProcessSettings](Protocol):
-    """What both parsers return."""
-
-    @property
-    def settings(self) -> S: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
+__all__ = ["main", "run"]
 
 
-def sidecar(argv: Sequence[str] | None = None) -> int:
-    """`cosi-sidecar`: runs next to a driver."""
-    from cosi_operator.cli.sidecar import run_sidecar  # only what this process needs is loaded
-
-    return _main("cosi-sidecar", parse_sidecar, run_sidecar, argv)
-
-
-def controller(argv: Sequence[str] | None = None) -> int:
-    """`cosi-controller`: one for the cluster."""
-    from cosi_operator.cli.controller import run_controller
-
-    return _main("cosi-controller", parse_controller, run_controller, argv)
-
-
-def people(argv: Sequence[str] | None = None) -> int:
-    """`cosi` and `kubectl cosi`: for people."""
-    from cosi_operator.people import main
-
-    return main(argv)
-
-
-def _main[S: ProcessSettings](
-    program: str,
-    parse: Callable[[Sequence[str], Mapping[str, str]], Parsed[S]],
-    run: Callable[[S], Coroutine[Any, Any, None]],
-    argv: Sequence[str] | None,
-) -> int:
-    sink = replace_stderr()
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point. Returns the exit code: 0 ready, 1 something is not, 2 could not be done."""
+    is_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    configure(level=LogLevel.ERROR, log_format=LogFormat.AUTO, stream=sys.stderr)
     try:
-        return _run(program, parse, run, argv, sink)
-    finally:
-        sink.drain()
+        command = parse(
+            sys.argv[1:] if argv is None else argv, "kubectl cosi" if is_plugin else "cosi"
+        )
+        printed = _run(command)
+        sys.stdout.write(printed.out)
+        sys.stdout.flush()
+        sys.stderr.write(printed.note)
+    except SystemExit as done:  # argparse has printed help or what is wrong
+        return done.code if isinstance(done.code, int) else EXIT_FAILED
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    else:
+        return printed.code
 
 
-def _run[S: ProcessSettings](
-    program: str,
-    parse: Callable[[Sequence[str], Mapping[str, str]], Parsed[S]],
-    run: Callable[[S], Coroutine[Any, Any, None]],
-    argv: Sequence[str] | None,
-    sink: LogSink,
-) -> int:
+def _run(command: Command) -> Printed:
     try:
-        parsed = parse(sys.argv[1:] if argv is None else argv, os.environ)
-    except HelpRequested as asked:
-        sys.stdout.write(f"{asked}\n")
-        return 0
-    except UsageError as error:
-        sys.stderr.write(f"{program}: {error}\n")
-        return EXIT_USAGE
-    settings = parsed.settings
-    log = configure(level=settings.log_level, log_format=settings.log_format, stream=sys.stderr)
-    log = log.bind(program=program)
-    sink.on_recovered = lambda lines: log.warning("log_lines_dropped", lines=lines)
-    log.info(
-        "started",
-        version=package_version(),
-        commit=package_commit(),
-        settings=changed_settings(settings),
-    )
-    for note in parsed.notes:
-        log.info("flag_ignored", note=note)
-    try:
-        uvloop.run(run(settings))
-    except Exception as error:  # noqa: BLE001 - the edge of the process
-        return _failed(program, error)
-    log.info("stopped")
-    return 0
+        if command.check is not None:
+            prefix = new_prefix()
+            _agree(command.check, announcement(command.check, prefix))
+            return anyio.run(check_driver, command, prefix, RealClock())
+        if command.name not in CLUSTER_COMMANDS:
+            return run_policy(command)
+        return anyio.run(_ask, command)
+    except Forbidden as error:
+        words = f"you have no right to do this: {error.message}"
+    except (CommandError, PolicyError, KubeconfigError, NotInstalledError) as error:
+        words = str(error)
+    except ApiSilent as error:
+        words = f"no answer from the API server: {error}"
+    except ApiError as error:
+        words = f"the API server refused: {error}"
+    return Printed("", EXIT_FAILED, f"error: {clean(words)}\n")
 
 
-def _failed(program: str, failure: Exception) -> int:
-    """Tell why the process ends. Of what nobody expected only the type: its text may hold all."""
-    code = EXIT_USAGE
-    for error in _leaves(failure):
-        if isinstance(error, KubeconfigError | PolicyError):
-            sys.stderr.write(f"{program}: {error}\n")
-            continue
-        code = EXIT_FAILED
-        told = str(error) if isinstance(error, LeaseLost) else _place(error)
-        structlog.get_logger().error("process_failed", error=type(error).__name__, at=told)
-    return code
+def _agree(options: Options, what: str) -> None:
+    """Say what is about to happen, and go on only with consent."""
+    sys.stderr.write(what)
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError("nobody is there to agree: nothing was created; add --yes")
+    sys.stderr.write("Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CommandError("nothing was created")
 
 
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+async def _ask(command: Command) -> Printed:
+    clock = RealClock()
+    client = await KubeClient.connect(command.kubeconfig, clock=clock, user_agent="cosi")
+    async with client:
+        return await run(command, client, clock)
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]
+async def run(command: Command, client: KubeClient, clock: Clock) -> Printed:
+    """Run one command against a cluster.
+
+    Raises:
+        CommandError, NotInstalledError: it could not be done; the text is for the user.
+        ApiError, ApiSilent: the server refused, or did not answer.
+    """
+    return await CLUSTER_COMMANDS[command.name](command, Reader(client), clock)

@@ -1,118 +1,132 @@
-"""The edge of the two processes: exit codes, and why one ends without telling a secret."""
+"""The edge of `cosi`: exit codes, consent, a reader that goes away, and never a traceback."""
 
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
+import cosi_operator
+from controlplane.daemon import coverage_variables
 from cosi_operator import cli
-from cosi_operator.classify import PolicyError
-from cosi_operator.flags import HelpRequested, UsageError, parse_controller
+from cosi_operator.cli.commands import CommandError
+from cosi_operator.cli.driver_check.seen import Options
+from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden
 from cosi_operator.kube.kubeconfig import KubeconfigError
-from cosi_operator.kube.lease import LeaseLost
-from cosi_operator.log_sink import LogSink
-from cosi_operator.settings import ProcessSettings
 
-type Run = Callable[[Any], Coroutine[Any, Any, None]]
-
-
-@dataclass
-class Settled:
-    """A command line that was read."""
-
-    settings: ProcessSettings = field(default_factory=lambda: parse_controller([], {}).settings)
-    notes: tuple[str, ...] = ("-v=9 is ignored",)
-
-
-async def well(_: ProcessSettings) -> None:
-    """Run and end."""
+OPERATOR = Path(cosi_operator.__file__).parents[1]
+EXPLAIN = ["policy", "explain", "--call", "DriverCreateBucket", "--code", "INTERNAL"]
 
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "configure", lambda **_: structlog.get_logger())
+    monkeypatch.setattr(cli, "configure", lambda **_: None)
 
 
-def run(parse: Callable[[Sequence[str], object], Settled], work: Run = well) -> int:
-    return cli._run("cosi-test", parse, work, [], LogSink(2))
-
-
-def test_help_is_printed_and_a_success(capsys: pytest.CaptureFixture[str]) -> None:
-    def asked(*_: object) -> NoReturn:
-        raise HelpRequested("usage: cosi-test")
-
-    assert run(asked) == 0
-    assert capsys.readouterr().out == "usage: cosi-test\n"
-
-
-def test_a_wrong_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    def wrong(*_: object) -> NoReturn:
-        raise UsageError("no flag --x")
-
-    assert run(wrong) == 2
-    assert capsys.readouterr().err == "cosi-test: no flag --x\n"
-
-
-def test_an_orderly_end_is_logged_and_what_was_ignored_too() -> None:
-    with capture_logs() as logs:
-        assert run(lambda *_: Settled()) == 0
-    assert [(line["event"], line.get("note")) for line in logs] == [
-        ("started", None),
-        ("flag_ignored", "-v=9 is ignored"),
-        ("stopped", None),
-    ]
+def test_a_command_that_needs_no_cluster_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(EXPLAIN) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("DriverCreateBucket answers INTERNAL:\n  verdict   requeue")
+    assert printed.err == ""
 
 
 @pytest.mark.parametrize(
-    ("failure", "code", "printed", "logged"),
+    ("words", "code"),
+    [pytest.param(["--help"], 0, id="help"), pytest.param(["nonsense"], 2, id="a wrong word")],
+)
+def test_the_parser_decides_the_code(words: Sequence[str], code: int) -> None:
+    assert cli.main(words) == code
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
     [
         pytest.param(
-            PolicyError("no such code"), 2, "cosi-test: no such code\n", [], id="bad policy -> 2"
+            Forbidden(403, "Forbidden", "no get on buckets"),
+            "error: you have no right to do this: no get on buckets\n",
+            id="forbidden",
         ),
         pytest.param(
-            ExceptionGroup("", [ExceptionGroup("", [KubeconfigError("no file")])]),
-            2,
-            "cosi-test: no file\n",
-            [],
-            id="bad kubeconfig in groups -> 2",
+            ApiSilent("GET buckets"),
+            "error: no answer from the API server: GET buckets\n",
+            id="no answer",
         ),
-        pytest.param(LeaseLost("taken over"), 1, "", ["LeaseLost"], id="Lease lost -> 1"),
         pytest.param(
-            ExceptionGroup("", [PolicyError("no such code"), ValueError("hunter2")]),
-            1,
-            "cosi-test: no such code\n",
-            ["ValueError"],
-            id="an unexpected error among others -> 1, and its text is not told",
+            ApiError(500, "InternalError", "broken"),
+            "error: the API server refused: ",
+            id="another refusal",
         ),
+        pytest.param(KubeconfigError("no file\x1b[2J"), "error: no file", id="configuration"),
+        pytest.param(CommandError("no such claim"), "error: no such claim\n", id="command"),
     ],
 )
-def test_why_a_process_fails_is_told_without_secrets(
+def test_a_failure_is_one_line_without_a_traceback(
     failure: Exception,
-    code: int,
-    printed: str,
-    logged: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async def fail(_: ProcessSettings) -> NoReturn:
+    async def fail(_: object) -> NoReturn:
         raise failure
 
-    with capture_logs() as logs:
-        assert run(lambda *_: Settled(notes=()), fail) == code
-    assert capsys.readouterr().err == printed
-    assert [line["error"] for line in logs[1:]] == logged
-    assert "hunter2" not in str(logs)
+    monkeypatch.setattr(cli, "_ask", fail)
+    assert cli.main(["status"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(said)
+    assert printed.err.count("\n") == 1
+    assert "\x1b" not in printed.err
 
 
-def test_a_lost_lease_says_who_has_it() -> None:
-    with capture_logs() as logs:
-        cli._failed("cosi-test", LeaseLost("pod-2 holds it"))
-    assert logs[0]["at"] == "pod-2 holds it"
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupt)
+    assert cli.main(["status"]) == 130
 
 
-def test_an_error_that_was_never_raised_has_no_place() -> None:
-    with capture_logs() as logs:
-        cli._failed("cosi-test", ValueError("x"))
-    assert logs[0]["at"] == ""
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("answer", ["y\n", "YES\n"])
+def test_a_check_goes_on_with_consent(
+    answer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    cli._agree(Options(), "This creates a bucket.\n")
+    assert capsys.readouterr().err.startswith("This creates a bucket.\n")
+
+
+@pytest.mark.parametrize("answer", ["\n", "n\n", "", "yesterday\n"])
+def test_a_check_without_consent_creates_nothing(
+    answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    with pytest.raises(CommandError, match="nothing was created"):
+        cli._agree(Options(), "This creates a bucket.\n")
+
+
+def test_consent_given_before_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    cli._agree(Options(yes=True), "This creates a bucket.\n")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "cosi_operator", "cosi", *EXPLAIN],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={"PYTHONPATH": str(OPERATOR), "PATH": os.defpath, **coverage_variables()},
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, b"")

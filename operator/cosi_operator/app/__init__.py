@@ -1,0 +1,123 @@
+"""Entry points of the controller and the sidecar: flags to settings, one process, exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+import uvloop
+
+from cosi_operator.classify import PolicyError
+from cosi_operator.flags import (
+    HelpRequested,
+    UsageError,
+    package_commit,
+    package_version,
+    parse_controller,
+    parse_sidecar,
+)
+from cosi_operator.kube.kubeconfig import KubeconfigError
+from cosi_operator.kube.lease import LeaseLost
+from cosi_operator.log_sink import LogSink, replace_stderr
+from cosi_operator.logs import configure
+from cosi_operator.settings import ProcessSettings, changed_settings
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+class Parsed[S: ProcessSettings](Protocol):
+    """What both parsers return."""
+
+    @property
+    def settings(self) -> S: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+def sidecar(argv: Sequence[str] | None = None) -> int:
+    """`cosi-sidecar`: runs next to a driver."""
+    from cosi_operator.app.sidecar import run_sidecar  # only what this process needs is loaded
+
+    return _main("cosi-sidecar", parse_sidecar, run_sidecar, argv)
+
+
+def controller(argv: Sequence[str] | None = None) -> int:
+    """`cosi-controller`: one for the cluster."""
+    from cosi_operator.app.controller import run_controller
+
+    return _main("cosi-controller", parse_controller, run_controller, argv)
+
+
+def _main[S: ProcessSettings](
+    program: str,
+    parse: Callable[[Sequence[str], Mapping[str, str]], Parsed[S]],
+    run: Callable[[S], Coroutine[Any, Any, None]],
+    argv: Sequence[str] | None,
+) -> int:
+    sink = replace_stderr()
+    try:
+        return _run(program, parse, run, argv, sink)
+    finally:
+        sink.drain()
+
+
+def _run[S: ProcessSettings](
+    program: str,
+    parse: Callable[[Sequence[str], Mapping[str, str]], Parsed[S]],
+    run: Callable[[S], Coroutine[Any, Any, None]],
+    argv: Sequence[str] | None,
+    sink: LogSink,
+) -> int:
+    try:
+        parsed = parse(sys.argv[1:] if argv is None else argv, os.environ)
+    except HelpRequested as asked:
+        sys.stdout.write(f"{asked}\n")
+        return 0
+    except UsageError as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        return EXIT_USAGE
+    settings = parsed.settings
+    log = configure(level=settings.log_level, log_format=settings.log_format, stream=sys.stderr)
+    log = log.bind(program=program)
+    sink.on_recovered = lambda lines: log.warning("log_lines_dropped", lines=lines)
+    log.info(
+        "started",
+        version=package_version(),
+        commit=package_commit(),
+        settings=changed_settings(settings),
+    )
+    for note in parsed.notes:
+        log.info("flag_ignored", note=note)
+    try:
+        uvloop.run(run(settings))
+    except Exception as error:  # noqa: BLE001 - the edge of the process
+        return _failed(program, error)
+    log.info("stopped")
+    return 0
+
+
+def _failed(program: str, failure: Exception) -> int:
+    """Tell why the process ends. Of what nobody expected only the type: its text may hold all."""
+    code = EXIT_USAGE
+    for error in _leaves(failure):
+        if isinstance(error, KubeconfigError | PolicyError):
+            sys.stderr.write(f"{program}: {error}\n")
+            continue
+        code = EXIT_FAILED
+        told = str(error) if isinstance(error, LeaseLost) else _place(error)
+        structlog.get_logger().error("process_failed", error=type(error).__name__, at=told)
+    return code
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

@@ -1,0 +1,105 @@
+"""The sidecar's link to its driver: waits for it, follows it, wakes what waits for it."""
+
+from collections.abc import Callable
+
+import anyio
+import structlog
+
+from cosi_operator.app.process import Process
+from cosi_operator.driver.channel import DriverChannel
+from cosi_operator.driver.presence import DriverIdentity, Presence
+from cosi_operator.driver.v1alpha1 import Driver
+from cosi_operator.plan import names
+from cosi_operator.settings import SidecarSettings
+from cosi_operator.sidecar.calls import DriverState
+
+WAITS = "the driver"
+
+log = structlog.get_logger(__name__)
+
+
+class DriverRenamedError(Exception):
+    """Another driver answers on the socket now; the Lease and all filters name the old one.
+
+    The text names both drivers.
+    """
+
+
+class DriverLink:
+    """One driver for the life of the process. `state` is None until it first answered."""
+
+    def __init__(self, settings: SidecarSettings, parts: Process) -> None:
+        self._parts = parts
+        self._get_info_s = settings.timeouts.get_info_s
+        parts.metrics.seed_calls()
+        self.channel = DriverChannel(
+            settings.driver_address,
+            on_call=parts.called,
+            headers=parts.tracing.headers if parts.tracing else dict,
+        )
+        self.driver = Driver(self.channel)
+        self._presence = Presence(
+            self.channel,
+            clock=parts.clock,
+            get_info_timeout_s=settings.timeouts.get_info_s,
+            on_up=self._on_up,
+            on_down=self._on_down,
+        )
+        self.state: DriverState | None = None
+        self.on_return: Callable[[], None] = lambda: None
+        self._appeared = anyio.Event()
+        self._renamed = anyio.Event()
+        self._renamed_to = ""
+
+    async def run(self) -> None:
+        """Follow the driver for ever.
+
+        Raises:
+            DriverRenamedError: the process has to start again under the new name.
+        """
+        self._parts.health.waits(WAITS)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._presence.run)
+            await self._renamed.wait()
+            raise DriverRenamedError(self._renamed_to)
+
+    async def first_answer(self) -> DriverState | None:
+        """Wait until the driver told its name; None when asked to stop before."""
+        async with anyio.create_task_group() as either:
+
+            async def stopped() -> None:
+                await self._parts.stop.wait()
+                either.cancel_scope.cancel()
+
+            either.start_soon(stopped)
+            await self._appeared.wait()
+            either.cancel_scope.cancel()
+        return self.state
+
+    def _on_up(self, identity: DriverIdentity) -> None:
+        self._parts.health.has(WAITS)
+        self._parts.metrics.driver(identity.name, up=True)
+        state = self.state
+        if state is None:
+            self.state = DriverState(
+                identity.name, identity.instance, note_silent=self._presence.note_silent
+            )
+            # Before any other call: from here on, each new connection proves its name first.
+            self.driver.serve_only(identity.name, timeout_s=self._get_info_s)
+            self._appeared.set()
+        elif names.same_driver(state.name, identity.name):
+            state.instance, state.up = identity.instance, True
+            self.on_return()
+        else:
+            log.error("driver_renamed", driver=state.name, renamed_to=identity.name)
+            self._renamed_to = (
+                f"the socket of driver {state.name!r} is answered by {identity.name!r};"
+                " no other call was made to it; restarting to serve it"
+            )
+            self._renamed.set()
+
+    def _on_down(self) -> None:
+        self._parts.health.waits(WAITS)
+        if self.state:
+            self.state.up = False
+            self._parts.metrics.driver(self.state.name, up=False)

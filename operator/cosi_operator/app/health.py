@@ -1,0 +1,143 @@
+"""`/healthz`, `/readyz` and `/metrics`, served only where an address is set.
+
+`/loglevel` too: GET shows the level, PUT with `debug`, `info`, `warning` or `error` changes it
+while the process runs. Only from this host, which `kubectl port-forward` is: so the right to that
+is the right to this.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from cosi_operator.app.listener import listen
+from cosi_operator.clock import Clock
+from cosi_operator.logs import current_level, set_level
+from cosi_operator.metrics import Metrics
+from cosi_operator.settings import LogLevel, ProcessSettings
+
+LOOPBACK = ("127.0.0.1", "::1")
+LONGEST_LEVEL_BYTES = 16
+EXPOSITION_SHARE = 0.05
+EXPOSITION_BURST_S = 0.5
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Health:
+    """Ready when nothing is left in `waiting_for`; each entry says in words what is awaited."""
+
+    waiting_for: set[str] = field(default_factory=lambda: {"start"})
+
+    def waits(self, what: str) -> None:
+        self.waiting_for.add(what)
+
+    def has(self, what: str) -> None:
+        self.waiting_for.discard(what)
+
+
+async def _show_level(_: web.Request) -> web.Response:
+    return web.Response(text=f"{current_level().value}\n")
+
+
+async def _change_level(request: web.Request) -> web.Response:
+    if request.remote not in LOOPBACK:
+        return web.Response(status=403, text="only from this host: use kubectl port-forward\n")
+    word = (await request.content.read(LONGEST_LEVEL_BYTES)).decode(errors="replace").strip()
+    if word not in set(LogLevel):
+        allowed = ", ".join(LogLevel)
+        return web.Response(status=400, text=f"no level {word!r}; allowed: {allowed}\n")
+    set_level(LogLevel(word))
+    log.info("log_level_changed", to=word)
+    return web.Response(text=f"{word}\n")
+
+
+class Exposition:
+    """The metrics as text, made anew for each request as long as requests are rare.
+
+    Whoever can reach the port may ask a thousand times a second, and making the text would keep
+    the event loop from its work. So it may take `EXPOSITION_SHARE` of the time, and
+    `EXPOSITION_BURST_S` on top. If it has taken more, the last text is returned again.
+    """
+
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._text = b""
+        self._taken_s = 0.0  # less what time has repaid
+        self._counted_at_s = clock.monotonic()
+
+    def text(self) -> bytes:
+        began_s = self._clock.monotonic()
+        repaid_s = (began_s - self._counted_at_s) * EXPOSITION_SHARE
+        self._taken_s = max(0.0, self._taken_s - repaid_s)
+        self._counted_at_s = began_s
+        if self._taken_s < EXPOSITION_BURST_S or not self._text:
+            self._text = self._metrics.expose()
+            self._taken_s += self._clock.monotonic() - began_s
+        return self._text
+
+
+@web.middleware
+async def _one_request(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """End the connection with the first response: an idle one would only take a place."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        refusal.force_close()
+        raise
+    response.force_close()
+    return response
+
+
+async def serve_health(
+    settings: ProcessSettings, health: Health, metrics: Metrics, clock: Clock
+) -> None:
+    """Serve until cancelled. One address may be given for probes, another for metrics."""
+    exposition = Exposition(metrics, clock)
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        if health.waiting_for:
+            waiting = ", ".join(sorted(health.waiting_for))
+            return web.Response(status=503, text=f"waiting for {waiting}\n")
+        return web.Response(text="ok\n")
+
+    async def expose(_: web.Request) -> web.Response:
+        return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    probes = [
+        web.get("/healthz", healthz),
+        web.get("/readyz", readyz),
+        web.get("/loglevel", _show_level),
+        web.put("/loglevel", _change_level),
+    ]
+    routes = {
+        settings.health_address: probes,
+        settings.metrics_address: [*probes, web.get("/metrics", expose)],
+    }
+    runners: list[web.AppRunner] = []
+    try:
+        async with anyio.create_task_group() as tasks:
+            for address, served in routes.items():
+                if address is None:
+                    continue
+                app = web.Application(middlewares=[_one_request])
+                app.add_routes(served)
+                runner = web.AppRunner(app, access_log=None)
+                runners.append(runner)
+                await runner.setup()
+                if runner.server is not None:  # as it is after the setup
+                    tasks.start_soon(listen, address, runner.server, clock)
+            await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            for runner in runners:
+                await runner.cleanup()

@@ -1,0 +1,35 @@
+"""Counts objects by how they stand, for the metrics."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim
+from cosi_operator.kube.objects import Objects
+from cosi_operator.metrics import ObjectCounts, State
+
+type Counted = Bucket | BucketAccess | BucketClaim
+
+
+def state_of(view: Counted) -> tuple[State, str]:
+    """The state, and the reason of the Ready condition unless the state says it all."""
+    told = {condition.type: condition for condition in view.conditions}
+    ready = told.get("Ready")
+    reason = ready.reason if ready else ""
+    if view.meta.deleting:
+        return State.DELETING, "" if ready and ready.status == "True" else reason
+    if ready is None:
+        return State.NEW, ""
+    if ready.status == "True":
+        return State.READY, ""
+    return (State.STALLED if "Stalled" in told else State.RECONCILING), reason
+
+
+def object_counter[T: Counted](
+    objects: Objects[T], is_ours: Callable[[T], bool] = lambda _: True
+) -> Callable[[], ObjectCounts]:
+    """What `Metrics.watch_objects` asks at every scrape."""
+
+    def views() -> Iterable[T]:
+        return (cached.view for _, cached in objects.store.items())
+
+    return lambda: Counter(state_of(view) for view in views() if is_ours(view))

@@ -1,0 +1,360 @@
+"""What the two processes have in common: client, leader election, health, signals, draining.
+
+One task group owns every task. SIGTERM, SIGINT or SIGHUP sets `stop`; workers finish what they
+hold, the Events go out, the Lease is released, all within the grace period. A second signal sets
+`hurry`: the running reconciles are cancelled, the Lease is released, and the process exits.
+"""
+
+import random
+import signal
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import structlog
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.app.health import Health, serve_health
+from cosi_operator.app.malloc_trim import give_back
+from cosi_operator.clock import Clock, RealClock
+from cosi_operator.fairness import Groups, Shares, Sharing
+from cosi_operator.flags import package_commit, package_version
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.events import EventRecorder
+from cosi_operator.kube.kept import bounded, without_managed_fields
+from cosi_operator.kube.lease import LeaderElection, lease_name
+from cosi_operator.kube.objects import Objects
+from cosi_operator.kube.store import Store
+from cosi_operator.kube.watch import Change, Reflector
+from cosi_operator.log_sink import dropped_lines
+from cosi_operator.logs import current_level
+from cosi_operator.metrics import Metrics
+from cosi_operator.outcome import Call, Code, MadeBy, Outcome
+from cosi_operator.runtime import Runner
+from cosi_operator.settings import LogLevel, ProcessSettings
+from cosi_operator.workqueue import Pace, WorkQueue
+
+if TYPE_CHECKING:
+    from cosi_operator.tracing import Tracing
+
+log = structlog.get_logger(__name__)
+
+# Kept back from the grace period, for what comes after the last run.
+EVENT_DRAIN_S = 3.0
+TRACE_DRAIN_S = 1.0
+RELEASE_S = 2.0  # of the Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The parts that everything else is built from."""
+
+    settings: ProcessSettings
+    component: str
+    client: KubeClient
+    events: EventRecorder
+    clock: Clock
+    rng: random.Random
+    metrics: Metrics
+    health: Health
+    stop: anyio.Event
+    hurry: anyio.Event
+    tracing: "Tracing | None"
+
+    def queue(
+        self, name: str, groups_of: Callable[[Key], Groups], *, pace: Pace | None = None
+    ) -> WorkQueue[Key]:
+        """A queue whose keys share the workers by the groups that `groups_of` names."""
+        return WorkQueue(
+            clock=self.clock,
+            random=self.rng,
+            backoff=self.settings.backoff,
+            pace=pace,
+            sharing=Sharing(groups_of, Shares.of(self.settings.workers)),
+            on_taken=lambda seconds: self.metrics.waited(name, seconds),
+        )
+
+    def runner(self, work: "Work") -> Runner[Key]:
+        settings, reconcile = self.settings, work.reconcile
+        afterwards_s = EVENT_DRAIN_S + RELEASE_S
+        if self.tracing is not None:
+            reconcile = self.tracing.traced(work.name, reconcile)
+            afterwards_s += TRACE_DRAIN_S
+        return Runner(
+            name=work.name,
+            queue=work.queue,
+            reconcile=reconcile,
+            workers=settings.workers,
+            run_timeout_s=work.run_timeout_s,
+            drain_s=max(0.0, settings.stop_grace_s - afterwards_s),
+            clock=self.clock,
+            metrics=self.metrics,
+            log=log,
+        )
+
+    def called(self, call: Call, code: Code, made_by: MadeBy, seconds: float) -> None:
+        """Count and trace one attempt of a driver call."""
+        self.metrics.called(call, code, made_by, seconds)
+        if current_level() is LogLevel.DEBUG:
+            ms = round(seconds * 1000)
+            log.debug("driver_call", call=call, code=code.name, made_by=made_by, elapsed_ms=ms)
+        if self.tracing is not None:
+            self.tracing.called(call, code, made_by, seconds)
+
+    async def lead(self, owner: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` while holding the Lease of `owner`; returns when it ends or on `stop`.
+
+        Raises:
+            LeaseLost: another process may lead now; end this one.
+        """
+        if not self.settings.leader_elect:
+            self.health.has("start")
+            await unless(self.hurry, work)
+            return
+        name = lease_name(owner)
+        election = LeaderElection(
+            self.client,
+            Key(self.settings.namespace, name),
+            identity=self.settings.identity,
+            clock=self.clock,
+            rng=self.rng,
+            durations=self.settings.lease,
+        )
+        leading = False
+        self.metrics.leads(name, leading=False)  # a standby shows 0, so that 0 in sum can be seen
+
+        async def led() -> None:
+            nonlocal leading
+            leading = True
+            self.metrics.leads(name, leading=True)
+            self.events.emit(  # in the words of client-go
+                election.lease(),
+                type="Normal",
+                reason="LeaderElection",
+                message=f"{self.settings.identity} became leader",
+            )
+            await unless(self.hurry, work)
+
+        self.health.has("start")  # a standby is healthy: it is ready to take over
+        async with anyio.create_task_group() as either:
+
+            async def give_up() -> None:
+                await self.stop.wait()
+                if not leading:
+                    either.cancel_scope.cancel()
+
+            either.start_soon(give_up)
+            await election.run(led)
+            either.cancel_scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One queue and the reconciler that empties it."""
+
+    name: str
+    queue: WorkQueue[Key]
+    reconcile: Callable[[Key], Awaitable[Outcome]]
+    run_timeout_s: float
+
+
+type Listener[T] = Callable[[Key, T | None, T | None], None]
+
+
+class Watched:
+    """The kinds a process watches; `follow` them, then wait until all are `synced`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._reflectors: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._synced: list[anyio.Event] = []
+
+    def add[T](
+        self,
+        resource: Resource,
+        decode: Callable[[bytes], T],
+        changed: Listener[T],
+        indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
+    ) -> Objects[T]:
+        """Watch one kind; `changed` hears of watch lines and of our own writes alike."""
+        # Tenants make the namespaced kinds; the others are an administrator's.
+        kept = bounded if resource.namespaced else without_managed_fields
+        store = Store(decode, indexes, kept)
+
+        def on_change(change: Change[T]) -> None:
+            if change.old is None and change.new is None and (bad := store.broken(change.key)):
+                log.warning(
+                    "object_unreadable",
+                    kind=resource.kind,
+                    key=str(change.key),
+                    error=bad.error,
+                    remedy="repair or delete the object; the others go on",
+                )
+            changed(change.key, change.old, change.new)
+
+        reflector = Reflector(
+            self._process.client,
+            resource,
+            store,
+            on_change=on_change,
+            clock=self._process.clock,
+            rng=self._process.rng,
+        )
+        self._reflectors.append(reflector.run)
+        self._synced.append(reflector.synced)
+        return Objects(self._process.client, resource, store, changed)
+
+    async def follow(self, works: Sequence[Work]) -> None:
+        """Watch, work once every store is complete, and drain when asked to stop."""
+        async with anyio.create_task_group() as watching:
+            for run in self._reflectors:
+                watching.start_soon(run)
+            if await self._wait_until_synced():
+                async with anyio.create_task_group() as working:
+                    for work in works:
+                        working.start_soon(self._process.runner(work).run, self._process.stop)
+            watching.cancel_scope.cancel()
+
+    async def _wait_until_synced(self) -> bool:
+        """False when the process was asked to stop first."""
+        process = self._process
+        process.health.waits("the API server")
+        async with anyio.create_task_group() as either:
+
+            async def synced() -> None:
+                for event in self._synced:
+                    await event.wait()
+                process.health.has("the API server")
+                either.cancel_scope.cancel()
+
+            either.start_soon(synced)
+            await process.stop.wait()
+            either.cancel_scope.cancel()
+        return not process.stop.is_set()
+
+
+async def unless(event: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work`, and cancel it as soon as `event` is set."""
+    async with anyio.create_task_group() as either:
+
+        async def cancel() -> None:
+            await event.wait()
+            either.cancel_scope.cancel()
+
+        either.start_soon(cancel)
+        await work()
+        either.cancel_scope.cancel()
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """Those that stop the process; one that is ignored from the start (nohup, `&`) stays so."""
+    stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return [
+        number
+        for number in stopping
+        if number is signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+async def _stop_on_signal(stop: anyio.Event, hurry: anyio.Event) -> None:
+    numbers = _stop_signals()
+    try:
+        # Received to the end: without a receiver a second signal would kill, and keep the Lease.
+        with anyio.open_signal_receiver(*numbers) as signals:
+            async for number in signals:
+                name = signal.Signals(number).name
+                if not stop.is_set():
+                    log.info("stopping", signal=name)
+                    stop.set()
+                elif not hurry.is_set():
+                    log.warning("stopping_now", signal=name)
+                    hurry.set()
+    finally:
+        for number in numbers:  # what is left to do takes milliseconds, and has an exit code
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _tracing(settings: ProcessSettings, component: str) -> "Tracing | None":
+    if settings.trace_endpoint is None:
+        return None
+    from cosi_operator.tracing import Tracing  # only those pay for it who want it
+
+    return Tracing(
+        settings.trace_endpoint,
+        service=component,
+        version=package_version(),
+        instance=settings.identity,
+    )
+
+
+@asynccontextmanager
+async def process(
+    settings: ProcessSettings, component: str, controllers: Sequence[str]
+) -> AsyncIterator[Process]:
+    """Everything up to, but without, the Lease; ends only when all tasks have.
+
+    Args:
+        settings: of this process.
+        component: its name, in Events and to the API server.
+        controllers: the names of its reconcile loops.
+    """
+    clock, rng = RealClock(), random.Random()  # noqa: S311 - jitter, not a secret
+    metrics, health = Metrics(controllers=controllers), Health()
+    metrics.built(component, version=package_version(), commit=package_commit())
+    metrics.watch_dropped_lines(dropped_lines)
+    stop, hurry = anyio.Event(), anyio.Event()
+    tracing = _tracing(settings, component)
+
+    def requested(verb: str, plural: str, status: int, seconds: float) -> None:
+        metrics.requested(verb, status or None)
+        if current_level() is LogLevel.DEBUG:
+            ms = round(seconds * 1000)
+            log.debug("request", verb=verb, resource=plural, status=status, elapsed_ms=ms)
+        if tracing is not None:
+            tracing.requested(verb, plural, status, seconds)
+
+    agent = f"{component}/{package_version()}"
+    async with (
+        await KubeClient.connect(
+            settings.kubeconfig, clock=clock, user_agent=agent, on_request=requested
+        ) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        metrics.watch_missing_permissions(client.rights.missing)
+        events = EventRecorder(client, component=component, instance=settings.identity, clock=clock)
+        tasks.start_soon(events.run)
+        tasks.start_soon(give_back, clock)
+        tasks.start_soon(_stop_on_signal, stop, hurry)
+        tasks.start_soon(serve_health, settings, health, metrics, clock)
+        yield Process(
+            settings=settings,
+            component=component,
+            client=client,
+            events=events,
+            clock=clock,
+            rng=rng,
+            metrics=metrics,
+            health=health,
+            stop=stop,
+            hurry=hurry,
+            tracing=tracing,
+        )
+
+        async def drain() -> None:
+            await events.drain(EVENT_DRAIN_S)
+            if tracing is not None:
+                await tracing.close(TRACE_DRAIN_S)
+
+        await unless(hurry, drain)
+        tasks.cancel_scope.cancel()

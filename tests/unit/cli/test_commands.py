@@ -1,0 +1,458 @@
+"""The commands against an API server at the wire: rights, pages, conflicts, and exit codes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.apiserver import Reply, StubApiServer, client_of, serving
+from tests.support.clock import FakeClock
+
+from cosi_operator.api import v1alpha1
+from cosi_operator.api.core import LEASES, SECRETS
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.cli import run
+from cosi_operator.cli.arguments import parse
+from cosi_operator.cli.commands import CommandError, Printed
+from cosi_operator.cli.read import NotInstalledError
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.errors import Invalid
+from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
+
+CLAIM, ACCESS = Key("ns", "c"), Key("ns", "a")
+OPERATOR = Path(v1alpha1.__file__).parents[2]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[StubApiServer]:
+    async with serving() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server: StubApiServer) -> AsyncIterator[KubeClient]:
+    async with client_of(server, FakeClock()) as client:
+        yield client
+
+
+async def cosi(client: KubeClient, *words: str) -> Printed:
+    return await run(parse(words, "cosi"), client, FakeClock())
+
+
+def failed(reason: str = "DriverInvalidArgument") -> list[dict[str, Any]]:
+    common = {
+        "reason": reason,
+        "message": "The region is unknown.",
+        "lastTransitionTime": "2025-12-31T23:00:00Z",
+        "observedGeneration": 1,
+    }
+    return [
+        {"type": "Ready", "status": "False", **common},
+        {"type": "Stalled", "status": "True", **common},
+    ]
+
+
+def put_all(server: StubApiServer, *, ready: bool) -> None:
+    """A claim with its class, Bucket, access and, when ready, a Secret."""
+    server.put(v1alpha1.BUCKET_CLASSES, Key("", "fast"), driverName="d.example.com")
+    server.put(
+        v1alpha1.BUCKET_ACCESS_CLASSES,
+        Key("", "keys"),
+        driverName="D.example.com",
+        authenticationType="Key",
+    )
+    claim = server.put(
+        v1alpha1.BUCKET_CLAIMS,
+        CLAIM,
+        spec={"bucketClassName": "fast", "protocols": ["S3"]},
+        status={"bucketReady": ready, "bucketName": "b"} | ({} if ready else told(failed())),
+    )
+    uid = claim["metadata"]["uid"]
+    server.put(
+        v1alpha1.BUCKETS,
+        Key("", "b"),
+        spec={
+            "driverName": "d.example.com",
+            "bucketClaim": {"namespace": "ns", "name": "c", "uid": uid},
+        },
+        status={"bucketReady": ready, "bucketID": "id"} | ({} if ready else told(failed())),
+    )
+    server.put(
+        v1alpha1.BUCKET_ACCESSES,
+        ACCESS,
+        spec={
+            "bucketAccessClassName": "keys",
+            "bucketClaimName": "c",
+            "credentialsSecretName": "s",
+        },
+        status={"accessGranted": True, "accountID": "x"} if ready else {},
+    )
+    if ready:
+        server.put(SECRETS, Key("ns", "s"), data={"BucketInfo": "c2VjcmV0"})
+
+
+def told(conditions: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"conditions": conditions}
+
+
+async def test_why_is_content_when_the_whole_chain_is(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    for words in (("c",), ("bucketaccess/a",)):
+        printed = await cosi(client, "why", *words, "-n", "ns")
+        assert printed.code == 0
+        assert ": ready\n" in printed.out
+        assert "Secret ns/s" in printed.out
+        assert "c2VjcmV0" not in printed.out
+
+
+async def test_why_marks_the_bucket_and_says_so_in_json_too(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    printed = await cosi(client, "why", "c", "-n", "ns", "-o", "json")
+    tree = json.loads(printed.out)
+    assert (printed.code, tree["ready"]) == (1, False)
+    assert [link["kind"] for link in tree["links"] if link["isCause"]] == ["Bucket"]
+    assert tree["links"][2]["message"] == "The region is unknown."
+    assert "lastCall" in tree["links"][2]
+
+
+async def test_why_with_a_tenants_rights_names_what_it_could_not_see(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    for plural in ("buckets", "bucketclasses", "bucketaccessclasses", "secrets"):
+        server.forbid("get", plural)
+    printed = await cosi(client, "why", "c", "-n", "ns")
+    assert printed.code == 1
+    lines = {" ".join(line.split()) for line in printed.out.splitlines()}
+    assert "BucketClass fast not visible you have no right to read it" in lines
+    assert "BucketClaim ns/c failed DriverInvalidArgument <== this" in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        pytest.param(("why", "nope"), "BucketClaim ns/nope: there is no such", id="a claim"),
+        pytest.param(("why", "bucketaccess/nope"), "BucketAccess ns/nope: there", id="an access"),
+        pytest.param(("retry", "nope"), "BucketClaim ns/nope: there is no such", id="a retry"),
+    ],
+)
+async def test_a_name_that_is_not_there_is_named(
+    client: KubeClient, words: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(CommandError, match=reason):
+        await cosi(client, *words, "-n", "ns")
+
+
+async def test_why_about_an_access_that_may_not_be_read(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    server.forbid("get", "bucketaccesses")
+    with pytest.raises(CommandError, match="you have no right to read it"):
+        await cosi(client, "why", "bucketaccess/a")
+
+
+async def test_status_reads_every_page_and_adds_only_buckets_without_a_claim(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    for number in range(600):
+        server.put(
+            v1alpha1.BUCKET_CLAIMS, Key("many", f"c-{number:03}"), status={"bucketReady": True}
+        )
+    server.put(v1alpha1.BUCKETS, Key("", "alone"), spec={"driverName": "d.example.com"})
+    printed = await cosi(client, "status", "-A", "-o", "json")
+    tree = json.loads(printed.out)
+    assert (printed.code, tree["total"], tree["notSeen"]) == (1, 603, {})
+    assert [(row["kind"], row["name"]) for row in tree["notReady"]] == [
+        ("Bucket", "alone"),
+        ("BucketAccess", "a"),
+        ("BucketClaim", "c"),
+    ]
+
+
+async def test_status_is_about_the_contexts_namespace_unless_told(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    assert "in namespace default" in (await cosi(client, "status")).out
+    printed = await cosi(client, "status", "-n", "ns")
+    assert (printed.code, printed.out) == (0, "All 2 objects in namespace ns are ready.\n")
+
+
+async def test_status_goes_on_without_what_it_may_not_list(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    server.forbid("list", "bucketaccesses")
+    printed = await cosi(client, "status", "-n", "ns")
+    assert "BucketClaim" in printed.out
+    assert printed.note == "not seen: bucketaccesses in ns (you have no right to list them)\n"
+
+
+async def test_status_that_may_list_nothing_asks_for_a_namespace(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    server.forbid("list", "bucketclaims")
+    server.forbid("list", "bucketaccesses")
+    with pytest.raises(CommandError, match="-n NAMESPACE"):
+        await cosi(client, "status", "-A")
+
+
+async def test_an_unreadable_object_does_not_hide_the_others(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
+    printed = await cosi(client, "status", "-n", "ns")
+    assert printed.out == "All 2 objects in namespace ns are ready.\n"
+    assert "one of the bucketclaims (not readable: " in printed.note
+
+
+async def test_a_cluster_without_cosi_is_told_so(server: StubApiServer, client: KubeClient) -> None:
+    server.fail_next("list", Reply(404, "NotFound", "the server could not find it"))
+    with pytest.raises(NotInstalledError, match="install COSI's CRDs"):
+        await cosi(client, "status")
+
+
+async def test_drivers_counts_over_classes_and_buckets(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    assert "d.example.com" in (await cosi(client, "drivers")).out
+    tree = json.loads((await cosi(client, "drivers", "-o", "json")).out)
+    (row,) = tree["drivers"]
+    assert (row["buckets"], row["failed"], row["classes"], row["accessClasses"]) == (
+        1,
+        1,
+        ["fast"],
+        ["keys"],
+    )
+
+
+async def test_drivers_with_no_right_at_all_says_why(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    for resource in (v1alpha1.BUCKET_CLASSES, v1alpha1.BUCKET_ACCESS_CLASSES, v1alpha1.BUCKETS):
+        server.forbid("list", resource.plural)
+    with pytest.raises(CommandError, match="neither classes nor Buckets"):
+        await cosi(client, "drivers")
+
+
+async def test_rollback_check_looks_for_the_secrets_and_never_shows_them(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    rows = json.loads((await cosi(client, "rollback-check", "-o", "json")).out)["mishandled"]
+    assert [row["kind"] for row in rows] == ["BucketAccess", "BucketClaim"]  # no finalizers
+    assert "without bucketaccess-protection" in rows[0]["why"]
+    server.drop(SECRETS, Key("ns", "s"))
+    printed = await cosi(client, "rollback-check")
+    assert printed.code == 1
+    assert "its Secret s is gone" in printed.out
+
+
+@pytest.mark.parametrize("plural", ["buckets", "bucketclaims", "bucketaccesses"])
+async def test_rollback_check_says_nothing_about_half_a_cluster(
+    server: StubApiServer, client: KubeClient, plural: str
+) -> None:
+    server.forbid("list", plural)
+    with pytest.raises(CommandError, match="ask an administrator"):
+        await cosi(client, "rollback-check")
+
+
+async def test_rollback_check_gives_no_permission_when_something_was_unreadable(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    assert (await cosi(client, "rollback-check")).code == 0
+    server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
+    printed = await cosi(client, "rollback-check")
+    assert printed.code == 1
+    assert "do not roll back yet" in printed.out
+    assert "not readable" in printed.note
+
+
+@pytest.mark.parametrize(
+    ("name", "resource", "key"),
+    [
+        pytest.param("c", v1alpha1.BUCKET_CLAIMS, CLAIM, id="a claim"),
+        pytest.param("bucketaccess/a", v1alpha1.BUCKET_ACCESSES, ACCESS, id="an access"),
+        pytest.param("bucket/b", v1alpha1.BUCKETS, Key("", "b"), id="a Bucket"),
+    ],
+)
+async def test_retry_writes_a_fresh_value_and_keeps_all_else(
+    server: StubApiServer, client: KubeClient, name: str, resource: Resource, key: Key
+) -> None:
+    put_all(server, ready=False)
+    server.put(resource, key, metadata={"annotations": {"mine": "kept"}}, unknown={"kept": True})
+    before = server.objects[resource.path(key.namespace, key.name)]
+    printed = await cosi(client, "retry", name, "-n", "ns")
+    after = server.objects[resource.path(key.namespace, key.name)]
+    assert after["metadata"]["annotations"] == {
+        "mine": "kept",
+        RETRY_ANNOTATION: "2026-01-01T00:00:00.000000Z",
+    }
+    assert {**after, "metadata": 0} == {**before, "metadata": 0}
+    assert "will be tried again" in printed.out
+
+
+async def test_retry_reads_again_after_a_conflict(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    server.fail_next("update", Reply(409, "Conflict"), Reply(409, "Conflict"))
+    assert (await cosi(client, "retry", "c", "-n", "ns")).code == 0
+    assert (server.count("get"), server.count("update")) == (3, 3)
+
+
+async def test_retry_gives_up_on_an_object_that_never_rests(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    server.fail_next("update", *[Reply(409, "Conflict")] * 5)
+    with pytest.raises(CommandError, match="it keeps changing"):
+        await cosi(client, "retry", "c", "-n", "ns")
+
+
+async def test_a_secret_that_was_removed_is_reported_and_a_retry_makes_new_keys(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    server.drop(SECRETS, Key("ns", "s"))
+    printed = await cosi(client, "why", "bucketaccess/a", "-n", "ns")
+    assert printed.code == 1
+    assert "cosi retry bucketaccess/a -n ns" in printed.out
+    printed = await cosi(client, "status", "-n", "ns")
+    assert printed.code == 1
+    assert "SecretMissing" in printed.out
+    assert "will be tried again" in (await cosi(client, "retry", "bucketaccess/a", "-n", "ns")).out
+    after = server.objects[v1alpha1.BUCKET_ACCESSES.path("ns", "a")]
+    assert RETRY_ANNOTATION in after["metadata"]["annotations"]
+
+
+async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    server.forbid("get", "secrets")
+    printed = await cosi(client, "status", "-n", "ns")
+    assert printed.code == 0
+    assert printed.note == "not seen: Secret ns/s (you have no right to read it)\n"
+    for number in range(201):
+        server.put(
+            v1alpha1.BUCKET_ACCESSES,
+            Key("many", f"a-{number}"),
+            spec={"credentialsSecretName": "s"},
+            status={"accessGranted": True, "accountID": "x"},
+        )
+    before = server.count("get")
+    assert "more than 200" in (await cosi(client, "status", "-n", "many")).note
+    assert server.count("get") == before
+
+
+async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: KubeClient) -> None:
+    put_all(server, ready=True)
+    for words in ("a", "bucketaccess/a"):
+        assert "asks for new keys" in (await cosi(client, "rotate", words, "-n", "ns")).out
+    after = server.objects[v1alpha1.BUCKET_ACCESSES.path("ns", "a")]
+    assert after["metadata"]["annotations"][ROTATE_ANNOTATION] == "2026-01-01T00:00:00.000000Z"
+
+
+async def test_rotate_of_an_access_without_keys_says_what_to_look_at(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=False)
+    with pytest.raises(CommandError, match=r"no keys yet.*cosi why bucketaccess/a -n ns"):
+        await cosi(client, "rotate", "a", "-n", "ns")
+    server.put(
+        v1alpha1.BUCKET_ACCESSES, ACCESS, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    )
+    with pytest.raises(CommandError, match="being deleted"):
+        await cosi(client, "rotate", "a", "-n", "ns")
+    assert server.count("update") == 0
+
+
+async def test_drivers_says_whether_the_sidecar_works(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    put_all(server, ready=True)
+    server.put(
+        LEASES,
+        Key("vendor", "d-example-com-cosi"),
+        spec={
+            "holderIdentity": "one",
+            "acquireTime": "2025-12-31T23:00:00.000000Z",
+            "renewTime": "2025-12-31T23:59:59.000000Z",
+            "leaseDurationSeconds": 15,
+        },
+    )
+    row = (await cosi(client, "drivers")).out.splitlines()[1].split()
+    assert row[:3] == ["d.example.com", "up", "1h"]
+    server.forbid("list", "leases")
+    printed = await cosi(client, "drivers")
+    assert "not visible" in printed.out
+    assert "leases" in printed.note
+
+
+async def test_retry_leaves_a_ready_object_alone(server: StubApiServer, client: KubeClient) -> None:
+    put_all(server, ready=True)
+    assert "is ready" in (await cosi(client, "retry", "c", "-n", "ns")).out
+    assert server.count("update") == 0
+
+
+async def test_a_refusal_that_is_no_403_is_not_taken_for_an_empty_cluster(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    server.fail_next("list", Reply(400, "BadRequest", "no"))
+    with pytest.raises(Invalid):
+        await cosi(client, "drivers")
+
+
+async def test_retry_of_an_unreadable_object_says_what_is_wrong_with_it(
+    server: StubApiServer, client: KubeClient
+) -> None:
+    server.put(v1alpha1.BUCKET_CLAIMS, CLAIM, status={"bucketReady": "yes"})
+    with pytest.raises(CommandError, match="not readable"):
+        await cosi(client, "retry", "c", "-n", "ns")
+
+
+MAIN = "import sys; from cosi_operator.cli import main; sys.exit(main())"
+
+
+def process(*words: str, kubeconfig: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, *words],
+        env={"PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(kubeconfig), "HOME": "/nonexistent"},
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "stdout", "stderr"),
+    [
+        pytest.param(("--help",), 0, "status", "", id="help is no error"),
+        pytest.param(("why", "--help"), 0, "bucketaccess", "", id="help of a command"),
+        pytest.param((), 2, "", "required: COMMAND", id="no command"),
+        pytest.param(("why", "pod/x"), 2, "", "bucketclaim, bucketaccess", id="a wrong kind"),
+        pytest.param(
+            ("policy", "explain", "--call", "x", "--code", "OK"), 2, "", "is no call", id="a call"
+        ),
+        pytest.param(("policy", "show"), 0, "INTERNAL", "", id="a command without a cluster"),
+        pytest.param(("policy", "show", "--profile", "x"), 2, "", "error: 'x' is no", id="profile"),
+        pytest.param(("status",), 2, "", "error: ", id="no kubeconfig"),
+    ],
+)
+def test_the_process_ends_with_the_right_code_and_no_traceback(
+    tmp_path: Path, words: tuple[str, ...], code: int, stdout: str, stderr: str
+) -> None:
+    done = process(*words, kubeconfig=tmp_path / "none")
+    assert done.returncode == code, done.stderr
+    assert stdout in done.stdout
+    assert stderr in done.stderr
+    assert "Traceback" not in done.stderr

@@ -33,6 +33,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
 import anyio
 
@@ -85,6 +86,14 @@ class Pace:
             return False
         self.next_at = now + 1 / self.per_s
         return True
+
+
+class NewQueue[K: Hashable](Protocol):
+    """Makes the queue of the given name whose keys share the workers by their groups."""
+
+    def __call__(
+        self, name: str, groups_of: Callable[[K], Groups], *, pace: Pace | None = None
+    ) -> "WorkQueue[K]": ...
 
 
 class WorkQueue[K: Hashable]:

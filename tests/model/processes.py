@@ -4,13 +4,11 @@ Queues, listeners, reconcilers and reporter are the real ones. In place of the s
 `MemoryApi` and `FakeDriver`; in place of the tasks, `Running` steps one reconcile run at a time.
 """
 
-import importlib
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import patch
 
 import anyio
 from msgspec.json import encode
@@ -21,21 +19,20 @@ from tests.support.clock import FakeClock
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.view import Key, Resource
+from cosi_operator.app.controller import build as build_controller
 from cosi_operator.app.health import Health
-from cosi_operator.app.process import Listener, Process, Watched, Work
+from cosi_operator.app.process import Process, Work
+from cosi_operator.app.sidecar import build as build_sidecar
 from cosi_operator.kube.client import KubeClient, ListPage
 from cosi_operator.kube.events import EventRecorder, EventType, ObjectRef
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
+from cosi_operator.kube.watches import Indexes, Listener
 from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Outcome
 from cosi_operator.runtime import settle
 from cosi_operator.settings import ControllerSettings, SidecarSettings
 from cosi_operator.sidecar.calls import Attempts, DriverState
-
-# The package has functions of the same names, which an import would find first.
-controller_root = importlib.import_module("cosi_operator.app.controller")
-sidecar_root = importlib.import_module("cosi_operator.app.sidecar")
 
 DRIVER = "s3.example.com"
 METRICS = Metrics()
@@ -217,6 +214,7 @@ class Running:
         self._api = api
         self._client = process.client
         self.kinds: list[_Kind] = []
+        self.watches = _MemoryWatches(process.client, self.kinds)
         assert isinstance(process.events, MemoryEvents)
         process.events.kinds = self.kinds
         self.works: list[Work] = []
@@ -281,34 +279,23 @@ class Running:
         return any(work.queue.statistics().delayed for work in self.works)
 
 
-class _MemoryWatched(Watched):
-    """Stands for `Watched` in a composition root: registers, and follows nothing."""
+@dataclass
+class _MemoryWatches:
+    """Stands for `Watches`: what is registered here is delivered by hand."""
 
-    def __init__(self, process: Process, running: Running) -> None:
-        self._process = process
-        self._running = running
+    client: KubeClient
+    kinds: list[_Kind]
 
     def add[T](
         self,
         resource: Resource,
         decode: Callable[[bytes], T],
         changed: Listener[T],
-        indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
+        indexes: Indexes[T] | None = None,
     ) -> Objects[T]:
         store = Store(decode, indexes)
-        self._running.kinds.append(_Kind(resource, store, changed))
-        return Objects(self._process.client, resource, store, changed)
-
-    async def follow(self, works: Sequence[Work]) -> None:
-        self._running.works.extend(works)
-
-
-@dataclass
-class _Link:
-    """Stands for the sidecar's link to its driver."""
-
-    driver: FakeDriver
-    on_return: Callable[[], None] = field(default=lambda: None)
+        self.kinds.append(_Kind(resource, store, changed))
+        return Objects(self.client, resource, store, changed)
 
 
 @dataclass
@@ -331,8 +318,7 @@ def start_controller(parts: Parts) -> Running:
     settings = ControllerSettings(kubeconfig=None, namespace="cosi", identity="c")
     process = _process(parts, "controller", settings)
     running = Running("controller", parts.api, process)
-    with patch.object(controller_root, "Watched", lambda p: _MemoryWatched(p, running)):
-        _finish(controller_root._work(process))
+    running.works.extend(build_controller(process, running.watches))
     running.begin()
     return running
 
@@ -350,18 +336,11 @@ def start_sidecar(parts: Parts, *, instance: str = "d-1", up: bool = True) -> Ru
     process = _process(parts, "sidecar", settings)
     running = Running("sidecar", parts.api, process)
     running.state = DriverState(DRIVER, instance, up)
-    link: Any = _Link(FakeDriver(parts.backend, "sidecar"))
-
-    def attempts(*args: Any) -> Attempts:
-        running.attempts = Attempts(*args)
-        return running.attempts
-
-    with (
-        patch.object(sidecar_root, "Watched", lambda p: _MemoryWatched(p, running)),
-        patch.object(sidecar_root, "Attempts", attempts),
-    ):
-        _finish(sidecar_root._work(settings, process, link, running.state))
-    running.returned = link.on_return
+    driver: Any = FakeDriver(parts.backend, "sidecar")
+    built = build_sidecar(settings, process, running.watches, driver, running.state)
+    running.works.extend(built.works)
+    running.attempts = built.attempts
+    running.returned = built.on_return
     running.begin()
     return running
 
@@ -380,14 +359,6 @@ def _process(parts: Parts, name: str, settings: ControllerSettings | SidecarSett
         hurry=anyio.Event(),
         tracing=None,
     )
-
-
-def _finish(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    raise AssertionError("building a process waited for something")
 
 
 assert SECRETS  # the Secrets are reached by requests alone, never watched

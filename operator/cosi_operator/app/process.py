@@ -11,20 +11,16 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
-    Hashable,
-    Iterable,
-    Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import structlog
 
-from cosi_operator.api.view import Key, Resource
+from cosi_operator.api.view import Key
 from cosi_operator.app.health import Health, serve_health
 from cosi_operator.app.malloc_trim import give_back
 from cosi_operator.clock import Clock, RealClock
@@ -32,11 +28,8 @@ from cosi_operator.fairness import Groups, Shares, Sharing
 from cosi_operator.flags import package_commit, package_version
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
-from cosi_operator.kube.kept import bounded, without_managed_fields
 from cosi_operator.kube.lease import LeaderElection, lease_name
-from cosi_operator.kube.objects import Objects
-from cosi_operator.kube.store import Store
-from cosi_operator.kube.watch import Change, Reflector
+from cosi_operator.kube.watches import Watches
 from cosi_operator.log_sink import dropped_lines
 from cosi_operator.logs import current_level
 from cosi_operator.metrics import Metrics
@@ -112,6 +105,22 @@ class Process:
         if self.tracing is not None:
             self.tracing.called(call, code, made_by, seconds)
 
+    def watches(self) -> Watches:
+        return Watches(self.client, clock=self.clock, rng=self.rng)
+
+    async def follow(self, watches: Watches, works: Sequence["Work"]) -> None:
+        """Watch, work once every store is complete, and drain when asked to stop."""
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(watches.run)
+            self.health.waits("the API server")
+            await unless(self.stop, watches.until_synced)
+            if not self.stop.is_set():
+                self.health.has("the API server")
+                async with anyio.create_task_group() as working:
+                    for work in works:
+                        working.start_soon(self.runner(work).run, self.stop)
+            watching.cancel_scope.cancel()
+
     async def lead(self, owner: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` while holding the Lease of `owner`; returns when it ends or on `stop`.
 
@@ -167,81 +176,6 @@ class Work:
     queue: WorkQueue[Key]
     reconcile: Callable[[Key], Awaitable[Outcome]]
     run_timeout_s: float
-
-
-type Listener[T] = Callable[[Key, T | None, T | None], None]
-
-
-class Watched:
-    """The kinds a process watches; `follow` them, then wait until all are `synced`."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._reflectors: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self._synced: list[anyio.Event] = []
-
-    def add[T](
-        self,
-        resource: Resource,
-        decode: Callable[[bytes], T],
-        changed: Listener[T],
-        indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
-    ) -> Objects[T]:
-        """Watch one kind; `changed` hears of watch lines and of our own writes alike."""
-        # Tenants make the namespaced kinds; the others are an administrator's.
-        kept = bounded if resource.namespaced else without_managed_fields
-        store = Store(decode, indexes, kept)
-
-        def on_change(change: Change[T]) -> None:
-            if change.old is None and change.new is None and (bad := store.broken(change.key)):
-                log.warning(
-                    "object_unreadable",
-                    kind=resource.kind,
-                    key=str(change.key),
-                    error=bad.error,
-                    remedy="repair or delete the object; the others go on",
-                )
-            changed(change.key, change.old, change.new)
-
-        reflector = Reflector(
-            self._process.client,
-            resource,
-            store,
-            on_change=on_change,
-            clock=self._process.clock,
-            rng=self._process.rng,
-        )
-        self._reflectors.append(reflector.run)
-        self._synced.append(reflector.synced)
-        return Objects(self._process.client, resource, store, changed)
-
-    async def follow(self, works: Sequence[Work]) -> None:
-        """Watch, work once every store is complete, and drain when asked to stop."""
-        async with anyio.create_task_group() as watching:
-            for run in self._reflectors:
-                watching.start_soon(run)
-            if await self._wait_until_synced():
-                async with anyio.create_task_group() as working:
-                    for work in works:
-                        working.start_soon(self._process.runner(work).run, self._process.stop)
-            watching.cancel_scope.cancel()
-
-    async def _wait_until_synced(self) -> bool:
-        """False when the process was asked to stop first."""
-        process = self._process
-        process.health.waits("the API server")
-        async with anyio.create_task_group() as either:
-
-            async def synced() -> None:
-                for event in self._synced:
-                    await event.wait()
-                process.health.has("the API server")
-                either.cancel_scope.cancel()
-
-            either.start_soon(synced)
-            await process.stop.wait()
-            either.cancel_scope.cancel()
-        return not process.stop.is_set()
 
 
 async def unless(event: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:

@@ -1,24 +1,22 @@
 """Reconciles BucketClaims: the doing half of `plan/claim.py`."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, assert_never
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import (
     Bucket,
-    BucketAccess,
     BucketClaim,
-    BucketClass,
     ClaimRef,
     Key,
     Status,
 )
 from cosi_operator.clock import Clock
 from cosi_operator.conditions import ignored_in, with_ignored
-from cosi_operator.controller.activity import FirstSeen, SidecarActivity
+from cosi_operator.controller.activity import FirstSeen
+from cosi_operator.controller.watches import CLAIM, ControllerWatches
 from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent
-from cosi_operator.kube.objects import Body, Objects, set_finalizers
+from cosi_operator.kube.objects import Body, set_finalizers
 from cosi_operator.kube.records import edit_record
 from cosi_operator.outcome import Outcome, Reason, Success, Terminal
 from cosi_operator.plan import claim as planning
@@ -53,37 +51,23 @@ from cosi_operator.plan.steps import (
     ReadHolder,
     UpdateBucketObject,
 )
-from cosi_operator.reconcile import End, VanishedObjects, run_steps
+from cosi_operator.reconcile import End, run_steps
 from cosi_operator.refusals import Refusals
 from cosi_operator.report import Reporter, Told, ready_of
 from cosi_operator.scrub import shown_name
-
-# Index of accesses that hold our finalizer: the Key of the claim they name.
-ACCESSES_BY_CLAIM = "claim"
-BUCKETS_BY_CLAIM = "claim"  # index of Buckets: the Key of the claim that spec or record names
-
-
-@dataclass(frozen=True, slots=True)
-class Controller:
-    """What the controller's reconcilers share."""
-
-    claims: Objects[BucketClaim]
-    buckets: Objects[Bucket]
-    classes: Objects[BucketClass]
-    accesses: Objects[BucketAccess]
-    reporter: Reporter
-    clock: Clock
 
 
 class ClaimReconciler:
     """Brings one BucketClaim to its Bucket. How the Bucket fares is the sidecar's to tell."""
 
-    def __init__(self, controller: Controller, activity: SidecarActivity) -> None:
-        self._c = controller
-        self.vanished = VanishedObjects[BucketClaim](names.CLAIM_FINALIZER)
-        self._activity = activity
-        self._deleting = FirstSeen(controller.clock)
-        self._refusals = Refusals(controller.reporter, controller.clock)
+    def __init__(self, watches: ControllerWatches, reporter: Reporter, clock: Clock) -> None:
+        self._watches = watches
+        self._claims = watches.claims
+        self._buckets = watches.buckets
+        self._reporter = reporter
+        self._clock = clock
+        self._deleting = FirstSeen(clock)
+        self._refusals = Refusals(reporter, clock)
 
     async def reconcile(self, key: Key) -> Outcome:
         """One run for one key. Safe to repeat at any time."""
@@ -93,49 +77,49 @@ class ClaimReconciler:
             end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=fold)
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
-            return await self._refusals.end(self._c.claims, key, error)
+            return await self._refusals.end(self._claims, key, error)
 
     async def _delete_leaked(self, key: Key) -> None:
         """Delete the Bucket of a claim that the API server removed in spite of our finalizer."""
-        claim = await self.vanished.find(self._c.claims, key)
+        claim = await self._watches.vanished.find(self._claims, key)
         if claim is None:
             return
-        bucket = await self._c.buckets.refresh(Key("", names.bucket_name(claim.meta.uid)))
+        bucket = await self._buckets.refresh(Key("", names.bucket_name(claim.meta.uid)))
         bound = bucket is not None and records.is_bound_to(bucket, claim)
         if bucket is not None and bound and not bucket.meta.deleting:
-            await self._c.buckets.delete(
+            await self._buckets.delete(
                 bucket.meta.key,
                 uid=bucket.meta.uid,
                 resource_version=bucket.meta.resource_version,
             )
-        self.vanished.forget(key)
+        self._watches.vanished.forget(key)
 
     def _read(self, key: Key) -> ClaimView:
-        claim = self._c.claims.get(key)
+        claim = self._claims.get(key)
         bucket = bucket_class = None
         former: tuple[Bucket, ...] = ()
         if claim:
-            found = self._c.buckets.store.by_index(BUCKETS_BY_CLAIM, key)
+            found = self._buckets.store.by_index(CLAIM, key)
             naming = [cached.view for cached in found]
             bucket = records.bucket_of_claim(claim, naming)
-            bucket = bucket or self._c.buckets.get(Key("", records.target_name(claim)))
+            bucket = bucket or self._buckets.get(Key("", records.target_name(claim)))
             former = former_buckets(claim, naming)
             of_bucket = bucket if claim.existing_bucket_name else None
             class_name = of_bucket.class_name if of_bucket else claim.class_name
-            bucket_class = self._c.classes.get(Key("", class_name))
+            bucket_class = self._watches.classes.get(Key("", class_name))
         return ClaimView(
             claim=claim,
             bucket_class=bucket_class,
             bucket=bucket,
             accesses=tuple(
                 cached.view
-                for cached in self._c.accesses.store.by_index(ACCESSES_BY_CLAIM, key)
+                for cached in self._watches.accesses.store.by_index(CLAIM, key)
                 if names.ACCESS_FINALIZER in cached.view.meta.finalizers
             ),
-            now=self._c.clock.wall(),
+            now=self._clock.wall(),
             former=former,
             unproven=True,
-            sidecar_heard=self._activity.of(records.driver_of(bucket)) if bucket else None,
+            sidecar_heard=self._watches.activity.of(records.driver_of(bucket)) if bucket else None,
             deleting_since=self._deleting_since(key, claim),
             waiting_told=self._deleting.is_told(key),
         )
@@ -151,34 +135,34 @@ class ClaimReconciler:
         match step:
             case EditFinalizers(key=key, add=add, remove=remove):
                 return ClaimIs(
-                    await self._c.claims.edit(
+                    await self._claims.edit(
                         key, lambda body: set_finalizers(body, add=add, remove=remove)
                     )
                 )
             case ReadClaim(key=key):
-                fresh = await self._c.claims.refresh(key)
+                fresh = await self._claims.refresh(key)
                 # Another one, or changed: that has put the key into the queue again.
                 return ClaimIs(fresh if _is_same(fresh, view.claim) else None)
             case ReadBucketObject(key=key):
-                return BucketIs(await self._c.buckets.refresh(key), key.name)
+                return BucketIs(await self._buckets.refresh(key), key.name)
             case ReadClass(key=key):
-                return ClassIs(await self._c.classes.refresh(key))
+                return ClassIs(await self._watches.classes.refresh(key))
             case ReadHolder(holder=holder):
-                found = await self._c.claims.refresh(Key(holder.namespace, holder.name))
+                found = await self._claims.refresh(Key(holder.namespace, holder.name))
                 return HolderIs(found is not None and records.identity_of(found) == holder)
             case CreateBucketObject(name=name):
                 return BucketIs(await self._create(view, view.claim, name))
             case UpdateBucketObject(key=key):
-                return BucketIs(await self._c.buckets.edit(key, lambda body: _update(body, step)))
+                return BucketIs(await self._buckets.edit(key, lambda body: _update(body, step)))
             case BindBucketObject(key=key):
                 return BucketIs(await self._bind(key, view.claim))
             case DeleteBucketObject(key=key, uid=uid):
                 # Bound to the copy that was looked at: the API server forgets a finalizer that a
                 # sidecar adds while it deletes, and then a bucket would stay that nobody knows.
                 seen = view.bucket.meta.resource_version if view.bucket else None
-                return BucketIs(await self._c.buckets.delete(key, uid=uid, resource_version=seen))
+                return BucketIs(await self._buckets.delete(key, uid=uid, resource_version=seen))
             case DeleteAccess(key=key, uid=uid):
-                await self._c.accesses.delete(key, uid=uid)
+                await self._watches.accesses.delete(key, uid=uid)
                 return AccessDeleting(key)
             case Done():
                 raise AssertionError("Done ends the loop")
@@ -194,15 +178,15 @@ class ClaimReconciler:
             protocols=claim.protocols,
         )
         try:
-            return await self._c.buckets.create(body)
+            return await self._buckets.create(body)
         except AlreadyExists:  # our own create whose reply was lost, or another's: look
-            return await self._c.buckets.refresh(Key("", name))
+            return await self._buckets.refresh(Key("", name))
 
     async def _bind(self, key: Key, claim: BucketClaim) -> Bucket | None:
-        bound = await self._c.buckets.edit(key, lambda body: _bind(body, claim))
+        bound = await self._buckets.edit(key, lambda body: _bind(body, claim))
         if bound and claim.class_name:
-            self._c.reporter.event(
-                self._c.claims,
+            self._reporter.event(
+                self._claims,
                 claim,
                 "Normal",
                 "BucketClassIgnored",
@@ -220,7 +204,7 @@ class ClaimReconciler:
             await self._tell_ignored(end.view, claim)
             return end.outcome
         told = _told(end.outcome, end.view, claim)
-        await self._c.reporter.tell(self._c.claims, claim.meta.key, told)
+        await self._reporter.tell(self._claims, claim.meta.key, told)
         if is_waiting_for_sidecar(end.outcome):
             if end.view.bucket and not end.view.waiting_told:  # an administrator looks there
                 self._waiting_event(end.view.bucket, end.outcome)
@@ -241,15 +225,15 @@ class ClaimReconciler:
         def status(current: BucketClaim) -> Status | None:
             if current.meta.uid != claim.meta.uid:
                 return None
-            generation, now = current.meta.generation, self._c.clock.wall()
+            generation, now = current.meta.generation, self._clock.wall()
             told = with_ignored(current.conditions, ignored, generation=generation, now=now)
             return Status(told, current.observed_generation)
 
-        await self._c.reporter.write(self._c.claims, claim.meta.key, status)
+        await self._reporter.write(self._claims, claim.meta.key, status)
 
     def _waiting_event(self, bucket: Bucket, outcome: Terminal) -> None:
         message = f"{outcome.reason}: {outcome.message}"
-        self._c.reporter.event(self._c.buckets, bucket, "Normal", outcome.reason.value, message)
+        self._reporter.event(self._buckets, bucket, "Normal", outcome.reason.value, message)
 
 
 def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:

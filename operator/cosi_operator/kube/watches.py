@@ -1,0 +1,91 @@
+"""The kinds that a process watches: a store and a reflector for each."""
+
+import random
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Protocol
+
+import anyio
+import structlog
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.clock import Clock
+from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.kept import bounded, without_managed_fields
+from cosi_operator.kube.objects import Objects
+from cosi_operator.kube.store import Store
+from cosi_operator.kube.watch import Change, Reflector
+
+log = structlog.get_logger(__name__)
+
+type Listener[T] = Callable[[Key, T | None, T | None], None]
+"""Called with the key, the old object and the new one; one of both may be None."""
+
+type Indexes[T] = Mapping[str, Callable[[T], Iterable[Hashable]]]
+
+
+class Watching(Protocol):
+    """Where `controller/watches.py` and `sidecar/watches.py` register what they watch."""
+
+    def add[T](
+        self,
+        resource: Resource,
+        decode: Callable[[bytes], T],
+        changed: Listener[T],
+        indexes: Indexes[T] | None = None,
+    ) -> Objects[T]: ...
+
+
+class Watches:
+    """Lists and watches every added kind; `run` them, then wait `until_synced`."""
+
+    def __init__(self, client: KubeClient, *, clock: Clock, rng: random.Random) -> None:
+        self._client = client
+        self._clock = clock
+        self._rng = rng
+        self._reflectors: list[Reflector[Any]] = []
+
+    def add[T](
+        self,
+        resource: Resource,
+        decode: Callable[[bytes], T],
+        changed: Listener[T],
+        indexes: Indexes[T] | None = None,
+    ) -> Objects[T]:
+        """Watch one kind. `changed` is called for watch events and for own writes alike."""
+        # Tenants create the namespaced kinds; administrators create the others.
+        kept = bounded if resource.namespaced else without_managed_fields
+        store = Store(decode, indexes, kept)
+
+        def on_change(change: Change[T]) -> None:
+            if change.old is None and change.new is None and (bad := store.broken(change.key)):
+                log.warning(
+                    "object_unreadable",
+                    kind=resource.kind,
+                    key=str(change.key),
+                    error=bad.error,
+                    remedy="repair or delete the object; the others go on",
+                )
+            changed(change.key, change.old, change.new)
+
+        self._reflectors.append(
+            Reflector(
+                self._client,
+                resource,
+                store,
+                on_change=on_change,
+                clock=self._clock,
+                rng=self._rng,
+            )
+        )
+        return Objects(self._client, resource, store, changed)
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            for reflector in self._reflectors:
+                tasks.start_soon(reflector.run)
+
+    async def until_synced(self) -> None:
+        """Return when the first list of every kind is complete."""
+        for reflector in self._reflectors:
+            await reflector.synced.wait()

@@ -1,0 +1,185 @@
+"""What a sidecar watches, and which keys each change adds to the queues."""
+
+from collections.abc import Hashable, Iterator
+
+from cosi_operator.api import v1alpha1
+from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, Key
+from cosi_operator.fairness import Groups
+from cosi_operator.kube.watches import Watching
+from cosi_operator.plan import names, records
+from cosi_operator.report import ready_of
+from cosi_operator.sidecar.records import (
+    BUCKET_INDEXES,
+    BY_ACCOUNT,
+    BY_CLAIM,
+    HELD_BY_CLAIM,
+    RecordLookup,
+    RecordMemory,
+)
+from cosi_operator.sidecar.secret_release import UnheldSecrets
+from cosi_operator.workqueue import NewQueue, Pace, WorkQueue
+
+# When the driver returns, the objects that wait for it are retried at this rate.
+WAKES_PER_S = 50.0
+
+
+class SidecarWatches:
+    """Stores and queues of a sidecar. A change adds its own key and the keys that wait for it."""
+
+    def __init__(self, watching: Watching, new_queue: NewQueue[Key], driver_name: str) -> None:
+        wakes = Pace(WAKES_PER_S)
+        self.buckets_queue = new_queue("bucket", self.groups_of_bucket, pace=wakes)
+        self.accesses_queue = new_queue("bucketaccess", self.groups_of_access, pace=wakes)
+        self._driver_name = driver_name
+        self.memory = RecordMemory()
+        self.unheld = UnheldSecrets()
+        self.buckets = watching.add(
+            v1alpha1.BUCKETS,
+            v1alpha1.decode_bucket,
+            self._bucket_changed,
+            BUCKET_INDEXES,
+        )
+        self.claims = watching.add(
+            v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, self._claim_changed
+        )
+        self.classes = watching.add(
+            v1alpha1.BUCKET_ACCESS_CLASSES,
+            v1alpha1.decode_bucket_access_class,
+            self._class_changed,
+        )
+        self.accesses = watching.add(
+            v1alpha1.BUCKET_ACCESSES,
+            v1alpha1.decode_bucket_access,
+            self._access_changed,
+            {
+                "class": lambda access: (access.class_name,),
+                BY_CLAIM: lambda access: (access.claim_key,) if access.claim_name else (),
+                HELD_BY_CLAIM: records.claim_of_held,
+                BY_ACCOUNT: lambda access: (access.account_id,) if access.account_id else (),
+            },
+        )
+        self.lookup = RecordLookup(self.buckets, self.accesses, self.claims, self.memory)
+
+    def _bucket_changed(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
+        seen = [bucket for bucket in (old, new) if bucket]
+        if any(self.is_our_bucket(bucket) for bucket in seen):
+            self.memory.note(old, new)
+            self.buckets_queue.add(key)
+        if old is None or new is None or (old.record is None) != (new.record is None):
+            for bucket in seen:  # which of several Buckets a claim belongs to
+                for claim in records.claims_of(bucket):
+                    for cached in self.buckets.store.by_index(BY_CLAIM, claim):
+                        self._touch_bucket(cached.view)
+        if _access_facts(old) != _access_facts(new):
+            for claim in {claim: None for bucket in seen for claim in records.claims_of(bucket)}:
+                self._touch_accesses(claim)
+        for bucket in seen if old is None or new is None else ():
+            self._touch_recorded(bucket)
+        if old and new:  # most entries are written by the run of their access
+            self._touch_added(old, new)
+
+    def _touch_recorded(self, bucket: Bucket) -> None:
+        """Recorded accesses that no longer exist still have to be revoked."""
+        for entry in bucket.record.accesses.values() if bucket.record else ():
+            self.accesses_queue.add(Key(entry.namespace, entry.name))
+
+    def _touch_added(self, old: Bucket, new: Bucket) -> None:
+        """An older copy of the record can bring back entries of accesses that are gone."""
+        before = old.record.accesses if old.record else {}
+        for uid, entry in new.record.accesses.items() if new.record else ():
+            key = Key(entry.namespace, entry.name)
+            access = self.accesses.get(key) if uid not in before else None
+            if uid not in before and (access is None or access.meta.uid != uid):
+                self.accesses_queue.add(key)
+
+    def _claim_changed(self, key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
+        claim = new or old
+        if claim is None:
+            return
+        for cached in self.buckets.store.by_index(BY_CLAIM, key):
+            self._touch_bucket(cached.view)
+        name = names.bucket_name(claim.meta.uid)
+        if self.memory.released_bucket(name):
+            self.buckets_queue.add(Key("", name))
+        self._touch_accesses(key)
+
+    def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
+        classless = old is not None and self.classes.get(Key("", old.class_name)) is None
+        if old is not None and (classless or self.is_our_access(old)):
+            self.unheld.note(old, new, classless=classless)
+        self.accesses_queue.add(key)
+        if access := new or old:  # also without its claim: a Bucket waits for its last access
+            for cached in self.buckets.store.by_index(BY_CLAIM, access.claim_key):
+                if cached.view.meta.deleting:
+                    self._touch_bucket(cached.view)
+
+    def _class_changed(
+        self, key: Key, _old: BucketAccessClass | None, _new: BucketAccessClass | None
+    ) -> None:
+        for cached in self.accesses.store.by_index("class", key.name):
+            self.accesses_queue.add(cached.view.meta.key)
+
+    def _touch_bucket(self, bucket: Bucket) -> None:
+        if self.is_our_bucket(bucket):
+            self.buckets_queue.add(bucket.meta.key)
+
+    def _touch_accesses(self, claim: Key) -> None:
+        for cached in self.accesses.store.by_index(BY_CLAIM, claim):
+            self.accesses_queue.add(cached.view.meta.key)
+
+    def groups_of_bucket(self, key: Key) -> Groups:
+        """A Bucket belongs to the namespace of its claim."""
+        bucket = self.buckets.get(key)
+        if bucket is None:
+            return Groups()
+        return Groups(records.bound_claim(bucket).namespace, bucket.class_name)
+
+    def groups_of_access(self, key: Key) -> Groups:
+        """A class that does not exist is no group, because a tenant may name any number of them."""
+        access = self.accesses.get(key)
+        found = self.classes.get(Key("", access.class_name)) if access else None
+        return Groups(key.namespace, found.meta.name if found else "")
+
+    def is_our_bucket(self, bucket: Bucket) -> bool:
+        """Whether a Bucket belongs to this driver."""
+        return names.same_driver(records.driver_of(bucket), self._driver_name)
+
+    def is_our_access(self, access: BucketAccess) -> bool:
+        """Whether the class of an access names this driver."""
+        found = self.classes.get(Key("", access.class_name))
+        return found is not None and names.same_driver(found.driver_name, self._driver_name)
+
+    def wake_unsettled(self) -> None:
+        """The driver is back: what waits goes on, in turns."""
+        for queue, key in self._unsettled():
+            queue.add_paced(key)
+
+    def _unsettled(self) -> Iterator[tuple[WorkQueue[Key], Key]]:
+        for key, bucket in self.buckets.store.items():
+            if self.is_our_bucket(bucket.view) and _is_unsettled(bucket.view):
+                yield self.buckets_queue, key
+        for key, access in self.accesses.store.items():
+            if _is_unsettled(access.view):
+                yield self.accesses_queue, key
+
+
+def _access_facts(bucket: Bucket | None) -> Hashable:
+    """What of a Bucket its accesses wait for: most changes of a record concern one access only."""
+    if bucket is None:
+        return None
+    return (
+        bucket.ready,
+        bucket.meta.deleting,
+        records.bucket_id_of(bucket),
+        records.bound_claim(bucket),
+        records.driver_of(bucket),
+        bucket.record is None,
+        bucket.copied_record is None,
+        records.room_of(bucket),
+        bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION),
+    )
+
+
+def _is_unsettled(view: Bucket | BucketAccess) -> bool:
+    ready = ready_of(view)
+    return view.meta.deleting or ready is None or ready.status != "True"

@@ -18,9 +18,7 @@ OVERRIDE = (
 
 REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.PROVISIONED: ("The bucket is ready.", NOTHING),
-    Reason.BOUND: ("The claim is bound to a bucket that was there already.", NOTHING),
     Reason.GRANTED: ("The access is granted; its Secret holds the keys.", NOTHING),
-    Reason.DELETED: ("The bucket is gone from the backend.", NOTHING),
     Reason.REVOKED: (
         "The account is gone from the backend, but a finalizer of others keeps the BucketAccess.",
         "If it lasts: whoever set that finalizer has to remove it.",

@@ -196,10 +196,9 @@ class Metrics:
 
     Args:
         controllers: names of the reconcile loops, seeded in their series.
-        leases: names of the Leases this process may hold.
     """
 
-    def __init__(self, *, controllers: Sequence[str] = (), leases: Sequence[str] = ()) -> None:
+    def __init__(self, *, controllers: Sequence[str] = ()) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._queues = _Queues()
@@ -257,7 +256,7 @@ class Metrics:
             ("name",),
             registry=self.registry,
         )
-        self._seed(controllers, leases)
+        self._seed(controllers)
 
     def built(self, component: str, *, version: str, commit: str) -> None:
         """Expose which build this process runs."""
@@ -318,7 +317,7 @@ class Metrics:
         """All series in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _seed(self, controllers: Iterable[str], leases: Iterable[str]) -> None:
+    def _seed(self, controllers: Iterable[str]) -> None:
         for controller in controllers:
             self._run_seconds.labels(controller)
             self._waits.labels(controller)
@@ -327,5 +326,3 @@ class Metrics:
         for method in sorted(set(METHODS.values())):
             for http_code in (*HTTP_CODES, NO_ANSWER):
                 self._requests.labels(http_code, method)
-        for lease in leases:
-            self._leads.labels(lease)

@@ -68,9 +68,7 @@ class Reason(enum.StrEnum):
 
     # Ready
     PROVISIONED = "Provisioned"
-    BOUND = "Bound"
     GRANTED = "Granted"
-    DELETED = "Deleted"
     REVOKED = "Revoked"
 
     # waiting: nothing is wrong yet, something else has to happen first

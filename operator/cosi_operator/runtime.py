@@ -264,17 +264,18 @@ def _told(outcome: Requeue | Terminal) -> dict[str, Any]:
     return fields
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions within a group, however deep; a single one is its own leaf."""
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+        return [leaf for part in error.exceptions for leaf in leaves(part)]
     return [error]
 
 
 def _type_names(error: BaseException) -> str:
-    return ", ".join(sorted({type(leaf).__name__ for leaf in _leaves(error)}))
+    return ", ".join(sorted({type(leaf).__name__ for leaf in leaves(error)}))
 
 
 def _places(error: BaseException) -> list[str]:
     """Where the first of the faults was raised, as file:line function, the innermost last."""
-    frames = traceback.extract_tb(_leaves(error)[0].__traceback__)[-LOGGED_FRAMES:]
+    frames = traceback.extract_tb(leaves(error)[0].__traceback__)[-LOGGED_FRAMES:]
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]

@@ -12,6 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 DEFAULT_DRIVER_ADDRESS = "unix:///var/lib/cosi/cosi.sock"
 # The kernel keeps a socket's path in 108 bytes, the closing zero included (unix(7)).
 MAX_SOCKET_PATH_BYTES = 107
+DELETION_RECHECK_S = 600.0
 # A recheck faster than this is a retry loop by another name.
 MIN_RECHECK_S = 1.0
 # 2**63 times any base is far above any cap, and still a float.
@@ -155,8 +156,6 @@ class ProcessSettings:
     backoff: Backoff = field(default_factory=Backoff)
     lease: LeaseDurations = field(default_factory=LeaseDurations)
     leader_elect: bool = True
-    terminal_recheck_s: float | None = None
-    deletion_recheck_s: float | None = 600.0
     metrics_address: str | None = None
     health_address: str | None = None
     trace_endpoint: str | None = None
@@ -169,8 +168,6 @@ class ProcessSettings:
             1 <= self.workers <= 1000,
             f"--workers is {self.workers}: give a number from 1 to 1000",
         )
-        _check_recheck("--terminal-recheck-interval", self.terminal_recheck_s)
-        _check_recheck("--deletion-recheck-interval", self.deletion_recheck_s)
         _check_address("--metrics-bind-address", self.metrics_address)
         _check_address("--health-probe-bind-address", self.health_address)
         _check(
@@ -201,11 +198,15 @@ class SidecarSettings(ProcessSettings):
     retry_policy: str = ""
     retry_policy_file: str | None = None
     retry_overrides: tuple[str, ...] = ()
+    terminal_recheck_s: float | None = None
+    deletion_recheck_s: float | None = DELETION_RECHECK_S
     secret_extra_keys: bool = True
     serialize_access_calls: LaneScope | None = None
 
     def __post_init__(self) -> None:
         ProcessSettings.__post_init__(self)  # super() does not work in a slotted dataclass
+        _check_recheck("--terminal-recheck-interval", self.terminal_recheck_s)
+        _check_recheck("--deletion-recheck-interval", self.deletion_recheck_s)
         scheme, _, path = self.driver_address.partition(":")
         path = path.removeprefix("//")
         _check(

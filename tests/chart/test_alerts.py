@@ -62,7 +62,8 @@ def anchors(document: str) -> set[str]:
 
 def exposed() -> dict[str, set[str]]:
     """Each series that a process can expose, and its labels."""
-    metrics = Metrics(controllers=["bucket"], leases=["lease"])
+    metrics = Metrics(controllers=["bucket"])
+    metrics.leads("lease", leading=False)
     metrics.seed_calls()
     metrics.built("cosi-sidecar", version="1.2.3", commit="0123abc")
     metrics.driver("d.example.com", up=True)

@@ -178,7 +178,7 @@ def test_a_changed_policy_file_makes_new_pods(offline: Helm, driver_chart: Path)
         (False, "replicaCount=two", "'/replicaCount'"),
         (False, "logLevel=verbose", "'/logLevel'"),
         (False, "metrics.port=0", "'/metrics/port'"),
-        (False, "deletionRecheckInterval=10", "'/deletionRecheckInterval'"),
+        (True, "cosiSidecar.deletionRecheckInterval=10", "'/deletionRecheckInterval'"),
         (False, "image.digest=latest", "'/image/digest'"),
         (True, "cosiSidecar.retryPolcy=csi-like", "'retryPolcy' not allowed"),
         (True, "cosiSidecar.retryPolicy=csi", "'/retryPolicy'"),

@@ -476,3 +476,12 @@ def test_a_bad_retry_policy_in_the_environment_is_named_by_its_variable(
     variable: str, value: str
 ) -> None:
     assert refusal(**{variable: value}).startswith(f"{variable} in the environment: ")
+
+
+def test_recheck_flags_have_no_effect_in_the_controller_and_the_log_says_so() -> None:
+    flags = ("--terminal-recheck-interval=1h", "--deletion-recheck-interval=10m")
+    parsed = parse_controller(flags, {}, MACHINE)
+    assert parsed.settings == parse_controller((), {}, MACHINE).settings
+    assert parsed.notes == (
+        "flags without effect here: --terminal-recheck-interval, --deletion-recheck-interval",
+    )

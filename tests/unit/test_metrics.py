@@ -39,17 +39,16 @@ class Numbers:
         ),
         ("rest_client_requests_total", {"code": "409", "method": "PUT"}),
         ("rest_client_requests_total", {"code": "<error>", "method": "GET"}),
-        ("leader_election_master_status", {"name": "d-cosi"}),
     ],
 )
 def test_a_series_is_0_before_anything_happens(series: str, labels: dict[str, str]) -> None:
-    metrics = Metrics(controllers=["bucket"], leases=["d-cosi"])
+    metrics = Metrics(controllers=["bucket"])
     metrics.seed_calls()
     assert metrics.registry.get_sample_value(series, labels) == 0
 
 
 def test_a_process_that_calls_no_driver_exposes_no_driver_calls() -> None:
-    metrics = Metrics(controllers=["bucketclaim"], leases=["leader"])
+    metrics = Metrics(controllers=["bucketclaim"])
     samples = [line for line in metrics.expose().decode().splitlines() if line[0] != "#"]
     assert [line for line in samples if line.startswith("cosi_sidecar_operations")] == []
     assert [line for line in samples if line.startswith("cosi_driver_up")] == []

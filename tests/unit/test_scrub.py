@@ -222,3 +222,17 @@ def test_it_holds_no_secret_and_no_more_than_its_limit() -> None:
     assert known.blank(values[-1]) == "[redacted]"
     assert len(known) == 1024
     assert not any(value[:12] in repr(vars(known)) for value in values[-50:])
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "expected"),
+    [
+        pytest.param("abc", 3, "abc", id="text within the limit -> unchanged"),
+        pytest.param("abcdefgh", 6, "abc…", id="longer text -> ends in an ellipsis"),
+        pytest.param("aäöü", 6, "aä…", id="limit within a character -> the character is dropped"),
+        pytest.param("\ud800", 3, "?", id="lone surrogate -> question mark"),
+    ],
+)
+def test_cut_bytes(text: str, limit: int, expected: str) -> None:
+    assert cut_bytes(text, limit) == expected
+    assert len(expected.encode()) <= limit

@@ -54,8 +54,6 @@ COMMON: dict[str, Any] = {"kubeconfig": None, "namespace": "n", "identity": "i"}
         ({"identity": ""}, "identity"),
         ({"workers": 0}, "--workers is 0"),
         ({"workers": 1001}, "from 1 to 1000"),
-        ({"terminal_recheck_s": 0.5}, "--terminal-recheck-interval is 0.5 s"),
-        ({"deletion_recheck_s": INF}, "--deletion-recheck-interval"),
         ({"metrics_address": "localhost"}, "--metrics-bind-address"),
         ({"health_address": ":0"}, "--health-probe-bind-address"),
         ({"health_address": "a:b:80"}, "in brackets"),
@@ -79,6 +77,18 @@ def test_a_socket_path_has_107_bytes_at_most() -> None:
     assert SidecarSettings(**COMMON, driver_address=longest).driver_address == longest
     with pytest.raises(SettingError, match="108 bytes"):
         SidecarSettings(**COMMON, driver_address="unix:///" + "a" * 107)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"terminal_recheck_s": 0.5}, "--terminal-recheck-interval is 0.5 s"),
+        ({"deletion_recheck_s": INF}, "--deletion-recheck-interval"),
+    ],
+)
+def test_a_recheck_interval_out_of_range_is_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        SidecarSettings(**COMMON, **arguments)
 
 
 def test_ipv6_addresses_stand_in_brackets() -> None:

@@ -22,6 +22,7 @@ from cosi_operator.kube.kubeconfig import KubeconfigError
 from cosi_operator.kube.lease import LeaseLost
 from cosi_operator.log_sink import LogSink, replace_stderr
 from cosi_operator.logs import configure
+from cosi_operator.runtime import leaves
 from cosi_operator.settings import ProcessSettings, changed_settings
 
 EXIT_FAILED = 1
@@ -102,7 +103,7 @@ def _run[S: ProcessSettings](
 def _failed(program: str, failure: Exception) -> int:
     """Tell why the process ends. Of what nobody expected only the type: its text may hold all."""
     code = EXIT_USAGE
-    for error in _leaves(failure):
+    for error in leaves(failure):
         if isinstance(error, KubeconfigError | PolicyError):
             sys.stderr.write(f"{program}: {error}\n")
             continue
@@ -115,9 +116,3 @@ def _failed(program: str, failure: Exception) -> int:
 def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]

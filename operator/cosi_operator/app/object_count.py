@@ -10,7 +10,7 @@ from cosi_operator.metrics import ObjectCounts, State
 type Counted = Bucket | BucketAccess | BucketClaim
 
 
-def state_of(view: Counted) -> tuple[State, str]:
+def counted_as(view: Counted) -> tuple[State, str]:
     """The state, and the reason of the Ready condition unless the state says it all."""
     told = {condition.type: condition for condition in view.conditions}
     ready = told.get("Ready")
@@ -32,4 +32,4 @@ def object_counter[T: Counted](
     def views() -> Iterable[T]:
         return (cached.view for _, cached in objects.store.items())
 
-    return lambda: Counter(state_of(view) for view in views() if is_ours(view))
+    return lambda: Counter(counted_as(view) for view in views() if is_ours(view))

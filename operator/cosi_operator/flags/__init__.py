@@ -30,6 +30,7 @@ from cosi_operator.flags.table import CONTROLLER, SIDECAR, Groups
 from cosi_operator.policy_file import parse_lane_scope
 from cosi_operator.settings import (
     DEFAULT_DRIVER_ADDRESS,
+    DELETION_RECHECK_S,
     CallTimeouts,
     ControllerSettings,
     LaneScope,
@@ -123,6 +124,8 @@ def parse_sidecar(
             retry_policy=words.retry_policy(),
             retry_policy_file=words.text("retry-policy-file"),
             retry_overrides=words.retry_overrides(),
+            terminal_recheck_s=words.recheck_s("terminal-recheck-interval", None),
+            deletion_recheck_s=words.recheck_s("deletion-recheck-interval", DELETION_RECHECK_S),
             secret_extra_keys=words.switch("secret-extra-keys") is not False,
             serialize_access_calls=words.lane_scope(),
         )
@@ -154,8 +157,6 @@ class _Common(TypedDict, total=False):
     log_format: LogFormat
     workers: int
     leader_elect: bool
-    terminal_recheck_s: float | None
-    deletion_recheck_s: float | None
     metrics_address: str | None
     health_address: str | None
     trace_endpoint: str | None
@@ -210,11 +211,12 @@ class _Words:
             common["workers"] = read_integer("--workers", workers)
         if (elect := self.switch("leader-elect")) is not None:
             common["leader_elect"] = elect
-        if (terminal_s := self.duration_s("terminal-recheck-interval")) is not None:
-            common["terminal_recheck_s"] = terminal_s or None
-        if (deletion_s := self.duration_s("deletion-recheck-interval")) is not None:
-            common["deletion_recheck_s"] = deletion_s or None
         return common
+
+    def recheck_s(self, name: str, default_s: float | None) -> float | None:
+        """None when it is turned off by 0."""
+        seconds = self.duration_s(name)
+        return default_s if seconds is None else seconds or None
 
     def driver_address(self) -> str:
         """As a gRPC target: unix:///absolute or unix:relative."""

@@ -154,6 +154,11 @@ IGNORED = (
     ),
 )  # fmt: skip
 
+# Earlier releases accepted them in the controller, where they never had an effect.
+IGNORED_BY_CONTROLLER = tuple(Flag(flag.name, value="VALUE", ignored=True) for flag in RECHECKS)
+
+WITHOUT_EFFECT = "Accepted without effect, so that old command lines go on working"
+
 type Groups = Mapping[str, Sequence[Flag]]
 
 SIDECAR: Groups = {
@@ -164,14 +169,13 @@ SIDECAR: Groups = {
     "Watching it": (*WATCHING, *TRACES),
     "Logs": LOGS,
     "Other": OTHER,
-    "Accepted without effect, so that old command lines go on working": IGNORED,
+    WITHOUT_EFFECT: IGNORED,
 }
 
 CONTROLLER: Groups = {
     "Cluster": CLUSTER,
-    "Retries": RECHECKS,
     "Watching it": (*WATCHING, *TRACES),
     "Logs": LOGS,
     "Other": OTHER,
-    "Accepted without effect, so that old command lines go on working": IGNORED,
+    WITHOUT_EFFECT: (*IGNORED, *IGNORED_BY_CONTROLLER),
 }

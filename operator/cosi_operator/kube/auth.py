@@ -96,7 +96,7 @@ class TokenFile:
         try:
             token = self._path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
-            token, problem = "", _words(error)
+            token, problem = "", _cause(error)
         if is_token(token):
             self._header = f"Bearer {token}"
         elif self._header:  # better the one from before than none
@@ -211,7 +211,7 @@ class ExecCredentials:
         except (OSError, ValueError) as error:  # ValueError: a NUL in the command or its env
             hint = f"; {plugin.install_hint.strip()}" if plugin.install_hint else ""
             raise CredentialError(
-                f"exec plugin {plugin.command} can't be run: {_words(error)}{hint}"
+                f"exec plugin {plugin.command} can't be run: {_cause(error)}{hint}"
             ) from None
         if done.returncode != 0:
             raise CredentialError(f"exec plugin {plugin.command} failed ({done.returncode})")
@@ -257,6 +257,6 @@ def load_client_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes)
         tls.load_cert_chain(pair.name, password=NO_PASSWORD)
 
 
-def _words(error: OSError | ValueError) -> str:
+def _cause(error: OSError | ValueError) -> str:
     """What went wrong, without the content of the file (a UnicodeDecodeError carries it)."""
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__

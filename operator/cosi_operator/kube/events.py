@@ -37,7 +37,7 @@ from cosi_operator.kube.errors import (
     TooManyRequests,
 )
 from cosi_operator.kube.store import identify
-from cosi_operator.scrub import escaped
+from cosi_operator.scrub import cut_bytes, escaped
 
 log = structlog.get_logger(__name__)
 
@@ -150,7 +150,7 @@ class EventRecorder:
         `fingerprint` tells what is the same thing again, if the message changes each time (a
         request id in it); by default that is the message. The latest message is shown.
         """
-        message = escaped(cut(message, MESSAGE_LIMIT_BYTES))  # kept until it is sent
+        message = escaped(cut_bytes(message, MESSAGE_LIMIT_BYTES))  # kept until it is sent
         now, now_s = self._clock.wall(), self._clock.monotonic()
         key = (*_identity(about), type, reason, fingerprint or message)
         waiting = self._waiting[type]
@@ -301,7 +301,7 @@ class EventRecorder:
             "involvedObject": {name: value for name, value in involved.items() if value},
             "type": series.type,
             "reason": series.reason,
-            "message": cut(series.message, MESSAGE_LIMIT_BYTES),
+            "message": cut_bytes(series.message, MESSAGE_LIMIT_BYTES),
             "count": series.count,
             "firstTimestamp": _time(series.first),
             "lastTimestamp": _time(series.last),
@@ -309,14 +309,6 @@ class EventRecorder:
             "reportingComponent": self._component,
             "reportingInstance": self._instance,
         }
-
-
-def cut(text: str, limit_bytes: int) -> str:
-    """At most so many bytes of UTF-8, never half a character; "..." tells that it was cut."""
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= limit_bytes:
-        return encoded.decode()
-    return encoded[: limit_bytes - 3].decode(errors="ignore") + "..."
 
 
 def _identity(about: ObjectRef) -> tuple[str, str]:

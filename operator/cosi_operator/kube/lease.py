@@ -278,7 +278,7 @@ class LeaderElection:
         try:
             await within(self._clock, RELEASE_DEADLINE_S, self._give_back)
         except (ApiError, ApiSilent, TimeoutError, msgspec.DecodeError) as error:
-            self._log.warning("lease_not_released", error=_words(error))
+            self._log.warning("lease_not_released", error=_cause(error))
 
     async def _give_back(self) -> None:
         for _ in range(2):
@@ -305,7 +305,7 @@ class LeaderElection:
     def _tell(self, event: str, error: Exception, **fields: str) -> None:
         """Log each kind of trouble once until an attempt goes well."""
         if self._trouble != event:
-            self._log.error(event, error=_words(error), **fields)
+            self._log.error(event, error=_cause(error), **fields)
         self._trouble = event
 
 
@@ -314,5 +314,5 @@ def _micro_time(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _words(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     return str(error) or type(error).__name__

@@ -348,7 +348,7 @@ async def _lines(
         try:
             chunk = await within(clock, end_s - clock.monotonic(), response.content.readany)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ApiSilent(f"{what}: {_words(error)}") from None
+            raise ApiSilent(f"{what}: {_cause(error)}") from None
         if not chunk:
             break
         *complete, rest = chunk.split(b"\n")
@@ -388,10 +388,10 @@ def _retry_after_s(value: str | None) -> float | None:
 
 
 def _silent(request: Request, error: Exception) -> ApiSilent:
-    return ApiSilent(f"{request.what}: {_words(error)}")
+    return ApiSilent(f"{request.what}: {_cause(error)}")
 
 
-def _words(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         # Its text quotes the URL, which for a proxy holds the password.
         return f"{type(error).__name__}: {error.status} {error.message}"[:256]

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from tests.support.views import BUCKET, GOING
 
 from cosi_operator.api.view import Bucket, Condition
-from cosi_operator.app.object_count import state_of
+from cosi_operator.app.object_count import counted_as
 from cosi_operator.metrics import State
 
 
@@ -42,4 +42,4 @@ FAILED = ("Ready", "False", "DriverInternal")
     ],
 )
 def test_an_object_is_counted_in_one_state(bucket: Bucket, counted: tuple[State, str]) -> None:
-    assert state_of(bucket) == counted
+    assert counted_as(bucket) == counted

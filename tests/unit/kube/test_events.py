@@ -13,7 +13,7 @@ from tests.support.clock import PATIENCE_S, FakeClock
 from cosi_operator.api.core import EVENTS
 from cosi_operator.api.view import Key
 from cosi_operator.kube import events
-from cosi_operator.kube.events import EventRecorder, ObjectRef, cut
+from cosi_operator.kube.events import EventRecorder, ObjectRef
 
 # Between tries; limits of requests and of drain are longer.
 LONGEST_PAUSE_S = 6.0
@@ -327,44 +327,3 @@ async def test_drain_gives_up_in_time_and_says_so(world: World) -> None:
         await world.clock.wait_until(lambda: 5.0 in world.clock.sleeping_for(), "the limit")
         world.clock.advance(5)
     assert results == [False]
-
-
-# --- texts
-
-
-@pytest.mark.parametrize(
-    ("text", "limit", "expected"),
-    [
-        pytest.param("abc", 3, "abc", id="what fits stays"),
-        pytest.param("abcdefgh", 6, "abc...", id="the cut shows"),
-        pytest.param("aäöü", 6, "aä...", id="no half characters"),
-        pytest.param("\ud800", 3, "?", id="what is no text becomes a question mark"),
-    ],
-)
-def test_a_text_is_cut_in_bytes(text: str, limit: int, expected: str) -> None:
-    assert cut(text, limit) == expected
-    assert len(cut(text, limit).encode()) <= limit
-
-
-async def test_the_longest_name_and_message_still_fit(world: World) -> None:
-    name = "a" * 235 + "." + "b" * 17
-    world.emit(ObjectRef("v", "Bucket", "", name, "u"), message="ü" * 5000)
-    (event,) = await world.sent()
-    made = event["metadata"]["name"]
-    assert len(made) <= 253
-    assert ".." not in made
-    assert len(event["message"].encode()) <= 1024
-
-
-async def test_few_successes_are_remembered_and_none_of_them_pushes_out_a_failure(
-    world: World,
-) -> None:
-    world.emit()
-    await world.sent()
-    for number in range(events.REMEMBERED_SUCCESSES + 10):
-        about = ObjectRef("v", "Bucket", "", f"b-{number}", f"u-{number}")
-        world.recorder.emit(about, type="Normal", reason="BucketReady", message="It is ready.")
-    assert len(world.recorder._successes.entries) == events.REMEMBERED_SUCCESSES
-    await world.sent()
-    world.emit()
-    assert (await world.sent())[0]["count"] == 2

@@ -73,7 +73,7 @@ class Sharing[K]:
     shares: Shares
 
 
-class Held:
+class WorkersInUse:
     """Counts the workers that each group holds."""
 
     def __init__(self, shares: Shares) -> None:
@@ -174,7 +174,7 @@ class FairLane[K: Hashable]:
             for line in lines.values():
                 yield from line.keys.values()
 
-    def blocked(self, held: Held) -> int:
+    def blocked(self, held: WorkersInUse) -> int:
         """How many keys wait because their namespace or class holds its whole share."""
         return sum(
             len(line.keys)
@@ -222,7 +222,7 @@ class FairLane[K: Hashable]:
         self._lines.clear()
         self._namespaces.clear()
 
-    def next(self, held: Held) -> K | None:
+    def next(self, held: WorkersInUse) -> K | None:
         """The key whose turn it is among those that may run; None if there is none."""
         best: tuple[int, int] | None = None
         chosen: _Line[K] | None = None

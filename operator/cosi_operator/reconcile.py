@@ -71,7 +71,7 @@ class VanishedObjects[T: Bucket | BucketAccess | BucketClaim]:
         self._finalizer = finalizer
         self._by_key: dict[Key, T] = {}
 
-    def look(self, old: T | None, new: T | None) -> None:
+    def observe(self, old: T | None, new: T | None) -> None:
         """Take notice of a change, if it is one of these."""
         if old is None or (new is not None and new.meta.uid == old.meta.uid):
             return

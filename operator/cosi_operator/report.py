@@ -53,7 +53,7 @@ type Reported = Bucket | BucketAccess | BucketClaim
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StatusReport:
     """What one run found out about one object, ready to be told.
 
     `judged` is the object as the run saw it: what it decided holds for that uid and generation
@@ -90,7 +90,9 @@ class Reporter:
         self._drops: dict[str, float] = {}
         self._keeps: set[str] = set()  # those of which it was said that they are kept
 
-    async def tell[T: Reported](self, objects: Objects[T], key: Key, told: Told) -> T | None:
+    async def report[T: Reported](
+        self, objects: Objects[T], key: Key, told: StatusReport
+    ) -> T | None:
         """Write what differs, and emit the Event that goes with a change.
 
         Returns:
@@ -227,7 +229,7 @@ class Reporter:
         )
 
     def _status[T: Reported](
-        self, view: T, objects: Objects[T], told: Told, now: datetime
+        self, view: T, objects: Objects[T], told: StatusReport, now: datetime
     ) -> Status:
         generation = told.judged.generation
         wanted = conditions.from_outcome(
@@ -244,7 +246,7 @@ class Reporter:
             **told.fields,
         )
 
-    def _message[T: Reported](self, view: T, objects: Objects[T], told: Told) -> str:
+    def _message[T: Reported](self, view: T, objects: Objects[T], told: StatusReport) -> str:
         if isinstance(told.outcome, Success):
             return told.success[1]
         what = f"{objects.resource.kind.lower()} {view.meta.name}"
@@ -262,7 +264,7 @@ class Reporter:
             longest_pause_s=self._longest_pause_s,
         )
 
-    def _emit[T: Reported](self, before: T, objects: Objects[T], told: Told) -> None:
+    def _emit[T: Reported](self, before: T, objects: Objects[T], told: StatusReport) -> None:
         was = ready_of(before)
         outcome = told.outcome
         if isinstance(outcome, Success):
@@ -297,7 +299,7 @@ def _fingerprint(outcome: Requeue | Terminal) -> str:
     return conditions.describe_failure(outcome.status) if outcome.status else outcome.message
 
 
-def _last_call(view: Reported, told: Told, now: datetime) -> LastCall | None:
+def _last_call(view: Reported, told: StatusReport, now: datetime) -> LastCall | None:
     """The verdict to store; None (leave what stands) when no driver call was judged."""
     if isinstance(view, BucketClaim):
         return None
@@ -332,7 +334,9 @@ def _last_call(view: Reported, told: Told, now: datetime) -> LastCall | None:
     return call
 
 
-def _last_success(view: Bucket | BucketAccess, told: Told, now: datetime) -> LastCall | None:
+def _last_success(
+    view: Bucket | BucketAccess, told: StatusReport, now: datetime
+) -> LastCall | None:
     """What replaces a failure that is over, or records a retry annotation that was followed."""
     before = view.last_call
     if before is None and not told.retry_token:
@@ -359,7 +363,7 @@ def _was_asked(outcome: Outcome) -> bool:
     return not isinstance(outcome, Success) and outcome.status is not None
 
 
-def _is_minor(before: Reported, told: Told) -> bool:
+def _is_minor(before: Reported, told: StatusReport) -> bool:
     """A further attempt of the same failing call that is not worth a write."""
     outcome = told.outcome
     if not isinstance(outcome, Requeue) or conditions.is_worth_writing(told.attempts):

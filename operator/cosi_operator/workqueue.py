@@ -38,7 +38,7 @@ from typing import Protocol
 import anyio
 
 from cosi_operator.clock import Clock
-from cosi_operator.fairness import FairLane, Groups, Held, Shares, Sharing
+from cosi_operator.fairness import FairLane, Groups, Shares, Sharing, WorkersInUse
 from cosi_operator.settings import Backoff
 
 # Superseded entries of the heap are swept when they outnumber the live ones by this.
@@ -124,7 +124,7 @@ class WorkQueue[K: Hashable]:
         self._pace = pace or Pace()
         sharing = sharing or Sharing(lambda _: Groups(), Shares())
         self._groups_of = sharing.groups_of
-        self._held = Held(sharing.shares)
+        self._held = WorkersInUse(sharing.shares)
         self._on_taken = on_taken
         # Due and held by nobody, since a time (monotonic s). A key is in at most one of these two
         # lanes, and then not in _processing.

@@ -69,7 +69,7 @@ def free_port() -> int:
 
 
 @dataclass
-class Told:
+class StatusReport:
     """All texts that a person or a program can get, by where they stand."""
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -129,8 +129,8 @@ def cosi(bed: Testbed, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-def everything_told(bed: Testbed, ports: dict[str, int], some: list[str]) -> Told:
-    told = Told()
+def everything_told(bed: Testbed, ports: dict[str, int], some: list[str]) -> StatusReport:
+    told = StatusReport()
     for role, port in ports.items():
         told.texts[f"log of the {role}"] = bed.log_of(role)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
@@ -213,8 +213,8 @@ def test_no_secret_is_told_to_anyone_on_any_path_of_a_grant(
 def test_the_canaries_would_be_found(loud: Testbed, granted: dict[str, str]) -> None:
     secret = next(iter(loud.driver.accounts())).secret_key
     for text in (f"x{secret}y", secret[:-1], base64.b64encode(secret.encode()).decode()):
-        assert Told({"here": text}).places_of(secret) == ["here"]
-    assert Told({"here": secret[:LONGEST_PIECE]}).places_of(secret) == []
+        assert StatusReport({"here": text}).places_of(secret) == ["here"]
+    assert StatusReport({"here": secret[:LONGEST_PIECE]}).places_of(secret) == []
 
 
 # --- tenants

@@ -127,7 +127,7 @@ class MemoryClient(KubeClient):
 
 
 @dataclass(frozen=True)
-class Told:
+class EmittedEvent:
     """An Event as it was emitted."""
 
     about: ObjectRef
@@ -145,7 +145,7 @@ class Told:
 class MemoryEvents(EventRecorder):
     """Keeps what is emitted, and what of it is about an object that its process knows is gone."""
 
-    def __init__(self, told: list[Told], too_late: list[Told]) -> None:
+    def __init__(self, told: list[EmittedEvent], too_late: list[EmittedEvent]) -> None:
         self._told = told
         self._too_late = too_late
         self.kinds: Sequence[_Kind] = ()
@@ -159,7 +159,7 @@ class MemoryEvents(EventRecorder):
         message: str,
         fingerprint: str = "",
     ) -> None:
-        told = Told(about, type, reason, message, fingerprint or message)
+        told = EmittedEvent(about, type, reason, message, fingerprint or message)
         self._told.append(told)
         key = Key(about.namespace, about.name)
         held = [kind.store.get(key) for kind in self.kinds if kind.resource.kind == about.kind]
@@ -307,8 +307,8 @@ class Parts:
     clock: FakeClock
     rng: random.Random
     sent: list[Sent] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
-    told_too_late: list[Told] = field(default_factory=list)
+    told: list[EmittedEvent] = field(default_factory=list)
+    told_too_late: list[EmittedEvent] = field(default_factory=list)
     recheck_s: float | None = None
     deletion_recheck_s: float | None = 600.0
     overrides: tuple[str, ...] = ()

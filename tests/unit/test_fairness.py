@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.clock import FakeClock
 
-from cosi_operator.fairness import FairLane, Groups, Held, Shares, Sharing
+from cosi_operator.fairness import FairLane, Groups, Shares, Sharing, WorkersInUse
 from cosi_operator.settings import Backoff
 from cosi_operator.workqueue import Pace, ShutDown, WorkQueue
 
@@ -335,7 +335,7 @@ def test_the_cost_of_a_turn_does_not_grow_with_keys_and_namespaces_that_can_not_
     """100 times as many namespaces wait for a class that holds its share; 10 times is noise."""
 
     def cost_s(namespaces: int) -> float:
-        lane, held = FairLane[str](), Held(Shares(5, 5))
+        lane, held = FairLane[str](), WorkersInUse(Shares(5, 5))
         for number in range(namespaces):
             lane.add(f"{number}", 0.0, Groups(f"n-{number}", "full"))
         for _ in range(5):
@@ -355,7 +355,7 @@ def test_the_cost_of_a_turn_does_not_grow_with_keys_and_namespaces_that_can_not_
 
 
 def test_what_has_left_a_lane_takes_no_memory() -> None:
-    lane, held = FairLane[str](), Held(Shares())
+    lane, held = FairLane[str](), WorkersInUse(Shares())
     for number in range(100):
         groups = Groups(f"n-{number}", f"c-{number % 7}")
         lane.add(f"{number}", 0.0, groups)

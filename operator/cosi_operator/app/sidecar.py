@@ -19,7 +19,7 @@ from cosi_operator.settings import LaneScope, SidecarSettings
 from cosi_operator.sidecar.access import AccessReconciler
 from cosi_operator.sidecar.bucket import BucketReconciler
 from cosi_operator.sidecar.calls import Attempts, DriverState
-from cosi_operator.sidecar.lanes import PATIENCE_S, Lanes
+from cosi_operator.sidecar.lanes import MAX_WAIT_S, Lanes
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar
 from cosi_operator.sidecar.watches import SidecarWatches
@@ -127,7 +127,7 @@ def build(
             "bucketaccess",
             watches.accesses_queue,
             sidecar.lanes.reconciling(access.reconcile),
-            limit_s + 2 * PATIENCE_S,
+            limit_s + 2 * MAX_WAIT_S,
         ),
     )
     return Built(works, sidecar.attempts, on_return)

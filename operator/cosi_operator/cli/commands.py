@@ -60,7 +60,7 @@ def run_policy(command: Command) -> Printed:
     )
     lane_scope = resolve_lane_scope(command.driver, file_text=text, file_name=command.file or "")
     if command.call is not None and command.code is not None:
-        ruled = table_of_policy.ruling(policy, command.call, command.code)
+        ruled = table_of_policy.policy_decision(policy, command.call, command.code)
         return Printed(render.to_json(_spelled(ruled)) if command.json else _explained(ruled))
     if command.json:
         return Printed(
@@ -70,7 +70,7 @@ def run_policy(command: Command) -> Printed:
                     "profile": policy.profile,
                     "serializeAccessCalls": lane_scope,
                     "overrides": [o.spelled() for o in policy.overrides],
-                    "verdicts": [_spelled(r) for r in table_of_policy.rulings(policy)],
+                    "verdicts": [_spelled(r) for r in table_of_policy.policy_decisions(policy)],
                 }
             )
         )
@@ -80,7 +80,7 @@ def run_policy(command: Command) -> Printed:
 _explained = table_of_policy.explain
 
 
-def _spelled(ruled: table_of_policy.Ruling) -> dict[str, Any]:
+def _spelled(ruled: table_of_policy.PolicyDecision) -> dict[str, Any]:
     """With the code's name instead of its number."""
     fields: dict[str, Any] = msgspec.to_builtins(ruled)
     return {**fields, "code": ruled.code.name}

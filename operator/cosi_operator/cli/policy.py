@@ -25,7 +25,7 @@ LEFT_OPEN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class PolicyDecision:
     """What the policy says of one status: the verdict and which rule gave it."""
 
     call: Call
@@ -47,10 +47,10 @@ def rule(policy: Policy, call: Call, code: Code) -> str:
     return f"profile {policy.profile}"
 
 
-def ruling(policy: Policy, call: Call, code: Code) -> Ruling:
+def policy_decision(policy: Policy, call: Call, code: Code) -> PolicyDecision:
     """Ask the policy about one status that the driver itself sent."""
     judged = classify(policy, DriverStatus(call, code, MadeBy.DRIVER))
-    return Ruling(
+    return PolicyDecision(
         call,
         code,
         judged.verdict,
@@ -61,9 +61,9 @@ def ruling(policy: Policy, call: Call, code: Code) -> Ruling:
     )
 
 
-def rulings(policy: Policy) -> list[Ruling]:
+def policy_decisions(policy: Policy) -> list[PolicyDecision]:
     """The whole table: each code, for each call."""
-    return [ruling(policy, call, code) for code in CONSERVATIVE for call in CALLS]
+    return [policy_decision(policy, call, code) for code in CONSERVATIVE for call in CALLS]
 
 
 AT_ONCE = {
@@ -99,7 +99,7 @@ def show(policy: Policy, driver: str, lane_scope: LaneScope) -> str:
     return lead + table(header, rows) + note + end
 
 
-def explain(ruled: Ruling) -> str:
+def explain(ruled: PolicyDecision) -> str:
     """What will happen after one status, and why."""
     facts = [
         ("verdict", f"{ruled.verdict}, by {ruled.rule}"),

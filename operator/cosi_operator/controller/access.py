@@ -14,7 +14,7 @@ from cosi_operator.plan.steps import Done, EditFinalizers
 from cosi_operator.plan.unreported_access import UnreportedView, driver_of, fold
 from cosi_operator.reconcile import End, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, Told
+from cosi_operator.report import Reporter, StatusReport
 
 
 class UnreportedAccessReconciler:
@@ -50,7 +50,7 @@ class UnreportedAccessReconciler:
             now=now,
             since=self._first_seen.since(key, (access.meta.uid, access.meta.deleting)),
             heard=self._watches.activity.of(driver_of(bucket, access_class)),
-            told=self._first_seen.is_told(key),
+            told=self._first_seen.is_reported(key),
         )
 
     async def _apply(self, view: UnreportedView, step: Done | EditFinalizers) -> AccessIs:
@@ -72,7 +72,7 @@ class UnreportedAccessReconciler:
     async def _report(self, key: Key, end: End[UnreportedView]) -> Outcome:
         access = end.view.access
         if access is not None and end.report:
-            told = Told(
+            told = StatusReport(
                 outcome=end.outcome,
                 judged=access.meta,
                 success=(Reason.GRANTED, ""),
@@ -82,7 +82,7 @@ class UnreportedAccessReconciler:
                 fields={} if access.meta.deleting else {"ready": False},
                 call=Call.GRANT_ACCESS,
             )
-            await self._reporter.tell(self._accesses, key, told)
+            await self._reporter.report(self._accesses, key, told)
             if is_waiting_for_sidecar(end.outcome):
-                self._first_seen.tell(key)
+                self._first_seen.mark_reported(key)
         return end.outcome

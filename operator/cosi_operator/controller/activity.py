@@ -17,12 +17,12 @@ class SidecarActivity:
         self._clock = clock
         self._by_driver: dict[str, datetime] = {}
 
-    def look_at_bucket(self, old: Bucket | None, new: Bucket | None) -> None:
+    def observe_bucket(self, old: Bucket | None, new: Bucket | None) -> None:
         """Take notice of a change, if it is one that a sidecar makes."""
         if old is not None and (new is None or _of_sidecar(old) != _of_sidecar(new)):
             self._note(records.driver_of(old))
 
-    def look_at_access(
+    def observe_access(
         self, old: BucketAccess | None, new: BucketAccess | None, driver: str
     ) -> None:
         """The same for an access of this driver; what the controller writes itself is none."""
@@ -49,7 +49,7 @@ def _of_sidecar(bucket: Bucket) -> tuple[object, ...]:
 class _Due:
     state: Hashable
     since: datetime
-    told: bool = False
+    reported: bool = False
 
 
 class FirstSeen:
@@ -66,14 +66,14 @@ class FirstSeen:
             known = self._by_key[key] = _Due(state, self._clock.wall())
         return known.since
 
-    def tell(self, key: Key) -> None:
+    def mark_reported(self, key: Key) -> None:
         """The object says now that it waits for the sidecar."""
         if known := self._by_key.get(key):
-            known.told = True
+            known.reported = True
 
-    def is_told(self, key: Key) -> bool:
+    def is_reported(self, key: Key) -> bool:
         known = self._by_key.get(key)
-        return known is not None and known.told
+        return known is not None and known.reported
 
     def forget(self, key: Key) -> None:
         self._by_key.pop(key, None)

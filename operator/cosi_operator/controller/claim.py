@@ -53,7 +53,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, Told, ready_of
+from cosi_operator.report import Reporter, StatusReport, ready_of
 from cosi_operator.scrub import shown_name
 
 
@@ -121,7 +121,7 @@ class ClaimReconciler:
             unproven=True,
             sidecar_heard=self._watches.activity.of(records.driver_of(bucket)) if bucket else None,
             deleting_since=self._deleting_since(key, claim),
-            waiting_told=self._deleting.is_told(key),
+            waiting_told=self._deleting.is_reported(key),
         )
 
     def _deleting_since(self, key: Key, claim: BucketClaim | None) -> datetime | None:
@@ -204,11 +204,11 @@ class ClaimReconciler:
             await self._tell_ignored(end.view, claim)
             return end.outcome
         told = _told(end.outcome, end.view, claim)
-        await self._reporter.tell(self._claims, claim.meta.key, told)
+        await self._reporter.report(self._claims, claim.meta.key, told)
         if is_waiting_for_sidecar(end.outcome):
             if end.view.bucket and not end.view.waiting_told:  # an administrator looks there
                 self._waiting_event(end.view.bucket, end.outcome)
-            self._deleting.tell(claim.meta.key)
+            self._deleting.mark_reported(claim.meta.key)
         return end.outcome
 
     async def _tell_ignored(self, view: ClaimView, claim: BucketClaim) -> None:
@@ -242,7 +242,7 @@ def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
     return (fresh.meta.uid, fresh.meta.generation) == (seen.meta.uid, seen.meta.generation)
 
 
-def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Told:
+def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> StatusReport:
     bucket = view.bucket
     keep = claim.ready and is_waiting_for_sidecar(outcome)  # nothing was deleted so far
     fields: dict[str, Any] = {"ready": isinstance(outcome, Success) or keep}
@@ -251,7 +251,7 @@ def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Told:
     elif claim.bucket_name and claim.bucket_name != records.target_name(claim):
         fields["bucket_name"] = ""  # copied from another claim, or forged
     name = bucket.meta.name if bucket else ""
-    return Told(
+    return StatusReport(
         outcome=outcome,
         judged=claim.meta,
         success=(Reason.PROVISIONED, f"Bucket {name} is ready."),

@@ -92,11 +92,11 @@ class ControllerWatches:
             self.claims_queue.add(cached.view.meta.key)
 
     def _claim_changed(self, key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
-        self.vanished.look(old, new)
+        self.vanished.observe(old, new)
         self.claims_queue.add(key)
 
     def _bucket_changed(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
-        self.activity.look_at_bucket(old, new)
+        self.activity.observe_bucket(old, new)
         for bucket in (old, new):
             for named in records.claims_of(bucket) if bucket else ():
                 if new:
@@ -110,7 +110,7 @@ class ControllerWatches:
 
     def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
         if old is not None and (new is None or old.conditions != new.conditions):
-            self.activity.look_at_access(old, new, self._driver_of(new or old))
+            self.activity.observe_access(old, new, self._driver_of(new or old))
         self.accesses_queue.add(key)
         for access in (old, new):
             claim = self.claims.get(access.claim_key) if access else None

@@ -48,7 +48,7 @@ class Method[Reply: Message]:
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting[Reply: Message]:
+class IdentityCheck[Reply: Message]:
     """The first call on every new connection, and whether other calls may follow it.
 
     `refusal`: of its reply, why no other call may be made on this connection, "" if it may.
@@ -102,12 +102,12 @@ class DriverChannel:
         self._connection: Connection | None = None
         self._connected_to: SocketIdentity | None = None
         self._on_lost: Callable[[], None] = lambda: None
-        self._greeting: Greeting[Any] | None = None
+        self._greeting: IdentityCheck[Any] | None = None
         self._greeting_turn = anyio.Lock()
         self._greeted: Connection | None = None  # the connection whose greeting was accepted
         self._failed_greetings = 0
 
-    def greet_with(self, greeting: Greeting[Any]) -> None:
+    def greet_with(self, greeting: IdentityCheck[Any]) -> None:
         """Make `greeting` the first call on every connection, and ask on the present one too.
 
         A call whose connection fails the greeting is not sent and raises DriverSilent. The
@@ -218,7 +218,7 @@ class DriverChannel:
         _raise_for_status(call, answer)
         return _parsed(method, answer.body)
 
-    async def _greeted_connection(self, call: Call, greeting: Greeting[Any]) -> Connection:
+    async def _greeted_connection(self, call: Call, greeting: IdentityCheck[Any]) -> Connection:
         """A connection on which `call` may be sent.
 
         Raises:
@@ -238,7 +238,7 @@ class DriverChannel:
                 raise DriverSilent(call, MadeBy.TRANSPORT, f"not sent, because {first}: {why}")
             return connection
 
-    async def _greet(self, connection: Connection, greeting: Greeting[Any]) -> str:
+    async def _greet(self, connection: Connection, greeting: IdentityCheck[Any]) -> str:
         """Ask who is there; returns why no other call may follow, "" if it may."""
         method = greeting.method
 

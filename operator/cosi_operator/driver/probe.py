@@ -39,7 +39,7 @@ _PUBLIC = frozenset({"endpoint", "region", "expiryts"})  # of a credential's fie
 
 
 @dataclass(frozen=True, slots=True)
-class GrantSeen:
+class GrantReply:
     """What a Grant replied.
 
     `keys`: the names of the secret values, by protocol, as the driver spells them. `values` are
@@ -92,7 +92,7 @@ class Probe:
         parameters: Mapping[str, str],
         *,
         timeout_s: float,
-    ) -> GrantSeen:
+    ) -> GrantReply:
         """Make an account, and look at what came back for it."""
         request = cosi_pb2.DriverGrantBucketAccessRequest(
             bucket_id=bucket_id,
@@ -103,7 +103,7 @@ class Probe:
         reply = await self._channel.call(_GRANT, request, timeout_s=timeout_s)
         entries = {protocol: dict(found.secrets) for protocol, found in reply.credentials.items()}
         read = read_credentials(entries)
-        return GrantSeen(
+        return GrantReply(
             account_id=reply.account_id,
             keys={protocol: tuple(sorted(values)) for protocol, values in entries.items()},
             credentials=None if isinstance(read, str) else read,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from cosi_operator.api.view import AuthenticationType
-from cosi_operator.driver.channel import DriverChannel, Greeting, Method
+from cosi_operator.driver.channel import DriverChannel, IdentityCheck, Method
 from cosi_operator.driver.credentials import Credentials as Credentials
 from cosi_operator.driver.credentials import read_credentials
 from cosi_operator.driver.errors import DriverMalformed, DriverRefused
@@ -105,7 +105,7 @@ class Driver:
             return f"the driver there is named {reply.name!r}, not {name!r}"
 
         request = cosi_pb2.DriverGetInfoRequest()
-        self._channel.greet_with(Greeting(_GET_INFO, request, refusal, timeout_s))
+        self._channel.greet_with(IdentityCheck(_GET_INFO, request, refusal, timeout_s))
 
     async def get_info(self, *, timeout_s: float) -> str:
         """The driver's name, never "".

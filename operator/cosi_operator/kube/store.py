@@ -261,7 +261,7 @@ class Store[T]:
         self._unindex(key, old)
         self._ready.pop(key, None)
         if held is not None and held.uid != identity.uid:
-            self._bury(held.uid)
+            self._remember_deletion(held.uid)
         self._errors.pop(key, None)
         self._held[key] = self._packer.pack(raw)
         new = None
@@ -288,7 +288,7 @@ class Store[T]:
         self._ready.pop(key, None)
         self._errors.pop(key, None)
         del self._held[key]
-        self._bury(uid)
+        self._remember_deletion(uid)
         return old.view if old else None
 
     def _unindex(self, key: Key, cached: Cached[T] | None) -> None:
@@ -298,7 +298,7 @@ class Store[T]:
             for value in values(cached.view):
                 self._indexes[name].remove(value, key)
 
-    def _bury(self, uid: str) -> None:
+    def _remember_deletion(self, uid: str) -> None:
         """Remember a deletion: a uid never comes back to life."""
         if uid:
             self._deleted_uids[uid] = None

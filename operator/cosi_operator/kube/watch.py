@@ -25,10 +25,10 @@ from cosi_operator.kube.watch_state import (
     Happening,
     Listing,
     Page,
+    PauseEnded,
+    Pausing,
     Progress,
     Refused,
-    Rested,
-    Resting,
     Silent,
     State,
     Unreadable,
@@ -119,9 +119,9 @@ class Reflector[T]:
         state: State = Listing(self._clock.monotonic())
         while True:
             match state:
-                case Resting(delay_s=delay_s):
+                case Pausing(delay_s=delay_s):
                     await self._clock.sleep(delay_s)
-                    state = self._step(state, Rested())
+                    state = self._step(state, PauseEnded())
                 case Listing():
                     state = self._step(state, await self._list(state))
                 case Watching():

@@ -3,7 +3,7 @@
     Listing ──last page──> Watching ──lines──> Watching
        ^  ^──────────────────┤  │  410, ERROR line, unreadable line: list again
        │                     │  └─ cut, ended, silent, 429, 5xx: watch again from where it was
-       └── Resting <─────────┘     each restart rests first; 403: list every 60 s instead
+       └── Pausing <─────────┘     each restart rests first; 403: list every 60 s instead
 
 Restarts are spaced by a growing backoff counted from the start of the try that failed, so a
 stream that lived for a while starts again nearly at once, and a dead one can't spin. The backoff
@@ -55,7 +55,7 @@ class Watching:
 
 
 @dataclass(frozen=True, slots=True)
-class Resting:
+class Pausing:
     """Wait `delay_s`, then watch from `version`, or list if that is None."""
 
     delay_s: float
@@ -63,7 +63,7 @@ class Resting:
     failures: int
 
 
-type State = Listing | Watching | Resting
+type State = Listing | Watching | Pausing
 
 
 # --- what happened
@@ -108,17 +108,17 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
-class Rested:
+class PauseEnded:
     """The pause is over."""
 
 
-type Happening = Page | Progress | Ended | Silent | Refused | Unreadable | Rested
+type Happening = Page | Progress | Ended | Silent | Refused | Unreadable | PauseEnded
 
 
 def step(state: State, happening: Happening, now_s: float, draw: float) -> State:
     """The next state. `now_s` is monotonic time, `draw` is random in [0, 1)."""
     match state:
-        case Resting(version=version, failures=failures):
+        case Pausing(version=version, failures=failures):
             if version is None:
                 return Listing(now_s, failures=failures)
             return _watch_from(version, failures, now_s, draw)
@@ -150,7 +150,7 @@ def _after_watch(state: Watching, happening: Happening, now_s: float, draw: floa
             return _rest(state, state.version, None, now_s, draw)
         case Refused(status=403):
             # The list before it went well; and the right may be granted any time.
-            return Resting(POLL_S, None, 0)
+            return Pausing(POLL_S, None, 0)
         case Refused(status=status, retry_after_s=asked_s) if status in RESUMABLE_STATUSES:
             return _rest(state, state.version, asked_s, now_s, draw)
         case Refused(retry_after_s=asked_s):
@@ -166,11 +166,11 @@ def _watch_from(version: str, failures: int, now_s: float, draw: float) -> Watch
 
 def _rest(
     state: Listing | Watching, version: str | None, asked_s: float | None, now_s: float, draw: float
-) -> Resting:
+) -> Pausing:
     lived_s = now_s - state.started_s
     goes_on = version is not None
     healthy = isinstance(state, Watching) and (lived_s >= HEALTHY_S or (state.fruitful and goes_on))
     failures = 1 if healthy else state.failures + 1
     # From start to start, but never without any pause.
     delay_s = max(BACKOFF.pause_s(failures, draw) - lived_s, BACKOFF.pause_s(1, draw))
-    return Resting(max(delay_s, asked_s or 0.0), version, failures)
+    return Pausing(max(delay_s, asked_s or 0.0), version, failures)

@@ -99,7 +99,7 @@ def _lost(view: AccessView) -> Done:
 def _settled(access: BucketAccess, view: AccessView) -> Done | None:
     """Granted, and neither an annotation nor an expiry asks for another look; else None."""
     entry = view.entry
-    if entry is None or len(entry.accounts) != 1 or not access.granted or view.in_hand:
+    if entry is None or len(entry.accounts) != 1 or not access.granted or view.unstored_grant:
         return None
     if names.ACCESS_FINALIZER not in access.meta.finalizers or is_rotation_due(access, view):
         return None
@@ -132,14 +132,14 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     token = judged_on(access, view.access_class)
     verdict = standing(access, Call.REVOKE_ACCESS, view.context, token=token)
     verdict = verdict or standing(access, Call.GRANT_ACCESS, view.context, token=token)
-    if verdict and not view.in_hand:  # with credentials in hand only the Secret is missing
+    if verdict and not view.unstored_grant:  # with credentials in hand only the Secret is missing
         return verdict
     if view.secret is None:
         return ReadSecret(view.secret_key)
     entry = view.entry
     if view.secret.ours and entry and entry.accounts and (step := _plan_kept(access, bucket, view)):
         return step
-    if view.in_hand:
+    if view.unstored_grant:
         return _plan_store(access, bucket, view)
     if view.secret.held and not view.secret.ours and view.may_release:
         return ReleaseSecret(view.secret_key)  # restored; or its namespace could not be deleted
@@ -163,7 +163,7 @@ def _plan_kept(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return revoke_all(access, bucket, old, view)
     if is_rotation_due(access, view):
         return _plan_rotation(access, bucket, entry, view)
-    return Done(_success(entry, view)) if view.in_hand is None or view.stored else None
+    return Done(_success(entry, view)) if view.unstored_grant is None or view.stored else None
 
 
 def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
@@ -220,7 +220,7 @@ def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
 
 def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
     """The account into the record, then the credentials into the Secret."""
-    granted, entry, secret = view.in_hand, view.entry, view.secret
+    granted, entry, secret = view.unstored_grant, view.entry, view.secret
     assert granted is not None
     assert secret is not None
     if hold := _plan_hold(access, bucket, view):
@@ -277,7 +277,7 @@ def _plan_rotation(
     The Grant is finished when the entry names the token; until then a crash at any point repeats
     the Grant, and nothing else does.
     """
-    granted = view.in_hand
+    granted = view.unstored_grant
     if granted is None:
         room = records.room_of(bucket, rotating=True)
         if halt := _no_room(bucket, room, "the second account of a rotation"):

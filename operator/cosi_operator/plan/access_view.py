@@ -101,7 +101,7 @@ class AccessView:
         return self.secrets.get(self.secret_key.name)
 
     @property
-    def in_hand(self) -> Granted | None:
+    def unstored_grant(self) -> Granted | None:
         """The Grant whose credentials wait for the Secret."""
         granted = self.granted
         return granted if granted and granted.account_id not in self.revoked else None

@@ -377,5 +377,5 @@ class AccessReconciler:
         if end.report:
             told = access_report(replace(end, outcome=outcome), access, self._s.attempts)
             warn_unrecorded_account(self._s, access, end.view)  # before its status forgets it
-            await self._s.reporter.tell(self._s.accesses, key, told)
+            await self._s.reporter.report(self._s.accesses, key, told)
         return outcome

@@ -12,11 +12,11 @@ from cosi_operator.plan.access_view import (
 )
 from cosi_operator.plan.steps import DriverView
 from cosi_operator.reconcile import End
-from cosi_operator.report import Told
+from cosi_operator.report import StatusReport
 from cosi_operator.sidecar.calls import Attempts, Fingerprint
 
 
-def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts) -> Told:
+def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts) -> StatusReport:
     """The status and Event of a run."""
     view, entry = end.view, end.view.entry
     judged = view.judged or access
@@ -29,7 +29,7 @@ def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts
     token = retry_token(access) if granted else basis.retry_token
     if granted and (rotate := rotate_token(access)):
         token = f"{token}+{rotate}"
-    return Told(
+    return StatusReport(
         outcome=end.outcome,
         judged=judged.meta,
         call=Call.GRANT_ACCESS,

@@ -57,7 +57,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Level, Told, ready_of
+from cosi_operator.report import Level, StatusReport, ready_of
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import (
     Fingerprint,
@@ -69,7 +69,7 @@ from cosi_operator.sidecar.calls import (
     log_change,
 )
 from cosi_operator.sidecar.records import BY_ID, edit_bucket
-from cosi_operator.sidecar.shared import Sidecar, tell_claim
+from cosi_operator.sidecar.shared import Sidecar, mirror_to_claim
 
 
 class BucketReconciler:
@@ -301,9 +301,9 @@ class BucketReconciler:
             self._returned.pop(key, None)
             return end.outcome
         if end.report:
-            await self._s.reporter.tell(self._s.buckets, key, self._told(end, bucket))
+            await self._s.reporter.report(self._s.buckets, key, self._told(end, bucket))
         self._returned.pop(key, None)  # the index of ids has it from now on
-        await tell_claim(
+        await mirror_to_claim(
             self._s, key, end.view.claim, end.outcome, retried=self._is_retried(end.view)
         )
         return end.outcome
@@ -320,7 +320,7 @@ class BucketReconciler:
         last = view.bucket.last_call
         return last is None or last.retry_token != basis.retry_token
 
-    def _told(self, end: End[BucketView], bucket: Bucket) -> Told:
+    def _told(self, end: End[BucketView], bucket: Bucket) -> StatusReport:
         view = end.view
         bucket_id = known_id(bucket, view)
         ready = isinstance(end.outcome, Success) and bool(bucket_id)
@@ -332,7 +332,7 @@ class BucketReconciler:
         judged = view.judged or bucket
         made_on = _made_on(judged, view.claim, view.context.driver)
         keep = bucket.ready and bucket.meta.deleting  # a failed deletion leaves it usable
-        return Told(
+        return StatusReport(
             outcome=end.outcome,
             judged=judged.meta,
             must_store=isinstance(end.outcome, Success) or end.outcome.status is not None,

@@ -31,7 +31,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 
-class Place(enum.Enum):
+class TicketState(enum.Enum):
     """Where a ticket stands; see the module."""
 
     RUNNING = "running"
@@ -41,7 +41,7 @@ class Place(enum.Enum):
 
 
 @dataclass(slots=True)
-class Seats:
+class WaitingLimit:
     """How many runs may wait, over all lanes that share this; each of them keeps a worker.
 
     New tickets wait while fewer than `limit` do. Keys are invited when half as many wait, so that
@@ -73,7 +73,7 @@ class _Ticket[K]:
     class_name: str
     number: int
     era: int
-    place: Place = Place.PARKED
+    place: TicketState = TicketState.PARKED
 
 
 class Lane[K: Hashable]:
@@ -86,7 +86,7 @@ class Lane[K: Hashable]:
     """
 
     def __init__(
-        self, seats: Seats, *, start: Callable[[K], None], invite: Callable[[K], None]
+        self, seats: WaitingLimit, *, start: Callable[[K], None], invite: Callable[[K], None]
     ) -> None:
         self._seats = seats
         self._start_run = start
@@ -104,33 +104,33 @@ class Lane[K: Hashable]:
         """How many tickets there are, the running one included."""
         return len(self._tickets)
 
-    def place(self, key: K) -> Place | None:
+    def place(self, key: K) -> TicketState | None:
         """Where the key's ticket stands; None without one."""
         ticket = self._tickets.get(key)
         return ticket.place if ticket else None
 
-    def ask(self, key: K, namespace: str, class_name: str) -> Place:
+    def ask(self, key: K, namespace: str, class_name: str) -> TicketState:
         """A run of the key asks for a turn.
 
         Returns:
-            RUNNING: make the call now, then `end`. WAITING: wait for `start`, or `lose_patience`
+            RUNNING: make the call now, then `end`. WAITING: wait for `start`, or `release_worker`
             or `leave`. PARKED: end the run; the key is invited later.
         Raises:
             ValueError: the key is RUNNING or WAITING; the caller has a bug.
         """
         ticket = self._tickets.get(key) or self._enter(key, namespace, class_name)
-        if ticket.place in (Place.RUNNING, Place.WAITING):
+        if ticket.place in (TicketState.RUNNING, TicketState.WAITING):
             raise ValueError(f"asked twice: {key}")
-        was_invited = ticket.place is Place.INVITED
+        was_invited = ticket.place is TicketState.INVITED
         if self._running is None and ticket.era <= self._lowest_era():
             self._run(ticket)
         elif self._seats.may_wait(is_invited=was_invited):
-            self._move(ticket, Place.WAITING)
+            self._move(ticket, TicketState.WAITING)
         else:
-            self._move(ticket, Place.PARKED)
+            self._move(ticket, TicketState.PARKED)
         return ticket.place
 
-    def lose_patience(self, key: K) -> Place:
+    def release_worker(self, key: K) -> TicketState:
         """A WAITING run has waited long enough: free its worker, and keep its position.
 
         Nobody is invited in its place, because a lane in which runs wait that long is not short
@@ -141,12 +141,12 @@ class Lane[K: Hashable]:
             time: make the call now, because the driver must not idle for longer.
         """
         ticket = self._tickets[key]
-        if ticket.place is not Place.WAITING:
+        if ticket.place is not TicketState.WAITING:
             raise ValueError(f"not waiting: {key}")
         if self._running is None:
             self._run(ticket)
         else:
-            self._move(ticket, Place.PARKED)
+            self._move(ticket, TicketState.PARKED)
         return ticket.place
 
     def end(self, key: K, *, hung: bool) -> None:
@@ -181,7 +181,7 @@ class Lane[K: Hashable]:
         return ticket
 
     def _remove(self, ticket: _Ticket[K]) -> None:
-        self._move(ticket, Place.PARKED)  # gives its seat back
+        self._move(ticket, TicketState.PARKED)  # gives its seat back
         del self._tickets[ticket.key]
         queue = self._queues[ticket.namespace]
         del queue[ticket.key]
@@ -200,7 +200,7 @@ class Lane[K: Hashable]:
     def _lowest_era(self) -> int:
         return min((head.era for head in self._heads(None)), default=self._era)
 
-    def _heads(self, place: Place | None) -> Iterator[_Ticket[K]]:
+    def _heads(self, place: TicketState | None) -> Iterator[_Ticket[K]]:
         """The first ticket of each namespace, of those at `place` if one is given."""
         for queue in self._queues.values():
             for ticket in queue.values():
@@ -208,7 +208,7 @@ class Lane[K: Hashable]:
                     yield ticket
                     break
 
-    def _first(self, place: Place | None = None) -> _Ticket[K] | None:
+    def _first(self, place: TicketState | None = None) -> _Ticket[K] | None:
         """The next ticket in order, of those at `place` if one is given."""
         return min(
             self._heads(place),
@@ -221,24 +221,28 @@ class Lane[K: Hashable]:
     def _advance(self) -> None:
         """Let the next call begin, if none runs, and invite as many as may be."""
         if self._running is None and (first := self._first()) is not None:
-            waiting = self._first(Place.WAITING) if self._seats.waiting else None
+            waiting = self._first(TicketState.WAITING) if self._seats.waiting else None
             if waiting is not None and waiting.era == first.era:
                 self._run(waiting)
                 self._start_run(waiting.key)
-            if first.place is Place.PARKED:
+            if first.place is TicketState.PARKED:
                 self._invite(first)
-        while self._seats.may_invite() and (parked := self._first(Place.PARKED)) is not None:
+        while self._seats.may_invite() and (parked := self._first(TicketState.PARKED)) is not None:
             self._invite(parked)
 
     def _run(self, ticket: _Ticket[K]) -> None:
-        self._move(ticket, Place.RUNNING)
+        self._move(ticket, TicketState.RUNNING)
         self._running = ticket
 
     def _invite(self, ticket: _Ticket[K]) -> None:
-        self._move(ticket, Place.INVITED)
+        self._move(ticket, TicketState.INVITED)
         self._invite_run(ticket.key)
 
-    def _move(self, ticket: _Ticket[K], place: Place) -> None:
-        self._seats.waiting += (place is Place.WAITING) - (ticket.place is Place.WAITING)
-        self._seats.invited += (place is Place.INVITED) - (ticket.place is Place.INVITED)
+    def _move(self, ticket: _Ticket[K], place: TicketState) -> None:
+        self._seats.waiting += (place is TicketState.WAITING) - (
+            ticket.place is TicketState.WAITING
+        )
+        self._seats.invited += (place is TicketState.INVITED) - (
+            ticket.place is TicketState.INVITED
+        )
         ticket.place = place

@@ -4,7 +4,7 @@
 runs that would wait too long. Only the driver call itself is in the lane, so the requests of other
 accesses to the API server go on meanwhile. The call's deadline begins with the call.
 
-A run waits for at most `PATIENCE_S`, and only some of the workers may wait at a time. Any other run
+A run waits for at most `MAX_WAIT_S`, and only some of the workers may wait at a time. Any other run
 ends (`Queued`), and its key is put on the work queue again when its turn is near. After
 `TELL_AFTER_S` in the queue the access says what it waits for.
 """
@@ -31,9 +31,9 @@ from cosi_operator.outcome import (
 )
 from cosi_operator.settings import LaneScope
 from cosi_operator.sidecar.calls import DriverState, Queued, Refused, judged
-from cosi_operator.sidecar.lane import Lane, Place, Seats
+from cosi_operator.sidecar.lane import Lane, TicketState, WaitingLimit
 
-PATIENCE_S = 10.0
+MAX_WAIT_S = 10.0
 TELL_AFTER_S = 20.0
 QUEUED = Terminal(
     Reason.WAITING_FOR_TURN,
@@ -72,7 +72,7 @@ class Lanes:
         self._invite = invite
         # One class of one namespace holds at most a third of the workers (`fairness.Shares`). Of
         # these, half may wait and half as many again may be invited, so that others of it go on.
-        self._seats = Seats(max(0, (workers - 2) // 6))
+        self._seats = WaitingLimit(max(0, (workers - 2) // 6))
         self._lanes: dict[str, Lane[Key]] = {}
         self._lane_of: dict[Key, str] = {}  # of each key with a ticket
         self._since: dict[Key, float] = {}  # when it first asked; monotonic seconds
@@ -84,7 +84,7 @@ class Lanes:
         """Whether no key has a ticket."""
         return not (self._lanes or self._lane_of or self._since)
 
-    def place(self, key: Key) -> Place | None:
+    def place(self, key: Key) -> TicketState | None:
         """Where the key's ticket stands; None without one."""
         name = self._lane_of.get(key)
         return None if name is None else self._lanes[name].place(key)
@@ -144,9 +144,9 @@ class Lanes:
             lane = self._lanes[name] = Lane(self._seats, start=self._start, invite=self._invite)
         self._lane_of[key] = name
         self._since.setdefault(key, self._clock.monotonic())
-        if lane.ask(key, key.namespace, class_name) is Place.WAITING:
+        if lane.ask(key, key.namespace, class_name) is TicketState.WAITING:
             await self._wait(key, lane)
-        return lane.place(key) is Place.RUNNING
+        return lane.place(key) is TicketState.RUNNING
 
     async def _wait(self, key: Key, lane: Lane[Key]) -> None:
         """Wait until the key is RUNNING; when that takes too long, it may be PARKED instead."""
@@ -155,21 +155,23 @@ class Lanes:
             async with anyio.create_task_group() as group:
 
                 async def patience() -> None:
-                    await self._clock.sleep(PATIENCE_S)
+                    await self._clock.sleep(MAX_WAIT_S)
                     group.cancel_scope.cancel()
 
                 group.start_soon(patience)
                 await turn.wait()
                 group.cancel_scope.cancel()
         except BaseException:
-            if lane.place(key) is Place.RUNNING:  # the turn came in the same moment: pass it on
+            if (
+                lane.place(key) is TicketState.RUNNING
+            ):  # the turn came in the same moment: pass it on
                 lane.end(key, hung=False)
             self._leave(key)
             raise
         finally:
             del self._turns[key]
-        if lane.place(key) is Place.WAITING:
-            lane.lose_patience(key)
+        if lane.place(key) is TicketState.WAITING:
+            lane.release_worker(key)
 
     def _start(self, key: Key) -> None:
         self._turns[key].set()

@@ -49,7 +49,7 @@ class Sidecar:
     deletion_recheck_s: float | None
 
 
-async def tell_claim(
+async def mirror_to_claim(
     sidecar: Sidecar, key: Key, claim: BucketClaim | None, outcome: Outcome, *, retried: bool
 ) -> None:
     """Mirror the Bucket of this key on its claim: a tenant may not read Buckets.

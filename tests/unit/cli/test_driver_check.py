@@ -17,15 +17,15 @@ from cosi_operator.cli.driver_check.judge import CHECKS, judge
 from cosi_operator.cli.driver_check.seen import (
     AT_ONCE,
     HIDDEN,
-    Asked,
+    CallResult,
+    CheckRecord,
+    KeyTrial,
     Options,
-    Seen,
     Step,
-    Trial,
     without_credentials,
 )
 from cosi_operator.driver.credentials import Credentials, S3Credentials
-from cosi_operator.driver.probe import GrantSeen
+from cosi_operator.driver.probe import GrantReply
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
 
 SECRET = "hush-hush-0123456789"
@@ -44,13 +44,15 @@ def call_of(step: Step) -> Call:
     return CALL_OF[step.partition("-")[0]]
 
 
-def ok(step: Step, reply: str = "", elapsed_s: float = 0.1) -> Asked:
+def ok(step: Step, reply: str = "", elapsed_s: float = 0.1) -> CallResult:
     status = DriverStatus(call_of(step), Code.OK, MadeBy.DRIVER)
-    return Asked(call_of(step), status, elapsed_s, reply)
+    return CallResult(call_of(step), status, elapsed_s, reply)
 
 
-def grant(step: Step, account: str, *, secret: str = SECRET, key: str = "accessKeyID") -> Asked:
-    seen = GrantSeen(
+def grant(
+    step: Step, account: str, *, secret: str = SECRET, key: str = "accessKeyID"
+) -> CallResult:
+    seen = GrantReply(
         account_id=account,
         keys={"s3": (key, "accessSecretKey", "endpoint", "region")},
         credentials=Credentials(s3=S3Credentials("AK", secret, "https://s3", "r")),
@@ -60,22 +62,22 @@ def grant(step: Step, account: str, *, secret: str = SECRET, key: str = "accessK
     return replace(ok(step, account), grant=seen)
 
 
-def refusal(step: Step, code: Code, message: str = "no") -> Asked:
-    return Asked(call_of(step), DriverStatus(call_of(step), code, MadeBy.DRIVER, message), 0.1)
+def refusal(step: Step, code: Code, message: str = "no") -> CallResult:
+    return CallResult(call_of(step), DriverStatus(call_of(step), code, MadeBy.DRIVER, message), 0.1)
 
 
-def silent(step: Step, made_by: MadeBy) -> Asked:
+def silent(step: Step, made_by: MadeBy) -> CallResult:
     code = Code.DEADLINE_EXCEEDED if made_by is MadeBy.DEADLINE else Code.UNAVAILABLE
     status = DriverStatus(call_of(step), code, made_by, "no answer within 60 s")
-    return Asked(call_of(step), status, 60.0 if made_by is MadeBy.DEADLINE else 0.1)
+    return CallResult(call_of(step), status, 60.0 if made_by is MadeBy.DEADLINE else 0.1)
 
 
-def malformed(step: Step) -> Asked:
+def malformed(step: Step) -> CallResult:
     status = DriverStatus(call_of(step), Code.OK, MadeBy.REPLY, "the reply is too large")
-    return Asked(call_of(step), status, 0.1)
+    return CallResult(call_of(step), status, 0.1)
 
 
-def exemplary() -> dict[Step, Asked]:
+def exemplary() -> dict[Step, CallResult]:
     """A driver that does everything as the interface asks."""
     return {
         S.INFO: ok(S.INFO, "good.example.com"),
@@ -113,14 +115,14 @@ def exemplary() -> dict[Step, Asked]:
     }
 
 
-def trial(number: int) -> Trial:
+def trial(number: int) -> KeyTrial:
     """An account whose key works until its Revoke."""
     granted = grant(S.GRANT, f"a-o{number}")
-    return Trial(granted, ok(S.REVOKE), works="", after="InvalidAccessKeyId")
+    return KeyTrial(granted, ok(S.REVOKE), works="", after="InvalidAccessKeyId")
 
 
 TRIALS = tuple(trial(number) for number in range(AT_ONCE))
-EXEMPLARY = Seen(
+EXEMPLARY = CheckRecord(
     Options(s3=True),
     exemplary(),
     {},
@@ -131,12 +133,14 @@ EXEMPLARY = Seen(
 )
 
 
-def seen_with(*changes: tuple[Step, Asked], left: tuple[str, ...] = (), **fields: Any) -> Seen:
+def seen_with(
+    *changes: tuple[Step, CallResult], left: tuple[str, ...] = (), **fields: Any
+) -> CheckRecord:
     asked = exemplary() | dict(changes)
     return without_credentials(replace(EXEMPLARY, asked=asked, left=left, **fields))
 
 
-def not_passed(seen: Seen) -> dict[str, Result]:
+def not_passed(seen: CheckRecord) -> dict[str, Result]:
     return {f.check: f.result for f in judge(seen) if f.result is not Result.PASS}
 
 
@@ -147,14 +151,14 @@ def test_a_driver_that_does_as_the_interface_asks_passes_every_check_and_needs_n
 
 F, W = Result.FAIL, Result.WARN
 INVALID, INTERNAL, UNKNOWN = Code.INVALID_ARGUMENT, Code.INTERNAL, Code.UNKNOWN
-BAD_GRANT = GrantSeen("a-1", {}, None, "the reply has no credentials")
+BAD_GRANT = GrantReply("a-1", {}, None, "the reply has no credentials")
 
 
-def one(step: Step, asked: Asked) -> list[tuple[Step, Asked]]:
+def one(step: Step, asked: CallResult) -> list[tuple[Step, CallResult]]:
     return [(step, asked)]
 
 
-type Case = tuple[str, list[tuple[Step, Asked]], dict[str, Result]]
+type Case = tuple[str, list[tuple[Step, CallResult]], dict[str, Result]]
 CASES: list[Case] = [
     (
         "a name that is no domain name",
@@ -390,19 +394,21 @@ CASES: list[Case] = [
     ("changes", "expected"), [pytest.param(c, e, id=text) for text, c, e in CASES]
 )
 def test_each_fault_fails_the_check_that_is_about_it(
-    changes: list[tuple[Step, Asked]], expected: dict[str, Result]
+    changes: list[tuple[Step, CallResult]], expected: dict[str, Result]
 ) -> None:
     assert not_passed(seen_with(*changes)) == expected
 
 
-def of_trials(count: int, **fields: Any) -> tuple[Trial, ...]:
+def of_trials(count: int, **fields: Any) -> tuple[KeyTrial, ...]:
     """The first `count` trials end otherwise."""
     return tuple(replace(one, **fields) if n < count else one for n, one in enumerate(TRIALS))
 
 
 NOT_FOUND_GONE = (S.REVOKE_GONE, refusal(S.REVOKE_GONE, Code.NOT_FOUND))
 SERIALIZE = "--serialize-access-calls=driver"
-type KeyCase = tuple[str, dict[str, Any], list[tuple[Step, Asked]], dict[str, Result], list[str]]
+type KeyCase = tuple[
+    str, dict[str, Any], list[tuple[Step, CallResult]], dict[str, Result], list[str]
+]
 KEY_CASES: list[KeyCase] = [
     ("a key that never works", {"lone_key": "AccessDenied"}, [], {"key-works": F}, []),
     (
@@ -483,7 +489,7 @@ KEY_CASES: list[KeyCase] = [
 )
 def test_keys_and_calls_at_once_are_judged_and_the_setting_follows(
     fields: dict[str, Any],
-    changes: list[tuple[Step, Asked]],
+    changes: list[tuple[Step, CallResult]],
     expected: dict[str, Result],
     flags: list[str],
 ) -> None:
@@ -508,7 +514,7 @@ def test_when_every_create_failed_it_says_so_and_why_the_rest_was_not_asked() ->
     asked = {S.INFO: ok(S.INFO, "good.example.com")}
     asked |= {step: refusal(step, INVALID, "region is missing") for step in creates}
     skipped = {S.GRANT: "there is no bucket to try it on"}
-    seen = Seen(Options(), asked, skipped, at_once_skipped=skipped[S.GRANT])
+    seen = CheckRecord(Options(), asked, skipped, at_once_skipped=skipped[S.GRANT])
     shown = " ".join(show.text(seen, judge(seen), advise(seen)).split())
     assert "EVERY DriverCreateBucket FAILED" in shown
     assert "region is missing" in shown
@@ -535,7 +541,7 @@ def test_every_check_has_a_case_that_it_finds_and_stands_in_the_docs() -> None:
 def test_what_was_not_asked_is_skipped_with_the_reason() -> None:
     asked = exemplary()
     del asked[S.GRANT]
-    seen = Seen(Options(), asked, {S.GRANT: "there is no bucket to try it on"})
+    seen = CheckRecord(Options(), asked, {S.GRANT: "there is no bucket to try it on"})
     found = {f.check: f for f in judge(seen)}["grant"]
     assert found.result is Result.SKIP
     assert found.seen == "not asked: there is no bucket to try it on"
@@ -588,7 +594,7 @@ CREATE_EXISTS = "--retry-override=DriverCreateBucket:ALREADY_EXISTS=terminal"
     ],
 )
 def test_the_advice_follows_from_what_was_seen(
-    changes: list[tuple[Step, Asked]], flags: list[str]
+    changes: list[tuple[Step, CallResult]], flags: list[str]
 ) -> None:
     advice = advise(seen_with(*changes))
     assert [flag.text for flag in advice.flags] == flags

@@ -7,9 +7,9 @@ import pytest
 from cosi_operator.cli.driver_check import show
 from cosi_operator.cli.driver_check.advice import Advice, Flag
 from cosi_operator.cli.driver_check.finding import Finding, Result
-from cosi_operator.cli.driver_check.seen import Options, Seen
+from cosi_operator.cli.driver_check.seen import CheckRecord, Options
 
-SEEN = Seen(Options(), {}, {})
+SEEN = CheckRecord(Options(), {}, {})
 FINDINGS = [
     Finding("name", "The name is valid.", Result.PASS, "it is d.example.com"),
     Finding("create-other", "Other parameters are noticed.", Result.WARN, "they are not"),

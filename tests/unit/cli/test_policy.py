@@ -8,7 +8,7 @@ import pytest
 from cosi_operator.classify import CONSERVATIVE, PROFILES, Policy, PolicyError, Verdict
 from cosi_operator.cli.arguments import parse
 from cosi_operator.cli.commands import CommandError, Printed, run_policy
-from cosi_operator.cli.policy import CALLS, explain, ruling, rulings, show
+from cosi_operator.cli.policy import CALLS, explain, policy_decision, policy_decisions, show
 from cosi_operator.outcome import Call, Code
 from cosi_operator.policy_file import resolve_policy
 from cosi_operator.settings import LaneScope
@@ -21,7 +21,7 @@ def cosi(*words: str) -> Printed:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_table_has_a_verdict_for_every_code_and_call(profile: str) -> None:
     policy = Policy(profile)
-    assert {(r.call, r.code): r.verdict for r in rulings(policy)} == {
+    assert {(r.call, r.code): r.verdict for r in policy_decisions(policy)} == {
         (call, code): policy.verdict(call, code) for call in CALLS for code in CONSERVATIVE
     }
     lines = {
@@ -59,7 +59,7 @@ def test_a_ruling_names_the_rule_that_gave_it(
     overrides: list[str], call: Call, code: Code, rule: str
 ) -> None:
     policy = resolve_policy("d", profile="csi-like", overrides=overrides)
-    ruled = ruling(policy, call, code)
+    ruled = policy_decision(policy, call, code)
     assert (ruled.rule, ruled.verdict) == (rule, policy.verdict(call, code))
 
 
@@ -78,7 +78,7 @@ def test_a_ruling_names_the_rule_that_gave_it(
     ],
 )  # fmt: skip
 def test_an_explanation_says_what_happens_and_why(code: Code, words: list[str]) -> None:
-    text = explain(ruling(Policy(), Call.CREATE_BUCKET, code))
+    text = explain(policy_decision(Policy(), Call.CREATE_BUCKET, code))
     flat = " ".join(text.split())
     assert [w for w in [*words, CONSERVATIVE[code].why] if w not in flat] == []
     assert max(map(len, text.splitlines())) <= 100

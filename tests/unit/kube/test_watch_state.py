@@ -10,10 +10,10 @@ from cosi_operator.kube.watch_state import (
     Happening,
     Listing,
     Page,
+    PauseEnded,
+    Pausing,
     Progress,
     Refused,
-    Rested,
-    Resting,
     Silent,
     State,
     Unreadable,
@@ -24,8 +24,8 @@ from cosi_operator.kube.watch_state import (
 LISTING = Listing(started_s=0.0)
 WATCHING = Watching(started_s=0.0, version="7", timeout_s=400.0)
 LONG_S = 200.0
-AGAIN = Resting(BACKOFF.pause_s(1, 1.0), "7", failures=1)
-LIST_AGAIN = Resting(BACKOFF.pause_s(1, 1.0), None, failures=1)
+AGAIN = Pausing(BACKOFF.pause_s(1, 1.0), "7", failures=1)
+LIST_AGAIN = Pausing(BACKOFF.pause_s(1, 1.0), None, failures=1)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ LIST_AGAIN = Resting(BACKOFF.pause_s(1, 1.0), None, failures=1)
             Listing(0.0, "t", 3),
             Refused(410),
             0.0,
-            Resting(8.0, None, 4),
+            Pausing(8.0, None, 4),
             id="the continue token is too old: start the list again",
         ),
         pytest.param(
@@ -52,7 +52,7 @@ LIST_AGAIN = Resting(BACKOFF.pause_s(1, 1.0), None, failures=1)
             LISTING,
             Refused(429, 17.0),
             0.0,
-            Resting(17.0, None, 1),
+            Pausing(17.0, None, 1),
             id="a list meets 429: wait as long as the server asks",
         ),
         pytest.param(LISTING, Silent(), 0.0, LIST_AGAIN, id="a list gets no answer"),
@@ -73,7 +73,7 @@ LIST_AGAIN = Resting(BACKOFF.pause_s(1, 1.0), None, failures=1)
         pytest.param(WATCHING, Refused(401), LONG_S, LIST_AGAIN, id="401 on a watch: list"),
         pytest.param(WATCHING, Unreadable(), LONG_S, LIST_AGAIN, id="an unreadable line: list"),
         pytest.param(
-            WATCHING, Refused(429, 9.0), LONG_S, Resting(9.0, "7", 1), id="429: watch on, as asked"
+            WATCHING, Refused(429, 9.0), LONG_S, Pausing(9.0, "7", 1), id="429: watch on, as asked"
         ),
         pytest.param(WATCHING, Refused(500), LONG_S, AGAIN, id="500: watch on"),
         pytest.param(WATCHING, Refused(503), LONG_S, AGAIN, id="503: watch on"),
@@ -81,13 +81,19 @@ LIST_AGAIN = Resting(BACKOFF.pause_s(1, 1.0), None, failures=1)
             WATCHING,
             Refused(403),
             0.0,
-            Resting(60.0, None, 0),
+            Pausing(60.0, None, 0),
             id="watching is forbidden: list each 60 s",
         ),
         pytest.param(
-            Resting(1.0, "7", 3), Rested(), 1.0, Watching(1.0, "7", 600.0, 3), id="rested: watch"
+            Pausing(1.0, "7", 3),
+            PauseEnded(),
+            1.0,
+            Watching(1.0, "7", 600.0, 3),
+            id="rested: watch",
         ),
-        pytest.param(Resting(1.0, None, 3), Rested(), 1.0, Listing(1.0, "", 3), id="rested: list"),
+        pytest.param(
+            Pausing(1.0, None, 3), PauseEnded(), 1.0, Listing(1.0, "", 3), id="rested: list"
+        ),
     ],
 )
 def test_what_follows(state: State, happening: Happening, after_s: float, then: State) -> None:
@@ -104,25 +110,25 @@ def test_the_backoff_doubles_up_to_thirty_seconds_and_is_forgotten_after_two_min
     state: State = WATCHING
     for _ in range(8):
         rest = step(state, Silent(), 0.0, 1.0)
-        assert isinstance(rest, Resting)
+        assert isinstance(rest, Pausing)
         delays.append(rest.delay_s)
-        state = step(rest, Rested(), 0.0, 1.0)
+        state = step(rest, PauseEnded(), 0.0, 1.0)
     assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
-    assert step(state, Silent(), 119.0, 1.0) == Resting(1.0, "7", 9)
-    assert step(state, Silent(), 120.0, 1.0) == Resting(1.0, "7", 1)
+    assert step(state, Silent(), 119.0, 1.0) == Pausing(1.0, "7", 9)
+    assert step(state, Silent(), 120.0, 1.0) == Pausing(1.0, "7", 1)
 
 
 def test_a_watch_that_brought_something_goes_on_at_once_and_a_new_list_does_not() -> None:
     state = step(Watching(0.0, "7", 400.0, failures=9), Progress("8"), 1.0, 1.0)
-    assert step(state, Silent(), 1.0, 1.0) == Resting(1.0, "8", 1)
-    assert step(state, Refused(410), 1.0, 1.0) == Resting(29.0, None, 10)
+    assert step(state, Silent(), 1.0, 1.0) == Pausing(1.0, "8", 1)
+    assert step(state, Refused(410), 1.0, 1.0) == Pausing(29.0, None, 10)
 
 
 def test_restarts_are_spaced_from_start_to_start() -> None:
     """A balancer that cuts each stream after 20 s does not leave us blind for 30 s each time."""
     state = Watching(0.0, "7", 400.0, failures=9)
     rest = step(state, Silent(), 20.0, 1.0)
-    assert rest == Resting(10.0, "7", 10)
+    assert rest == Pausing(10.0, "7", 10)
 
 
 @given(
@@ -135,6 +141,6 @@ def test_there_is_a_pause_before_every_restart(happenings: list[Happening], draw
     state: State = LISTING
     for happening in happenings:
         state = step(state, happening, 0.0, draw)
-        assert isinstance(state, Resting)
+        assert isinstance(state, Pausing)
         assert BACKOFF.base_s <= state.delay_s <= 2 * BACKOFF.cap_s
-        state = step(state, Rested(), 0.0, draw)
+        state = step(state, PauseEnded(), 0.0, draw)

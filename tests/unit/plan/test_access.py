@@ -1016,9 +1016,9 @@ def test_access_is_ends_the_doubt_about_the_copy() -> None:
 
 def test_credentials_of_a_revoked_account_are_no_longer_in_hand() -> None:
     view = begun(granted=OK)
-    assert view.in_hand == OK
-    assert fold(view, Revoked("acct-7")).in_hand is None
-    assert fold(view, Revoked("acct-8")).in_hand == OK
+    assert view.unstored_grant == OK
+    assert fold(view, Revoked("acct-7")).unstored_grant is None
+    assert fold(view, Revoked("acct-8")).unstored_grant == OK
 
 
 def test_a_secret_with_our_finalizer_that_is_not_ours_is_released_before_it_is_refused() -> None:

@@ -443,10 +443,10 @@ class AccessRun:
             case s.DryRunSecret():
                 return f.SecretAllowed()
             case s.StoreSecret(replace=replaces):
-                assert view.in_hand is not None
-                assert view.in_hand.account_id
+                assert view.unstored_grant is not None
+                assert view.unstored_grant.account_id
                 assert view.entry is not None
-                assert view.in_hand.account_id in view.entry.accounts, "not recorded yet"
+                assert view.unstored_grant.account_id in view.entry.accounts, "not recorded yet"
                 assert replaces is (view.secret is not None and view.secret.ours)
                 assert replaces or not self.standing.exists
                 return f.SecretStored()

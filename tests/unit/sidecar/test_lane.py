@@ -5,21 +5,26 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cosi_operator.sidecar.lane import Lane, Place, Seats
+from cosi_operator.sidecar.lane import Lane, TicketState, WaitingLimit
 
-RUNNING, WAITING, PARKED, INVITED = Place.RUNNING, Place.WAITING, Place.PARKED, Place.INVITED
+RUNNING, WAITING, PARKED, INVITED = (
+    TicketState.RUNNING,
+    TicketState.WAITING,
+    TicketState.PARKED,
+    TicketState.INVITED,
+)
 
 
 class World:
     """A lane with what it started and invited; keys are NAMESPACE/NAME, classes are given."""
 
     def __init__(self, limit: int = 4) -> None:
-        self.seats = Seats(limit)
+        self.seats = WaitingLimit(limit)
         self.started: list[str] = []
         self.invited: list[str] = []
         self.lane = Lane[str](self.seats, start=self.started.append, invite=self.invited.append)
 
-    def ask(self, key: str, class_name: str = "gold") -> Place:
+    def ask(self, key: str, class_name: str = "gold") -> TicketState:
         if key in self.invited:
             self.invited.remove(key)
         place = self.lane.ask(key, key.partition("/")[0], class_name)
@@ -128,8 +133,8 @@ def test_the_lane_is_kept_free_only_for_so_long() -> None:
     world.ask("b/0", "silver")
     world.end(hung=True)
     assert world.started == ["a/0"]
-    assert world.lane.lose_patience("a/1") is RUNNING
-    assert world.lane.lose_patience("a/2") is PARKED
+    assert world.lane.release_worker("a/1") is RUNNING
+    assert world.lane.release_worker("a/2") is PARKED
     world.lane.end("a/1", hung=False)
     assert world.ask("b/0", "silver") is RUNNING
 
@@ -163,7 +168,7 @@ def test_who_waited_too_long_keeps_the_position_and_holds_no_worker() -> None:
     world = World()
     for key in ("a/0", "b/0", "a/1"):
         world.ask(key)
-    assert world.lane.lose_patience("b/0") is PARKED
+    assert world.lane.release_worker("b/0") is PARKED
     assert world.invited == [], "the lane is not short of runs"
     world.end()
     assert world.started[-1] == "a/1", "the lane does not idle"
@@ -175,7 +180,7 @@ def test_who_waited_too_long_keeps_the_position_and_holds_no_worker() -> None:
 
 
 def test_seats_are_shared_by_the_lanes_that_have_them_in_common() -> None:
-    seats = Seats(1)
+    seats = WaitingLimit(1)
     lanes = [Lane[str](seats, start=lambda _: None, invite=lambda _: None) for _ in range(2)]
     assert [lane.ask("a/0", "a", "gold") for lane in lanes] == [RUNNING, RUNNING]
     assert [lane.ask("a/1", "a", "gold") for lane in lanes] == [WAITING, PARKED]
@@ -192,7 +197,7 @@ def test_wrong_uses_are_errors_and_change_nothing() -> None:
     for wrong in (
         lambda: world.ask("a/0"),
         lambda: world.ask("a/1"),
-        lambda: world.lane.lose_patience("a/0"),
+        lambda: world.lane.release_worker("a/0"),
         lambda: world.lane.end("a/1", hung=False),
         lambda: world.lane.leave("a/0"),
     ):
@@ -210,7 +215,7 @@ class LaneMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lane = Lane[str](Seats(0), start=self.begin, invite=lambda _: None)
+        self.lane = Lane[str](WaitingLimit(0), start=self.begin, invite=lambda _: None)
         self.limit = 0
         self.classes: dict[str, str] = {}  # of every key with a ticket
         self.running: str | None = None
@@ -226,9 +231,9 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(0, 3))
     def choose_the_seats(self, limit: int) -> None:
         self.limit = limit
-        self.lane = Lane[str](Seats(limit), start=self.begin, invite=lambda _: None)
+        self.lane = Lane[str](WaitingLimit(limit), start=self.begin, invite=lambda _: None)
 
-    def keys(self, *places: Place) -> list[str]:
+    def keys(self, *places: TicketState) -> list[str]:
         return [key for key in self.classes if self.lane.place(key) in places]
 
     def begin(self, key: str) -> None:
@@ -302,10 +307,10 @@ class LaneMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.keys(WAITING))
     @rule(data=st.data())
-    def lose_patience(self, data: st.DataObject) -> None:
+    def release_worker(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(self.keys(WAITING)))
         self.passed.pop(key, None)
-        if self.lane.lose_patience(key) is RUNNING:
+        if self.lane.release_worker(key) is RUNNING:
             # The lane was kept free for others, who had their time to come.
             self.before = [entry for entry in self.before if not self.hung_with(entry, key)]
             self.begin(key)

@@ -18,8 +18,8 @@ from cosi_operator.outcome import Call, Code, Effect, MadeBy, Outcome, Reason, R
 from cosi_operator.plan.facts import CallFailed
 from cosi_operator.settings import Backoff, LaneScope
 from cosi_operator.sidecar.calls import Attempts, DriverState, Fingerprint, Queued, Refused, failure
-from cosi_operator.sidecar.lane import Place
-from cosi_operator.sidecar.lanes import PATIENCE_S, QUEUED, TELL_AFTER_S, Lanes
+from cosi_operator.sidecar.lane import TicketState
+from cosi_operator.sidecar.lanes import MAX_WAIT_S, QUEUED, TELL_AFTER_S, Lanes
 
 WORKERS = 14  # two of them may wait
 
@@ -149,11 +149,11 @@ async def test_more_than_may_wait_are_queued_without_a_call(world: World) -> Non
 
 async def test_a_run_waits_only_so_long_and_its_call_is_not_made(world: World) -> None:
     await world.start("a/1", "a/2")
-    await world.clock.run(PATIENCE_S)
+    await world.clock.run(MAX_WAIT_S)
     queued = world.ended["a/2"]
     assert isinstance(queued, Queued)
     assert queued.outcome == Requeue(
-        Reason.WAITING_FOR_TURN, "", after_s=TELL_AFTER_S - PATIENCE_S, quiet=True
+        Reason.WAITING_FOR_TURN, "", after_s=TELL_AFTER_S - MAX_WAIT_S, quiet=True
     )
     await world.finish("a/1")
     assert world.invited == [Key("a", "2")]
@@ -164,7 +164,7 @@ async def test_what_waits_long_says_so(world: World) -> None:
     await world.start("a/1", "a/2", "a/3", "a/4")
     await world.clock.run(TELL_AFTER_S)
     await world.start("a/4")
-    await world.clock.run(PATIENCE_S)
+    await world.clock.run(MAX_WAIT_S)
     queued = world.ended["a/4"]
     assert isinstance(queued, Queued)
     assert queued.outcome == QUEUED
@@ -224,7 +224,7 @@ async def test_a_cancelled_run_leaves_the_lane_to_the_next(
     if turn_comes:
         world.open["a/1"].set()
         for _ in range(SETTLE_TURNS):
-            if world.lanes.place(Key("b", "1")) is Place.RUNNING:
+            if world.lanes.place(Key("b", "1")) is TicketState.RUNNING:
                 break  # the turn has come, but the run has not gone on yet
             await asyncio.sleep(0)
     world.tasks[1].cancel()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cosi_operator.cli.driver_check.finding import words_of
 from cosi_operator.cli.driver_check.judge import CALLS
 from cosi_operator.cli.driver_check.judge_keys import KEY_IS_GONE, lost_grants, lost_revokes
-from cosi_operator.cli.driver_check.seen import AT_ONCE, Asked, Seen, Step
+from cosi_operator.cli.driver_check.seen import AT_ONCE, CallResult, CheckRecord, Step
 from cosi_operator.outcome import Call, Code, MadeBy
 
 # What a driver sends by its own decision for something that passes; `csi-like` retries them all.
@@ -41,7 +41,7 @@ class Advice:
     notes: tuple[str, ...]
 
 
-def advise(seen: Seen) -> Advice:
+def advise(seen: CheckRecord) -> Advice:
     """What to set for this driver. No flags: the defaults fit."""
     flags = (
         *_passing(seen),
@@ -58,9 +58,9 @@ def _override(call: Call | None, code: Code, verdict: str) -> str:
     return f"--retry-override={f'{call}:' if call else ''}{code.name}={verdict}"
 
 
-def _passing(seen: Seen) -> list[Flag]:
+def _passing(seen: CheckRecord) -> list[Flag]:
     """Codes for "not now" that the driver itself sent, while nothing was wrong with the request."""
-    found: dict[Code, tuple[str, Asked]] = {}
+    found: dict[Code, tuple[str, CallResult]] = {}
     for step, asked in seen.every:
         if asked.refused in PASSING and step not in WRONG:
             found.setdefault(asked.refused, (step, asked))
@@ -76,7 +76,7 @@ def _passing(seen: Seen) -> list[Flag]:
     ]
 
 
-def _unnamed(seen: Seen) -> list[Flag]:
+def _unnamed(seen: CheckRecord) -> list[Flag]:
     """UNKNOWN and nothing else: the driver names no codes, so an outage will look the same."""
     calls = []
     for call in CALLS:
@@ -92,7 +92,7 @@ def _unnamed(seen: Seen) -> list[Flag]:
     return [Flag(_override(call, Code.UNKNOWN, "requeue"), because) for call in calls]
 
 
-def _known_only_by_name(seen: Seen) -> list[Flag]:
+def _known_only_by_name(seen: CheckRecord) -> list[Flag]:
     """ALREADY_EXISTS counts as done, under the bucket's name: wrong when the id is another."""
     created, again = seen.asked.get(Step.CREATE), seen.asked.get(Step.CREATE_AGAIN)
     if created is None or again is None or not created.ok or seen.name_of_first == created.reply:
@@ -109,7 +109,7 @@ def _known_only_by_name(seen: Seen) -> list[Flag]:
     ]
 
 
-def _missing_first(seen: Seen) -> list[Flag]:
+def _missing_first(seen: CheckRecord) -> list[Flag]:
     """NOT_FOUND for what was certainly there means something else than "gone"."""
     flags = []
     for step in (Step.REVOKE, Step.DELETE):
@@ -124,7 +124,7 @@ def _missing_first(seen: Seen) -> list[Flag]:
     return flags
 
 
-def _one_at_a_time(seen: Seen) -> list[Flag]:
+def _one_at_a_time(seen: CheckRecord) -> list[Flag]:
     """Calls that fail, or keys that are wrong, only when calls are made at the same time."""
     refused = [
         asked for trial in seen.at_once for _, asked in trial.every if asked.refused is not None
@@ -145,7 +145,7 @@ def _one_at_a_time(seen: Seen) -> list[Flag]:
 # --- notes
 
 
-def _no_bucket(seen: Seen) -> str:
+def _no_bucket(seen: CheckRecord) -> str:
     creates = [a for _, a in seen.every if a.call is Call.CREATE_BUCKET]
     if not creates or any(asked.ok and asked.reply for asked in creates):
         return ""
@@ -155,7 +155,7 @@ def _no_bucket(seen: Seen) -> str:
     )
 
 
-def _at_the_same_time(seen: Seen) -> str:
+def _at_the_same_time(seen: CheckRecord) -> str:
     if not seen.at_once or _one_at_a_time(seen):
         return ""
     tried = [trial for trial in seen.at_once if trial.after is not None]
@@ -172,7 +172,7 @@ def _at_the_same_time(seen: Seen) -> str:
     )
 
 
-def _wrong_as_internal(seen: Seen) -> str:
+def _wrong_as_internal(seen: CheckRecord) -> str:
     steps = [s for s in WRONG if s in seen.asked and seen.asked[s].refused is Code.INTERNAL]
     if not steps:
         return ""
@@ -182,7 +182,7 @@ def _wrong_as_internal(seen: Seen) -> str:
     )
 
 
-def _gone_as_failure(seen: Seen) -> str:
+def _gone_as_failure(seen: CheckRecord) -> str:
     steps = [
         step
         for step in (Step.REVOKE_AGAIN, Step.REVOKE_GONE, Step.DELETE_AGAIN)
@@ -197,14 +197,14 @@ def _gone_as_failure(seen: Seen) -> str:
     )
 
 
-def _slow(seen: Seen) -> str:
+def _slow(seen: CheckRecord) -> str:
     late = [s for s, a in seen.every if a.status.made_by is MadeBy.DEADLINE and s != Step.ABANDONED]
     if not late:
         return ""
     return f"No answer in {seen.options.timeout_s:g} s: if it is only slow, --driver-call-timeout."
 
 
-def _no_keys_again(seen: Seen) -> str:
+def _no_keys_again(seen: CheckRecord) -> str:
     again = seen.asked.get(Step.GRANT_AGAIN)
     if again is None or again.ok or again.refused is None:
         return ""
@@ -214,7 +214,7 @@ def _no_keys_again(seen: Seen) -> str:
     )
 
 
-def _orphan(seen: Seen) -> str:
+def _orphan(seen: CheckRecord) -> str:
     gone = seen.asked.get(Step.REVOKE_GONE)
     if gone is None or gone.refused is not Code.NOT_FOUND or seen.orphan_key in KEY_IS_GONE:
         return ""
@@ -225,7 +225,7 @@ def _orphan(seen: Seen) -> str:
     )
 
 
-_NOTES: tuple[Callable[[Seen], str], ...] = (
+_NOTES: tuple[Callable[[CheckRecord], str], ...] = (
     _no_bucket,
     _at_the_same_time,
     _orphan,

@@ -27,17 +27,17 @@ from cosi_operator.cli.driver_check.reasons import (
 )
 from cosi_operator.cli.driver_check.seen import (
     AT_ONCE,
-    Asked,
+    CallResult,
+    CheckRecord,
+    KeyTrial,
     Options,
-    Seen,
     Step,
-    Trial,
     without_credentials,
 )
 from cosi_operator.cli.driver_check.send import Sender
 from cosi_operator.clock import Clock
 from cosi_operator.driver.errors import DriverError
-from cosi_operator.driver.probe import GrantSeen, Probe
+from cosi_operator.driver.probe import GrantReply, Probe
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
 
 ABANDON_S = 0.01  # how soon the one call is given up that is given up on purpose
@@ -45,7 +45,7 @@ ABANDON_S = 0.01  # how soon the one call is given up that is given up on purpos
 
 async def examine(
     probe: Probe, clock: Clock, options: Options, prefix: str, keys: Keys | None = None
-) -> Seen:
+) -> CheckRecord:
     """Ask everything, remove what was made (also when cancelled), and say what was seen.
 
     Args:
@@ -71,14 +71,14 @@ class _Run:
         self._prefix = prefix
         self._send = Sender(probe, options)
         self._keys = keys
-        self._trials: tuple[Trial, ...] = ()
+        self._trials: tuple[KeyTrial, ...] = ()
         self._no_trials = ""
         self._lone_key: str | None = None
         self._orphan_key: str | None = None
         self._s3_problem = ""
-        self._asked: dict[Step, Asked] = {}
+        self._asked: dict[Step, CallResult] = {}
         self._skipped: dict[Step, str] = {}
-        self._cleanup: list[Asked] = []
+        self._cleanup: list[CallResult] = []
         self._left: list[str] = []
         self._late = 0
         self._name_of: dict[str, str] = {}  # by bucket id
@@ -89,9 +89,9 @@ class _Run:
         self._named: dict[str, str] = {}  # what an account was granted for, by its id
         self._common: set[str] = set()  # accounts that were given for two names
 
-    def seen(self) -> Seen:
+    def seen(self) -> CheckRecord:
         return without_credentials(
-            Seen(
+            CheckRecord(
                 options=self._options,
                 asked=self._asked,
                 skipped=self._skipped,
@@ -228,7 +228,7 @@ class _Run:
         if Step.INFO_AGAIN not in self._asked:
             return
         id_, account = f"{self._prefix}-gone", f"{self._prefix}-gone"
-        sent: dict[Step, tuple[Call, Callable[[], Awaitable[str | GrantSeen]]]] = {
+        sent: dict[Step, tuple[Call, Callable[[], Awaitable[str | GrantReply]]]] = {
             Step.NO_NAME: (Call.CREATE_BUCKET, self._send.creating("", self._options)),
             Step.GRANT_NO_BUCKET_ID: (Call.GRANT_ACCESS, self._send.granting("", account)),
             Step.GRANT_NO_NAME: (Call.GRANT_ACCESS, self._send.granting(id_, "")),
@@ -277,14 +277,14 @@ class _Run:
         if asked is not None:
             self._note_grant(asked, bucket_id, name)
 
-    async def _granted(self, bucket_id: str, name: str) -> Asked:
+    async def _granted(self, bucket_id: str, name: str) -> CallResult:
         asked = await self._timed(
             Call.GRANT_ACCESS, self._send.granting(bucket_id, name), counted=True
         )
         self._note_grant(asked, bucket_id, name)
         return asked
 
-    async def _revoked(self, bucket_id: str, account_id: str) -> Asked | None:
+    async def _revoked(self, bucket_id: str, account_id: str) -> CallResult | None:
         if account_id in self._common:
             return None
         asked = await self._timed(
@@ -294,7 +294,9 @@ class _Run:
             self._accounts.pop(account_id, None)
         return asked
 
-    async def _answer(self, bucket_id: str, asked: Asked, *, expect_accepted: bool) -> str | None:
+    async def _answer(
+        self, bucket_id: str, asked: CallResult, *, expect_accepted: bool
+    ) -> str | None:
         """What S3 says to the key of a Grant; None if that can't be seen."""
         credentials = asked.grant.credentials if asked.grant else None
         if self._keys is None or credentials is None or credentials.s3 is None:
@@ -310,7 +312,7 @@ class _Run:
             self._s3_problem = str(error)
             return None
 
-    def _note_grant(self, asked: Asked, bucket_id: str, name: str) -> None:
+    def _note_grant(self, asked: CallResult, bucket_id: str, name: str) -> None:
         """Remember what to take back."""
         if asked.ok and asked.reply:
             if self._named.setdefault(asked.reply, name) != name:
@@ -355,15 +357,15 @@ class _Run:
         return asked.reply if asked and asked.ok else ""
 
     async def _ask(
-        self, step: Step, call: Call, ask: Callable[[], Awaitable[str | GrantSeen]]
-    ) -> Asked | None:
+        self, step: Step, call: Call, ask: Callable[[], Awaitable[str | GrantReply]]
+    ) -> CallResult | None:
         if self._late >= MOST_LATE:
             self._skipped[step] = HUNG
             return None
         asked = self._asked[step] = await self._timed(call, ask, counted=step is not Step.ABANDONED)
         return asked
 
-    async def _clean(self, call: Call, ask: Callable[[], Awaitable[str | GrantSeen]]) -> bool:
+    async def _clean(self, call: Call, ask: Callable[[], Awaitable[str | GrantReply]]) -> bool:
         if self._late >= MOST_LATE:
             return False
         asked = await self._timed(call, ask, counted=True)
@@ -371,22 +373,22 @@ class _Run:
         return asked.ok or asked.refused is Code.NOT_FOUND
 
     async def _timed(
-        self, call: Call, ask: Callable[[], Awaitable[str | GrantSeen]], *, counted: bool
-    ) -> Asked:
+        self, call: Call, ask: Callable[[], Awaitable[str | GrantReply]], *, counted: bool
+    ) -> CallResult:
         started = self._clock.monotonic()
         try:
             reply = await ask()
         except DriverError as error:
             if error.status.made_by is MadeBy.DEADLINE and counted:
                 self._late += 1
-            return Asked(call, error.status, self._clock.monotonic() - started)
+            return CallResult(call, error.status, self._clock.monotonic() - started)
         elapsed_s = self._clock.monotonic() - started
         fine = DriverStatus(call, Code.OK, MadeBy.DRIVER)
-        if isinstance(reply, GrantSeen):
-            return Asked(call, fine, elapsed_s, reply.account_id, reply)
-        return Asked(call, fine, elapsed_s, reply)
+        if isinstance(reply, GrantReply):
+            return CallResult(call, fine, elapsed_s, reply.account_id, reply)
+        return CallResult(call, fine, elapsed_s, reply)
 
 
-def _may_have_acted(asked: Asked) -> bool:
+def _may_have_acted(asked: CallResult) -> bool:
     """Whether something may exist whose id we do not know. A refusal counts as "nothing made"."""
     return asked.status.made_by is not MadeBy.DRIVER

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from cosi_operator.cli.driver_check.seen import Asked, Trial
+from cosi_operator.cli.driver_check.seen import CallResult, KeyTrial
 
 type Place = tuple[str, str]
 """A bucket's id and the account's name to grant in it."""
@@ -22,17 +22,17 @@ class Calls:
     says to a Grant's key, with whether it should be accepted; None when it can't be tried.
     """
 
-    grant: Callable[[str, str], Awaitable[Asked]]
-    revoke: Callable[[str, str], Awaitable[Asked | None]]
-    answer: Callable[[str, Asked, bool], Awaitable[str | None]]
+    grant: Callable[[str, str], Awaitable[CallResult]]
+    revoke: Callable[[str, str], Awaitable[CallResult | None]]
+    answer: Callable[[str, CallResult, bool], Awaitable[str | None]]
 
 
-async def grant_and_revoke(calls: Calls, places: Sequence[Place]) -> tuple[Trial, ...]:
+async def grant_and_revoke(calls: Calls, places: Sequence[Place]) -> tuple[KeyTrial, ...]:
     """All Grants at the same time, then all keys, then all Revokes at the same time, all keys."""
-    trials: dict[int, Trial] = {}
+    trials: dict[int, KeyTrial] = {}
 
     async def grant(number: int, bucket_id: str, name: str) -> None:
-        trials[number] = Trial(await calls.grant(bucket_id, name))
+        trials[number] = KeyTrial(await calls.grant(bucket_id, name))
 
     async def use(number: int, bucket_id: str, _name: str) -> None:
         answer = await calls.answer(bucket_id, trials[number].granted, True)

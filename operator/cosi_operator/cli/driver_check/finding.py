@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cosi_operator.cli.driver_check.seen import Asked, Seen, Step
+from cosi_operator.cli.driver_check.seen import CallResult, CheckRecord, Step
 from cosi_operator.cli.text import clean
 from cosi_operator.conditions import strip_ids
 from cosi_operator.outcome import MadeBy
@@ -41,10 +41,10 @@ class Check:
     name: str
     rule: str
     needs: tuple[Step, ...]
-    judge: Callable[[Seen], Judged]
+    judge: Callable[[CheckRecord], Judged]
 
 
-def words_of(asked: Asked) -> str:
+def words_of(asked: CallResult) -> str:
     """How a call ended, with the driver's words; nothing in it can drive a terminal."""
     status = asked.status
     match status.made_by:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from cosi_operator.cli.driver_check import judge_keys
 from cosi_operator.cli.driver_check.finding import Check, Finding, Judged, Result, words_of
-from cosi_operator.cli.driver_check.seen import AT_ONCE, Seen, Step
+from cosi_operator.cli.driver_check.seen import AT_ONCE, CheckRecord, Step
 from cosi_operator.cli.text import clean
 from cosi_operator.outcome import Call, Code, MadeBy
 from cosi_operator.scrub import cut
@@ -28,12 +28,12 @@ SPELLING = {
 }
 
 
-def judge(seen: Seen) -> list[Finding]:
+def judge(seen: CheckRecord) -> list[Finding]:
     """Every check, in order."""
     return [_finding(check, seen) for check in CHECKS]
 
 
-def _finding(check: Check, seen: Seen) -> Finding:
+def _finding(check: Check, seen: CheckRecord) -> Finding:
     missing = [step for step in check.needs if step not in seen.asked]
     if missing:
         why = seen.skipped.get(missing[0], "an earlier call failed")
@@ -45,16 +45,16 @@ def _finding(check: Check, seen: Seen) -> Finding:
 # --- kinds of checks
 
 
-def _succeeds(step: Step) -> Callable[[Seen], Judged]:
-    def check(seen: Seen) -> Judged:
+def _succeeds(step: Step) -> Callable[[CheckRecord], Judged]:
+    def check(seen: CheckRecord) -> Judged:
         asked = seen.asked[step]
         return Result.PASS if asked.ok else Result.FAIL, words_of(asked)
 
     return check
 
 
-def _gives_id(step: Step) -> Callable[[Seen], Judged]:
-    def check(seen: Seen) -> Judged:
+def _gives_id(step: Step) -> Callable[[CheckRecord], Judged]:
+    def check(seen: CheckRecord) -> Judged:
         asked = seen.asked[step]
         if asked.ok and not asked.reply:
             return Result.FAIL, f"{words_of(asked)}, without an id"
@@ -63,10 +63,10 @@ def _gives_id(step: Step) -> Callable[[Seen], Judged]:
     return check
 
 
-def _is_gone(step: Step, not_found: Result) -> Callable[[Seen], Judged]:
+def _is_gone(step: Step, not_found: Result) -> Callable[[CheckRecord], Judged]:
     """What is gone already counts as taken away."""
 
-    def check(seen: Seen) -> Judged:
+    def check(seen: CheckRecord) -> Judged:
         asked = seen.asked[step]
         if asked.ok:
             return Result.PASS, words_of(asked)
@@ -79,10 +79,10 @@ def _is_gone(step: Step, not_found: Result) -> Callable[[Seen], Judged]:
 
 def _refuses(
     step: Step, wanted: Collection[Code], *, near: Collection[Code] = (), other: Result
-) -> Callable[[Seen], Judged]:
+) -> Callable[[CheckRecord], Judged]:
     """The call has to be refused: with a `wanted` code; `near` ones warn, the rest is `other`."""
 
-    def check(seen: Seen) -> Judged:
+    def check(seen: CheckRecord) -> Judged:
         asked = seen.asked[step]
         words = words_of(asked)
         if asked.refused in wanted:
@@ -100,7 +100,7 @@ def _refuses(
 # --- single checks
 
 
-def _name(seen: Seen) -> Judged:
+def _name(seen: CheckRecord) -> Judged:
     asked = seen.asked[Step.INFO]
     if not asked.ok:
         return Result.FAIL, words_of(asked)
@@ -110,7 +110,7 @@ def _name(seen: Seen) -> Judged:
     return Result.PASS, f"the name is {name}"
 
 
-def _same_name(seen: Seen) -> Judged:
+def _same_name(seen: CheckRecord) -> Judged:
     again = seen.asked[Step.INFO_AGAIN]
     if not again.ok:
         return Result.FAIL, words_of(again)
@@ -119,7 +119,7 @@ def _same_name(seen: Seen) -> Judged:
     return Result.PASS, "the same name twice"
 
 
-def _id_shape(seen: Seen) -> Judged:
+def _id_shape(seen: CheckRecord) -> Judged:
     created = seen.asked[Step.CREATE]
     if not created.reply:
         return Result.SKIP, "not judged: there is no id"
@@ -132,8 +132,8 @@ def _id_shape(seen: Seen) -> Judged:
     return Result.PASS, f"the id is {id_}"
 
 
-def _distinct(first: Step, second: Step) -> Callable[[Seen], Judged]:
-    def check(seen: Seen) -> Judged:
+def _distinct(first: Step, second: Step) -> Callable[[CheckRecord], Judged]:
+    def check(seen: CheckRecord) -> Judged:
         one, other = seen.asked[first], seen.asked[second]
         if not (one.ok and other.ok and one.reply and other.reply):
             return Result.SKIP, "not judged: there are no two ids"
@@ -144,7 +144,7 @@ def _distinct(first: Step, second: Step) -> Callable[[Seen], Judged]:
     return check
 
 
-def _create_again(seen: Seen) -> Judged:
+def _create_again(seen: CheckRecord) -> Judged:
     first, again = seen.asked[Step.CREATE], seen.asked[Step.CREATE_AGAIN]
     if not again.ok:
         return Result.FAIL, f"{words_of(again)} instead of OK"
@@ -153,7 +153,7 @@ def _create_again(seen: Seen) -> Judged:
     return Result.PASS, words_of(again)
 
 
-def _at_once(seen: Seen) -> Judged:
+def _at_once(seen: CheckRecord) -> Judged:
     both = (seen.asked[Step.AT_ONCE_1], seen.asked[Step.AT_ONCE_2])
     done = [asked for asked in both if asked.ok]
     refused = [asked for asked in both if not asked.ok]
@@ -166,7 +166,7 @@ def _at_once(seen: Seen) -> Judged:
     return Result.FAIL, "; ".join(words_of(asked) for asked in refused)
 
 
-def _other_parameters(seen: Seen) -> Judged:
+def _other_parameters(seen: CheckRecord) -> Judged:
     first, other = seen.asked[Step.CREATE], seen.asked[Step.CREATE_OTHER]
     if other.refused is Code.ALREADY_EXISTS:
         return Result.PASS, words_of(other)
@@ -179,14 +179,14 @@ def _other_parameters(seen: Seen) -> Judged:
     return Result.FAIL, f"{words_of(other)} instead of ALREADY_EXISTS"
 
 
-def _bad_name(seen: Seen) -> Judged:
+def _bad_name(seen: CheckRecord) -> Judged:
     if seen.asked[Step.BAD_NAME].ok:
         return Result.PASS, "the backend takes such a name"
     wanted = (Code.INVALID_ARGUMENT,)
     return _refuses(Step.BAD_NAME, wanted, other=Result.FAIL)(seen)
 
 
-def _repeated(seen: Seen) -> Judged:
+def _repeated(seen: CheckRecord) -> Judged:
     abandoned, again = seen.asked[Step.ABANDONED], seen.asked[Step.REPEATED]
     lead = "answered before it was given up" if abandoned.ok else "given up, then repeated"
     result, words = _gives_id(Step.REPEATED)(seen)
@@ -195,7 +195,7 @@ def _repeated(seen: Seen) -> Judged:
     return result, f"{lead}: {words}"
 
 
-def _credentials(seen: Seen) -> Judged:
+def _credentials(seen: CheckRecord) -> Judged:
     granted = seen.asked[Step.GRANT]
     if granted.grant is None:
         return Result.SKIP, "not judged: there was no Grant"
@@ -204,7 +204,7 @@ def _credentials(seen: Seen) -> Judged:
     return Result.PASS, f"keyed {', '.join(granted.grant.keys)}, complete"
 
 
-def _spelling(seen: Seen) -> Judged:
+def _spelling(seen: CheckRecord) -> Judged:
     granted = seen.asked[Step.GRANT].grant
     if granted is None or granted.problem:
         return Result.SKIP, "not judged: there are no complete credentials"
@@ -225,7 +225,7 @@ def _spelling(seen: Seen) -> Judged:
     return Result.PASS, f"spelled {', '.join(keys)}"
 
 
-def _grant_again(seen: Seen) -> Judged:
+def _grant_again(seen: CheckRecord) -> Judged:
     first, again = seen.asked[Step.GRANT], seen.asked[Step.GRANT_AGAIN]
     if not first.ok:
         return Result.SKIP, "not judged: the first Grant failed"
@@ -239,7 +239,7 @@ def _grant_again(seen: Seen) -> Judged:
     return Result.PASS, f"the same account, {'the same' if same else 'new'} credentials"
 
 
-def _messages(seen: Seen) -> Judged:
+def _messages(seen: CheckRecord) -> Judged:
     refused = [(step, asked) for step, asked in seen.every if asked.refused]
     if seen.leaks:
         return Result.FAIL, f"a credential stands in the message of: {', '.join(seen.leaks)}"
@@ -250,7 +250,7 @@ def _messages(seen: Seen) -> Judged:
     return Result.PASS, f"{len(refused)} refusals, each with one line"
 
 
-def _in_time(seen: Seen) -> Judged:
+def _in_time(seen: CheckRecord) -> Judged:
     asked = [(step, a) for step, a in seen.every if step != Step.ABANDONED]
     if late := [step for step, a in asked if a.status.made_by is MadeBy.DEADLINE]:
         return Result.FAIL, f"no answer within {seen.options.timeout_s:g} s to: {', '.join(late)}"
@@ -259,14 +259,14 @@ def _in_time(seen: Seen) -> Judged:
     return Result.WARN if slowest.elapsed_s > seen.options.timeout_s / 2 else Result.PASS, words
 
 
-def _stays_up(seen: Seen) -> Judged:
+def _stays_up(seen: CheckRecord) -> Judged:
     lost = [step for step, a in seen.every if a.status.made_by is MadeBy.TRANSPORT]
     if lost:
         return Result.FAIL, f"the connection ended during: {', '.join(lost)}"
     return Result.PASS, f"{len(seen.every)} calls over one socket"
 
 
-def _removed(seen: Seen) -> Judged:
+def _removed(seen: CheckRecord) -> Judged:
     if not seen.left:
         return Result.PASS, "all that was made is gone"
     return Result.FAIL, f"may still be there: {clean('; '.join(seen.left))}"

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from cosi_operator.cli.driver_check.finding import Judged, Result, words_of
-from cosi_operator.cli.driver_check.seen import Seen, Step, Trial
+from cosi_operator.cli.driver_check.seen import CheckRecord, KeyTrial, Step
 from cosi_operator.outcome import Code
 
 NO_S3 = "without --s3 no key is used, so this can't be seen"
@@ -12,7 +12,7 @@ KEY_IS_KNOWN = ("", "NoSuchBucket")
 KEY_IS_GONE = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken")
 
 
-def revoke_gone(seen: Seen) -> Judged:
+def revoke_gone(seen: CheckRecord) -> Judged:
     """Revoke after the bucket was removed, while the account still exists."""
     asked, answer = seen.asked[Step.REVOKE_GONE], seen.orphan_key
     words = words_of(asked)
@@ -30,7 +30,7 @@ def revoke_gone(seen: Seen) -> Judged:
     )
 
 
-def lone_key(seen: Seen) -> Judged:
+def lone_key(seen: CheckRecord) -> Judged:
     if seen.lone_key is None:
         return Result.SKIP, f"not judged: {_why_no_key(seen)}"
     if seen.lone_key:
@@ -38,7 +38,7 @@ def lone_key(seen: Seen) -> Judged:
     return Result.PASS, "S3 accepts it"
 
 
-def granted(seen: Seen) -> Judged:
+def granted(seen: CheckRecord) -> Judged:
     trials = seen.at_once
     if not trials:
         return Result.SKIP, f"not asked: {seen.at_once_skipped or 'an earlier call failed'}"
@@ -49,7 +49,7 @@ def granted(seen: Seen) -> Judged:
     return Result.PASS, f"{len(trials)} accounts"
 
 
-def keys_work(seen: Seen) -> Judged:
+def keys_work(seen: CheckRecord) -> Judged:
     tried = [trial for trial in seen.at_once if trial.works is not None]
     if not tried:
         return Result.SKIP, f"not judged: {_why_no_key(seen)}"
@@ -58,7 +58,7 @@ def keys_work(seen: Seen) -> Judged:
     return Result.PASS, f"S3 accepts {len(tried)} keys"
 
 
-def revoked(seen: Seen) -> Judged:
+def revoked(seen: CheckRecord) -> Judged:
     asked = [trial.revoked for trial in seen.at_once if trial.revoked is not None]
     if not asked:
         return Result.SKIP, f"not asked: {seen.at_once_skipped or 'no Grant succeeded'}"
@@ -67,7 +67,7 @@ def revoked(seen: Seen) -> Judged:
     return Result.PASS, f"{len(asked)} accounts revoked"
 
 
-def keys_are_refused(seen: Seen) -> Judged:
+def keys_are_refused(seen: CheckRecord) -> Judged:
     tried = [trial for trial in seen.at_once if trial.after is not None]
     if not tried:
         return Result.SKIP, f"not judged: {_why_no_key(seen)}"
@@ -76,22 +76,22 @@ def keys_are_refused(seen: Seen) -> Judged:
     return Result.PASS, f"S3 refuses {len(tried)} keys"
 
 
-def lost_grants(seen: Seen) -> list[Trial]:
+def lost_grants(seen: CheckRecord) -> list[KeyTrial]:
     """Those granted at the same time whose key S3 refuses."""
     return [trial for trial in seen.at_once if trial.works]
 
 
-def lost_revokes(seen: Seen) -> list[Trial]:
+def lost_revokes(seen: CheckRecord) -> list[KeyTrial]:
     """Those revoked at the same time whose key S3 still accepts."""
     return [trial for trial in seen.at_once if trial.after == ""]
 
 
-def _answers(trials: list[Trial]) -> str:
+def _answers(trials: list[KeyTrial]) -> str:
     counts = Counter(str(trial.works) for trial in trials)
     return ", ".join(f"{code} ({count})" for code, count in counts.most_common())
 
 
-def _why_no_key(seen: Seen) -> str:
+def _why_no_key(seen: CheckRecord) -> str:
     if not seen.options.s3:
         return NO_S3
     return seen.s3_problem or seen.at_once_skipped or "there was no S3 key to try"

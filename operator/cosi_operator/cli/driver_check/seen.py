@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cosi_operator.api.view import AuthenticationType
-from cosi_operator.driver.probe import GrantSeen
+from cosi_operator.driver.probe import GrantReply
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
 from cosi_operator.settings import DEFAULT_DRIVER_ADDRESS
 
@@ -63,14 +63,14 @@ class Step(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CallResult:
     """One call and its end. `reply`: the driver's name, the bucket's id or the account's id."""
 
     call: Call
     status: DriverStatus
     elapsed_s: float
     reply: str = ""
-    grant: GrantSeen | None = None
+    grant: GrantReply | None = None
 
     @property
     def ok(self) -> bool:
@@ -84,45 +84,45 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class KeyTrial:
     """One of the accounts that were granted, and revoked, at the same time.
 
     `works`, `after`: what S3 said to its key after the Grant and after the Revoke: "" for accepted,
     else the name of the error; None when it was not asked.
     """
 
-    granted: Asked
-    revoked: Asked | None = None
+    granted: CallResult
+    revoked: CallResult | None = None
     works: str | None = None
     after: str | None = None
 
     @property
-    def every(self) -> tuple[tuple[str, Asked], ...]:
+    def every(self) -> tuple[tuple[str, CallResult], ...]:
         """Its calls with what they were for."""
         revoked = (("revoke-at-once", self.revoked),) if self.revoked else ()
         return (("grant-at-once", self.granted), *revoked)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CheckRecord:
     """All of one run.
 
     `skipped` says why a step was not asked. `cleanup` are the calls that removed what was made;
     `left` names what may still be there. `name_of_first` is the first bucket's. `leaks` are steps
     whose message held a credential that the driver had handed out; no message holds it any more.
     `at_once`: see there; `at_once_skipped` says why it is empty. `lone_key`, `orphan_key`: what S3
-    said (as in `Trial`) to a key that was granted alone, and to a key after `REVOKE_GONE`.
+    said (as in `KeyTrial`) to a key that was granted alone, and to a key after `REVOKE_GONE`.
     `s3_problem`: why a key could not be tried.
     """
 
     options: Options
-    asked: Mapping[Step, Asked]
+    asked: Mapping[Step, CallResult]
     skipped: Mapping[Step, str]
-    cleanup: tuple[Asked, ...] = ()
+    cleanup: tuple[CallResult, ...] = ()
     left: tuple[str, ...] = ()
     name_of_first: str = ""
     leaks: tuple[str, ...] = ()
-    at_once: tuple[Trial, ...] = ()
+    at_once: tuple[KeyTrial, ...] = ()
     at_once_skipped: str = ""
     lone_key: str | None = None
     orphan_key: str | None = None
@@ -135,7 +135,7 @@ class Seen:
         return info.reply if info and info.ok else ""
 
     @property
-    def every(self) -> tuple[tuple[str, Asked], ...]:
+    def every(self) -> tuple[tuple[str, CallResult], ...]:
         """All calls with what they were for."""
         return (
             *((str(s), a) for s, a in self.asked.items()),
@@ -144,7 +144,7 @@ class Seen:
         )
 
 
-def without_credentials(seen: Seen) -> Seen:
+def without_credentials(seen: CheckRecord) -> CheckRecord:
     """The same with every credential that a Grant handed out taken out of the messages."""
     secrets = {
         value
@@ -161,7 +161,7 @@ def without_credentials(seen: Seen) -> Seen:
     if not leaks:
         return seen
 
-    def hidden(asked: Asked) -> Asked:
+    def hidden(asked: CallResult) -> CallResult:
         message = asked.status.message
         for secret in sorted(secrets, key=len, reverse=True):
             message = message.replace(secret, HIDDEN)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cosi_operator.api.view import AuthenticationType
 from cosi_operator.cli.driver_check.seen import Options
-from cosi_operator.driver.probe import GrantSeen, Probe
+from cosi_operator.driver.probe import GrantReply, Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Sender:
 
     def granting(
         self, bucket_id: str, name: str, kind: AuthenticationType | None = None
-    ) -> Callable[[], Awaitable[GrantSeen]]:
+    ) -> Callable[[], Awaitable[GrantReply]]:
         options = self._options
         wanted = options.authentication if kind is None else kind
         parameters, timeout_s = options.access_parameters, options.timeout_s

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from cosi_operator.cli.driver_check.advice import Advice
 from cosi_operator.cli.driver_check.finding import Finding, Result, words_of
-from cosi_operator.cli.driver_check.seen import Seen
+from cosi_operator.cli.driver_check.seen import CheckRecord
 from cosi_operator.cli.render import to_json
 from cosi_operator.cli.text import clean, paragraph
 
@@ -16,7 +16,7 @@ _MARKS = {Result.PASS: "ok", Result.WARN: "warn", Result.FAIL: "FAIL", Result.SK
 _INDENT = " " * 8
 
 
-def text(seen: Seen, findings: Sequence[Finding], advice: Advice) -> str:
+def text(seen: CheckRecord, findings: Sequence[Finding], advice: Advice) -> str:
     """One line for each check, two more where something is to be said; then the advice."""
     lines = [f"Driver {clean(seen.driver)} at {seen.options.address}\n"]
     for finding in findings:
@@ -30,7 +30,7 @@ def text(seen: Seen, findings: Sequence[Finding], advice: Advice) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(seen: Seen, findings: Sequence[Finding]) -> str:
+def _summary(seen: CheckRecord, findings: Sequence[Finding]) -> str:
     counts = Counter(finding.result for finding in findings)
     spent_s = sum(asked.elapsed_s for _, asked in seen.every)
     parts = ", ".join(f"{counts[r]} {w}" for r, w in _COUNTED if counts[r] or r is Result.PASS)
@@ -55,7 +55,7 @@ def _advised(advice: Advice) -> list[str]:
     return [*lines, *(paragraph(f"Note: {note}", "  ") for note in advice.notes)]
 
 
-def json(seen: Seen, findings: Sequence[Finding], advice: Advice) -> str:
+def json(seen: CheckRecord, findings: Sequence[Finding], advice: Advice) -> str:
     """All of it. Messages are as `text` shows them, without ids and credentials."""
     calls = [
         {
@@ -80,7 +80,7 @@ def json(seen: Seen, findings: Sequence[Finding], advice: Advice) -> str:
     return to_json(tree)
 
 
-def junit(seen: Seen, findings: Sequence[Finding], advice: Advice) -> str:
+def junit(seen: CheckRecord, findings: Sequence[Finding], advice: Advice) -> str:
     """One test case for each check; warnings and the advice are output of the suite's cases."""
     counts = Counter(finding.result for finding in findings)
     suite = ElementTree.Element(

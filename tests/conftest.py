@@ -15,6 +15,19 @@ from tests.attacks import table as attacks
 from tests.faults.table import FULL, TABLE
 
 CASES = "fault_cases"
+# The modules that take longest begin first, so that no process is left alone with one at the end.
+LONGEST_FIRST = (
+    "tests/faults/test_enumeration.py",
+    "tests/integration/test_missing_rights.py",
+    "tests/integration/test_many_failures.py",
+    "tests/integration/test_one_at_a_time.py",
+    "tests/image/test_document.py",
+    "tests/faults/test_outages.py",
+    "tests/integration/test_main_job.py",
+    "tests/faults/test_streams.py",
+    "tests/attacks/test_neighbours.py",
+    "tests/integration/test_failures_deletion.py",
+)
 
 # How long one example takes depends on what else the machine does. What has to be fast has a test
 # of its own, which measures it.
@@ -30,6 +43,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    ranks = {path: rank for rank, path in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
     attacks.remember(items)
 
 

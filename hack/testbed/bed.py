@@ -23,6 +23,7 @@ DRIVER_NAME = "mock.objectstorage.k8s.io"
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 10.0
 POLL_S = 0.05
+LONGEST_POLL_S = 0.3  # after 5 s of waiting
 
 
 class Testbed:
@@ -297,7 +298,8 @@ class Testbed:
                     f"--- {role}: {self.log_of(role)[-2000:]}" for role in self.processes
                 )
                 raise TimeoutError(f"waited {timeout_s:.0f} s in vain for: {what}\n{tails}")
-            time.sleep(POLL_S)
+            waited_s = timeout_s - (deadline - time.monotonic())
+            time.sleep(min(LONGEST_POLL_S, POLL_S + waited_s / 20))
 
     def until_ready(
         self,

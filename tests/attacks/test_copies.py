@@ -285,7 +285,6 @@ def test_a_bucket_from_a_backup(bed: Testbed, name: str, annotated: bool) -> Non
     bed.until_ready("bucketaccesses", [name])
     assert lives(bed, access)
     bed.delete("bucketclaims", name)
-    bed.delete("bucketaccesses", name)
     bed.until_gone("bucketaccesses", [name])
     bed.until_gone("bucketclaims", [name])
     assert not lives(bed, access)

@@ -33,7 +33,7 @@ LAST_LOOK_S = 2.5
 # After so many cases that failed alone, each of which takes a while, the scenario is given up.
 MAX_FAILURES = 3
 CONVERGE_S = 25.0
-POLL_S = 0.02
+POLL_S = 0.05
 EXTRA_CALLS = 1
 # A key that no Secret holds is revoked, and another one is granted: the Secret was refused after
 # the Grant, or the sidecar was killed between the record of the account and the Secret.

@@ -1,8 +1,9 @@
-"""Conditions: what an outcome looks like in `kubectl describe`. Pure; the time is an argument.
+"""Conditions: how `kubectl describe` shows an outcome. Pure; the time is an argument.
 
-Shape: metav1.Condition (KEP-1623), types as kstatus reads them: Ready always, Reconciling and
-Stalled only while they are true. Messages are built from fixed parts, with the driver's words
-scrubbed (`scrub`) and stripped of ids and times, so that the same fault always has the same text.
+Shape: metav1.Condition (KEP-1623), with the types that kstatus reads: Ready is always present,
+Reconciling and Stalled only while they are true. Messages are built from fixed parts, and the
+driver's words are scrubbed (`scrub`) and stripped of ids and times, so the same fault always has
+the same text.
 """
 
 import re
@@ -23,7 +24,7 @@ from cosi_operator.scrub import (
     shown_name,
 )
 
-MESSAGE_LIMIT = 2048  # characters; the API allows 32768, a person reads far fewer
+MESSAGE_LIMIT = 2048  # characters; the API allows 32768, but people read far fewer
 WORDS_LIMIT = 600  # of the driver's own words
 
 SPEC_CHANGE_IGNORED = "SpecChangeIgnored"
@@ -32,7 +33,7 @@ _ORDER = {"Ready": 0, "Reconciling": 1, "Stalled": 2, SPEC_CHANGE_IGNORED: 3}
 _ID_AFTER_LABEL = re.compile(
     r"(?i)\b((?:x-amz-)?(?:request|req|trace|span|correlation|host|transaction|invocation)"
     r"[ _-]?ids?(?:[ _-]?2)?)\b"
-    # With nothing but a space between, only what has a figure in it is taken for an id.
+    # If only a space separates label and value, the value counts as an id only if it has a digit.
     r"( ?[:=>] ?| (?=[\"'A-Za-z+/=_.:-]*\d))[\"']?[A-Za-z0-9+/=_.:-]{4,}[\"']?"
 )
 _TIME = re.compile(
@@ -44,25 +45,26 @@ _TIME = re.compile(
 )
 _CLIENT_PORT = re.compile(r"(?<=:)\d{1,5}(?=->)")
 _NAMES_AND_IDS = (
-    # A UUID that stands alone: in `bucket-<UID>` it is our own name, the same at every try.
+    # Only a separate UUID: the UID in `bucket-<UID>` is part of our own name and never changes.
     re.compile(
         r"(?i)(?<![a-z0-9-])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?!\w)"
     ),
     re.compile(r"\btx[0-9a-f]{16,}(?:-\w+)*"),  # Ceph's transaction ids
 )
 _COUNTER = re.compile(r"(?<!\w)(?<!-[0-9a-f]{4}-)\d{9,}(?:\.\d+)?\b")  # also Unix times
-# A text whose every blanking reveals another id is no honest text.
+# A text in which each of so many passes reveals another id is not an honest text: redact all of it.
 _PASSES = 8
 
 
 def strip_ids(words: str) -> str:
-    """The driver's words on one line, without what changes at every try: ids, times, ports.
+    """The driver's words on one line, without ids, times and ports, which change at every attempt.
 
-    Credentials and what looks like a key go too (`scrub`); what can't be seen is escaped. Names
-    that we made (`bucket-<UID>`) stay readable.
+    Credentials and strings that look like keys are removed too (`scrub`), and invisible characters
+    are escaped. Names that this project creates (`bucket-<UID>`) stay readable.
     """
-    text = one_line(_stripped_once(words))  # a line break within a key tells more than a blank
-    for _ in range(_PASSES):  # what one pattern took away may have hidden the start of another
+    # Strip before lines are joined, because a line break within a key helps to recognize the key.
+    text = one_line(_stripped_once(words))
+    for _ in range(_PASSES):  # the text that one pattern removed may have hidden another match
         after = _stripped_once(text)
         if after == text:
             return text
@@ -80,58 +82,62 @@ def _stripped_once(text: str) -> str:
 
 
 def describe_failure(status: DriverStatus) -> str:
-    """What failed and, in quotes, the driver's words."""
+    """The call, why it failed and, in quotes, the driver's words. Starts with the call's name."""
     words = cut(strip_ids(status.message[:READ_LIMIT]), WORDS_LIMIT)
     match status.made_by:
         case MadeBy.DRIVER:
             said = f": “{words}”" if words else " without a message"
             return f"{status.call} failed: the driver answered {status.code.name}{said}."
         case MadeBy.REPLY:
-            said = f"{status.call}: the driver answered {status.code.name}"
-            return f"{said}, but its reply can't be used: {words}."
+            said = f"{status.call} failed: the driver answered {status.code.name}"
+            return f"{said}, but its reply can't be used because {words}."
         case MadeBy.DEADLINE:
-            return f"{status.call}: the driver did not answer in time."
+            return f"{status.call} failed because the driver did not answer in time."
         case MadeBy.TRANSPORT:
-            return f"{status.call}: the connection to the driver ended before it answered."
+            return (
+                f"{status.call} failed because the connection to the driver ended before the driver"
+                " answered."
+            )
 
 
-# The reader is the owner of a claim or an access, who may see neither classes nor the driver.
+# The reader owns a claim or an access, and may not be allowed to read classes or the driver's log.
 ADVICE = {
     Reason.DRIVER_INVALID_ARGUMENT: (
-        "If it is about a parameter, ask your cluster administrator to correct it in {the_class}."
+        "If the error is about a parameter, ask your cluster administrator to correct that"
+        " parameter in {the_class}."
     ),
     Reason.DRIVER_PERMISSION_DENIED: (
-        "Ask your cluster administrator to give the driver the permission that it names."
+        "Ask your cluster administrator to grant the driver the permission that the error names."
     ),
     Reason.DRIVER_UNAUTHENTICATED: (
         "Ask your cluster administrator to replace the credentials that the driver uses."
     ),
     Reason.DRIVER_RESOURCE_EXHAUSTED: (
-        "Free something on the backend, or ask your cluster administrator to raise the quota."
+        "Free resources on the backend, or ask your cluster administrator to raise the quota."
     ),
     Reason.DRIVER_FAILED_PRECONDITION: (
-        "Change what the driver names (for instance, empty the bucket)."
+        "Resolve the problem that the driver names (for instance, empty the bucket)."
     ),
     Reason.DRIVER_UNIMPLEMENTED: (
         "Use another class, or ask your cluster administrator for a driver that supports this."
     ),
 }
-OTHER_ADVICE = "Ask your cluster administrator to look at the driver's log."
+OTHER_ADVICE = "Ask your cluster administrator to check the driver's log."
 HOW_TO_RETRY = (
-    "To have it tried again at once: kubectl annotate --overwrite {what}"
-    " objectstorage.k8s.io/retry=1 (any new value)."
+    "To retry now, run: kubectl annotate --overwrite {what}"
+    " objectstorage.k8s.io/retry=1 (use a new value each time)."
 )
 
 
 def advice_on(reason: Reason, view: Bucket | BucketAccess | BucketClaim) -> str:
-    """What the owner of the object can do about this reason; "" if only the message knows."""
+    """How the owner of the object can resolve this reason; "" without general advice for it."""
     kind = "BucketAccessClass" if isinstance(view, BucketAccess) else "BucketClass"
     named = f"{kind} {shown_name(view.class_name)}" if view.class_name else "the class"
     return ADVICE.get(reason, "").format(the_class=named)
 
 
 def duration(seconds: float) -> str:
-    """A setting's seconds in words: "600 s" is "10 minutes"."""
+    """A setting's seconds as text: 600 is "10 minutes", 20 is "20 s"."""
     minutes, rest = divmod(round(seconds), 60)
     if rest or not minutes:
         return f"{seconds:.0f} s"
@@ -147,21 +153,23 @@ def failure_message(
     now: datetime,
     longest_pause_s: float,
 ) -> str:
-    """The whole message: what failed, what happens next, what a person can do.
+    """The whole message: the failure, the operator's next action, and advice for the reader.
 
-    It is stored and read later, so it names the time of the attempt and no time left.
+    The message is stored and read later, so it names the time of the attempt and never the time
+    that is left.
     """
     lead = describe_failure(outcome.status) if outcome.status else escaped(outcome.message)
     if isinstance(outcome, Requeue):
         failed = f"Attempt {attempts} failed at {stamp(now)}. " if outcome.status else ""
-        tail = f"{failed}Retried automatically, at least every {duration(longest_pause_s)}."
+        pause = duration(longest_pause_s)
+        tail = f"{failed}The operator retries automatically, at least every {pause}."
     elif outcome.waiting or outcome.status is None:
         return cut(lead, MESSAGE_LIMIT)
     else:
         again = (
-            f"Tried again every {duration(outcome.recheck_s)}."
+            f"The call is repeated every {duration(outcome.recheck_s)}."
             if outcome.recheck_s
-            else "Not tried again until something changes."
+            else "The call is not repeated until the object, its class or the driver changes."
         )
         tail = f"{again} {advice or OTHER_ADVICE} {HOW_TO_RETRY.format(what=retry_what)}"
     extra = f" {escaped(outcome.message)}" if outcome.status and outcome.message else ""
@@ -176,9 +184,9 @@ def from_outcome(
     message: str = "",
     ignored: str = "",
 ) -> tuple[Condition, ...]:
-    """The conditions that an outcome calls for, without times.
+    """The conditions for an outcome, without transition times.
 
-    `ignored`: a change of the spec that has no effect, as a sentence.
+    `ignored`: a sentence about a change of the spec that has no effect, or "".
     """
 
     def condition(kind: str, status: str, reason: str, text: str) -> Condition:
@@ -207,9 +215,10 @@ def from_outcome(
 def merge(
     old: Iterable[Condition], new: Iterable[Condition], now: datetime
 ) -> tuple[Condition, ...]:
-    """`new` with transition times: kept from `old` unless the status changed. Foreign types stay.
+    """`new` with transition times, which are kept from `old` unless the status changed.
 
-    Ours that are absent from `new` go. The order is fixed, so equal conditions compare equal.
+    Conditions of other types are kept. Conditions of our types that are absent from `new` are
+    removed. The order is fixed, so equal conditions compare equal.
     """
     before = {condition.type: condition for condition in old}
     at = stamp(now)
@@ -222,10 +231,10 @@ def merge(
 
 
 def mirror(claim: BucketClaim, bucket: Bucket) -> tuple[Condition, ...]:
-    """The conditions that a BucketClaim takes over from its Bucket, for its own generation.
+    """The conditions that a BucketClaim copies from its Bucket, for the claim's own generation.
 
-    A tenant may not read Buckets, so the claim says all of it. What the controller says of the
-    class stays, unless the Bucket has an ignored change of its own.
+    All of them are copied, because a tenant may not read Buckets. The controller's condition about
+    an ignored change of the class is kept, unless the Bucket has an ignored change itself.
     """
     ours = [c for c in bucket.conditions if c.type in _ORDER]
     if not ignored_in(bucket.conditions):
@@ -234,19 +243,19 @@ def mirror(claim: BucketClaim, bucket: Bucket) -> tuple[Condition, ...]:
 
 
 def ignored_in(found: Iterable[Condition]) -> str:
-    """The change that is said to be ignored, as a sentence; "" when none is."""
+    """The sentence about an ignored change; "" without one."""
     return next((c.message for c in found if c.type == SPEC_CHANGE_IGNORED), "")
 
 
 def with_ignored(
     old: Iterable[Condition], ignored: str, *, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """`old` with another ignored change, or with none."""
+    """`old` with this ignored change instead of the stored one; "" removes the condition."""
     kept = tuple(c for c in old if c.type != SPEC_CHANGE_IGNORED)
     noted = Condition(SPEC_CHANGE_IGNORED, "True", SPEC_CHANGE_IGNORED, ignored, generation)
     return merge(old, (*kept, noted) if ignored else kept, now)
 
 
 def is_worth_writing(attempts: int) -> bool:
-    """A retrying object is written at attempts 1, 2, 4, 8 and so on, not at each."""
+    """Whether to write the status after this attempt: after attempts 1, 2, 4, 8 and so on."""
     return attempts & (attempts - 1) == 0

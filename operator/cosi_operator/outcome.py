@@ -1,8 +1,8 @@
-"""What a reconcile run ends with, and the words it is told in.
+"""The outcome of a reconcile run, and the reasons and codes that it contains.
 
-`Success`, `Requeue` and `Terminal` are the only three ends. One such value serves the queue
-(`runtime.settle`), the conditions and Events (`report`), the metrics and the log, so nothing has
-to guess later what happened. The module knows neither gRPC nor Kubernetes.
+A run ends with `Success`, `Requeue` or `Terminal`. The queue (`runtime.settle`), the conditions and
+Events (`report`), the metrics and the log all read this one value, so none of them has to derive
+the result again. This module depends on neither gRPC nor Kubernetes.
 """
 
 import enum
@@ -45,16 +45,16 @@ class Call(enum.StrEnum):
 
 
 class MadeBy(enum.StrEnum):
-    """Who made a status: only the driver's own is a verdict."""
+    """The origin of a status. Only a status that the driver sent is a verdict."""
 
     DRIVER = "driver"
-    TRANSPORT = "transport"  # socket gone, driver killed mid-call
+    TRANSPORT = "transport"  # the socket was closed, or the driver was killed during the call
     DEADLINE = "deadline"  # our own deadline passed
-    REPLY = "reply"  # the driver said OK, but its reply can't be used
+    REPLY = "reply"  # the driver answered OK, but its reply can't be used
 
 
 class Effect(enum.StrEnum):
-    """May a call that failed have changed the backend all the same?"""
+    """Whether a failed call may have changed the backend."""
 
     NONE = "none"
     MAYBE = "maybe"
@@ -63,7 +63,7 @@ class Effect(enum.StrEnum):
 class Reason(enum.StrEnum):
     """Condition and Event reasons. They are part of the API: never rename one.
 
-    The five of upstream's Events keep upstream's names.
+    The five reasons that upstream's Events have too keep upstream's names.
     """
 
     # Ready
@@ -71,7 +71,7 @@ class Reason(enum.StrEnum):
     GRANTED = "Granted"
     REVOKED = "Revoked"
 
-    # waiting: nothing is wrong yet, something else has to happen first
+    # waiting: not a failure, but another change has to happen first
     WAITING_FOR_BUCKET = "WaitingForBucket"
     WAITING_FOR_CLAIM = "WaitingForBucketClaim"
     WAITING_FOR_DRIVER = "WaitingForDriver"
@@ -83,7 +83,7 @@ class Reason(enum.StrEnum):
     CLAIM_NOT_FOUND = "BucketClaimNotFound"
     BUCKET_NOT_FOUND = "BucketNotFound"
 
-    # the object, or what it names, has to be changed by a person
+    # a person has to change the object, or another object that it names
     INVALID_SPEC = "InvalidSpec"
     INVALID_OBJECT = "InvalidObject"
     RELEASED = "Released"
@@ -136,9 +136,9 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriverStatus:
-    """The last word about one driver call; what `cosi why` and the status field show.
+    """The result of one driver call, as `cosi why` and the status field show it.
 
-    `message` is the driver's text as it came: strip and cut it before it is shown.
+    `message` is the driver's unchanged text: strip and cut it before it is shown.
     """
 
     call: Call
@@ -149,17 +149,17 @@ class DriverStatus:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The desired state holds. `recheck_s`: look again after so many seconds, if given."""
+    """The desired state is reached. `recheck_s`: reconcile again after so many seconds, if set."""
 
     recheck_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Try again by itself: after `after_s` seconds, or with the key's own backoff if None.
+    """Retry automatically: after `after_s` seconds, or with the key's own backoff if None.
 
-    A `quiet` one (a conflict, a stale copy) is the machinery's own business: no condition, no
-    Event. `attempts` counts the calls that failed in a row, this one included.
+    A `quiet` requeue (a conflict, a stale copy) is internal, so it writes no condition and emits no
+    Event. `attempts` counts the consecutive failed calls, including this one.
     """
 
     reason: Reason
@@ -172,10 +172,10 @@ class Requeue:
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Not tried again until something changes (docs/policies: what wakes it).
+    """Not retried until a relevant change wakes the key (docs/policies.md lists these changes).
 
-    `waiting` tells "something else has to happen first" (Reconciling) from "a person has to
-    change something" (Stalled). `recheck_s` is the slow, opt-in look.
+    `waiting` means that another change has to happen first (Reconciling); otherwise a person has to
+    change something (Stalled). `recheck_s`: reconcile again after so many seconds, if set.
     """
 
     reason: Reason

@@ -1,5 +1,5 @@
-"""What all reconcilers share: the loop (plan a step, apply it, fold, until Done), and what they
-remember of writes without an answer and of objects that vanished."""
+"""Shared by all reconcilers: the loop (plan a step, apply it, fold, until Done), and the memory of
+unconfirmed writes and of vanished objects."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ from cosi_operator.kube.store import identify
 from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan.steps import Done
 
-# More steps than any plan has; reaching it means that two steps undo each other.
+# No plan has so many steps, so a run that reaches this limit has two steps that undo each other.
 MAX_STEPS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class End[V]:
-    """How a run ended. `report` is False when what is stored already says it."""
+    """How a run ended. `report` is False when the stored status already shows the outcome."""
 
     view: V
     outcome: Outcome
@@ -35,10 +35,11 @@ class End[V]:
 
 @dataclass(slots=True)
 class UnconfirmedWrites:
-    """Keys whose last write got no answer: it may have gone through, so the copy may be stale.
+    """Keys whose last write got no answer, so the cached copy may be stale.
 
-    No driver call is made on such a copy: of a Bucket that is gone by now, it would make a backend
-    bucket that nothing records.
+    Read such an object again before any driver call, because the write may have succeeded. If the
+    Bucket no longer exists, a call for the stale copy would create a backend bucket without a
+    record.
     """
 
     _keys: set[Key] = field(default_factory=set)
@@ -51,7 +52,7 @@ class UnconfirmedWrites:
         """Read the object if its last write got no answer.
 
         Raises:
-            ApiError, ApiSilent: it could not be read; the key stays noted.
+            ApiError, ApiSilent: the read failed; the key stays in the set.
         """
         if key in self._keys:
             await objects.refresh(key)
@@ -59,12 +60,12 @@ class UnconfirmedWrites:
 
 
 class VanishedObjects[T: Bucket | BucketAccess | BucketClaim]:
-    """Objects that the API server removed although our finalizer was on them.
+    """Objects that the API server removed although they had our finalizer.
 
-    It decides on a DELETE from one read, and a finalizer that is stored after that does not stop
-    it (kubernetes/kubernetes#77988): the object is gone without ever having been seen deleting.
-    What was made for it still has to be removed. Only in memory: a process that crashes in that
-    moment as well forgets it.
+    The API server decides a DELETE from one read, and a finalizer that is stored after that read
+    does not stop the deletion (kubernetes/kubernetes#77988). Such an object disappears without a
+    deletionTimestamp in any watch event, and the resources that were created for it still have to
+    be removed. This set is only in memory, so a process that crashes at that moment loses it.
     """
 
     def __init__(self, finalizer: str) -> None:
@@ -72,19 +73,19 @@ class VanishedObjects[T: Bucket | BucketAccess | BucketClaim]:
         self._by_key: dict[Key, T] = {}
 
     def observe(self, old: T | None, new: T | None) -> None:
-        """Take notice of a change, if it is one of these."""
+        """Remember the old object of a change if it vanished with our finalizer on it."""
         if old is None or (new is not None and new.meta.uid == old.meta.uid):
             return
         if self._finalizer in old.meta.finalizers and not old.meta.deleting:
             self._by_key[old.meta.key] = old
 
     async def find(self, objects: Objects[T], key: Key) -> T | None:
-        """The vanished object of this key, as it was last seen.
+        """The vanished object of this key, as the cache last had it.
 
-        The API server is asked, since it may only be missing from a list that was old.
+        Reads from the API server first, because a stale list may only lack the object.
 
         Raises:
-            ApiError, ApiSilent: it could not be asked.
+            ApiError, ApiSilent: that read failed.
         """
         vanished = self._by_key.get(key)
         if vanished is None:
@@ -99,7 +100,7 @@ class VanishedObjects[T: Bucket | BucketAccess | BucketClaim]:
         return None
 
     def forget(self, key: Key) -> None:
-        """What was made for it is removed."""
+        """Call this when the resources that were created for the object are removed."""
         self._by_key.pop(key, None)
 
 
@@ -113,28 +114,31 @@ async def run_steps[V, S, F](
     """Run steps until the plan is Done.
 
     Raises:
-        ApiError, ApiSilent: a write did not go through; see `outcome_of`.
+        ApiError, ApiSilent: a request failed; see `outcome_of`.
     """
     for _ in range(MAX_STEPS):
         step = plan(view)
         if isinstance(step, Done):
             return End(view, step.outcome, step.report)
         view = fold(view, await apply(view, step))
-    return End(
-        view, Requeue(Reason.STEP_LIMIT, "The plan did not settle.", quiet=True), report=False
-    )
+    message = f"The run did not finish within {MAX_STEPS} steps."
+    return End(view, Requeue(Reason.STEP_LIMIT, message, quiet=True), report=False)
 
 
 def outcome_of(error: ApiError | ApiSilent) -> Outcome:
-    """What a failed API request means for the key: nearly always "again, on a fresh copy"."""
+    """The outcome of a run whose API request failed. Nearly always: retry with a fresh copy."""
     match error:
         case Conflict() | NotFound():
             return Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True)
         case Forbidden():
             return Requeue(
-                Reason.API_REFUSED, f"The API server refused: {error.message}", quiet=True
+                Reason.API_REFUSED,
+                f"The API server refused the request: {error.message}",
+                quiet=True,
             )
         case Invalid():
-            return Terminal(Reason.API_REFUSED, f"The API server refused: {error.message}")
+            return Terminal(
+                Reason.API_REFUSED, f"The API server refused the request: {error.message}"
+            )
         case _:
             return Requeue(Reason.API_UNAVAILABLE, str(error), quiet=True)

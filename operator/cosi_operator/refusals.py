@@ -1,11 +1,13 @@
-"""What it means for an object that the API server refuses a request about it, and who learns it.
+"""Requests that the API server refuses: when they are repeated, and how a refusal is reported.
 
-A right may be missing (403 of the authorizer), or admission, quota or validation refuse (403, 400,
-422). A person has to change something, and the API server tells nobody when that has happened. So
-the request is repeated after 1 s, 2 s, 4 s and so on, and then every 30 s.
+The API server refuses a request because the operator lacks a permission (403 of the authorizer), or
+because of admission, quota or validation (403, 400, 422). A person has to correct the cause, and no
+watch shows when that is done. So the request is repeated after 1 s, 2 s, 4 s and so on, and then
+every 30 s.
 
-The refusal is written into the object's conditions; if that is refused too, an Event has to do. The
-first 403 is not told: an API server that has just started answers 403 until it knows its roles.
+A refusal is written into the object's conditions and emitted as an Event; if the API server refuses
+the status write too, the Event is the only report. The first 403 is not reported, because an API
+server that has just started answers 403 until it has loaded its roles.
 """
 
 import contextlib
@@ -32,7 +34,7 @@ type Reported = Bucket | BucketAccess | BucketClaim
 
 @dataclass(slots=True)
 class _Row:
-    """Refusals of one object, one after the other."""
+    """Consecutive refusals for one object."""
 
     count: int = 0
     at_s: float = 0.0
@@ -41,7 +43,7 @@ class _Row:
 
 @dataclass(slots=True)
 class Refusals:
-    """Counts the refusals of each object of one kind, and reports them."""
+    """Counts and reports the refusals for each object of one kind."""
 
     reporter: Reporter
     clock: Clock
@@ -51,13 +53,13 @@ class Refusals:
     async def end[T: Reported](
         self, objects: Objects[T], key: Key, error: ApiError | ApiSilent
     ) -> Outcome:
-        """How a run ends that met this failure; a refusal is reported on the object."""
+        """Report a refusal on the object, and return the outcome of the run that failed so."""
         outcome = self.outcome(key, error)
         await self.report(objects, key, outcome)
         return outcome
 
     def outcome(self, key: Key, error: ApiError | ApiSilent) -> Outcome:
-        """What a failure means for its object: Terminal for a refusal that lasts."""
+        """The outcome for a failed request: Terminal for a refusal that is not the first 403."""
         if not isinstance(error, Forbidden | Invalid):
             return outcome_of(error)
         reason, message = _told(error)
@@ -72,7 +74,7 @@ class Refusals:
     def _row(self, key: Key, message: str) -> _Row:
         now_s = self.clock.monotonic()
         row = self._rows.pop(key, None)
-        # It went well in between, or something else is refused now.
+        # Start a new count: a request succeeded in between, or another request is refused now.
         if row is None or now_s - row.at_s > 2 * RECHECK_S or row.message != message:
             row = _Row(message=message)
         if len(self._rows) >= CAPACITY:
@@ -82,20 +84,20 @@ class Refusals:
         return row
 
     async def report[T: Reported](self, objects: Objects[T], key: Key, outcome: Outcome) -> None:
-        """Write a refusal that lasts into an object's conditions, and emit an Event about it."""
+        """Write a Terminal refusal into an object's conditions, and emit an Event about it."""
         view = objects.get(key)
         if view is None or not isinstance(outcome, Terminal):
             return
         ready = ready_of(view)
-        if ready is None or ready.status != "True":  # a bucket that works is ready still
-            with contextlib.suppress(ApiError, ApiSilent):  # the Event says it
+        if ready is None or ready.status != "True":  # a bucket that works stays ready
+            with contextlib.suppress(ApiError, ApiSilent):  # the Event reports the refusal
                 await self.reporter.write(
                     objects, key, lambda current: self._status(view, current, outcome)
                 )
         self._emit(objects, view, outcome)
 
     def _emit(self, objects: Objects[Any], view: Reported, outcome: Terminal) -> None:
-        """Emit an Event, once as long as the refusals go on and say the same."""
+        """Emit an Event, but only one while the same refusal is repeated."""
         now_s = self.clock.monotonic()
         message, at_s = self._events.pop(view.meta.key, ("", 0.0))
         if message != outcome.message or now_s - at_s > 2 * RECHECK_S:
@@ -122,7 +124,7 @@ class Refusals:
 def _told(error: ApiError) -> tuple[Reason, str]:
     again = f"The request is repeated every {RECHECK_S:.0f} s."
     if right := missing_right(error):
-        text = f"The operator lacks a right: {right.words}."
-        ask = "Ask your cluster administrator to grant it."
+        text = f"The operator lacks a permission: {right.words}."
+        ask = "Ask your cluster administrator to grant this permission."
         return Reason.MISSING_PERMISSION, f"{text} {ask} {again}"
-    return Reason.API_REFUSED, f"The API server refused: {error.message} {again}"
+    return Reason.API_REFUSED, f"The API server refused the request: {error.message} {again}"

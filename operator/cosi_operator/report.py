@@ -1,8 +1,8 @@
-"""From an outcome to what a user sees: conditions and Events. The only writer of status.
+"""Reports outcomes to users as conditions and Events. The only writer of status.
 
-Nothing is written when nothing differs. A cluster with upstream's CRDs silently drops conditions:
-that is noticed from the reply, said once in the log, and the same facts then go into one
-annotation; Events are the same on both.
+The reporter skips a write that would change nothing. A cluster with upstream's CRDs silently drops
+conditions. The reporter detects that from the reply, logs it once, and writes the same facts into
+one annotation instead. Events do not depend on the CRDs.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,8 @@ from cosi_operator.outcome import (
 
 log = structlog.get_logger(__name__)
 
-# A served schema that drops our fields may be replaced while this process runs.
+# After this time, send fields again that the served schema dropped, because the CRDs may have been
+# replaced in the meantime.
 TRY_FIELDS_AGAIN_S = 60.0
 
 type Level = Literal["Normal", "Warning"]
@@ -54,13 +55,14 @@ type Reported = Bucket | BucketAccess | BucketClaim
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """What one run found out about one object, ready to be told.
+    """The result of one run for one object, for its status and its Events.
 
-    `judged` is the object as the run saw it: what it decided holds for that uid and generation
-    only. `success` is the Ready condition when all is well; `failure_event` the Event reason
-    otherwise. `fields` are the status fields of the kind. `call` is the driver call that the
-    object is made by. `must_store`: the driver has spoken, and is not to be asked again only
-    because someone else wrote the object meanwhile.
+    `judged` is the object as the run read it; the result is valid for that uid and generation only.
+    `success` is the reason and message of the Ready condition after a Success, `success_event` the
+    Event reason then, and `failure_event` the Event reason otherwise. `fields` are the status
+    fields of the kind. `call` is the driver call that creates the backend's side of the object.
+    `must_store`: store the result even if another writer changed the object since the run read it,
+    because the driver has answered and must not be called again only for that change.
     """
 
     outcome: Outcome
@@ -82,24 +84,24 @@ class Reporter:
     """Writes status and Events; shared by all reconcilers of a process."""
 
     def __init__(self, events: EventRecorder, clock: Clock, *, longest_pause_s: float) -> None:
-        """`longest_pause_s`: the cap of the backoff, which a message about a retry names."""
+        """`longest_pause_s`: the cap of the backoff, for the messages about a retry."""
         self._events = events
         self._longest_pause_s = longest_pause_s
         self._clock = clock
-        # Plurals whose served schema drops our fields, and when that was last seen (monotonic s).
+        # Plurals whose served schema drops our fields; monotonic seconds of the last such reply.
         self._drops: dict[str, float] = {}
-        self._keeps: set[str] = set()  # those of which it was said that they are kept
+        self._keeps: set[str] = set()  # plurals for which "keeps_conditions" was logged
 
     async def report[T: Reported](
         self, objects: Objects[T], key: Key, told: StatusReport
     ) -> T | None:
-        """Write what differs, and emit the Event that goes with a change.
+        """Write the status if it differs, and emit the Event for a change.
 
         Returns:
-            The object as it now stands; None when it is gone.
+            The current object; None when it no longer exists.
         Raises:
-            Conflict: it was decided on a copy that is not the current one; decide again.
-            ApiError, ApiSilent: the status could not be written; the run has to be repeated.
+            Conflict: the run used a copy that is not the current one; plan again.
+            ApiError, ApiSilent: the status could not be written; repeat the run.
         """
         before = objects.get(key)
         if before is None or before.meta.uid != told.judged.uid:
@@ -112,12 +114,12 @@ class Reporter:
             if view.meta.uid != told.judged.uid:
                 return None
             if not told.must_store and view.meta.resource_version != told.judged.resource_version:
-                raise Conflict(409, "Conflict", f"{key} changed since it was looked at")
+                raise Conflict(409, "Conflict", f"{key} changed since the run read it")
             return self._status(view, objects, told, now)
 
         written = await self.write(objects, key, status)
-        # What was told before, and not by a driver that was just asked, is no news.
-        # Of an object that is too large for us no status is written: the Event alone tells it.
+        # Emit only if the status changed or the driver was called. No status is written for an
+        # oversized object, so its Event is the only report.
         if written or _was_asked(told.outcome) or before.meta.oversized:
             self._emit(before, objects, told)
         return objects.get(key)
@@ -125,10 +127,10 @@ class Reporter:
     async def write[T: Reported](
         self, objects: Objects[T], key: Key, make: Callable[[T], Status | None]
     ) -> bool:
-        """Write a status; `make` is asked again on a fresh copy after a conflict.
+        """Write a status. After a conflict, call `make` again with a fresh copy.
 
         Returns:
-            Whether anything had to be written. None from `make` writes nothing.
+            Whether a write was needed. If `make` returns None, nothing is written.
         """
         plural = objects.resource.plural
         drops, tries = plural in self._drops, not self._is_dropped(plural)
@@ -144,7 +146,7 @@ class Reporter:
             asked.append(status)
             if drops:
                 plain = v1alpha1.with_plain_status(body, status)
-                if not tries or plain == body:  # what is dropped alone is not worth a request
+                if not tries or plain == body:  # skip a request with only dropped fields
                     return plain
             is_full = True
             after = v1alpha1.with_status(body, status)
@@ -161,7 +163,7 @@ class Reporter:
         return bool(asked) and (await self._annotate(objects, key, asked[-1]) or reply is not None)
 
     def _is_dropped(self, plural: str) -> bool:
-        """Whether our fields are not worth sending. They are tried again after a minute."""
+        """Whether the schema dropped our fields within the last `TRY_FIELDS_AGAIN_S`."""
         seen = self._drops.get(plural)
         return seen is not None and self._clock.monotonic() - seen < TRY_FIELDS_AGAIN_S
 
@@ -180,14 +182,14 @@ class Reporter:
         log.warning(
             "served_schema_drops_conditions",
             resource=plural,
-            remedy="install this project's CRDs; until then Events and the annotation"
-            f" {v1alpha1.STATUS_ANNOTATION} tell the same",
+            remedy="install this project's CRDs; until then, Events and annotation"
+            f" {v1alpha1.STATUS_ANNOTATION} contain the same information",
         )
 
     async def _annotate[T: Reported](self, objects: Objects[T], key: Key, status: Status) -> bool:
-        """Put what the schema has no room for into the annotation; whether that was news.
+        """Write the fields that the schema drops into the annotation; return whether it changed.
 
-        The status itself is written by now, so a conflict is no reason to decide again.
+        The status itself is already written, so retry a conflict here instead of planning again.
         """
         for attempt in range(STATUS_TRIES):
             before = objects.get(key)
@@ -212,7 +214,7 @@ class Reporter:
         *,
         fingerprint: str = "",
     ) -> None:
-        """Emit one Event about an object, in its namespace; none about one that is gone."""
+        """Emit one Event about an object in its namespace, unless the object no longer exists."""
         current = objects.get(view.meta.key)
         if current is None or current.meta.uid != view.meta.uid:
             return
@@ -280,7 +282,7 @@ class Reporter:
         self.event(objects, before, level, reason, message, fingerprint=fingerprint)
 
 
-# Nothing is wrong, it only takes its time: no Warning.
+# Reasons that are not failures: their Events have type Normal.
 PLAIN_WAITS = (
     Reason.WAITING_FOR_BUCKET,
     Reason.WAITING_FOR_ACCESSES,
@@ -300,7 +302,7 @@ def _fingerprint(outcome: Requeue | Terminal) -> str:
 
 
 def _last_call(view: Reported, told: StatusReport, now: datetime) -> LastCall | None:
-    """The verdict to store; None (leave what stands) when no driver call was judged."""
+    """The verdict to store; None (keep the stored one) when no driver call was judged."""
     if isinstance(view, BucketClaim):
         return None
     outcome = told.outcome
@@ -323,7 +325,8 @@ def _last_call(view: Reported, told: StatusReport, now: datetime) -> LastCall | 
         time=stamp(now),
         object_uid=told.judged.uid,
     )
-    # The time alone is no reason to write: a recheck that ends the same changes nothing.
+    # Keep the stored verdict if only the time differs: a recheck with the same result writes
+    # nothing.
     if (
         view.last_call
         and with_fields(view.last_call, time="", attempts=0)
@@ -337,10 +340,14 @@ def _last_call(view: Reported, told: StatusReport, now: datetime) -> LastCall | 
 def _last_success(
     view: Bucket | BucketAccess, told: StatusReport, now: datetime
 ) -> LastCall | None:
-    """What replaces a failure that is over, or records a retry annotation that was followed."""
+    """The verdict after a Success: replaces a failure, or records the retry annotation.
+
+    None without an earlier verdict and without a retry annotation, because then a write is not
+    needed.
+    """
     before = view.last_call
     if before is None and not told.retry_token:
-        return None  # nothing was ever wrong: no need to write more
+        return None
     fresh = LastCall(
         call=told.call.value,
         code=Code.OK.name,
@@ -364,7 +371,7 @@ def _was_asked(outcome: Outcome) -> bool:
 
 
 def _is_minor(before: Reported, told: StatusReport) -> bool:
-    """A further attempt of the same failing call that is not worth a write."""
+    """Whether the outcome is not worth a write: a quiet one, or one more retry that failed."""
     outcome = told.outcome
     if not isinstance(outcome, Requeue) or conditions.is_worth_writing(told.attempts):
         return isinstance(outcome, Requeue) and outcome.quiet

@@ -345,7 +345,7 @@ def test_the_message_has_the_code_the_words_of_the_driver_and_what_to_do(
         assert f"{case.name} is refused (request id: <id>)" in told
     if case.is_retried:
         assert re.search(
-            r"Attempt \d+ failed at \d{4}-\S+Z\. Retried automatically, at least", told
+            r"Attempt \d+ failed at \d{4}-\S+Z\. The operator retries automatically, at least", told
         )
         return
     kind = "bucketaccess" if case.is_about_access else "bucketclaim"
@@ -353,8 +353,8 @@ def test_the_message_has_the_code_the_words_of_the_driver_and_what_to_do(
         f"kubectl annotate --overwrite {kind} {case.name} -n team objectstorage.k8s.io/retry=1"
         in told
     )
-    assert "Tried again every 10 minutes." in told or not case.is_deletion
-    assert "Not tried again until something changes" in told or case.is_deletion
+    assert "The call is repeated every 10 minutes." in told or not case.is_deletion
+    assert "The call is not repeated until" in told or case.is_deletion
 
 
 @pytest.mark.parametrize("case", EVERY)

@@ -193,7 +193,8 @@ def test_a_repaired_class_makes_a_refused_claim_ready(bed: Testbed, name: str) -
     )
     bed.make_claims([name], class_name=name)
     told = bed.until_reason("bucketclaims", name, "DriverInvalidArgument")
-    assert f"ask your cluster administrator to correct it in BucketClass {name}." in told["message"]
+    ask = f"ask your cluster administrator to correct that parameter in BucketClass {name}."
+    assert ask in told["message"]
     bed.edit(
         "bucketclasses", name, lambda body: body.update(parameters={"case": name, "tier": "gold"})
     )

@@ -214,7 +214,7 @@ def test_the_recheck_intervals_look_again_by_themselves_and_tell_nothing_twice(
         },
     )
     told = condition(bed.get("bucketclaims", f"{name}-2"))
-    assert "Tried again every 2 s" in told["message"]
+    assert "The call is repeated every 2 s" in told["message"]
     bed.until_quiet(0.5)
     mark = bed.plane.audit.mark()
     known = {case: len(calls_of(bed, case, call)) for case, call in cases.items()}

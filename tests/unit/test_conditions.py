@@ -268,18 +268,19 @@ def test_a_text_is_cut_to_its_limit_and_shows_it(text: str, limit: int) -> None:
         ),
         pytest.param(
             DriverStatus(Call.CREATE_BUCKET, Code.OK, MadeBy.REPLY, "bucket_id is empty"),
-            "DriverCreateBucket: the driver answered OK, but its reply can't be used:"
+            "DriverCreateBucket failed: the driver answered OK, but its reply can't be used because"
             " bucket_id is empty.",
             id="a reply that can't be used",
         ),
         pytest.param(
             DriverStatus(Call.GRANT_ACCESS, Code.DEADLINE_EXCEEDED, MadeBy.DEADLINE, "at 07:08"),
-            "DriverGrantBucketAccess: the driver did not answer in time.",
+            "DriverGrantBucketAccess failed because the driver did not answer in time.",
             id="our deadline, without the library's words",
         ),
         pytest.param(
             DriverStatus(Call.REVOKE_ACCESS, Code.UNAVAILABLE, MadeBy.TRANSPORT, "fd 17 closed"),
-            "DriverRevokeBucketAccess: the connection to the driver ended before it answered.",
+            "DriverRevokeBucketAccess failed because the connection to the driver ended before the"
+            " driver answered.",
             id="a connection that broke, without the library's words",
         ),
     ],
@@ -295,22 +296,26 @@ def test_a_failed_call_is_described(status: DriverStatus, text: str) -> None:
             Requeue(Reason.DRIVER_INTERNAL, "", after_s=16.2, status=REFUSED),
             [
                 "Attempt 4 failed at 2026-05-06T07:08:09Z.",
-                "Retried automatically, at least every 5 minutes.",
+                "The operator retries automatically, at least every 5 minutes.",
             ],
             ["annotate", "16"],
             id="a retry says when it failed and how often, and no time that is left",
         ),
         pytest.param(
             Requeue(Reason.API_UNAVAILABLE, "The API server is away."),
-            ["The API server is away. Retried automatically, at least every 5 minutes."],
+            [
+                "The API server is away. The operator retries automatically, at least every 5"
+                " minutes."
+            ],
             ["annotate", "Attempt"],
             id="a retry without a time of its own",
         ),
         pytest.param(
             Terminal(Reason.DRIVER_PERMISSION_DENIED, "", status=REFUSED),
             [
-                "Not tried again until something changes.",
-                "Ask your cluster administrator to give the driver the permission that it names.",
+                "The call is not repeated until the object, its class or the driver changes.",
+                "Ask your cluster administrator to grant the driver the permission that the error"
+                " names.",
                 "kubectl annotate --overwrite bucket b objectstorage.k8s.io/retry=1",
             ],
             [],
@@ -319,16 +324,16 @@ def test_a_failed_call_is_described(status: DriverStatus, text: str) -> None:
         pytest.param(
             Terminal(Reason.DRIVER_UNKNOWN, "", status=REFUSED, recheck_s=600.0),
             [
-                "Tried again every 10 minutes.",
-                "Ask your cluster administrator to look at the driver's log.",
+                "The call is repeated every 10 minutes.",
+                "Ask your cluster administrator to check the driver's log.",
             ],
-            ["Not tried again"],
+            ["is not repeated"],
             id="a final verdict with a slow recheck",
         ),
         pytest.param(
             Terminal(Reason.INVALID_SPEC, "spec.x is empty. Set it."),
             ["spec.x is empty. Set it."],
-            ["annotate", "Not tried again"],
+            ["annotate", "is not repeated"],
             id="bad input: the sentence alone, as the fix is in it",
         ),
         pytest.param(

@@ -52,9 +52,9 @@ def test_the_message_names_verb_resource_role_and_who_can_grant_it() -> None:
     said = refused.outcome(KEY, RIGHT)
     assert isinstance(said, Terminal)
     assert said.message == (
-        "The operator lacks a right: the ClusterRole bound to ServiceAccount cosi/controller lacks"
-        ' the verb "create" on buckets.objectstorage.k8s.io in the whole cluster. Ask your cluster'
-        " administrator to grant it. The request is repeated every 30 s."
+        "The operator lacks a permission: the ClusterRole bound to ServiceAccount cosi/controller"
+        ' lacks the verb "create" on buckets.objectstorage.k8s.io in the whole cluster. Ask your'
+        " cluster administrator to grant this permission. The request is repeated every 30 s."
     )
 
 
@@ -71,8 +71,8 @@ def test_what_is_invalid_is_said_at_once_and_tried_every_30_s() -> None:
     said = refusals(FakeClock()).outcome(KEY, INVALID)
     assert said == Terminal(
         Reason.API_REFUSED,
-        "The API server refused: create buckets: spec.x: too long The request is repeated every"
-        " 30 s.",
+        "The API server refused the request: create buckets: spec.x: too long The request is"
+        " repeated every 30 s.",
         recheck_s=RECHECK_S,
     )
 

@@ -175,7 +175,7 @@ def test_a_final_failure_shows_the_drivers_status_what_happens_and_what_to_do() 
         "The region is unknown.",
         "DriverCreateBucket -> INVALID_ARGUMENT, attempt 1",
         "nothing until the spec, the class, the driver or the retry annotation changes",
-        "ask your cluster administrator to correct it in BucketClass fast",
+        "ask your cluster administrator to correct that parameter in BucketClass fast",
         "cosi retry c -n ns",
     ):
         assert words in flat
@@ -217,7 +217,7 @@ def access_failed(reason: str, message: str) -> Link:
             "", id="DriverMismatch -> the driver was not called",
         ),
         pytest.param(
-            "DriverUnknown", "It failed. Tried again every 10 minutes.",
+            "DriverUnknown", "It failed. The call is repeated every 10 minutes.",
             "looked at again automatically, as often as the message says",
             "cosi retry bucketaccess/a -n ns", id="a final failure with a recheck",
         ),
@@ -233,7 +233,7 @@ def test_what_happens_next_never_contradicts_the_condition(
 def test_a_tenant_is_told_to_ask_for_what_only_an_administrator_can_do() -> None:
     refused = access_failed("DriverInvalidArgument", "No such policy.")
     assert refused.advice.endswith(
-        "ask your cluster administrator to correct it in BucketAccessClass keys."
+        "ask your cluster administrator to correct that parameter in BucketAccessClass keys."
     )
     missing = chain(facts(claim=NEW_CLAIM, bucket_class=None, bucket=None, access_class=None))
     assert [link.advice for link in missing if link.state is State.MISSING] == [

@@ -134,7 +134,7 @@ MISTAKES = [
             _claim(class_name="{name}", existing="{name}"),
             "bucketclaims",
             "BucketNotFound",  # as in the Go controller, the class does not count then
-            ("spec.existingBucketName", "does not exist", "Name another Bucket in a new claim"),
+            ("spec.existingBucketName", "does not exist", "a new claim that names another Bucket"),
             _then(_classes, _recreate("bucketclaims", existingBucketName=None)),
         ),
         id="a claim with both class and existing bucket",
@@ -200,7 +200,7 @@ MISTAKES = [
             _ready_claim_and(_taken_secret),
             "bucketaccesses",
             "SecretNotOwned",
-            ("spec.credentialsSecretName", "was not made for this BucketAccess"),
+            ("spec.credentialsSecretName", "was not created for this BucketAccess"),
             _then(
                 lambda bed, name: bed.delete("secrets", f"{name}-keys"),
                 _ask_for_a_retry,

@@ -66,7 +66,7 @@ def test_a_retry_that_fails_as_before_leaves_an_event_on_the_claim() -> None:
     world.user_retries(BUCKET_CLAIMS, "photos", "again")
     run(world)
     first, second = [e for e in world.parts.told if e.about.kind == "BucketClaim"]
-    assert "Tried again for objectstorage.k8s.io/retry=again." in second.message
+    assert "Retried because of objectstorage.k8s.io/retry=again." in second.message
     assert first.type == second.type == "Warning"
 
 
@@ -218,7 +218,7 @@ def told_of(body: Json, kind: str) -> str:
             "driverName",
             "other.example.com",
             "spec.driverName was changed to other.example.com and is ignored, because the bucket"
-            " belongs to driver s3.example.com. Change it back.",
+            " belongs to driver s3.example.com. Change spec.driverName back.",
             id="Bucket: another driver -> ignored",
         ),
         pytest.param(

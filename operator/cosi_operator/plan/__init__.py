@@ -1,1 +1,1 @@
-"""Deciding: from a view to the one next step. Pure; time and everything else is an argument."""
+"""Planning: derives the one next step from a view. Pure; the time is an argument too."""

@@ -1,9 +1,10 @@
-"""What the sidecar does next for one BucketAccess. Pure.
+"""Plans the sidecar's next step for one BucketAccess. Pure.
 
-Grant: a look at the Secret's name and a dry run, our finalizer on the access, an entry in the
-Bucket's record, DriverGrantBucketAccess, the account into the entry, the Secret, status. Many
-drivers mint new keys, some even a new account, each time: so a Grant is never repeated while the
-record names an account whose keys the Secret holds. Deletion: see `plan/access_deletion.py`.
+Grant: read the Secret's name and make a dry run, add our finalizer to the access, add an entry to
+the Bucket's record, call DriverGrantBucketAccess, add the account to the entry, store the Secret,
+write status. A Grant is never repeated while the record names an account whose keys the Secret
+holds, because many drivers create new keys, and some even a new account, with each call. Deletion:
+see `plan/access_deletion.py`.
 """
 
 from datetime import datetime, timedelta
@@ -54,16 +55,16 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.plan.verdicts import age_s, driver_away, standing
 
-# Keys are renewed at most this often, whatever expiry the driver returns.
+# The shortest time between two renewals of keys, whatever expiry the driver returns.
 RENEW_EARLIEST_S = 60.0
-# An access that waits for room in the record is looked at again this often, without a call.
+# An access that waits for room in the record is reconciled this often, without a driver call.
 ROOM_RECHECK_S = 60.0
-# Keys that expire are renewed after this part of their life.
+# Keys that expire are renewed after this fraction of their lifetime.
 RENEW_AFTER = 0.8
 
 
 def plan(view: AccessView) -> AccessStep:
-    """Name the next step."""
+    """Return the next step."""
     access = view.access
     if access is None or not names.same_driver(driver_of(view), view.context.driver.name):
         return Done(Success(), report=False)
@@ -80,24 +81,24 @@ def plan(view: AccessView) -> AccessStep:
         return _after_failure(access, bucket, view, view.failed)
     if problem := problem_of(access, view):
         return Done(problem)
-    assert bucket is not None  # problem_of said so
+    assert bucket is not None  # otherwise problem_of returned a problem
     return _plan_grant(access, bucket, view)
 
 
 def _lost(view: AccessView) -> Done:
-    """The Bucket object is gone, so nothing new is granted on it; the keys are left alone."""
+    """The end of the run when the Bucket object no longer exists: no Grant, no Revoke."""
     assert view.bucket is not None
     return Done(
         Terminal(
             Reason.BUCKET_LOST,
-            f"Bucket {view.bucket.meta.name} was removed by force. The keys in the Secret are"
-            " revoked when this BucketAccess is deleted.",
+            f"Bucket {view.bucket.meta.name} was removed by force, so no new keys are granted. The"
+            " keys in the Secret are revoked when this BucketAccess is deleted.",
         )
     )
 
 
 def _settled(access: BucketAccess, view: AccessView) -> Done | None:
-    """Granted, and neither an annotation nor an expiry asks for another look; else None."""
+    """The end of the run if the access is granted and neither annotation nor expiry is due."""
     entry = view.entry
     if entry is None or len(entry.accounts) != 1 or not access.granted or view.unstored_grant:
         return None
@@ -109,18 +110,18 @@ def _settled(access: BucketAccess, view: AccessView) -> Done | None:
 
 
 def _success(entry: AccessRecord, view: AccessView) -> Success:
-    """Granted; with keys that expire, the access is looked at again when they are to be renewed."""
+    """The outcome of a granted access; for keys that expire, with a recheck at their renewal."""
     if not entry.renew_at:
         return Success()
     return Success(recheck_s=max(1.0, -age_s(entry.renew_at, view.context.now)))
 
 
 def is_rotation_due(access: BucketAccess, view: AccessView) -> bool:
-    """Whether the keys in the Secret are to be replaced by new ones."""
+    """Whether the keys in the Secret have to be replaced by new keys."""
     entry = view.entry
     if entry is None or not entry.accounts:
         return False
-    if entry.minted:  # a run ended before the Secret held the keys of this account
+    if entry.minted:  # a run ended before the keys of this account were stored in the Secret
         return True
     asked = rotate_token(access)
     if asked and asked != entry.rotated:
@@ -132,7 +133,7 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     token = judged_on(access, view.access_class)
     verdict = standing(access, Call.REVOKE_ACCESS, view.context, token=token)
     verdict = verdict or standing(access, Call.GRANT_ACCESS, view.context, token=token)
-    if verdict and not view.unstored_grant:  # with credentials in hand only the Secret is missing
+    if verdict and not view.unstored_grant:  # credentials in memory need no driver call
         return verdict
     if view.secret is None:
         return ReadSecret(view.secret_key)
@@ -142,7 +143,8 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if view.unstored_grant:
         return _plan_store(access, bucket, view)
     if view.secret.held and not view.secret.ours and view.may_release:
-        return ReleaseSecret(view.secret_key)  # restored; or its namespace could not be deleted
+        # Release a restored Secret, because its finalizer would block deleting the namespace.
+        return ReleaseSecret(view.secret_key)
     if blocked := secret_problem(view):
         return Done(blocked)
     if away := driver_away(view.context):
@@ -153,13 +155,13 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
 
 
 def _plan_kept(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
-    """What is left to do when the Secret holds keys of a recorded account."""
+    """The next step when the Secret holds keys of a recorded account."""
     if hold := _plan_hold(access, bucket, view):
         return hold
     entry = view.entry
     assert entry is not None
     old = entry.accounts[:-1]
-    if old and not entry.minted:  # before any other Grant, so that accounts never pile up
+    if old and not entry.minted:  # revoke before the next Grant, so that accounts never accumulate
         return revoke_all(access, bucket, old, view)
     if is_rotation_due(access, view):
         return _plan_rotation(access, bucket, entry, view)
@@ -167,7 +169,7 @@ def _plan_kept(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
 
 
 def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
-    """Our finalizer on the access, then its entry in the record; None when both are there."""
+    """Add our finalizer to the access, then its entry to the record; None when both exist."""
     if names.ACCESS_FINALIZER not in access.meta.finalizers:
         return EditFinalizers(access.meta.key, add=(names.ACCESS_FINALIZER,))
     entry = view.entry
@@ -188,38 +190,38 @@ def _no_room(bucket: Bucket, room: Room, what: str) -> Done | None:
     count = len(bucket.record.accesses) if bucket.record else 0
     reason, text = (
         Reason.RECORD_FULL,
-        f"Bucket {bucket.meta.name} already has {count} accesses, and {what} does not fit into its"
-        " record. Delete a BucketAccess of this bucket that nobody uses.",
+        f"Bucket {bucket.meta.name} already has {count} accesses, and its record has no room for"
+        f" {what}. Delete a BucketAccess of this bucket that is no longer used.",
     )
     if room is Room.LATER:
         reason, text = (
             Reason.WAITING_FOR_TURN,
-            f"So many BucketAccesses of Bucket {bucket.meta.name} have no account yet that its"
-            f" record has no room for {what}. This BucketAccess continues automatically when some"
-            " of them are granted or deleted.",
+            f"The record of Bucket {bucket.meta.name} has no room for {what}, because too many of"
+            " its BucketAccesses have no account yet. This BucketAccess continues automatically"
+            " when some of them are granted or deleted.",
         )
     return Done(Terminal(reason, text, waiting=True, recheck_s=ROOM_RECHECK_S))
 
 
 def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
-    """Entry, then Grant: all that can fail without the driver has been looked at by now."""
+    """Write the entry, then call Grant. Every check that needs no driver call has passed."""
     if hold := _plan_hold(access, bucket, view):
         return hold
     entry = view.entry
-    assert entry is not None  # the hold made it
+    assert entry is not None  # _plan_hold wrote it
     if entry.accounts:
-        # Accounts whose keys no Secret holds (the Secret was removed, or the driver sent no keys):
-        # revoke them before another one is made, or their keys would work indefinitely.
+        # Revoke accounts whose keys no Secret holds (the Secret was removed, or the driver sent no
+        # keys) before another account is created, or their keys would work indefinitely.
         return revoke_all(access, bucket, entry.accounts, view)
     if wait := unanswered_wait(entry, view):
         return wait
-    if view.unproven:  # a stale copy may show an access that is gone: the account would leak
+    if view.unproven:  # an account granted for a stale copy of a deleted access would leak
         return ReadAccessObject(access.meta.key)
     return grant_step(access, records.bucket_id_of(bucket), view)
 
 
 def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
-    """The account into the record, then the credentials into the Secret."""
+    """Write the account into the record, then the credentials into the Secret."""
     granted, entry, secret = view.unstored_grant, view.entry, view.secret
     assert granted is not None
     assert secret is not None
@@ -231,7 +233,7 @@ def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if granted.problem:
         return _bad_reply(granted)
     if (secret.exists and not secret.ours) or view.secret_refused:
-        # The name was taken after the dry run: no key may stay that no Secret holds.
+        # The name was taken after the dry run, so no Secret can hold the keys: revoke them.
         return revoke_all(access, bucket, (granted.account_id,), view)
     return StoreSecret(view.secret_key, replace=secret.ours)
 
@@ -246,7 +248,7 @@ def _with_account(access: BucketAccess, entry: AccessRecord, view: AccessView) -
     granted = view.granted
     assert granted is not None
     accounts = (*entry.accounts, granted.account_id)
-    # A Secret that holds other keys is replaced as in a rotation, which survives a crash.
+    # Replace a Secret that holds other keys as in a rotation, because a rotation survives a crash.
     outdated = view.secret is not None and view.secret.ours
     if entry.accounts or outdated:
         return with_fields(entry, accounts=accounts, minted=granted.account_id, keys="")
@@ -256,13 +258,13 @@ def _with_account(access: BucketAccess, entry: AccessRecord, view: AccessView) -
 
 
 def renewal_time(expiry: str | None, now: datetime) -> str:
-    """When keys of this expiry (RFC 3339) are to be renewed; "" for keys that do not expire."""
+    """When to renew keys with this expiry (RFC 3339); "" for keys that do not expire."""
     left_s = -age_s(expiry, now) if expiry else 0.0
     return stamp(now + timedelta(seconds=left_s * RENEW_AFTER)) if left_s > 0 else ""
 
 
 def _renew_at(granted: Granted, view: AccessView) -> str:
-    """When the keys are to be renewed; a time in the past would mint keys without a pause."""
+    """When to renew the keys. Never in the past, which would create new keys without a pause."""
     now = view.context.now
     if not granted.renew_at or age_s(granted.renew_at, now) <= -RENEW_EARLIEST_S:
         return granted.renew_at
@@ -272,10 +274,10 @@ def _renew_at(granted: Granted, view: AccessView) -> str:
 def _plan_rotation(
     access: BucketAccess, bucket: Bucket, entry: AccessRecord, view: AccessView
 ) -> AccessStep:
-    """New keys into the Secret; the accounts of the old keys are revoked after that.
+    """Store new keys in the Secret; the accounts of the old keys are revoked after that.
 
-    The Grant is finished when the entry names the token; until then a crash at any point repeats
-    the Grant, and nothing else does.
+    The rotation is finished when the entry contains the token. Until then, a crash at any point
+    repeats the Grant, and only a crash does.
     """
     granted = view.unstored_grant
     if granted is None:
@@ -308,7 +310,7 @@ def _plan_rotation(
 def _after_failure(
     access: BucketAccess, bucket: Bucket, view: AccessView, failed: CallFailed
 ) -> AccessStep:
-    """What a failed Grant leaves: nothing, when it certainly had no effect; else the entry."""
+    """After a failed call, remove the entry only if a Grant certainly had no effect."""
     entry, outcome = view.entry, failed.outcome
     granting = outcome.status is not None and outcome.status.call is Call.GRANT_ACCESS
     if granting and failed.effect is Effect.NONE and view.clean and not _has_account(entry):

@@ -1,6 +1,6 @@
-"""What stands in the way of a Grant before any driver is called. Pure.
+"""Checks before a Grant that need no driver call. Pure.
 
-Each text names the field, the fix, and who can do it.
+Each message names the field, the fix, and the person who can apply the fix.
 """
 
 from cosi_operator.api.view import (
@@ -15,20 +15,20 @@ from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import AccessView, authentication_of
 from cosi_operator.scrub import shown_name
 
-# Secrets can't be watched with the rights that real drivers' charts give, so a name that someone
-# else holds is looked at again this often (one GET).
+# How often (one GET) a Secret name that is in use is checked again. The roles in the charts of real
+# drivers do not allow to watch Secrets.
 SECRET_RECHECK_S = 30.0
 
 
 OVERSIZED = Terminal(
     Reason.INVALID_OBJECT,
     "The spec of this BucketAccess is larger than 4 KiB, so it was not read."
-    " Delete it and create a new BucketAccess.",
+    " Delete this BucketAccess and create a new one.",
 )
 
 
 def problem_of(access: BucketAccess, view: AccessView) -> Terminal | None:
-    """The first reason why the driver is not called; None when it may be."""
+    """The first problem that forbids a driver call; None when the driver may be called."""
     if access.meta.oversized:
         return OVERSIZED
     if view.access_class is None:
@@ -39,20 +39,20 @@ def problem_of(access: BucketAccess, view: AccessView) -> Terminal | None:
         return Terminal(
             Reason.CLAIM_NOT_FOUND,
             f"spec.bucketClaimName names BucketClaim {shown_name(str(access.claim_key))}, which"
-            " does not exist."
-            " Create it, or name another one in a new BucketAccess.",
+            " does not exist. Create that BucketClaim, or create a new BucketAccess that names"
+            " another one.",
             waiting=True,
         )
     return _bucket_problem(access, view.claim, view)
 
 
 def class_missing(access: BucketAccess) -> Terminal:
-    """What controller and sidecar both write, so that neither replaces the words of the other."""
+    """One outcome for controller and sidecar, so neither overwrites the other's message."""
     return Terminal(
         Reason.ACCESS_CLASS_NOT_FOUND,
         f"spec.bucketAccessClassName names BucketAccessClass {shown_name(access.class_name)}, which"
-        " does not exist. Name another class in a new BucketAccess, or ask your cluster"
-        " administrator to create it.",
+        " does not exist. Create a new BucketAccess that names another class, or ask your cluster"
+        " administrator to create this class.",
         waiting=True,
     )
 
@@ -71,17 +71,17 @@ def _bucket_problem(access: BucketAccess, claim: BucketClaim, view: AccessView) 
             Reason.DRIVER_MISMATCH,
             f"spec.bucketAccessClassName names a class of driver {driver}, but the bucket of"
             f" BucketClaim {shown_name(str(access.claim_key))} belongs to driver"
-            f" {records.driver_of(bucket)}."
-            " Use a BucketAccessClass of that driver in a new BucketAccess.",
+            f" {records.driver_of(bucket)}. Create a new BucketAccess that names a"
+            " BucketAccessClass of that driver.",
         )
-    # The record decides; a tenant may write the status of the claim.
+    # Trust the record only, because a tenant may write the status of the claim.
     ready = bucket and bucket.ready and records.bucket_id_of(bucket)
     if bucket is None or not ready or not records.is_bound_to(bucket, claim):
         return Terminal(
             Reason.WAITING_FOR_BUCKET,
             f"BucketClaim {shown_name(str(access.claim_key))} is not ready yet. To see why, run:"
-            " kubectl describe"
-            f" bucketclaim {shown_name(access.claim_name)} -n {access.meta.namespace}",
+            f" kubectl describe bucketclaim {shown_name(access.claim_name)} -n"
+            f" {access.meta.namespace}",
             waiting=True,
         )
     if bucket.meta.deleting:
@@ -96,48 +96,48 @@ def _protocol_problem(access: BucketAccess, bucket: Bucket) -> Terminal | None:
     return Terminal(
         Reason.INVALID_SPEC,
         f"spec.protocol is {shown_name(access.protocol)}, but the bucket of BucketClaim"
-        f" {shown_name(str(access.claim_key))}"
-        f" has {', '.join(bucket.protocols)}. Name one of these in a new BucketAccess.",
+        f" {shown_name(str(access.claim_key))} supports {', '.join(bucket.protocols)}. Create a"
+        " new BucketAccess with one of these protocols.",
     )
 
 
 def _invalid(access: BucketAccess, access_class: BucketAccessClass) -> str:
-    # A word that is neither Key nor IAM is sent as Unknown, as the Go sidecar does: many drivers
-    # do not look at it, and those that do refuse it in their own words.
+    # A type that is neither Key nor IAM is sent as Unknown, as the Go sidecar does. Many drivers
+    # ignore the type, and the others refuse it with their own message.
     is_iam = authentication_of(access_class) is AuthenticationType.IAM
     if is_iam and not access.service_account_name:
         return (
             f"BucketAccessClass {access_class.meta.name} has authenticationType IAM, which needs"
-            " spec.serviceAccountName. Set it in a new BucketAccess."
+            " spec.serviceAccountName. Create a new BucketAccess with that field set."
         )
     if not access.secret_name:
-        return "spec.credentialsSecretName is empty. Name the Secret for the keys."
+        return "spec.credentialsSecretName is empty. Set it to a name for the Secret with the keys."
     if not names.is_object_name(access.secret_name):
         return (
-            f"spec.credentialsSecretName {shown_name(access.secret_name)!r} can't be the name of"
-            " a Secret. Use"
-            " lower case letters, digits, '-' and '.', at most 253, in a new BucketAccess."
+            f"spec.credentialsSecretName {shown_name(access.secret_name)!r} is not a valid name of"
+            " a Secret. In a new BucketAccess, use at most 253 lower case letters, digits, '-' and"
+            " '.'."
         )
     return ""
 
 
 def secret_problem(view: AccessView) -> Terminal | None:
-    """Why the Secret can't be created, if the API server or its owner does not allow it."""
+    """Why the Secret can't be created: its name is in use, or the API server refuses it."""
     secret, key = view.secret, view.secret_key
     if secret is not None and secret.exists and not secret.ours:
         return Terminal(
             Reason.SECRET_NOT_OWNED,
-            f"spec.credentialsSecretName: Secret {key} exists and was not made for this"
-            " BucketAccess, so it is not touched. Delete or rename that Secret (checked again every"
-            f" {SECRET_RECHECK_S:.0f} s), or use another name in a new BucketAccess.",
+            f"Secret {key}, which spec.credentialsSecretName names, exists and was not created for"
+            " this BucketAccess, so it is not changed. Delete that Secret (the name is checked"
+            f" again every {SECRET_RECHECK_S:.0f} s), or use another name in a new BucketAccess.",
             recheck_s=SECRET_RECHECK_S,
         )
     if view.secret_refused:
         return Terminal(
             Reason.SECRET_REFUSED,
-            f"The API server would not store Secret {key}: {view.secret_refused} No access was"
-            " granted. Correct what the API server names; the Secret is tried again every"
-            f" {SECRET_RECHECK_S:.0f} s.",
+            f"The API server refused to store Secret {key}: {view.secret_refused} No access was"
+            " granted. Correct this problem, or ask your cluster administrator to correct it. The"
+            f" operator tries again every {SECRET_RECHECK_S:.0f} s.",
             recheck_s=SECRET_RECHECK_S,
         )
     return None

@@ -1,8 +1,8 @@
-"""What the sidecar does next for a BucketAccess that is being deleted. Pure.
+"""Plans the sidecar's next step for a BucketAccess that is being deleted. Pure.
 
-Revoke each recorded account, the Secrets, the entry in the record, our finalizer. The record alone
-says what is revoked: a deletion never sends the driver an id from the access itself, its
-annotations, its status or its Secret, because a tenant may write all of these.
+Revoke each recorded account, then remove the Secrets, the entry in the record and our finalizer.
+Only accounts from the record are revoked: a deletion never sends the driver an id from the access
+itself, its annotations, its status or its Secret, because a tenant may write all of these.
 """
 
 from cosi_operator.api.record import AccessRecord
@@ -35,12 +35,12 @@ from cosi_operator.plan.steps import (
 from cosi_operator.plan.verdicts import backing_off, driver_away
 from cosi_operator.scrub import shown_name
 
-# An access that is deleted after another one with the same account is looked at again this often.
+# How often an access is reconciled that is deleted after another access with the same account.
 HOLDER_RECHECK_S = 5.0
 
 
 def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
-    """Name the next step of a deletion."""
+    """Return the next step of a deletion."""
     bucket, held = view.bucket, names.ACCESS_FINALIZER in access.meta.finalizers
     if not held and view.entry is None:
         return _ended(access)
@@ -63,15 +63,15 @@ def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
 
 
 def _ended(access: BucketAccess) -> Done:
-    """All is done here. If finalizers of others keep the object, it must not say that it works."""
+    """The sidecar has finished. Report an access that other finalizers keep as revoked."""
     if not access.granted or not access.meta.finalizers:
         return Done(Success(), report=False)
     others = ", ".join(shown_name(name) for name in access.meta.finalizers)
     return Done(
         Terminal(
             Reason.REVOKED,
-            "The sidecar has finished: the keys are revoked, or an Event says which are not. The"
-            f" BucketAccess is deleted when its last finalizers are removed: {others}.",
+            "The sidecar has finished. The keys are revoked, or an Event says which keys are not."
+            f" The BucketAccess is deleted when its last finalizers are removed: {others}.",
             waiting=True,
         )
     )
@@ -84,13 +84,13 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
     bucket_id = records.bucket_id_of(bucket)
     if is_gave_up(bucket, access.meta.uid):
         return LeaveAccounts(
-            f"Deleted without asking the driver, because annotation {names.GIVE_UP_ANNOTATION} of"
-            f" Bucket {bucket.meta.name} says so. The backend may still hold"
-            f" {_accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
+            "This BucketAccess was deleted without calling the driver, because annotation"
+            f" {names.GIVE_UP_ANNOTATION} of Bucket {bucket.meta.name} requests it. The backend may"
+            f" still hold {_accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
         )
-    if not bucket_id:  # somebody edited the record: a driver is never sent an empty id
+    if not bucket_id:  # the record was edited; an empty id is never sent to a driver
         return LeaveAccounts(
-            f"Nothing was revoked, because Bucket {bucket.meta.name} names no bucket id. The"
+            f"No account was revoked, because Bucket {bucket.meta.name} has no bucket id. The"
             f" backend may still hold {_accounts_of(access, view)}."
         )
     accounts = entry.accounts
@@ -111,11 +111,11 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
 def _plan_resolve(
     access: BucketAccess, bucket: Bucket, entry: AccessRecord, view: AccessView
 ) -> AccessStep:
-    """A Grant may have made an account whose id was never learned: ask again to learn it."""
+    """Repeat a Grant to learn the id of an account that an earlier Grant may have created."""
     bucket_id = records.bucket_id_of(bucket)
     if view.vanished:
         return LeaveAccounts(
-            f"Bucket {bucket.meta.name} was removed by force, so nothing could be revoked. The"
+            f"Bucket {bucket.meta.name} was removed by force, so no account could be revoked. The"
             f" backend may hold {_accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
         )
     if halt := backing_off(view.context) or driver_away(view.context):
@@ -131,17 +131,17 @@ def _plan_resolve(
 
 
 def _is_orphan(access: BucketAccess) -> bool:
-    """An access that the API server no longer has, made from its entry in the record."""
+    """Whether the access no longer exists and was built from its entry in the record."""
     return not access.meta.resource_version
 
 
 def _await_holder(account: str) -> Done:
-    """Of several accesses with one account that are deleted together, one revokes it."""
+    """Wait for the one access that revokes an account which several deleted accesses share."""
     return Done(
         Terminal(
             Reason.ACCOUNT_CONTESTED,
-            f"The driver gave account {shown_name(account)} to another BucketAccess too, which is"
-            " being deleted. This BucketAccess is deleted after it.",
+            f"The driver returned account {shown_name(account)} for another BucketAccess too, which"
+            " is being deleted. This BucketAccess is deleted after that one.",
             waiting=True,
             recheck_s=HOLDER_RECHECK_S,
         )
@@ -151,8 +151,9 @@ def _await_holder(account: str) -> Done:
 def _leave_kept(access: BucketAccess, kept: frozenset[str], view: AccessView) -> LeaveAccounts:
     shown = ", ".join(shown_name(account) for account in sorted(kept))
     text = (
-        f"Account {shown} was not revoked, because the driver gave it to another BucketAccess too."
-        " It is revoked when the last of these is deleted; until then its keys work."
+        f"Account {shown} was not revoked, because the driver returned it for another BucketAccess"
+        " too. The account is revoked when the last of these BucketAccesses is deleted, and its"
+        " keys work until then."
     )
     unanswered = _leave_unanswered(access, view)
     return LeaveAccounts(f"{text} {unanswered.message}" if unanswered else text)
@@ -166,7 +167,7 @@ def _leave_unanswered(access: BucketAccess, view: AccessView) -> LeaveAccounts |
 
 
 def _plan_unrecorded(access: BucketAccess, view: AccessView) -> AccessStep | None:
-    """Nothing in a record: no account was made, or nobody can know which."""
+    """The access has no entry in a record, so no account was created or its id is unknown."""
     bucket = view.bucket
     if not view.bucket_proven and (name := _bucket_to_read(view)):
         return ReadBucketObject(Key("", name))  # the cached record may be stale
@@ -176,14 +177,16 @@ def _plan_unrecorded(access: BucketAccess, view: AccessView) -> AccessStep | Non
         if view.secret is None:
             return ReadSecret(view.secret_key)
         if not view.secret.exists:
-            return None  # an earlier run revoked, then deleted the Secret, then ended the entry
-    where = f"Bucket {bucket.meta.name}" if bucket else "any Bucket"
+            return None  # an earlier run revoked, deleted the Secret, and then removed the entry
+    unnamed = "no record of a Bucket names this BucketAccess"
+    if bucket:
+        unnamed = f"the record of Bucket {bucket.meta.name} does not name this BucketAccess"
     claimed = _claimed_bucket(bucket)
     return LeaveAccounts(
-        f"Nothing was revoked, because the record of {where} does not name this BucketAccess. Its"
-        f" status names account {shown_name(access.account_id)}{claimed}; if that account was"
-        " made for this"
-        " BucketAccess, ask your cluster administrator to remove it on the backend."
+        f"No account was revoked, because {unnamed}."
+        f" Its status names account {shown_name(access.account_id)}{claimed}. If that account was"
+        " created for this BucketAccess, ask your cluster administrator to delete that account on"
+        " the backend."
     )
 
 
@@ -206,9 +209,10 @@ def _accounts_of(access: BucketAccess, view: AccessView) -> str:
 
 
 def _plan_secrets(access: BucketAccess, view: AccessView) -> AccessStep | None:
-    """Delete the Secret of this access; free what carries our finalizer and belongs to nobody.
+    """Delete the Secret of this access; remove our finalizer from a Secret that it does not own.
 
-    Both the Secret that the spec names and the recorded one: either may have been edited.
+    Both the Secret in the spec and the recorded Secret are handled, because either field may have
+    been edited.
     """
     named = (access.secret_name, view.entry.secret if view.entry else "")
     for name in dict.fromkeys(named):

@@ -1,4 +1,4 @@
-"""What the Grant and the deletion of a BucketAccess share: its entry, unanswered calls. Pure."""
+"""Shared by Grant and deletion of a BucketAccess: its entry and its unanswered calls. Pure."""
 
 from msgspec.structs import replace as with_fields
 
@@ -18,12 +18,12 @@ from cosi_operator.plan.steps import AccessStep, Done, EditBucket, Grant, ReadBu
 from cosi_operator.plan.verdicts import age_s, backing_off, driver_away
 from cosi_operator.scrub import shown_name
 
-# An access whose account another access names too is looked at again this often.
+# How often an access is reconciled whose account another access names too.
 CONTESTED_RECHECK_S = 60.0
 
 
 def enter_earlier(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
-    """What an access needs that was granted before the record as it is: an entry, or a wait."""
+    """The entry, or the wait for it, of an access that was granted before the present record."""
     return (
         _await_record(access, bucket, view)
         or _restore_entry(access, bucket, view)
@@ -32,9 +32,9 @@ def enter_earlier(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acc
 
 
 def _await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done | None:
-    """The end of the run until the run of the Bucket has started its record, which wakes this one.
+    """End the run until the Bucket's run has started the record; that change wakes this access.
 
-    A record is started by the sidecar of the Bucket's driver, at once if an access may have been
+    The sidecar of the Bucket's driver starts the record, immediately if an access may have been
     granted before. Until the Bucket is ready, only an access that may be taken over waits for it.
     """
     if view.restoring:
@@ -53,26 +53,26 @@ def _is_ours(bucket: Bucket, view: AccessView) -> bool:
 
 
 def _restore_entry(access: BucketAccess, bucket: Bucket, view: AccessView) -> EditBucket | None:
-    """Enter an access again whose Bucket object was replaced by another one of the same bucket."""
+    """Restore the entry of an access whose Bucket object was replaced by one of the same bucket."""
     if view.remembered is None or view.entry is not None or not _is_ours(bucket, view):
         return None
     if access.meta.deleting and (view.revoked or view.all_revoked):
-        return None  # its entry was removed, because the deletion is done with its accounts
+        return None  # the deletion has revoked its accounts and removed its entry
     return edit_entry(access, bucket, view.remembered, add=(names.BUCKET_ACCESS_FINALIZER,))
 
 
 def _take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep | None:
-    """Enter an access that was granted before the record was started.
+    """Add an entry for an access that was granted before the record was started.
 
-    Its account stands in a status that a tenant may write, so it counts only for an access that the
-    record has listed with this account since its first write, whose claim is the one that the
-    Bucket is bound to, and only while no other access names the same account.
+    A tenant may write the status that names the account. So trust this account only if the record
+    has listed the access with it since the record's first write, if the Bucket is bound to the
+    access's claim, and if no other access names the same account.
     """
     held = names.ACCESS_FINALIZER in access.meta.finalizers
     if not held or not access.account_id or view.vanished:
         return None
     if access.meta.deleting and (view.revoked or view.all_revoked):
-        return None  # its entry was removed, because the deletion is done with its accounts
+        return None  # the deletion has revoked its accounts and removed its entry
     if view.all_revoked or access.account_id in view.revoked:  # its entry was just removed
         return None
     if not _is_ours(bucket, view) or not _fits_into_entry(access):
@@ -87,10 +87,10 @@ def _take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return Done(
             Terminal(
                 Reason.ACCOUNT_CONTESTED,
-                "The status of another BucketAccess names the same account, so nobody can say whose"
-                " it is, and nothing is granted or revoked. Ask your cluster administrator to"
-                f" compare status.accountID ({shown_name(access.account_id)}) of all BucketAccesses"
-                " and to delete the wrong one.",
+                "The status of another BucketAccess names the same account, so the owner of the"
+                " account is unknown, and nothing is granted or revoked. Ask your cluster"
+                f" administrator to compare status.accountID ({shown_name(access.account_id)}) of"
+                " all BucketAccesses and to delete the wrong BucketAccess.",
                 waiting=True,
                 recheck_s=CONTESTED_RECHECK_S,
             )
@@ -106,7 +106,7 @@ def _take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
 
 
 def _fits_into_entry(access: BucketAccess) -> bool:
-    """Whether the entry stays small: account and Secret come from fields that a tenant writes."""
+    """Whether account and Secret are short enough for an entry, because a tenant may write both."""
     named = not access.secret_name or names.is_object_name(access.secret_name)
     return named and is_storable_id(access.account_id)
 
@@ -131,9 +131,9 @@ def edit_entry(
 def revoke_all(
     access: BucketAccess, bucket: Bucket, accounts: tuple[str, ...], view: AccessView
 ) -> AccessStep:
-    """Revoke one account after the other, and take each out of the entry.
+    """Revoke the accounts one by one, and remove each from the entry.
 
-    An account that another access has too is only taken out of the entry.
+    An account that another access has too is not revoked, only removed from the entry.
     """
     entry = view.entry
     assert entry is not None
@@ -145,20 +145,20 @@ def revoke_all(
 
 
 def revoke_step(access: BucketAccess, bucket: Bucket, account: str, view: AccessView) -> AccessStep:
-    """DriverRevokeBucketAccess, as soon as the driver may be called."""
+    """Call DriverRevokeBucketAccess, unless the driver must not be called now."""
     if halt := backing_off(view.context) or driver_away(view.context):
         return halt
     if not view.bucket_proven and access.meta.uid not in account:
-        # A stale record may name an account that the driver has given to another access by now.
+        # A stale record may name an account that the driver has since returned for another access.
         return ReadBucketObject(bucket.meta.key)
     return Revoke(records.bucket_id_of(bucket), account, view.parameters)
 
 
 def end_vanished(view: AccessView) -> AccessStep | None:
-    """Revoke what was granted on a Bucket that another Bucket has replaced; None if there is none.
+    """Revoke the accounts of a vanished Bucket that another Bucket replaced; None without one.
 
-    The other Bucket may have the same name, so its record is not touched. The next run starts from
-    it.
+    The record of the other Bucket, which may have the same name, is not changed. The next run uses
+    that Bucket.
     """
     bucket, entry = view.bucket, view.entry
     if not view.vanished or bucket is None or entry is None:
@@ -175,14 +175,14 @@ def end_vanished(view: AccessView) -> AccessStep | None:
 
 
 def unanswered_wait(entry: AccessRecord, view: AccessView) -> Done | None:
-    """The end of the run while a call that got no answer may still be at work."""
+    """End the run while the driver may still be executing a call that got no answer."""
     if not entry.unanswered:
         return None
     needed = UNANSWERED_TIMEOUTS * view.context.call_timeout_s
     left = needed - age_s(entry.last, view.context.now)
     if not left > 0:
         return None
-    wait_s = min(left, needed)  # a time that lies ahead is a clock that went back
+    wait_s = min(left, needed)  # after a clock was set back, the stored time is in the future
     return Done(Requeue(Reason.DRIVER_DEADLINE, "", after_s=wait_s, quiet=True), report=False)
 
 
@@ -199,7 +199,7 @@ def grant_step(
 
 
 def was_unanswered(outcome: Outcome) -> bool:
-    """Whether our own deadline ended a Grant, so that the driver may still be at work."""
+    """Whether our own deadline ended a Grant, so the driver may still be executing the call."""
     status = None if isinstance(outcome, Success) else outcome.status
     return (
         status is not None
@@ -211,7 +211,7 @@ def was_unanswered(outcome: Outcome) -> bool:
 def note_failure(
     access: BucketAccess, bucket: Bucket, view: AccessView, failed: CallFailed
 ) -> EditBucket | None:
-    """Store that a Grant got no answer, once; None when there is nothing to store."""
+    """Store once that a Grant got no answer; None when nothing has to be stored."""
     entry = view.entry
     if entry is None or not was_unanswered(failed.outcome) or _is_noted(entry, view):
         return None
@@ -230,7 +230,7 @@ def _note_unanswered(entry: AccessRecord, view: AccessView) -> AccessRecord:
 def with_unanswered(
     outcome: Requeue | Terminal, access: BucketAccess, entry: AccessRecord | None, view: AccessView
 ) -> Outcome:
-    """The outcome, which says how many accounts may be left and waits for the driver's work."""
+    """Add to the outcome the accounts that may be left, and a pause for an unanswered call."""
     if entry is None or not entry.unanswered or not isinstance(outcome, Requeue):
         return outcome
     wait_s = outcome.after_s
@@ -248,10 +248,10 @@ def with_unanswered(
 
 
 def unanswered_words(access: BucketAccess, entry: AccessRecord) -> str:
-    """How many accounts may be left on the backend, since when, under which name."""
+    """A sentence about the accounts that may be left on the backend: number, time and name."""
     calls = "call" if entry.unanswered == 1 else "calls"
     return (
-        f"{entry.unanswered} {calls} got no answer since {entry.since}, so the backend may hold up"
-        f" to {entry.unanswered} accounts named {names.account_name(access.meta.uid)} that this"
-        " sidecar can't revoke."
+        f"{entry.unanswered} driver {calls} got no answer since {entry.since}, so the backend may"
+        f" hold up to {entry.unanswered} accounts named {names.account_name(access.meta.uid)} that"
+        " this sidecar can't revoke."
     )

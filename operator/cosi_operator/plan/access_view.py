@@ -1,4 +1,4 @@
-"""What one run may look at to decide about a BucketAccess, and how facts change it. Pure."""
+"""The input of one run's plan for a BucketAccess, and how facts change that input. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,32 +28,37 @@ from cosi_operator.plan.facts import (
 from cosi_operator.plan.steps import Context
 from cosi_operator.scrub import shown_name
 
-# A driver whose answer did not come in time may still be at work, and its work may be a new
-# account each time, so the next DriverGrantBucketAccess waits for this many call timeouts.
+# After an unanswered DriverGrantBucketAccess, the next one waits for this many call timeouts,
+# because the driver may still be executing the call, and each call may create a new account.
 UNANSWERED_TIMEOUTS = 4
-# Of the rotate annotation, so many characters count.
+# Only so many characters of the rotate annotation are used.
 ROTATE_TOKEN_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class AccessView:
-    """Everything one run may look at.
+    """The input of the plan for one run.
 
-    `bucket` is the Bucket whose record names this access, else the Bucket that is bound to its
-    claim. `vanished`: that Bucket was removed by force, and this is how it was seen last;
-    `succeeded`: the claim is bound to another Bucket object by now. `shared`:
-    another access still needs the mark on the Bucket. `rivals`: another access that could be taken
-    over names the same account. `remembered`: its entry in the record of an earlier Bucket object
-    of the same bucket. `restoring`: the run of the Bucket puts the entry of this access
-    back, which somebody took out of the record. `kept` are accounts that the
-    record names for another live access too: they are never revoked for this one. `awaited` are
-    accounts of another access whose deletion revokes them. `clean`: when the run began, no earlier
-    Grant can have left anything. `unproven`: nothing in this run has shown yet that `access` is not
-    an old copy; `bucket_proven`: this run has read or written `bucket`. `may_release`: our
-    finalizer may be taken off a Secret that no access owns.
-    `granted` is a Grant whose credentials this process still holds. `revoked` are the accounts that
-    no longer exist. What follows is learned during the run; `judged` is the access as it was when
-    the call that `failed` was made.
+    Attributes:
+        bucket: the Bucket whose record names this access, else the Bucket bound to its claim.
+        vanished: that Bucket was removed by force; `bucket` is its last cached version.
+        succeeded: the claim is now bound to another Bucket object.
+        shared: another access still needs the access finalizer on the Bucket.
+        rivals: another access that could be taken over names the same account.
+        remembered: the entry in the record of an earlier Bucket object of the same bucket.
+        restoring: the Bucket's run will restore the entry of this access, which another writer
+            removed from the record.
+        kept: accounts that the record names for another live access too. Never revoked here.
+        awaited: accounts of another access whose deletion revokes them.
+        clean: when the run began, no earlier Grant can have left an account.
+        unproven: `access` may still be a stale copy.
+        bucket_proven: this run has read or written `bucket`.
+        may_release: our finalizer may be removed from a Secret that no access owns.
+        granted: a Grant whose credentials are still in this process's memory.
+        revoked: the accounts that no longer exist.
+        judged: the access at the time of the call that `failed`.
+
+    The fields from `all_revoked` on are set during the run, except `may_release`.
     """
 
     access: BucketAccess | None
@@ -85,12 +90,12 @@ class AccessView:
 
     @property
     def entry(self) -> AccessRecord | None:
-        """What the record says of this access."""
+        """The entry of this access in the record."""
         return records.entry_of(self.bucket, self.access.meta.uid) if self.access else None
 
     @property
     def secret_key(self) -> Key:
-        """The Secret of the entry, else of the spec: a Secret that was made keeps its name."""
+        """The Secret of the entry, which keeps its name when the spec changes; else of the spec."""
         assert self.access is not None
         entry = self.entry
         name = (entry.secret if entry and entry.accounts else "") or self.access.secret_name
@@ -102,7 +107,7 @@ class AccessView:
 
     @property
     def unstored_grant(self) -> Granted | None:
-        """The Grant whose credentials wait for the Secret."""
+        """The Grant whose credentials are not stored in the Secret yet."""
         granted = self.granted
         return granted if granted and granted.account_id not in self.revoked else None
 
@@ -112,7 +117,7 @@ class AccessView:
 
 
 def is_clean(access: BucketAccess | None, bucket: Bucket | None) -> bool:
-    """Whether no earlier run can have made an account: an entry precedes every Grant."""
+    """Whether no earlier run can have created an account, because an entry precedes each Grant."""
     return access is None or records.entry_of(bucket, access.meta.uid) is None
 
 
@@ -121,14 +126,15 @@ def retry_token(access: BucketAccess) -> str:
 
 
 def rotate_token(access: BucketAccess) -> str:
-    """The start of the rotate annotation: all of it could fill the record, which stores it."""
+    """The start of the rotate annotation. The record stores it, so its length is limited."""
     return access.meta.annotations.get(names.ROTATE_ANNOTATION, "")[:ROTATE_TOKEN_LENGTH]
 
 
 def judged_on(access: BucketAccess, access_class: BucketAccessClass | None) -> str:
-    """What besides its own spec a verdict on an access holds for: annotations and the class.
+    """The annotations and the class that a verdict on an access depends on, besides its spec.
 
-    A Bucket holds a copy of its class; an access is granted with what its class says now.
+    The class is included because an access is granted with the current class; a Bucket contains a
+    copy of its class.
     """
     made_for = f"{access_class.meta.uid}:{access_class.meta.generation}" if access_class else ""
     token = retry_token(access)
@@ -138,16 +144,17 @@ def judged_on(access: BucketAccess, access_class: BucketAccessClass | None) -> s
 
 
 def is_retry_seen(access: BucketAccess) -> bool:
-    """Whether the last verdict was given on the retry annotation as it is, or there is none."""
+    """Whether the last verdict used the present retry annotation, or none is set."""
     token, last = retry_token(access), access.last_call
     judged = last.retry_token if last else ""
     return not token or judged == token or judged.startswith((f"{token}|", f"{token}+"))
 
 
 def authentication_of(access_class: BucketAccessClass | None) -> AuthenticationType:
-    """The type that a class names, compared without regard to case.
+    """The authentication type of a class, compared case-insensitively.
 
-    The Go sidecar compares exactly and sends KEY, which many published classes have, as Unknown.
+    The Go sidecar compares case-sensitively, so it sends KEY, which many published classes contain,
+    as Unknown.
     """
     word = access_class.authentication_type.lower() if access_class else ""
     known = {kind.value.lower(): kind for kind in AuthenticationType if kind}
@@ -155,31 +162,31 @@ def authentication_of(access_class: BucketAccessClass | None) -> AuthenticationT
 
 
 def ignored_change(view: AccessView) -> str:
-    """What the spec says now and the record overrides, as a sentence; "" when nothing is."""
+    """A sentence about a change of the spec that the record overrides; "" without one."""
     access, entry, bucket = view.access, view.entry, view.bucket
     if access is None or entry is None or not entry.accounts or bucket is None:
         return ""
     if entry.secret and entry.secret != access.secret_name:
         return (
             f"spec.credentialsSecretName was changed to {shown_name(access.secret_name)} and is"
-            " ignored,"
-            f" because Secret {entry.secret} holds the keys. Create a new BucketAccess instead."
+            f" ignored, because Secret {entry.secret} holds the keys. Create a new BucketAccess"
+            " instead."
         )
     claim = records.bound_claim(bucket)
     if claim.name and access.claim_key != (claim.namespace, claim.name):
         return (
             f"spec.bucketClaimName was changed to {shown_name(access.claim_name)} and is ignored,"
-            " because the"
-            f" keys are for the bucket of BucketClaim {claim.name}. Create a new BucketAccess"
-            " instead."
+            f" because the keys are for the bucket of BucketClaim {claim.name}. Create a new"
+            " BucketAccess instead."
         )
     return ""
 
 
 def driver_of(view: AccessView) -> str:
-    """The driver that an access belongs to: of its Bucket once a Grant began, else of its class.
+    """The driver of an access: the driver of its Bucket once a Grant began, else of its class.
 
-    Without a class, also of its Bucket: beside the Go controller nobody else says what is missing.
+    Without a class, use the Bucket's driver too, because with the Go controller only the sidecar
+    reports that the class is missing.
     """
     if view.access is None:
         return ""
@@ -190,13 +197,13 @@ def driver_of(view: AccessView) -> str:
 
 
 def fold(view: AccessView, fact: AccessFact) -> AccessView:
-    """The view after a step succeeded."""
+    """Return the view with the fact from a step that succeeded."""
     match fact:
         case AccessIs(access=access):
             return replace(view, access=access, unproven=False)
         case BucketIs(bucket=bucket):
             known = view.bucket
-            # A successor of the same name has nothing of this access.
+            # A new Bucket of the same name has no entry of this access.
             gone = known is not None and (bucket is None or bucket.meta.uid != known.meta.uid)
             return replace(
                 view,

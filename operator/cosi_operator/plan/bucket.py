@@ -1,4 +1,4 @@
-"""What the sidecar does next for one Bucket. Pure.
+"""Plans the sidecar's next step for one Bucket. Pure.
 
 Creation: finalizer and record, DriverCreateBucket, status. Deletion: see `plan/bucket_deletion.py`.
 """
@@ -30,7 +30,7 @@ from cosi_operator.plan.verdicts import driver_away, standing
 
 
 def plan(view: BucketView) -> BucketStep:
-    """Name the next step."""
+    """Return the next step."""
     bucket, driver = view.bucket, view.context.driver
     if bucket is None or not names.same_driver(records.driver_of(bucket), driver.name):
         return Done(Success(), report=False)
@@ -47,15 +47,15 @@ def _second(bucket: Bucket, rival: Bucket) -> Done:
         Terminal(
             Reason.WAITING_FOR_CLAIM,
             f"spec.bucketClaim names BucketClaim {claim.namespace}/{claim.name}, which belongs to"
-            f" Bucket {rival.meta.name}, so the driver is not called for this copy. It can be"
-            f" deleted, and the data and keys of Bucket {rival.meta.name} stay.",
+            f" Bucket {rival.meta.name}, so the driver is not called for this copy. This Bucket can"
+            f" be deleted; the data and keys of Bucket {rival.meta.name} are kept.",
             waiting=True,
         )
     )
 
 
 def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
-    if view.backend_gone:  # deleted in this run, so this is a successor of the same name
+    if view.backend_gone:  # deleted in this run, so this is a new Bucket of the same name
         return Done(Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True), report=False)
     if view.failed:
         return _after_failure(bucket, view, view.failed)
@@ -75,22 +75,22 @@ def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
 
 
 def _released(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    """A static Bucket stays bound to its claim when that is gone, until a person frees it."""
+    """A static Bucket stays bound to a deleted claim until a person clears its spec.bucketClaim."""
     bound = records.bound_claim(bucket)
     if not bucket.existing_bucket_id or not bound.uid:
         return None
     was_released = any(c.reason == Reason.RELEASED for c in bucket.conditions)
     if not view.claim_read and (was_released or view.claim is None):
-        return read_claim(bucket)  # the cache may be old, either way
+        return read_claim(bucket)  # the cache may be stale in both cases
     if view.claim:
         return None
     free = '{"spec":{"bucketClaim":null}}'
     return Done(
         Terminal(
             Reason.RELEASED,
-            f"BucketClaim {bound.namespace}/{bound.name}, which used this bucket, is gone, and the"
-            " bucket is kept. To let another BucketClaim use it, run: kubectl patch bucket"
-            f" {bucket.meta.name} --type merge -p '{free}'",
+            f"BucketClaim {bound.namespace}/{bound.name}, which used this bucket, no longer exists,"
+            " and the bucket is kept. To let another BucketClaim use the bucket, run: kubectl patch"
+            f" bucket {bucket.meta.name} --type merge -p '{free}'",
             waiting=True,
         )
     )
@@ -103,7 +103,7 @@ def _halt(bucket: Bucket, view: BucketView) -> Done | None:
 
 
 def _start_record(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    """Accesses wait for the record of a Bucket that may have some, whatever its driver does."""
+    """Start the record even if the driver can't be called, because accesses may wait for it."""
     if bucket.record or bucket.copied_record or not records.may_have_former(bucket):
         return None
     former = list_former(bucket, view)
@@ -115,15 +115,15 @@ def _unbound_copy(bucket: Bucket) -> Done:
         Terminal(
             Reason.WAITING_FOR_CLAIM,
             f"Bucket {bucket.meta.name} was copied or restored from another Bucket object and is"
-            " bound to no existing BucketClaim, so the driver is not called. To use the bucket, ask"
-            " a cluster administrator to set spec.bucketClaim to an existing BucketClaim.",
+            " not bound to an existing BucketClaim, so the driver is not called. To use the bucket,"
+            " ask your cluster administrator to set spec.bucketClaim to an existing BucketClaim.",
             waiting=True,
         )
     )
 
 
 def _plan_hold(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    """What has to be stored before any driver call; None when all of it is."""
+    """Store finalizer and record before any driver call; None when both are stored."""
     if is_rebound(bucket) and view.claim is None and not view.claim_read:
         return read_claim(bucket)
     if former := list_former(bucket, view):
@@ -136,10 +136,10 @@ def _plan_hold(bucket: Bucket, view: BucketView) -> BucketStep | None:
 
 
 def _after_failure(bucket: Bucket, view: BucketView, failed: CallFailed) -> BucketStep:
-    """A Create that certainly left nothing also leaves no finalizer of ours.
+    """Remove our finalizer after a Create that certainly left nothing on the backend.
 
-    The Go sidecar, after a rollback, sends DriverDeleteBucket with an empty id for a Bucket that
-    has the finalizer and no id.
+    Otherwise, after a rollback to the Go sidecar, the Go sidecar would call DriverDeleteBucket with
+    an empty id, because it does so for a Bucket that has the finalizer and no id.
     """
     if failed.effect is Effect.NONE and view.clean and (undo := _undo_hold(bucket)):
         return undo
@@ -147,7 +147,7 @@ def _after_failure(bucket: Bucket, view: BucketView, failed: CallFailed) -> Buck
 
 
 def _release_refused(bucket: Bucket) -> EditBucket | None:
-    """The same for a verdict that an earlier version of this sidecar stored."""
+    """Do the same for a refusal that an earlier version of this sidecar stored."""
     return _undo_hold(bucket) if is_certainly_empty(bucket) else None
 
 

@@ -1,8 +1,8 @@
-"""What the sidecar does next for a Bucket that is being deleted. Pure.
+"""Plans the sidecar's next step for a Bucket that is being deleted. Pure.
 
-Wait for the claim, then the accesses, DriverDeleteBucket (policy Delete), the claim's finalizer,
-our finalizers. The Bucket object stays until the driver has answered, because some drivers read it
-during the call.
+Wait for the claim, then for the accesses, call DriverDeleteBucket (policy Delete), remove the
+claim's finalizer, remove our finalizers. The Bucket object is kept until the driver has answered,
+because some drivers read the object during the call.
 """
 
 from cosi_operator.api.record import BucketRecord
@@ -37,7 +37,7 @@ from cosi_operator.scrub import shown_name
 
 
 def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
-    """Name the next step of a deletion."""
+    """Return the next step of a deletion."""
     ours = our_finalizers(bucket)
     if not ours:
         return Done(Success(), report=False)
@@ -64,23 +64,23 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
 
 
 def _plan_deletion_of_copy(bucket: Bucket, rival: Bucket, view: BucketView) -> BucketStep:
-    """A copy under another name goes alone: claim, accesses and backend belong to the rival."""
+    """Delete only the copy object, because claim, accesses and backend belong to the rival."""
     if bucket.deletion_policy is DeletionPolicy.DELETE and not view.backend_gone:
         return LeaveBackend(
-            f"Bucket {bucket.meta.name} is a copy of Bucket {rival.meta.name}, so nothing was"
-            " deleted with it."
+            f"Bucket {bucket.meta.name} is a copy of Bucket {rival.meta.name}, so the driver was"
+            " not called and no data was deleted."
         )
     return EditBucket(bucket.meta.key, remove=our_finalizers(bucket))
 
 
 def _wait_for_claim(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    """A Bucket in use waits for its claim, as a PersistentVolume does."""
+    """Wait while a claim uses the Bucket, as Kubernetes does for a PersistentVolume."""
     forced = bucket.meta.annotations.get(names.FORCE_DELETE_ANNOTATION) == bucket.meta.uid
     if forced:
         return None
     if view.claim and view.claim.meta.deleting:
         return None
-    # The cache may lack the claim, or not know yet that it is being deleted.
+    # The cache may be stale: it may lack the claim, or the claim's deletionTimestamp.
     if not view.claim_read and (read := read_claim(bucket)):
         return read
     if view.claim is None:
@@ -88,16 +88,16 @@ def _wait_for_claim(bucket: Bucket, view: BucketView) -> BucketStep | None:
     return Done(
         Terminal(
             Reason.BUCKET_IN_USE,
-            f"The bucket is deleted when BucketClaim {view.claim.meta.key} is deleted. An"
-            " administrator can delete it with its data now: kubectl annotate bucket"
-            f" {bucket.meta.name} {names.FORCE_DELETE_ANNOTATION}={bucket.meta.uid}",
+            f"The bucket is deleted when BucketClaim {view.claim.meta.key} is deleted. To delete"
+            " the bucket with its data now, a cluster administrator can run: kubectl annotate"
+            f" bucket {bucket.meta.name} {names.FORCE_DELETE_ANNOTATION}={bucket.meta.uid}",
             waiting=True,
         )
     )
 
 
 def _plan_accesses(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    """Delete the accesses and wait: without its bucket, no key of an access can be revoked."""
+    """Delete the accesses and wait, because keys can't be revoked once the bucket is deleted."""
     for access in view.accesses:
         if not access.meta.deleting:
             return DeleteAccess(access.meta.key, access.meta.uid)
@@ -119,30 +119,31 @@ def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | Non
     what = f"bucket {shown_name(bucket_id)}" if bucket_id else f"a bucket named {bucket.meta.name}"
     if is_gave_up(bucket, bucket.meta.uid):
         return LeaveBackend(
-            f"Deleted without asking the driver, because annotation {names.GIVE_UP_ANNOTATION} says"
-            f" so. The backend may still hold {what}."
+            f"Bucket {bucket.meta.name} was deleted without calling the driver, because its"
+            f" annotation {names.GIVE_UP_ANNOTATION} requests it. The backend may still hold"
+            f" {what}."
         )
     if bucket.copied_record:
         return LeaveBackend(
-            f"Bucket {bucket.meta.name} is a copy of another Bucket object and is bound to no"
-            f" claim, so the driver was not asked to delete {what}."
+            f"Bucket {bucket.meta.name} is a copy of another Bucket object and is not bound to a"
+            f" claim, so the driver was not called to delete {what}."
         )
     token = retry_token(bucket, view.claim)
     halt = standing(bucket, Call.DELETE_BUCKET, view.context, token=token)
     if halt := halt or driver_away(view.context):
         return halt
     if view.unproven and not (bucket_id and _is_ours_alone(bucket)):
-        # An old list may show what is long gone, and its id may have been given away again.
+        # A stale list may still contain a deleted Bucket, and the driver may have reused its id.
         return ReadBucketObject(bucket.meta.key)
     if bucket_id:
         return DeleteBackend(bucket_id, bucket.parameters)
-    # The id was never learned, and Delete without an id is never sent: on one real driver it
-    # removes every bucket. Create is idempotent, so its answer says what there is to delete.
+    # The id is unknown. Never send Delete without an id, because one real driver then deletes every
+    # bucket. Create is idempotent, so call Create to learn the id.
     return CreateBackend(bucket.meta.name, bucket.parameters, resolving=True)
 
 
 def _is_ours_alone(bucket: Bucket) -> bool:
-    """Whether the backend bucket was made for this very object, under a name never used again."""
+    """Whether the backend bucket was created for this object only: its name contains a UID."""
     claim = bucket.claim
     named = claim is not None and bucket.meta.name == names.bucket_name(claim.uid)
     return named and not bucket.existing_bucket_id

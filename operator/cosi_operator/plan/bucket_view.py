@@ -1,4 +1,4 @@
-"""What one run may look at to decide about a Bucket, and how facts change it. Pure."""
+"""The input of one run's plan for a Bucket, and how facts change that input. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -27,17 +27,20 @@ from cosi_operator.scrub import shown_name
 
 @dataclass(frozen=True, slots=True)
 class BucketView:
-    """Everything one run may look at.
+    """The input of the plan for one run.
 
-    `claim` is the claim that the Bucket is bound to, only when its UID is the same; from the cache
-    unless `claim_read`. `accesses` were granted on this Bucket or are to be taken over, from the
-    cache unless `listed`. `rival` is the other Bucket that the claim in the spec belongs to, if
-    `bucket` is a copy of it under another name. `remembered` is the record that this very object
-    had before somebody removed it; `lost` is what somebody took out of the record that it has.
-    `clean`: when the run began, it was certain that no earlier Create had left anything.
-    `unproven`: nothing in this run has shown yet that `bucket` is not an old copy. `bucket_id`,
-    `backend_gone` and `failed` are learned during the run; `judged` is the Bucket as it was when
-    the call that `failed` was made.
+    Attributes:
+        claim: the claim that the Bucket is bound to, by UID; from the cache unless `claim_read`.
+        accesses: granted on this Bucket or waiting to be taken over; from the cache unless
+            `listed`.
+        rival: the other Bucket that the claim in the spec belongs to, if `bucket` is a copy of it
+            under another name.
+        remembered: the record of this object before another writer removed the record.
+        lost: the parts of the record that another writer removed.
+        clean: when the run began, no earlier Create can have left a backend bucket.
+        unproven: `bucket` may still be a stale copy.
+        bucket_id, backend_gone, failed: set during the run.
+        judged: the Bucket at the time of the call that `failed`.
     """
 
     bucket: Bucket | None
@@ -59,9 +62,10 @@ class BucketView:
 
 
 def is_clean(bucket: Bucket | None) -> bool:
-    """Whether no earlier run can have made a backend bucket: our finalizer precedes every Create.
+    """Whether no earlier run can have created a backend bucket.
 
-    Without this, a refusal would deny what an earlier call with an unknown result has made.
+    Our finalizer precedes each Create. Without this check, a refusal would count as proof that the
+    backend holds nothing, although an earlier call with an unknown result created a bucket.
     """
     if bucket is None or names.BUCKET_FINALIZER not in bucket.meta.finalizers:
         return True
@@ -71,7 +75,7 @@ def is_clean(bucket: Bucket | None) -> bool:
 def is_certainly_empty(bucket: Bucket) -> bool:
     """Whether an earlier version of this sidecar stored that its last Create left nothing.
 
-    That version kept the finalizer of a refused Bucket, and took the verdict back before it called
+    That version kept the finalizer of a refused Bucket, and removed the verdict before it called
     the driver again.
     """
     refused = refused_before_effect(bucket.last_call, Call.CREATE_BUCKET)
@@ -79,7 +83,7 @@ def is_certainly_empty(bucket: Bucket) -> bool:
 
 
 def retry_token(bucket: Bucket, claim: BucketClaim | None) -> str:
-    """The retry annotations that count for a Bucket: its own, and that of its claim's owner."""
+    """The retry annotations of a Bucket and of its claim, as one token."""
     own = bucket.meta.annotations.get(names.RETRY_ANNOTATION, "")
     claimed = claim_retry(claim) if claim else ""
     return f"{own}|{claimed}" if own or claimed else ""
@@ -91,37 +95,36 @@ def claim_retry(claim: BucketClaim) -> str:
 
 
 def is_gave_up(bucket: Bucket, uid: str) -> bool:
-    """Whether an administrator has ended the wait for the driver, for this very object."""
+    """Whether an administrator has ended the wait for the driver for the object with this UID."""
     given = bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION, "")
     return bool(uid) and uid in [word.strip() for word in given.split(",")]
 
 
 def ignored_change(bucket: Bucket) -> str:
-    """What the spec says now and the record overrides, as a sentence; "" when nothing is."""
+    """A sentence about a change of the spec that the record overrides; "" without one."""
     driver = records.driver_of(bucket)
     if not names.same_driver(driver, bucket.driver_name):
         return (
             f"spec.driverName was changed to {shown_name(bucket.driver_name)} and is ignored,"
-            " because the"
-            f" bucket belongs to driver {driver}. Change it back."
+            f" because the bucket belongs to driver {driver}. Change spec.driverName back."
         )
     return ""
 
 
 def read_claim(bucket: Bucket) -> ReadClaim | None:
-    """Read the claim that the Bucket is bound to: only the API server can say that it is gone."""
+    """Read the bound claim from the API server, because a cache miss does not prove a deletion."""
     claim = records.bound_claim(bucket)
     return ReadClaim(Key(claim.namespace, claim.name)) if claim.uid else None
 
 
 def known_id(bucket: Bucket, view: BucketView) -> str:
-    """The driver's id of the bucket; "" when it was never learned."""
+    """The driver's id of the bucket; "" when it is unknown."""
     stored = records.bucket_id_of(bucket) if bucket.ready or bucket.meta.deleting else ""
     return stored or view.bucket_id or bucket.existing_bucket_id
 
 
 def record_edit(bucket: Bucket, view: BucketView) -> RecordEdit | None:
-    """What the record still lacks; None when it is complete."""
+    """The edit that completes the record; None when the record is complete."""
     record, named = bucket.record, records.spec_claim(bucket)
     start = None if record else _first_record(bucket, view)
     now = record or start or BucketRecord()
@@ -135,16 +138,19 @@ def record_edit(bucket: Bucket, view: BucketView) -> RecordEdit | None:
 
 
 def is_rebound(bucket: Bucket) -> bool:
-    """Whether spec.bucketClaim names another claim than the record. It counts if that is gone."""
+    """Whether spec.bucketClaim differs from the recorded claim.
+
+    The spec takes effect only if the recorded claim no longer exists.
+    """
     record, named = bucket.record, records.spec_claim(bucket)
     return bool(record and record.claim.uid and named.uid and named != record.claim)
 
 
 def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:
-    """The record of a Bucket that has none: what was removed, else one that begins now.
+    """The record for a Bucket without one: the removed record, else a new record.
 
-    What was granted before is listed now or never, because a tenant may write the status that says
-    so.
+    Accesses that were granted before are listed only in the first record, because a tenant may
+    later write a status that claims an earlier Grant.
     """
     if view.remembered:
         return view.remembered
@@ -153,7 +159,7 @@ def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:
 
 
 def list_former(bucket: Bucket, view: BucketView) -> ListAccesses | None:
-    """List the accesses before a record is started; None when there is nothing to list."""
+    """List the accesses before a record is started; None when no list is needed."""
     claim = records.bound_claim(bucket)
     if bucket.record or view.remembered or view.listed or not records.may_have_former(bucket):
         return None
@@ -161,13 +167,13 @@ def list_former(bucket: Bucket, view: BucketView) -> ListAccesses | None:
 
 
 def our_finalizers(bucket: Bucket) -> tuple[str, ...]:
-    # The mark of the accesses first: it protects the bucket from being deleted before them.
+    # The access finalizer is first, because it keeps the bucket until its accesses are deleted.
     both = (names.BUCKET_ACCESS_FINALIZER, names.BUCKET_FINALIZER)
     return tuple(name for name in both if name in bucket.meta.finalizers)
 
 
 def fold(view: BucketView, fact: BucketFact) -> BucketView:
-    """The view after a step succeeded."""
+    """Return the view with the fact from a step that succeeded."""
     match fact:
         case BucketIs(bucket=bucket):
             return replace(view, bucket=bucket, unproven=False, lost=None)

@@ -1,12 +1,12 @@
-"""What the controller does next for one BucketClaim. Pure.
+"""Plans the controller's next step for one BucketClaim. Pure.
 
 Dynamic: finalizer, Bucket object, status.bucketName. Static (`existingBucketName`): bind the named
 Bucket, unless it is bound to another claim. Deletion: the Bucket object, then our finalizer. A
-Bucket that an administrator made is deleted only when its own policy is Delete; with Retain it
-stays, still bound, until a person clears its spec.bucketClaim.
+Bucket that an administrator created is deleted only when its own policy is Delete; with Retain it
+is kept and stays bound until a person clears its spec.bucketClaim.
 
-The Bucket of a claim is the one whose record or spec names the claim's UID. The claim's own status
-decides nothing, because a tenant may write it and a restore copies it.
+The Bucket of a claim is the Bucket whose record or spec names the claim's UID. The claim's own
+status is ignored for this, because a tenant may write it and a restore copies it.
 """
 
 from cosi_operator.api.record import AccessRecord, ClaimIdentity
@@ -47,7 +47,7 @@ from cosi_operator.scrub import shown_name
 
 
 def plan(view: ClaimView) -> ClaimStep:
-    """Name the next step."""
+    """Return the next step."""
     claim, bucket = view.claim, view.bucket
     if claim is None:
         return Done(Success(), report=False)
@@ -60,7 +60,7 @@ def plan(view: ClaimView) -> ClaimStep:
             Terminal(
                 Reason.INVALID_OBJECT,
                 "The spec of this BucketClaim is larger than 4 KiB, so it was not read."
-                " Delete it and create a new BucketClaim.",
+                " Delete this BucketClaim and create a new one.",
             )
         )
     if bucket is None and claim.bucket_name == records.target_name(claim):
@@ -82,9 +82,8 @@ def _lost(claim: BucketClaim) -> Done:
     return Done(
         Terminal(
             Reason.BUCKET_LOST,
-            f"Bucket {shown_name(claim.bucket_name)} of this claim no longer exists. Its data may"
-            " be gone."
-            " For a new bucket, delete this claim and create a new one.",
+            f"Bucket {shown_name(claim.bucket_name)} of this claim no longer exists, and its data"
+            " may be lost. To get a new bucket, delete this claim and create a new one.",
         )
     )
 
@@ -103,8 +102,9 @@ def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         return Done(
             Terminal(
                 Reason.BUCKET_NOT_FOUND,
-                f"spec.existingBucketName names Bucket {name}, which does not exist. Name another"
-                " Bucket in a new claim, or ask your cluster administrator to create it.",
+                f"spec.existingBucketName names Bucket {name}, which does not exist. Create a new"
+                " claim that names another Bucket, or ask your cluster administrator to create this"
+                " Bucket.",
                 waiting=True,
             )
         )
@@ -120,7 +120,7 @@ def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
 
 
 def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimStep | None:
-    """A Bucket belongs to the recorded claim while that exists, whatever its spec says now."""
+    """A Bucket belongs to the recorded claim while that claim exists, whatever the spec names."""
     holder = bucket.record.claim if bucket.record else ClaimIdentity()
     if holder.uid and holder != records.identity_of(claim):
         if view.holder_alive is None:
@@ -129,7 +129,7 @@ def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Cla
             return _already_bound(claim, bucket)
     named = records.spec_claim(bucket)
     if named == records.identity_of(claim):
-        return None  # an administrator bound it to this claim after the recorded claim was gone
+        return None  # an administrator bound it to this claim after the recorded claim was deleted
     is_reserved_here = (named.namespace, named.name) == claim.meta.key
     if named.uid or (named.name and not is_reserved_here):
         return _already_bound(claim, bucket)
@@ -139,8 +139,8 @@ def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Cla
 def _already_bound(claim: BucketClaim, bucket: Bucket) -> Done:
     named = records.spec_claim(bucket)
     text = (
-        f"spec.existingBucketName: Bucket {bucket.meta.name} is bound to another BucketClaim. Name"
-        " another Bucket in a new claim."
+        f"Bucket {bucket.meta.name}, which spec.existingBucketName names, is bound to another"
+        " BucketClaim. Create a new claim that names another Bucket."
     )
     if (named.namespace, named.name) == claim.meta.key:
         text = (
@@ -159,15 +159,15 @@ def _how_to_bind(claim: BucketClaim, bucket: Bucket) -> str:
 
 
 def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
-    if view.bucket is not None:  # not bound to this claim, though the name is made from its UID
+    if view.bucket is not None:  # not bound to this claim, although its name contains the UID
         return Done(
             Terminal(
                 Reason.BUCKET_ALREADY_BOUND,
                 f"Bucket {view.bucket.meta.name} exists and does not name this claim in"
-                " spec.bucketClaim, so it is not touched. Delete this claim and create a new one.",
+                " spec.bucketClaim, so it is not used. Delete this claim and create a new one.",
             )
         )
-    # The UID, because a restore brings the annotation of the earlier claim back.
+    # Compare with the UID, because a restore also restores the annotation of the earlier claim.
     wants_new = claim.meta.annotations.get(names.NEW_BUCKET_ANNOTATION) == claim.meta.uid
     if view.former and not wants_new:
         return _former_found(claim, view.former)
@@ -178,9 +178,8 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
             Terminal(
                 Reason.CLASS_NOT_FOUND,
                 f"spec.bucketClassName names BucketClass {shown_name(claim.class_name)}, which"
-                " does not exist."
-                " Name another class in a new claim, or ask your cluster administrator to create"
-                " it.",
+                " does not exist. Create a new claim that names another class, or ask your cluster"
+                " administrator to create this class.",
                 waiting=True,
             )
         )
@@ -190,8 +189,7 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
                 Reason.INVALID_CLASS,
                 f"deletionPolicy of BucketClass {shown_name(claim.class_name)} is"
                 f" {shown_name(view.bucket_class.unknown_policy)!r}. Ask your cluster"
-                " administrator to set it"
-                " to Delete or Retain.",
+                " administrator to set it to Delete or Retain.",
                 waiting=True,
             )
         )
@@ -203,13 +201,13 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
 
 
 def _former_found(claim: BucketClaim, former: tuple[Bucket, ...]) -> Done:
-    """After a restore, a claim must not silently get an empty bucket beside the one with data."""
+    """Refuse a new bucket, so that a restored claim does not silently get an empty bucket."""
     bucket = former[0]
     return Done(
         Terminal(
             Reason.FORMER_BUCKET,
             f"Bucket {bucket.meta.name} belongs to an earlier BucketClaim {claim.meta.key} that no"
-            " longer exists, and may hold its data, so no new bucket was created."
+            " longer exists, and may hold that claim's data, so no new bucket was created."
             f" {_how_to_bind(claim, bucket)} For a new, empty bucket, run: kubectl annotate"
             f" bucketclaim {claim.meta.name} -n {claim.meta.namespace}"
             f" {names.NEW_BUCKET_ANNOTATION}={claim.meta.uid}",
@@ -221,11 +219,11 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
     if records.spec_claim(bucket) != records.identity_of(claim):
-        # Somebody applied the Bucket again from a manifest without its claim.
+        # The Bucket was applied again from a manifest without its claim.
         return BindBucketObject(bucket.meta.key)
     if repaired := _repaired(claim, bucket, view.bucket_class) or _completed(bucket, view):
         return repaired
-    # No sidecar of ours has judged the Bucket as it now is (its driver may have been changed).
+    # None of our sidecars has reported on this generation (the driver may have been changed).
     silent = not bucket.ready and bucket.observed_generation != bucket.meta.generation
     if claim.bucket_name != bucket.meta.name or (
         silent and claim.observed_generation != claim.meta.generation
@@ -235,7 +233,7 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
             return left
         waiting = Terminal(
             Reason.WAITING_FOR_BUCKET,
-            f"Bucket {bucket.meta.name} waits for the sidecar of driver"
+            f"Bucket {bucket.meta.name} is waiting for the sidecar of driver"
             f" {records.driver_of(bucket)}.",
             waiting=True,
         )
@@ -243,16 +241,16 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
     if bucket.ready and bucket.bucket_id and not claim.ready:
         since = next((c.last_transition_time for c in bucket.conditions if c.type == "Ready"), "")
         return left_for_sidecar(since, view.now) or Done(Success())
-    return Done(Success(), report=False)  # the sidecar tells the claim how its Bucket fares
+    return Done(Success(), report=False)  # the sidecar reports the Bucket's state on the claim
 
 
 def _repaired(
     claim: BucketClaim, bucket: Bucket, bucket_class: BucketClass | None
 ) -> UpdateBucketObject | None:
-    """Carry a changed class over to a Bucket that has no backend yet.
+    """Copy a changed class to a Bucket that has no backend bucket yet.
 
-    The driver may change only while no sidecar has put its finalizer on the Bucket; the
-    conditional write proves it.
+    The driver may change only while the Bucket has no sidecar's finalizer. The conditional write
+    fails if a sidecar has added its finalizer in the meantime.
     """
     if bucket_class is None or claim.existing_bucket_name or bucket.ready or bucket.bucket_id:
         return None
@@ -268,9 +266,10 @@ def _repaired(
 
 
 def _completed(bucket: Bucket, view: ClaimView) -> ReadClass | UpdateBucketObject | None:
-    """A static Bucket without parameters gets those of the class that it names.
+    """Copy the parameters of its class to a static Bucket without parameters.
 
-    The Go sidecar does this; a role of a sidecar of ours need not allow it to read classes.
+    In the Go pair the sidecar does this. Here the controller does, so our sidecar's role does not
+    need to allow reading classes.
     """
     if not bucket.existing_bucket_id or bucket.parameters or not bucket.class_name:
         return None
@@ -292,7 +291,7 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
     free = EditFinalizers(claim.meta.key, remove=(names.CLAIM_FINALIZER,))
     bucket = view.bucket
     if bucket is None or not records.is_bound_to(bucket, claim):
-        # Freed too early, a Bucket made for this claim would leak.
+        # Read first: without the finalizer on the claim, a Bucket created for the claim would leak.
         return _unless_read(view, claim) or free
     ours = bucket.meta.name == names.bucket_name(claim.meta.uid)
     if ours or bucket.deletion_policy is DeletionPolicy.DELETE or bucket.meta.deleting:
@@ -318,7 +317,7 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
 
 
 def _await_sidecar(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done:
-    """The sidecar goes on, and reports on the claim too. If it does not, the controller does."""
+    """Wait for the sidecar, which also reports on the claim; after a time limit, report instead."""
     told = view.waiting_told
     if is_reported(claim.conditions, deleting=True) or is_overwritten(claim.conditions, told=told):
         return Done(Success(), report=False)
@@ -326,7 +325,7 @@ def _await_sidecar(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done:
         since, patience = stamp(view.deleting_since), patience_s(view.now, view.sidecar_heard)
         if left := left_for_sidecar(since, view.now, patience):
             return left
-    what = f"Bucket {bucket.meta.name} is deleted"
+    what = f"Bucket {bucket.meta.name} is waiting to be deleted"
     return Done(waiting_for_sidecar(what, shown_name(records.driver_of(bucket))))
 
 

@@ -1,4 +1,4 @@
-"""What one run may look at to decide about a BucketClaim, and how facts change it. Pure."""
+"""The input of one run's plan for a BucketClaim, and how facts change that input. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -22,16 +22,18 @@ from cosi_operator.scrub import shown_name
 
 @dataclass(frozen=True, slots=True)
 class ClaimView:
-    """Everything one run may look at.
+    """The input of the plan for one run.
 
-    `bucket` is bound to the claim, or has the name that the claim leads to. `former` are Buckets
-    that name an earlier claim of this namespace and name. `accesses` name this claim and hold our
-    finalizer. `read` are the names of Buckets that this run has read from the API server.
-    `holder_alive`: whether the claim that the record of `bucket` names exists. `unproven`: nothing
-    in this run has shown yet that `claim` is not an old copy. `sidecar_heard`: when the sidecar of
-    the Bucket's driver last wrote how any object fares. `deleting_since`: when this process first
-    saw that the claim is being deleted; `waiting_told`: since then it was told to wait for the
-    sidecar.
+    Attributes:
+        bucket: bound to the claim, or has the claim's target name (`records.target_name`).
+        accesses: name this claim and have our finalizer.
+        former: Buckets that name an earlier claim of this namespace and name.
+        read: the names of Buckets that this run has read from the API server.
+        holder_alive: whether the claim that the record of `bucket` names exists.
+        unproven: `claim` may still be a stale copy.
+        sidecar_heard: when the sidecar of the Bucket's driver last wrote the state of any object.
+        deleting_since: when this process first saw the claim's deletionTimestamp.
+        waiting_told: the controller has since reported that the claim waits for the sidecar.
     """
 
     claim: BucketClaim | None
@@ -66,9 +68,9 @@ def former_buckets(claim: BucketClaim, buckets: Iterable[Bucket]) -> tuple[Bucke
 
 
 def ignored_change(claim: BucketClaim, bucket: Bucket, bucket_class: BucketClass | None) -> str:
-    """What the claim or its class says now and the bucket does not follow, as a sentence.
+    """A sentence about a change of the claim or its class that the bucket ignores; "" without one.
 
-    "" when there is nothing. `bucket_class` is the class that the claim names.
+    `bucket_class` is the class that the claim names.
     """
     if claim.existing_bucket_name or not claim.class_name:
         return ""
@@ -89,20 +91,20 @@ def ignored_change(claim: BucketClaim, bucket: Bucket, bucket_class: BucketClass
     if not fields:
         return ""
     policy = (
-        f" Its deletionPolicy is {kept.value}. To change it, ask your cluster administrator to edit"
-        f" Bucket {bucket.meta.name}."
+        f" The deletionPolicy of the bucket is {kept.value}. To change it, ask your cluster"
+        f" administrator to edit Bucket {bucket.meta.name}."
         if differs["deletionPolicy"]
         else ""
     )
     return (
         f"BucketClass {shown_name(bucket_class.meta.name)} differs from the bucket in"
         f" {', '.join(fields)}. A class is used only when a bucket is created, so the bucket keeps"
-        f" what it has.{policy}"
+        f" its own values.{policy}"
     )
 
 
 def fold(view: ClaimView, fact: ClaimFact) -> ClaimView:
-    """The view after a step succeeded."""
+    """Return the view with the fact from a step that succeeded."""
     match fact:
         case ClaimIs(claim=claim):
             return replace(view, claim=claim, unproven=False)
@@ -119,9 +121,9 @@ def fold(view: ClaimView, fact: ClaimFact) -> ClaimView:
 
 
 def _better(view: ClaimView, read: Bucket | None, name: str) -> Bucket | None:
-    """Of the Bucket that was read and the one that was known: the one that is bound.
+    """The bound Bucket, of the Bucket that was read and the known Bucket.
 
-    Without a name, the fact is what a write has made of the known Bucket.
+    Without a name, `read` is the reply to a write of the known Bucket.
     """
     known = view.bucket
     if known is None or view.claim is None or name in ("", known.meta.name):

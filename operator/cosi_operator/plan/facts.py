@@ -1,4 +1,4 @@
-"""What applying a step yields: facts, which a plan's `fold` puts into its view. Pure."""
+"""Facts: the results of applied steps, which a plan's `fold` adds to its view. Pure."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from cosi_operator.outcome import Code, Effect, Reason, Requeue, Terminal
 
 @dataclass(frozen=True, slots=True)
 class BucketIs:
-    """The Bucket as the API server now has it; None: there is none. `name`: if it was read."""
+    """The Bucket in the API server; None if it does not exist. `name` is set after a read only."""
 
     bucket: Bucket | None
     name: str = ""
@@ -36,14 +36,14 @@ class AccessDeleting:
 
 @dataclass(frozen=True, slots=True)
 class AccessesListed:
-    """Those that name the claim of a Bucket and hold our finalizer, as the API server has them."""
+    """The accesses in the API server that name the claim of a Bucket and have our finalizer."""
 
     accesses: tuple[BucketAccess, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BackendIs:
-    """The driver has the bucket under this id ("" when its reply named none)."""
+    """The bucket exists on the backend with this id ("" when the driver's reply had no id)."""
 
     bucket_id: str
     already_existed: bool = False
@@ -51,34 +51,34 @@ class BackendIs:
 
 @dataclass(frozen=True, slots=True)
 class BackendGone:
-    """The backend holds nothing (more), or nobody is asked again whether it does."""
+    """The bucket no longer exists on the backend, or the driver is not called again to check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The account exists. `problem` says why its credentials can't be used; "" when they can."""
+    """The account exists. `problem`: why its credentials can't be used; "" when they can."""
 
     account_id: str
     problem: str = ""
-    code: Code = Code.OK  # what the driver answered; ALREADY_EXISTS brings no keys
+    code: Code = Code.OK  # the driver's answer; ALREADY_EXISTS comes without keys
     renew_at: str = ""  # RFC 3339; when keys with an expiry have to be renewed
-    reason: Reason | None = None  # of the problem, when it is neither a missing id nor missing keys
+    reason: Reason | None = None  # of a problem that is neither a missing id nor missing keys
     shared: bool = False  # the record names this account for another access too
 
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The account no longer exists; "" means every account that could exist."""
+    """The account no longer exists; "" stands for every account that could exist."""
 
     account_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretIs:
-    """What stands under a Secret's name.
+    """The state of the Secret with a name.
 
-    `ours`: its content names this access. A tenant may write that content, so `ours` alone proves
-    nothing about accounts. `held`: it carries our finalizer.
+    `ours`: its content names this access. A tenant may write that content, so `ours` proves nothing
+    about accounts. `held`: it has our finalizer.
     """
 
     exists: bool
@@ -91,7 +91,7 @@ class SecretIs:
 class SecretStored:
     """The Secret holds the credentials of the last Grant.
 
-    `keys`: of a rotation for which the driver made no new account, see `AccessRecord`.
+    `keys`: set after a rotation for which the driver created no new account; see `AccessRecord`.
     """
 
     keys: str = ""
@@ -99,7 +99,7 @@ class SecretStored:
 
 @dataclass(frozen=True, slots=True)
 class SecretAllowed:
-    """The API server would store the Secret; or `refused` says, without values, why not."""
+    """The API server accepts the Secret; otherwise `refused` is the reason, without values."""
 
     refused: str = ""
 
@@ -113,7 +113,7 @@ class HolderIs:
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """A driver call that did not succeed, judged. `effect`: what it may have left behind."""
+    """A driver call that failed, with its outcome. `effect`: whether it may have had an effect."""
 
     outcome: Requeue | Terminal
     effect: Effect

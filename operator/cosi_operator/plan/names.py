@@ -1,6 +1,6 @@
-"""Names, finalizers and annotations that both halves of COSI v1alpha1 know.
+"""Names, finalizers and annotations that controller and sidecar share in COSI v1alpha1.
 
-Source: COSI v0.2.2, sidecar and controller; the `cosi.` annotations are ours alone.
+Source: COSI v0.2.2, sidecar and controller; the `cosi.` annotations belong to this project only.
 """
 
 import re
@@ -12,24 +12,24 @@ BUCKET_ACCESS_FINALIZER = "cosi.objectstorage.k8s.io/bucketaccess-bucket-protect
 SECRET_FINALIZER = "cosi.objectstorage.k8s.io/secret-protection"  # noqa: S105 - a finalizer
 
 RETRY_ANNOTATION = "objectstorage.k8s.io/retry"
-# On our Secrets: whose credentials they are. For people to read; a tenant may write it.
+# On our Secrets: the account of the credentials. For people only, because a tenant may write it.
 ACCOUNT_ID_ANNOTATION = "cosi.objectstorage.k8s.io/account-id"
 
-# On a BucketAccess: a new value renews its keys.
+# On a BucketAccess: a new value rotates its keys.
 ROTATE_ANNOTATION = "objectstorage.k8s.io/rotate"
 # On a BucketClaim: create a new bucket although an older Bucket names this claim. The value is the
 # UID of the claim.
 NEW_BUCKET_ANNOTATION = "objectstorage.k8s.io/new-bucket"
-# On a Bucket, so only an administrator can set them. The value is the UID of the Bucket: delete it
-# although its claim is in use.
+# On a Bucket, so only an administrator can set the next two annotations. Delete the Bucket although
+# its claim still exists. The value is the UID of the Bucket.
 FORCE_DELETE_ANNOTATION = "objectstorage.k8s.io/force-delete"
-# The value is one or more UIDs, of the Bucket or of its BucketAccesses, separated by commas: end
-# their deletion without knowing what the driver still holds.
+# End a deletion without knowing what the backend still holds. The value is one or more UIDs of the
+# Bucket or of its BucketAccesses, separated by commas.
 GIVE_UP_ANNOTATION = "objectstorage.k8s.io/give-up"
 
 
 def bucket_name(claim_uid: str) -> str:
-    """The Bucket made for a claim; also the idempotency key of DriverCreateBucket."""
+    """The name of the Bucket for a claim; also the idempotency key of DriverCreateBucket."""
     return f"bucket-{claim_uid}"
 
 
@@ -39,16 +39,16 @@ def account_name(access_uid: str) -> str:
 
 
 def bucket_info_name(access_uid: str) -> str:
-    """`metadata.name` inside the Secret's BucketInfo; it tells whose Secret it is."""
+    """`metadata.name` inside the Secret's BucketInfo; identifies the owner of the Secret."""
     return f"bc-{access_uid}"
 
 
 def same_driver(one: str, other: str) -> bool:
-    """Driver names are compared without regard to case, as upstream does."""
+    """Compare driver names case-insensitively, as upstream does."""
     return one.lower() == other.lower()
 
 
 def is_object_name(name: str) -> bool:
-    """Whether the API server takes it as the name of a Secret (RFC 1123 subdomain)."""
+    """Whether the API server accepts this name for a Secret (RFC 1123 subdomain)."""
     label = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
     return len(name) <= 253 and re.fullmatch(rf"{label}(\.{label})*", name) is not None

@@ -1,4 +1,4 @@
-"""Rules of a Bucket's record (`api/record.py`): what it says, how an edit changes it. Pure."""
+"""Rules of a Bucket's record (`api/record.py`): how to read it, how an edit changes it. Pure."""
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from cosi_operator.plan import names
 
 @dataclass(frozen=True, slots=True)
 class RecordEdit:
-    """One change of a record; None leaves a field as it is.
+    """One change of a record; None leaves a field unchanged.
 
-    It is applied to the record as the API server has it now, not to the copy that the plan saw:
-    runs of several accesses edit one record, and each run changes only the entry of its own access.
-    `start` is the record to begin with when there is none. `seen` is the entry that `entry`
-    replaces. `restored` is what somebody took out of the record; only that is put back.
+    The edit is applied to the current record in the API server, not to the copy in the plan's view,
+    because runs of several accesses edit one record, and each run changes only the entry of its own
+    access. `start` is the initial record if none exists. `seen` is the entry that `entry` replaces.
+    `restored` is the lost part of the record; nothing else is restored.
     """
 
     start: BucketRecord | None = None
@@ -39,12 +39,12 @@ class RecordEdit:
     restored: BucketRecord | None = None
 
     def fits(self, record: BucketRecord | None) -> bool:
-        """Whether the entry still is what the plan saw; else the plan has to decide again."""
+        """Whether the entry is unchanged since the plan read it; otherwise plan again."""
         held = record.accesses.get(self.access_uid) if record and self.access_uid else None
         return held == self.seen
 
     def apply(self, record: BucketRecord | None, bucket_uid: str, name: str) -> BucketRecord:
-        """The record after this edit, of the Bucket with this UID and name."""
+        """The record of the Bucket with this UID and name after this edit."""
         after = record or self.start or BucketRecord()
         after = replace(after, bucket=bucket_uid, name=name)
         if self.driver is not None:
@@ -59,10 +59,10 @@ class RecordEdit:
 
 
 def lost_between(old: BucketRecord, new: BucketRecord, edited: Container[str]) -> BucketRecord:
-    """What the new record lacks of the old one, as a record; empty when it lacks nothing.
+    """The parts of the old record that the new one lacks, as a record; an empty record if none.
 
-    `edited` are the UIDs of accesses whose entries this process is editing. An account that is gone
-    from any other entry can't be revoked any more.
+    `edited` are the UIDs of accesses whose entries this process is editing. An account that
+    disappears from any other entry can no longer be revoked.
     """
     lost = {
         uid: replace(entry, accounts=missing or entry.accounts)
@@ -86,10 +86,10 @@ def _missing(old: AccessRecord, new: AccessRecord | None) -> tuple[str, ...] | N
 
 
 def with_restored(record: BucketRecord, lost: BucketRecord) -> BucketRecord:
-    """The record with what was lost.
+    """The record with its lost parts restored.
 
-    If an entry is there and lacks accounts, nothing says which of them the Secret holds the keys
-    of, so the entry asks for a Grant, after which all but the newest are revoked.
+    If an entry exists but lacks accounts, it is unknown which account's keys the Secret holds. So
+    the restored entry requests a Grant, after which all accounts but the newest are revoked.
     """
     accesses = dict(record.accesses)
     for uid, entry in lost.accesses.items():
@@ -108,14 +108,14 @@ def with_restored(record: BucketRecord, lost: BucketRecord) -> BucketRecord:
 
 
 def driver_of(bucket: Bucket) -> str:
-    """The driver that holds the bucket: the recorded driver, whatever the spec says now."""
+    """The driver of the bucket: the recorded driver, even if the spec names another one now."""
     return (bucket.record.driver if bucket.record else "") or bucket.driver_name
 
 
 def bucket_id_of(bucket: Bucket) -> str:
-    """The driver's id of the bucket; "" when it is not known.
+    """The driver's id of the bucket; "" when it is unknown.
 
-    An id that only a copied record vouches for does not count until the copy is bound.
+    An id from a copied record is not used until the copy is bound.
     """
     recorded = bucket.record.bucket_id if bucket.record else ""
     return recorded or bucket.bucket_id
@@ -126,7 +126,7 @@ def identity_of(claim: BucketClaim) -> ClaimIdentity:
 
 
 def spec_claim(bucket: Bucket) -> ClaimIdentity:
-    """The claim that spec.bucketClaim names; without a UID it is only a reservation."""
+    """The claim that spec.bucketClaim names; without a UID only a reservation."""
     ref = bucket.claim
     return ClaimIdentity(ref.namespace, ref.name, ref.uid) if ref else ClaimIdentity()
 
@@ -134,8 +134,9 @@ def spec_claim(bucket: Bucket) -> ClaimIdentity:
 def bound_claim(bucket: Bucket) -> ClaimIdentity:
     """The claim that a Bucket is bound to: the recorded claim, else a claim that spec names by UID.
 
-    A reservation without a UID is not a binding: whoever creates a claim of that name would own it.
-    Nor is what a copy under another name has copied.
+    A reservation without a UID is not a binding, because anyone who creates a claim of that name
+    would own the Bucket. The claim in the spec of a copy under another name is not a binding
+    either.
     """
     if is_renamed_copy(bucket):
         return ClaimIdentity()
@@ -147,7 +148,7 @@ def bound_claim(bucket: Bucket) -> ClaimIdentity:
 
 
 def is_renamed_copy(bucket: Bucket) -> bool:
-    """Whether a Bucket is a copy of another under a new name, whose claim nobody has changed."""
+    """Whether a Bucket is a copy under a new name that still names the same claim."""
     copied = bucket.copied_record
     if copied is None or copied.name in ("", bucket.meta.name):
         return False
@@ -161,10 +162,10 @@ def claims_of(bucket: Bucket) -> tuple[Key, ...]:
 
 
 def claim_of_held(access: BucketAccess) -> tuple[Key, ...]:
-    """The claim that an access names, if our finalizer holds the access; else nothing.
+    """The claim that an access names, if the access has our finalizer; else nothing.
 
-    An index of these: a tenant can make thousands of accesses that name one claim, and whoever
-    looks for those that matter must not read them all.
+    For an index: a tenant can create thousands of accesses that name one claim, and a lookup must
+    not read those without our finalizer.
     """
     return (access.claim_key,) if names.ACCESS_FINALIZER in access.meta.finalizers else ()
 
@@ -174,10 +175,10 @@ def is_bound_to(bucket: Bucket, claim: BucketClaim) -> bool:
 
 
 def precedes(other: Bucket, bucket: Bucket, claim: ClaimIdentity, target: str) -> bool:
-    """Whether a claim belongs to the other Bucket and not to one without a record.
+    """Whether a claim belongs to the other Bucket and not to `bucket`, which has no record.
 
-    A record decides; if neither has one, `target` does, the name that the claim leads to; if
-    neither has that name, the age does.
+    The record of the other Bucket decides. Without one, the Bucket named `target` (the claim's
+    target name) has precedence; if neither has that name, the older one.
     """
     if other.record is not None:
         return other.record.claim == claim
@@ -188,14 +189,15 @@ def precedes(other: Bucket, bucket: Bucket, claim: ClaimIdentity, target: str) -
 
 
 def target_name(claim: BucketClaim) -> str:
-    """The name of the Bucket that a claim leads to."""
+    """The claim's target name: the name of the Bucket that it names or gets."""
     return claim.existing_bucket_name or names.bucket_name(claim.meta.uid)
 
 
 def bucket_of_claim(claim: BucketClaim, buckets: Iterable[Bucket]) -> Bucket | None:
-    """The Bucket that is bound to a claim: first the one that was made for it, then a recorded one.
+    """The Bucket that is bound to a claim.
 
-    The claim's own status only chooses among several.
+    If several are bound, the Bucket created for the claim takes precedence, then a Bucket with a
+    record, then the Bucket in the claim's status.
     """
     bound = [bucket for bucket in buckets if is_bound_to(bucket, claim)]
     own, told = names.bucket_name(claim.meta.uid), claim.bucket_name
@@ -218,10 +220,10 @@ def room_of(bucket: Bucket, *, rotating: bool = False) -> Room:
 
 
 def is_former(bucket: Bucket, access: BucketAccess) -> bool:
-    """Whether an access may be taken over from a time before the record was started.
+    """Whether an access was granted before the record was started, and may be taken over.
 
-    The record lists these accesses with their accounts from its first write on, so a status that is
-    written later counts for nothing.
+    The record lists these accesses and their accounts since its first write, so a status that is
+    written later has no effect.
     """
     record, uid = bucket.record, access.meta.uid
     if record is None or uid in record.accesses:
@@ -230,10 +232,11 @@ def is_former(bucket: Bucket, access: BucketAccess) -> bool:
 
 
 def may_have_former(bucket: Bucket) -> bool:
-    """Whether somebody can have granted access to a Bucket without a record.
+    """Whether an access to a Bucket without a record can have been granted.
 
-    It was ready; or it was made again from a copy, and leads to the same bucket of the driver by
-    its name or its `existingBucketID`. A copy under another name leads to another bucket.
+    That is so if the Bucket was ready, or if it was created from a copy and has the same backend
+    bucket because of its name or its `existingBucketID`. A copy under another name has another
+    backend bucket.
     """
     if bucket.ready or bucket.bucket_id:
         return True
@@ -244,13 +247,13 @@ def may_have_former(bucket: Bucket) -> bool:
 
 
 def could_be_former(access: BucketAccess) -> bool:
-    """Whether an access looks granted, for the list of a record that is being started."""
+    """Whether the status of an access shows a Grant, for the list in a new record."""
     held = names.ACCESS_FINALIZER in access.meta.finalizers
     return held and bool(access.account_id) and is_storable_id(access.account_id)
 
 
 def former_accesses(accesses: Iterable[BucketAccess]) -> dict[str, str]:
-    """The list itself; the oldest accesses first, if not all fit."""
+    """The list for a new record, by UID; the oldest accesses if not all of them fit."""
     former: dict[str, str] = {}
     left_bytes = FORMER_LIMIT_BYTES
     for access in sorted(accesses, key=lambda a: (a.meta.created, a.meta.uid)):

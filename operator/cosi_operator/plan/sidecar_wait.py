@@ -1,6 +1,6 @@
-"""How long the controller leaves an object to the sidecar of its driver before it reports. Pure.
+"""How long the controller waits for a sidecar's report before it writes its own report. Pure.
 
-The sidecar knows how an object fares. If there is none, the user would see nothing.
+Only the sidecar knows the state of an object, but without a sidecar the user would see no report.
 """
 
 from collections.abc import Iterable
@@ -12,17 +12,19 @@ from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan.steps import Done
 from cosi_operator.plan.verdicts import age_s
 
-# The sidecar tells the claim of its Bucket, in one write that says all. If it has not after this
-# time (there is none; it waits for its driver; upstream's loses such writes), the controller does.
-# Measured: five writes for a claim instead of six, two Events instead of three, and no conflict
-# of the two writers (a fifth of refused claims had one). docs/adr/0011.
+# The sidecar reports the Bucket's state on the claim with one complete write. If it has not done so
+# after this time, the controller reports instead: there may be no sidecar, the sidecar may wait for
+# its driver, or it is upstream's sidecar, which loses such writes. Waiting saves one of six writes
+# and one of three Events for a claim, and avoids conflicts between the two writers (a fifth of the
+# refused claims had one), as measured: docs/adr/0011.
 HEAL_AFTER_S = 5.0
-# One that was heard of within that time is at work, and others are before this object: it gets
-# longer. In a burst of 10,000 more than half of the claims took one write and one Event more.
+# A sidecar that wrote within that time is working, possibly on other objects first, so the
+# controller waits longer. Without this, in a burst of 10,000 claims more than half of them took one
+# more write and one more Event.
 BUSY_HEAL_AFTER_S = 60.0
 BUSY_LOOK_S = 20.0
 
-# A condition with one of these reasons says nothing of what the sidecar does for a deletion.
+# A condition with one of these reasons contains nothing about a deletion by the sidecar.
 _BEFORE_DELETION = frozenset(
     (
         Reason.WAITING_FOR_SIDECAR,
@@ -31,30 +33,30 @@ _BEFORE_DELETION = frozenset(
         Reason.ACCESS_CLASS_NOT_FOUND,
     )
 )
-# Reasons that the controller writes to an access itself.
+# Reasons that the controller itself writes to an access.
 _BY_CONTROLLER = frozenset((Reason.WAITING_FOR_SIDECAR, Reason.ACCESS_CLASS_NOT_FOUND))
 
 
 def patience_s(now: datetime, heard: datetime | None) -> float:
-    """How long a sidecar may take that was last heard of at that time (None: not yet)."""
+    """How long to wait for a sidecar that last wrote at `heard` (None: has not written yet)."""
     at_work = heard is not None and abs((now - heard).total_seconds()) < HEAL_AFTER_S
     return BUSY_HEAL_AFTER_S if at_work else HEAL_AFTER_S
 
 
 def left_for_sidecar(since: str, now: datetime, limit_s: float = HEAL_AFTER_S) -> Done | None:
-    """Look again when the sidecar has had its time, counted from `since`; None if it has.
+    """End the run until `limit_s` after `since`; None if that time has passed.
 
-    A time that lies ahead by more than 5 s is a clock that goes wrong, and is not waited for.
+    A `since` that is more than 5 s in the future comes from a wrong clock, so there is no wait.
     """
     left = limit_s - age_s(since, now)
     if not 0 < left <= limit_s + HEAL_AFTER_S:
         return None
-    after_s = min(left, BUSY_LOOK_S)  # it may stop being at work before that
+    after_s = min(left, BUSY_LOOK_S)  # check earlier, because the sidecar may stop working
     return Done(Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=after_s, quiet=True), report=False)
 
 
 def is_reported(conditions: Iterable[Condition], *, deleting: bool) -> bool:
-    """Whether a sidecar has written a condition about what the object waits for now."""
+    """Whether a sidecar has written a condition about the present state of the object."""
     ready = next((c for c in conditions if c.type == "Ready"), None)
     if ready is None:
         return False
@@ -64,9 +66,9 @@ def is_reported(conditions: Iterable[Condition], *, deleting: bool) -> bool:
 
 
 def is_overwritten(conditions: Iterable[Condition], *, told: bool) -> bool:
-    """Whether the object said that it waits for the sidecar, and somebody has replaced that.
+    """Whether another writer replaced the condition that the object waits for the sidecar.
 
-    Only a sidecar does so. Said again, the two would write for ever.
+    Only a sidecar replaces it. If the controller wrote it again, both would write indefinitely.
     """
     return told and not any(
         c.type == "Ready" and c.reason == Reason.WAITING_FOR_SIDECAR for c in conditions
@@ -83,7 +85,7 @@ def is_waiting_for_sidecar(outcome: Outcome) -> TypeGuard[Terminal]:
 
 
 def waiting_for_sidecar(what: str, driver: str) -> Terminal:
-    """`what` has to be done by a sidecar that has done nothing about it so far."""
+    """The outcome for an action that is waiting for a sidecar; `what` is its start, a clause."""
     return Terminal(
         Reason.WAITING_FOR_SIDECAR,
         f"{what} by the sidecar of driver {driver}, which has not reported yet. If this lasts, ask"

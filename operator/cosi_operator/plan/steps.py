@@ -1,8 +1,8 @@
-"""The steps that a plan can name.
+"""The steps that a plan can return.
 
-A plan names ONE step. Applying it yields a fact (`plan/facts.py`), which is folded into the view,
-and the plan is asked again, so every crash point is a gap between two steps. Each step is safe to
-repeat.
+A plan returns ONE step. Applying it returns a fact (`plan/facts.py`), which is folded into the
+view, and then the plan is called again. So each possible crash point is between two steps. Each
+step is safe to repeat.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from cosi_operator.api.view import AuthenticationType, Key
 from cosi_operator.outcome import Outcome, Reason
 from cosi_operator.plan.records import RecordEdit
 
-# --- what a plan is given besides objects ---------------------------------------------------
+# --- the input of a plan besides objects ----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class DriverView:
-    """The driver next to this sidecar. `instance` changes with every new driver process."""
+    """The driver of this sidecar. `instance` changes with every new driver process."""
 
     name: str
     instance: str = ""
@@ -28,10 +28,10 @@ class DriverView:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What this process remembers of earlier tries; lost at a restart, by design.
+    """This process's memory of earlier attempts; lost at a restart by design.
 
-    `attempts` counts failed driver calls since the object last changed; `wait_s` is how long the
-    backoff, or the hold after a final verdict, still lasts, with the reason it was started for.
+    `attempts` counts failed driver calls since the object last changed. `wait_s` is the rest of the
+    backoff, or of the hold after a final verdict, and `reason` is the reason that started it.
     """
 
     attempts: int = 0
@@ -61,7 +61,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing left to do now. `report` is False when what is stored already says it."""
+    """The run is complete. `report` is False when the stored status already shows the outcome."""
 
     outcome: Outcome
     report: bool = True
@@ -88,7 +88,7 @@ class EditBucket:
 
 @dataclass(frozen=True, slots=True)
 class CreateBackend:
-    """DriverCreateBucket. With `resolving`, only to learn what an earlier call left behind."""
+    """DriverCreateBucket. With `resolving`, only to learn the id from an earlier call."""
 
     name: str
     parameters: Mapping[str, str]
@@ -116,7 +116,7 @@ class DeleteAccess:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseClaim:
-    """Take our finalizer off the claim, whose backend is gone."""
+    """Remove our finalizer from the claim, because its bucket is deleted."""
 
     key: Key
     uid: str
@@ -124,7 +124,7 @@ class ReleaseClaim:
 
 @dataclass(frozen=True, slots=True)
 class ReadAccessObject:
-    """Look whether the access is still what the copy says."""
+    """Read the access from the API server, because the cached copy may be stale."""
 
     key: Key
 
@@ -136,7 +136,7 @@ class ReadSecret:
 
 @dataclass(frozen=True, slots=True)
 class DryRunSecret:
-    """Ask the API server whether the Secret could be created, before a key is minted for it."""
+    """Create the Secret as a dry run, before the driver creates keys for it."""
 
     key: Key
 
@@ -152,9 +152,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class StoreSecret:
-    """Store the credentials that the last Grant returned: create the Secret, complete.
+    """Store the credentials of the last Grant: create the complete Secret.
 
-    With `replace`, the Secret exists and is made for this access: only its data changes.
+    With `replace`, the Secret of this access exists already, and only its data changes.
     """
 
     key: Key
@@ -170,7 +170,7 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class LeaveAccounts:
-    """End a deletion without knowing which accounts the driver still holds; `message` says so."""
+    """End a deletion without knowing which accounts are left, and report that as `message`."""
 
     message: str
 
@@ -182,35 +182,35 @@ class DeleteSecret:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSecret:
-    """Take our finalizer off a Secret that no live access owns. Its data stays."""
+    """Remove our finalizer from a Secret that no live access owns. Its data is kept."""
 
     key: Key
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBucketObject:
-    """Make sure that a Bucket which is not in the cache is not there: its watch may be late."""
+    """Read a Bucket from the API server, because the cache may be stale."""
 
     key: Key
 
 
 @dataclass(frozen=True, slots=True)
 class ListAccesses:
-    """List the accesses of a namespace anew, because the cache may lack some."""
+    """List the accesses of a namespace again, because the cache may lack some."""
 
     namespace: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadClaim:
-    """Read a claim from the API server, because the cache may be behind."""
+    """Read a claim from the API server, because the cache may be stale."""
 
     key: Key
 
 
 @dataclass(frozen=True, slots=True)
 class ReadClass:
-    """Read a BucketClass from the API server: many roles have no watch on classes."""
+    """Read a BucketClass from the API server: many roles do not allow to watch classes."""
 
     key: Key
 
@@ -229,7 +229,7 @@ class CreateBucketObject:
 
 @dataclass(frozen=True, slots=True)
 class UpdateBucketObject:
-    """Bring a Bucket that has no backend yet up to its repaired class."""
+    """Copy driver and parameters of a changed class to a Bucket without a backend bucket."""
 
     key: Key
     driver_name: str

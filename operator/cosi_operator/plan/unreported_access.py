@@ -1,8 +1,7 @@
-"""What the controller does for a BucketAccess that no sidecar reports on. Pure.
+"""Plans the controller's next step for a BucketAccess without a sidecar's report. Pure.
 
-The sidecar of a driver takes on the accesses whose class, or whose Bucket, names that driver. An
-access without a class belongs to none; one whose driver is not installed waits for a sidecar that
-does not come.
+The sidecar of a driver handles the accesses whose class, or whose Bucket, names that driver. No
+sidecar handles an access without a class, or an access whose driver is not installed.
 """
 
 from dataclasses import dataclass, replace
@@ -26,12 +25,13 @@ from cosi_operator.scrub import shown_name
 
 @dataclass(frozen=True, slots=True)
 class UnreportedView:
-    """Everything one run may look at.
+    """The input of the plan for one run.
 
-    `bucket` is a Bucket that names the claim of this access. `since`: when this process first saw
-    that the access is as it is now (new, or being deleted). `heard`: when the sidecar of the
-    access's driver last wrote how any object fares. `told`: since then the access was told to wait
-    for the sidecar.
+    Attributes:
+        bucket: a Bucket that names the claim of this access.
+        since: when this process first saw the access in its present state (new, or being deleted).
+        heard: when the sidecar of the access's driver last wrote the state of any object.
+        told: since `since`, the controller has reported that the access waits for the sidecar.
     """
 
     access: BucketAccess | None
@@ -51,15 +51,15 @@ def driver_of(bucket: Bucket | None, access_class: BucketAccessClass | None) -> 
 
 
 def is_settled(access: BucketAccess) -> bool:
-    """Whether nothing is missing, or a sidecar has taken the access on and says what is."""
+    """Whether the access needs no report, or a sidecar handles and reports it."""
     held = names.ACCESS_FINALIZER in access.meta.finalizers
     if access.meta.deleting:
         return not held or is_reported(access.conditions, deleting=True)
-    return access.granted or held  # a sidecar knows its own accesses without the class
+    return access.granted or held  # a sidecar finds the accesses that it holds without the class
 
 
 def plan(view: UnreportedView) -> Done | EditFinalizers:
-    """Name the next step."""
+    """Return the next step."""
     access = view.access
     if access is None or is_settled(access):
         return Done(Success(), report=False)
@@ -67,7 +67,7 @@ def plan(view: UnreportedView) -> Done | EditFinalizers:
         return Done(Success(), report=False)
     if access.meta.deleting:
         return _plan_deletion(access, view)
-    if access.meta.oversized:  # nobody can know its class, so no sidecar takes it on
+    if access.meta.oversized:  # its class was not read, so no sidecar handles it
         return Done(OVERSIZED)
     if view.access_class is None:
         return Done(class_missing(access))
@@ -76,7 +76,7 @@ def plan(view: UnreportedView) -> Done | EditFinalizers:
     if wait := _left(view):
         return wait
     driver = view.access_class.driver_name
-    return Done(waiting_for_sidecar("Access is granted", shown_name(driver)))
+    return Done(waiting_for_sidecar("Access is waiting to be granted", shown_name(driver)))
 
 
 def _plan_deletion(access: BucketAccess, view: UnreportedView) -> Done | EditFinalizers:
@@ -84,19 +84,19 @@ def _plan_deletion(access: BucketAccess, view: UnreportedView) -> Done | EditFin
         return wait
     driver = driver_of(view.bucket, view.access_class)
     if driver:
-        return Done(waiting_for_sidecar("Access is revoked", shown_name(driver)))
+        return Done(waiting_for_sidecar("Access is waiting to be revoked", shown_name(driver)))
     if access.meta.oversized:  # its claim and class were not read, and it may have been granted
         return Done(
             Terminal(
                 Reason.INVALID_OBJECT,
                 "The spec of this BucketAccess is larger than 4 KiB, so it was not read. Its keys"
-                " are revoked by the sidecar that granted them. If this lasts, ask your cluster"
-                f" administrator to remove finalizer {names.ACCESS_FINALIZER}, unless the record of"
-                f" a Bucket names UID {access.meta.uid}.",
+                " are revoked by the sidecar that granted them. If this lasts and no record of a"
+                f" Bucket names UID {access.meta.uid}, ask your cluster administrator to remove"
+                f" finalizer {names.ACCESS_FINALIZER}.",
                 waiting=True,
             )
         )
-    # A copy brought our finalizer along (a restore, a clone): no sidecar will ever remove it.
+    # The access was copied with our finalizer (a restore, a clone), which no sidecar will remove.
     return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
 
 
@@ -105,18 +105,18 @@ def _left(view: UnreportedView) -> Done | None:
 
 
 def released_message(access: BucketAccess) -> str:
-    """What the Warning about a released copy says."""
+    """The message of the Warning about a copy whose finalizer was removed."""
     account = (
         f" Its status names account {shown_name(access.account_id)}, which was not revoked."
         if access.account_id
         else ""
     )
     return (
-        f"Finalizer {names.ACCESS_FINALIZER} was removed, because neither a class nor a Bucket says"
-        f" which driver this BucketAccess belongs to.{account}"
+        f"Finalizer {names.ACCESS_FINALIZER} was removed, because neither a class nor a Bucket"
+        f" names the driver of this BucketAccess.{account}"
     )
 
 
 def fold(view: UnreportedView, fact: AccessIs) -> UnreportedView:
-    """The view after a step succeeded."""
+    """Return the view with the fact from a step that succeeded."""
     return replace(view, access=fact.access)

@@ -1,4 +1,4 @@
-"""When a stored verdict still stands, so that the driver is not asked again. Pure."""
+"""Decides whether a stored verdict is still valid, so the driver is not called again. Pure."""
 
 import math
 from datetime import UTC, datetime
@@ -20,11 +20,10 @@ from cosi_operator.plan.steps import Context, Done
 def standing(
     stored: Bucket | BucketAccess, call: Call, context: Context, *, token: str
 ) -> Done | None:
-    """The end of the run if the verdict on `call` still stands, else None.
+    """The end of the run if the verdict on `call` is still valid, else None.
 
-    A Terminal verdict stands while the spec, the driver process and the retry annotation are what
-    they were when it was given, and while no recheck is due; a backoff that has not run out
-    stands too.
+    A Terminal verdict is valid until the spec, the driver process or the retry annotation changes,
+    or a recheck is due. A backoff that has not expired ends the run too.
     """
     last = stored.last_call
     if last is not None and last.outcome == "Terminal" and last.call == call:
@@ -41,13 +40,13 @@ def standing(
 
 
 def recheck_left_s(time: str, recheck_s: float, context: Context) -> float:
-    """Seconds until the next recheck of a verdict of that time; 0 or less: it is due.
+    """Seconds until the next recheck of a verdict with this time; 0 or less if it is due.
 
-    A verdict that this process received is held for one interval of monotonic time. A verdict from
-    before this process started keeps its place in the interval, so that the rechecks that were due
-    earlier are not all made at once; its stored time can be many intervals old, because rechecks
-    with the same result write nothing. Whatever the system clock said when the time was stored, or
-    when this process started, the recheck comes within one interval.
+    A verdict that this process received is held for one interval of monotonic time. An older
+    verdict keeps its offset within the interval, so that overdue rechecks are not all made at once
+    after a restart. Its stored time can be many intervals old, because rechecks with the same
+    result write nothing. The recheck is due within one interval even if the system clock was wrong
+    when the time was stored or when this process started.
     """
     if context.pending.attempts:
         return context.pending.wait_s
@@ -60,7 +59,7 @@ def recheck_left_s(time: str, recheck_s: float, context: Context) -> float:
 
 
 def backing_off(context: Context) -> Done | None:
-    """The end of the run while the backoff of an earlier failed call has not run out."""
+    """End the run while the backoff of an earlier failed call has not expired."""
     pending = context.pending
     if pending.wait_s <= 0:
         return None
@@ -82,7 +81,7 @@ def _stored(
 
 
 def refused_before_effect(last: LastCall | None, call: Call) -> bool:
-    """True when the stored verdict proves that `call` left nothing on the backend."""
+    """Whether the stored verdict proves that `call` left nothing on the backend."""
     return (
         last is not None
         and last.call == call
@@ -92,21 +91,21 @@ def refused_before_effect(last: LastCall | None, call: Call) -> bool:
 
 
 def driver_away(context: Context) -> Done | None:
-    """The end of the run while the driver is not there: one probe waits for it, not each object."""
+    """End the run while the driver does not answer; one probe waits for it, not each object."""
     if context.driver.up:
         return None
     return Done(
         Terminal(
             Reason.WAITING_FOR_DRIVER,
-            f"The driver {context.driver.name} does not answer on its socket."
-            " Continues automatically when the driver answers.",
+            f"Driver {context.driver.name} does not answer on its socket. The operator continues"
+            " automatically when the driver answers.",
             waiting=True,
         )
     )
 
 
 def age_s(time: str, now: datetime) -> float:
-    """Seconds since an RFC 3339 time; infinite when it can't be read, so nothing waits on it."""
+    """Seconds since an RFC 3339 time; infinite for an invalid time, so nothing waits for it."""
     try:
         then = datetime.fromisoformat(time)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the reconcilers of a sidecar share: their parts, and how a claim learns of its Bucket."""
+"""Shared by the reconcilers of a sidecar: their parts, and the copy of a Bucket on its claim."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ from cosi_operator.sidecar.secret_release import UnheldSecrets
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What both reconcilers of a sidecar share."""
+    """The parts that both reconcilers of a sidecar share."""
 
     buckets: Objects[Bucket]
     claims: Objects[BucketClaim]
@@ -52,7 +52,7 @@ class Sidecar:
 async def mirror_to_claim(
     sidecar: Sidecar, key: Key, claim: BucketClaim | None, outcome: Outcome, *, retried: bool
 ) -> None:
-    """Mirror the Bucket of this key on its claim: a tenant may not read Buckets.
+    """Mirror the Bucket of this key on its claim, because a tenant may not read Buckets.
 
     `retried`: the retry annotation of the claim made this run call the driver, which failed again.
     """
@@ -77,7 +77,7 @@ async def mirror_to_claim(
 
     was = ready_of(claim)
     is_written = await sidecar.reporter.write(sidecar.claims, claim.meta.key, status)
-    if retried:  # often nothing else shows that somebody has looked
+    if retried:  # often only this Event shows that the operator retried
         _claim_event(sidecar, claim, bucket, outcome, retry=claim_retry(claim))
     if retried or not is_written:
         return
@@ -85,7 +85,7 @@ async def mirror_to_claim(
     if now is None:
         return
     is_new = was is None or (was.status, was.reason) != (now.status, now.reason)
-    # Of a call that fails again, the Event shows the latest attempt, not the first.
+    # If a call fails again, the Event has to show the latest attempt, not the first.
     if is_new or (isinstance(outcome, Requeue) and outcome.status is not None):
         _claim_event(sidecar, claim, bucket, outcome)
 
@@ -96,7 +96,7 @@ def _claim_event(
     now = ready_of(bucket)
     if now is None:
         return
-    answer = f"Tried again for {names.RETRY_ANNOTATION}={shown_name(retry)}. " if retry else ""
+    answer = f"Retried because of {names.RETRY_ANNOTATION}={shown_name(retry)}. " if retry else ""
     if now.status == "True":
         text = f"Bucket {bucket.meta.name} is ready."
         sidecar.reporter.event(sidecar.claims, claim, "Normal", "BucketReady", text)
@@ -116,7 +116,7 @@ def _claim_event(
 
 
 def authentication_word(access_class: BucketAccessClass | None) -> str:
-    """What `BucketInfo` says: the class's own word, as in the Go sidecar."""
+    """The type for `BucketInfo`: spelled as in the class, as the Go sidecar does."""
     return access_class.authentication_type if access_class else AuthenticationType.KEY.value
 
 
@@ -134,16 +134,16 @@ def warn_unknown_type(
         "UnknownAuthenticationType",
         f"authenticationType of BucketAccessClass {access_class.meta.name} is"
         f' "{shown_name(access_class.authentication_type)}", which is not {known}, so the driver'
-        " was asked for access of unknown type. If the access is refused or does not work, ask"
-        " your cluster administrator to correct the class.",
+        " was called with an unknown authentication type. If the access is refused or does not"
+        " work, ask your cluster administrator to correct the class.",
     )
 
 
 def warn_unrecorded_account(sidecar: Sidecar, access: BucketAccess, view: AccessView) -> None:
-    """Emit a Warning if the status names an account that no record does.
+    """Emit a Warning if the status names an account that no record names.
 
-    Nothing else may know of it, and the status is about to name another one, or none. It may be a
-    copy of another access's, or be written by a tenant.
+    The status may be the only place that names the account, and it is about to be replaced. The
+    account may also be copied from another access, or written by a tenant.
     """
     if not access.account_id or access.account_id in view.revoked or access.meta.deleting:
         return
@@ -158,15 +158,15 @@ def warn_unrecorded_account(sidecar: Sidecar, access: BucketAccess, view: Access
         "Warning",
         Reason.BACKEND_UNVERIFIED.value,
         f"status.accountID named account {shown_name(access.account_id)}, but the record of Bucket"
-        f" {bucket.meta.name} does not name it for this BucketAccess, so the account is left alone."
-        " If no other BucketAccess uses it, ask your cluster administrator to remove it on the"
-        " backend.",
+        f" {bucket.meta.name} does not name it for this BucketAccess, so the account was not"
+        " revoked. If no other BucketAccess uses that account, ask your cluster administrator to"
+        " delete it on the backend.",
     )
 
 
 def _is_told(bucket: Bucket, claim: BucketClaim) -> bool:
-    """Whether the sidecar writes the status of the claim, or the controller alone.
+    """Whether the sidecar writes the status of the claim; otherwise only the controller does.
 
-    A claim whose Bucket stays after it (static, Retain) is released by the controller.
+    The controller releases a claim whose Bucket is kept after the claim (static, Retain).
     """
     return bucket.meta.deleting or not claim.meta.deleting

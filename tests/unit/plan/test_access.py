@@ -470,7 +470,7 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             seen(replace(ACCESS, secret_name="team/Keys")),
             Reason.INVALID_SPEC,
             False,
-            "spec.credentialsSecretName 'team/Keys' can't be the name of a Secret",
+            "spec.credentialsSecretName 'team/Keys' is not a valid name of a Secret",
             id="a name that no Secret can have -> InvalidSpec",
         ),
         pytest.param(
@@ -479,7 +479,7 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             ),
             Reason.INVALID_SPEC,
             False,
-            "spec.protocol is Azure, but the bucket of BucketClaim team/photos has S3, GCS.",
+            "spec.protocol is Azure, but the bucket of BucketClaim team/photos supports S3, GCS.",
             id="a protocol that the Bucket does not have -> InvalidSpec",
         ),
         pytest.param(
@@ -580,14 +580,14 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             seen(ACCESS, secret=THEIRS),
             Reason.SECRET_NOT_OWNED,
             False,
-            "spec.credentialsSecretName: Secret team/reader-keys exists",
+            "Secret team/reader-keys, which spec.credentialsSecretName names, exists",
             id="someone else's Secret -> SecretNotOwned",
         ),
         pytest.param(
             seen(ACCESS, secret=change(THEIRS, held=True), may_release=False),
             Reason.SECRET_NOT_OWNED,
             False,
-            "spec.credentialsSecretName: Secret team/reader-keys exists",
+            "Secret team/reader-keys, which spec.credentialsSecretName names, exists",
             id="another access's Secret, whose owner was looked for -> SecretNotOwned",
         ),
         pytest.param(
@@ -831,14 +831,14 @@ def test_unanswered_grant(view: AccessView, step: AccessStep) -> None:
     [
         pytest.param(
             ONCE,
-            f"1 call got no answer since {STAMP}, so the backend may hold up to 1 accounts named"
-            " ba-access-uid",
+            f"1 driver call got no answer since {STAMP}, so the backend may hold up to 1 accounts"
+            " named ba-access-uid",
             id="once -> 1 account",
         ),
         pytest.param(
             replace(ONCE, unanswered=3),
-            f"3 calls got no answer since {STAMP}, so the backend may hold up to 3 accounts named"
-            " ba-access-uid",
+            f"3 driver calls got no answer since {STAMP}, so the backend may hold up to 3 accounts"
+            " named ba-access-uid",
             id="three times -> 3 accounts",
         ),
     ],

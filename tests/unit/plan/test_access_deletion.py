@@ -299,16 +299,16 @@ def test_grant_whose_result_is_unknown(view: AccessView, step: AccessStep | None
         pytest.param(
             seen(bucket=MARKED, secret=OURS),
             (
-                f"Nothing was revoked, because the record of Bucket {MARKED.meta.name} does not"
-                " name this BucketAccess. Its status names account acct-7 of bucket id-7;"
+                f"No account was revoked, because the record of Bucket {MARKED.meta.name} does not"
+                " name this BucketAccess. Its status names account acct-7 of bucket id-7."
             ),
             id="no entry, the status names an account -> nothing is sent",
         ),
         pytest.param(
             seen(bucket=None, claim=None, secret=THEIRS),
             (
-                "Nothing was revoked, because the record of any Bucket does not name this"
-                " BucketAccess. Its status names account acct-7;"
+                "No account was revoked, because no record of a Bucket names this BucketAccess."
+                " Its status names account acct-7."
             ),
             id="no Bucket, the status names an account -> nothing is sent",
         ),
@@ -320,7 +320,7 @@ def test_grant_whose_result_is_unknown(view: AccessView, step: AccessStep | None
                     record=replace(RECORD, accesses={"access-uid": ENTRY}),
                 )
             ),
-            f"Nothing was revoked, because Bucket {MARKED.meta.name} names no bucket id. The"
+            f"No account was revoked, because Bucket {MARKED.meta.name} has no bucket id. The"
             " backend may still hold account acct-7.",
             id="an edited record without the bucket's id -> no call with an empty id",
         ),
@@ -346,12 +346,12 @@ def test_grant_whose_result_is_unknown(view: AccessView, step: AccessStep | None
         ),
         pytest.param(
             seen(ORPHAN, bucket=BEGUN, vanished=True),
-            f"Bucket {MARKED.meta.name} was removed by force, so nothing could be revoked.",
+            f"Bucket {MARKED.meta.name} was removed by force, so no account could be revoked.",
             id="the Bucket vanished, no account was learned -> no Grant on it",
         ),
         pytest.param(
             seen(bucket=with_entry(replace(ENTRY, unanswered=2, since=STAMP)), revoked=GONE),
-            f"The known accounts are revoked. 2 calls got no answer since {STAMP}",
+            f"The known accounts are revoked. 2 driver calls got no answer since {STAMP}",
             id="revoked, but calls got no answer -> says what may be left",
         ),
     ],

@@ -380,7 +380,7 @@ def test_ignored_change_of_the_driver_is_named() -> None:
     assert ignored_change(replace(READY, driver_name=DRIVER.upper())) == ""
     assert ignored_change(changed) == (
         "spec.driverName was changed to other.example.com and is ignored, because the bucket"
-        " belongs to driver s3.example.com. Change it back."
+        " belongs to driver s3.example.com. Change spec.driverName back."
     )
 
 

@@ -353,8 +353,8 @@ def test_bucket_in_use_is_not_deleted_and_says_how(bucket: Bucket) -> None:
     assert isinstance(step.outcome, Terminal)
     assert (step.outcome.reason, step.outcome.waiting) == (Reason.BUCKET_IN_USE, True)
     assert step.outcome.message == (
-        "The bucket is deleted when BucketClaim team/photos is deleted. An administrator can delete"
-        " it with its data now: kubectl annotate bucket bucket-claim-uid"
+        "The bucket is deleted when BucketClaim team/photos is deleted. To delete the bucket with"
+        " its data now, a cluster administrator can run: kubectl annotate bucket bucket-claim-uid"
         " objectstorage.k8s.io/force-delete=bucket-uid"
     )
 
@@ -510,12 +510,12 @@ def test_deletion_after_a_create_whose_end_is_not_known(view: BucketView, step: 
         ),
         pytest.param(
             seen(COPY),
-            "so the driver was not asked to delete bucket id-7.",
+            "so the driver was not called to delete bucket id-7.",
             id="a copied record -> no call",
         ),
         pytest.param(
             seen(replace(COPY, bucket_id="", existing_bucket_id="old-1")),
-            "so the driver was not asked to delete bucket old-1.",
+            "so the driver was not called to delete bucket old-1.",
             id="a copied record, static -> no call",
         ),
     ],

@@ -427,14 +427,14 @@ TAKEN = "bound to another BucketClaim"
             seen(KEPT, meta(OURS, created=STAMP), now=NOW + timedelta(seconds=5)),
             Reason.WAITING_FOR_BUCKET,
             True,
-            "waits for the sidecar of driver s3.example.com",
+            "is waiting for the sidecar of driver s3.example.com",
             id="no sidecar has written in 5 s -> WaitingForBucket",
         ),
         pytest.param(
             seen(meta(replace(BOUND_CLAIM, observed_generation=1), generation=2), BUCKET),
             Reason.WAITING_FOR_BUCKET,
             True,
-            "waits for the sidecar of driver s3.example.com",
+            "is waiting for the sidecar of driver s3.example.com",
             id="the claim was changed, no sidecar has written -> WaitingForBucket",
         ),
         pytest.param(
@@ -889,7 +889,11 @@ DELETES = replace(CLASS, deletion_policy=DeletionPolicy.DELETE)  # as READY was 
         pytest.param(
             CLAIM,
             replace(DELETES, deletion_policy=DeletionPolicy.RETAIN),
-            ("in deletionPolicy.", "Its deletionPolicy is Delete.", f"edit Bucket {NAME}."),
+            (
+                "in deletionPolicy.",
+                "The deletionPolicy of the bucket is Delete.",
+                f"edit Bucket {NAME}.",
+            ),
             id="deletionPolicy -> what becomes of the data is said",
         ),
         pytest.param(

@@ -224,7 +224,7 @@ def test_rotate_asks_for_new_keys_and_the_access_says_that_the_driver_returned_t
     bed.until_ready("bucketaccesses", [name], name)
     old = bed.get("secrets", secret, name)
     assert "asks for new keys" in tenant.cosi("rotate", name).out
-    words = "They are not rotated: the driver returned the same keys."
+    words = "The keys were not rotated, because the driver returned the same keys."
 
     def message() -> str:
         found = condition(bed.get("bucketaccesses", name, name)).get("message", "")

@@ -1,1 +1,1 @@
-"""The sidecar's reconcilers: Buckets and BucketAccesses of the one driver next to it."""
+"""The sidecar's reconcilers, for the Buckets and BucketAccesses of its driver."""

@@ -1,4 +1,4 @@
-"""Reconciles the BucketAccesses of one driver: the doing half of `plan/access.py`."""
+"""Reconciles the BucketAccesses of one driver: applies the steps of `plan/access.py`."""
 
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -86,7 +86,7 @@ log = structlog.get_logger(__name__)
 
 
 class AccessReconciler:
-    """Brings one BucketAccess and its Secret to what they should be."""
+    """Reconciles one BucketAccess and its Secret."""
 
     def __init__(
         self, sidecar: Sidecar, classes: Objects[BucketAccessClass], secrets: Secrets
@@ -96,16 +96,16 @@ class AccessReconciler:
         self._secrets = secrets
         self._held = HeldKeys()
         self._secret = AccessSecret(sidecar, secrets, self._held)
-        # Accounts revoked for an access, by its UID: a conflict afterwards repeats no call.
+        # Accounts revoked for an access, by its UID, so no Revoke is repeated after a conflict.
         self._revoked: dict[str, frozenset[str]] = {}
-        # UIDs of accesses whose entry this process wrote and whose Grant only waits for its turn.
+        # UIDs of accesses whose entry this process wrote and whose Grant was not sent yet.
         self._unasked: set[str] = set()
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
         self._refusals = Refusals(sidecar.reporter, sidecar.clock)
 
     async def reconcile(self, key: Key) -> Outcome:
-        """One run for one key. Safe to repeat at any time."""
+        """Reconcile one key. Safe to repeat at any time."""
         try:
             await self._unconfirmed.clear(self._s.accesses, key)
             await release_unheld(self._s.unheld, self._secrets, self._s.accesses, key)
@@ -123,8 +123,8 @@ class AccessReconciler:
     async def _end_orphans(self, key: Key) -> Outcome | None:
         """Revoke recorded accesses that no longer exist; None when none is left.
 
-        An access vanishes without a Revoke when somebody strips its finalizer, or when the API
-        server decides on its deletion before our finalizer is stored.
+        An access vanishes without a Revoke if its finalizer is removed by hand, or if the API
+        server decides its deletion before our finalizer is stored.
         """
         unfinished: Outcome | None = None
         for uid, entry, _ in list(self._s.lookup.orphans(key)):
@@ -150,7 +150,7 @@ class AccessReconciler:
         bound_id = records.bucket_id_of(bound) if bound and bound.ready else ""
         remembered = None
         if vanished and bound_id and bound_id == records.bucket_id_of(vanished):
-            # The same bucket, under a new UID and without its record.
+            # The same bucket on the backend; the Bucket object has a new UID and no record.
             remembered, vanished = records.entry_of(vanished, uid), None
         bucket = recorded or vanished or bound
         access_class = self._classes.get(Key("", access.class_name))
@@ -241,13 +241,13 @@ class AccessReconciler:
             warn_unknown_type(self._s, access, view.access_class)
         if isinstance(reply, Refused):
             if reply.verdict is Verdict.SUCCESS:
-                problem = "the account exists already, so no keys were sent"
+                problem = "the account exists already and no keys were sent"
                 return Granted(step.name, problem, reply.status.code)
             if step.resolving and reply.status.made_by is MadeBy.DRIVER:
                 if reply.status.code is Code.NOT_FOUND:
                     return Revoked()  # without the bucket there is no account either
                 if reply.verdict is Verdict.TERMINAL:
-                    # A refusal covers only this attempt, not what an earlier one has made.
+                    # A refusal covers only this attempt; an earlier call may have had an effect.
                     return self._leave(access, unverified_account(access))
             return self._failed(view, access, reply)
         if not reply.account_id:
@@ -273,14 +273,15 @@ class AccessReconciler:
         return granted
 
     def _is_shared(self, access: BucketAccess, account: str) -> bool:
-        """Whether another access has the account that the driver returned; if so, warn once."""
+        """Whether another access has the returned account too; if so, emit a Warning."""
         if not self._s.lookup.holders(access, account).live:
             return False
         text = (
             f"The driver returned account {shown_name(account)}, which it returned for another"
             " BucketAccess too. The keys of one can work for the other, and the account is revoked"
-            " only when the last of them is deleted. If the driver should return an account for"
-            " each BucketAccess, ask your cluster administrator to report this to its vendor."
+            " only when the last of these BucketAccesses is deleted. If the driver should return an"
+            " account for each BucketAccess, ask your cluster administrator to report this to the"
+            " driver's vendor."
         )
         self._s.reporter.event(self._s.accesses, access, "Warning", "AccountShared", text)
         return True
@@ -288,7 +289,7 @@ class AccessReconciler:
     async def _called[R](
         self, view: AccessView, access: BucketAccess, bucket_id: str, call: Coroutine[Any, Any, R]
     ) -> R | Refused:
-        """Make a call in its turn, and note when it was made."""
+        """Make a call in its lane, and note the time of the call."""
         reply = await self._s.lanes.judged(access, bucket_id, call)
         if not isinstance(reply, Queued):
             self._s.attempts.called(attempts_key(access), self._made_on(view, access))
@@ -297,7 +298,7 @@ class AccessReconciler:
     async def _refuse_account(
         self, view: AccessView, access: BucketAccess, step: Grant, account_id: str
     ) -> AccessFact:
-        """Revoke at once what the record can't hold, and say why."""
+        """Revoke an account at once if its id is too long for the record, and report that."""
         revoke = Revoke(step.bucket_id, account_id, step.parameters)
         revoked = await self._revoke(view, access, revoke)
         if isinstance(revoked, CallFailed):
@@ -367,7 +368,7 @@ class AccessReconciler:
             if access.meta.deleting:
                 self._forget(key, access.meta.uid)
         elif isinstance(outcome, Terminal) and is_bad_reply(outcome) and end.report:
-            # A reply that can't be used is final too, though the driver said OK.
+            # A reply that can't be used is final too, although the driver answered OK.
             outcome = final(
                 replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s),
                 attempts=self._s.attempts,
@@ -376,6 +377,7 @@ class AccessReconciler:
             )
         if end.report:
             told = access_report(replace(end, outcome=outcome), access, self._s.attempts)
-            warn_unrecorded_account(self._s, access, end.view)  # before its status forgets it
+            # Warn before the new status replaces the account.
+            warn_unrecorded_account(self._s, access, end.view)
             await self._s.reporter.report(self._s.accesses, key, told)
         return outcome

@@ -1,4 +1,4 @@
-"""What a run of a BucketAccess reports, and what its driver calls are counted under."""
+"""The status report of a BucketAccess's run, and the key for counting its driver calls."""
 
 from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key
 from cosi_operator.outcome import Call, Effect, MadeBy, Reason, Requeue, Success, Terminal
@@ -17,7 +17,7 @@ from cosi_operator.sidecar.calls import Attempts, Fingerprint
 
 
 def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts) -> StatusReport:
-    """The status and Event of a run."""
+    """The report for the status and the Event of a run."""
     view, entry = end.view, end.view.entry
     judged = view.judged or access
     basis = made_on(judged, view.access_class, view.context.driver)
@@ -41,7 +41,7 @@ def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts
         attempts=attempts.pending(attempts_key(access), basis).attempts or 1,
         effect=view.failed.effect if view.failed and view.clean else Effect.MAYBE,
         driver_instance=basis.driver_instance,
-        # Of a success only the annotations count: they are what asks for another look.
+        # For a success, store the annotations only, because a change of them requests a new run.
         retry_token=token,
         ignored=ignored_change(view),
     )
@@ -60,19 +60,20 @@ def is_bad_reply(outcome: Terminal) -> bool:
 
 
 def _success_words(view: AccessView) -> str:
-    """What the last Grant has brought."""
+    """The message after a Grant: where the keys are, and whether a rotation replaced them."""
     words = f"Secret {view.secret_key} holds the keys."
     match view.entry.keys if view.entry else "":
         case "same":
-            return f"{words} They are not rotated: the driver returned the same keys."
+            return f"{words} The keys were not rotated, because the driver returned the same keys."
         case "added":
-            return f"{words} They are new keys of the same account, so the old keys may still work."
+            same = "The keys are new, but the account is the same, so the old keys may still work."
+            return f"{words} {same}"
         case _:
             return words
 
 
 def _account_field(view: AccessView, access: BucketAccess) -> str | None:
-    """status.accountID: what the record says. A copied or forged value is removed."""
+    """status.accountID: the account in the record. A copied or forged value is removed."""
     entry, bucket = view.entry, view.bucket
     if entry and entry.accounts:
         return entry.accounts[-1]
@@ -82,21 +83,26 @@ def _account_field(view: AccessView, access: BucketAccess) -> str | None:
 
 
 def attempts_key(access: BucketAccess) -> Key:
-    """An access that only the record knows has failures of its own, beside a live successor."""
+    """The key of `Attempts` for an access.
+
+    The failures of an access that exists only in the record are counted under its UID, separate
+    from a new access with the same name.
+    """
     return access.meta.key if access.meta.resource_version else Key(access.meta.uid, "")
 
 
 def unverified_account(access: BucketAccess) -> str:
     return (
-        "Deleted without knowing whether the driver holds an account from an earlier, failed try."
-        f" Look for {names.account_name(access.meta.uid)} on the backend."
+        "This BucketAccess was deleted, but an earlier, failed call may have left account"
+        f" {names.account_name(access.meta.uid)} on the backend. Ask your cluster administrator to"
+        " look for it on the backend."
     )
 
 
 def made_on(
     access: BucketAccess, access_class: BucketAccessClass | None, driver: DriverView
 ) -> Fingerprint:
-    """What a driver call of this run is made on: the driver as it was when the run began."""
+    """The fingerprint of this run's driver calls, with the driver instance at the run's start."""
     meta = access.meta
     token = judged_on(access, access_class)
     return Fingerprint(meta.uid, meta.generation, driver.instance, token, meta.deleting)

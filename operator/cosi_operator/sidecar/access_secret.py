@@ -1,4 +1,4 @@
-"""What is done to the Secret of a BucketAccess, and the keys that wait for it in memory."""
+"""The steps for the Secret of a BucketAccess, and the keys in memory that it does not hold yet."""
 
 from dataclasses import dataclass, field, replace
 from typing import assert_never
@@ -35,10 +35,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Held:
-    """Keys in memory; `credentials` hides itself when printed.
+    """Keys in memory; the repr of `credentials` hides the values.
 
-    `keys` of `AccessRecord`, found out before the first write: after a write without an answer, the
-    Secret may hold them already.
+    `keys` is the value for `AccessRecord.keys`. Determine it before the first write, because after
+    a write without an answer the Secret may hold the keys already.
     """
 
     uid: str
@@ -49,7 +49,7 @@ class Held:
 
 @dataclass(slots=True)
 class HeldKeys:
-    """Keys that were minted and are in no Secret yet: the next run stores them."""
+    """New keys that are not stored in a Secret yet; the next run stores them."""
 
     _by_key: dict[Key, Held] = field(default_factory=dict)
 
@@ -64,7 +64,7 @@ class HeldKeys:
         self._by_key[access.meta.key] = Held(access.meta.uid, granted, credentials)
 
     def drop(self, access: BucketAccess, account: str) -> None:
-        """The account was revoked, so its keys are worth nothing."""
+        """Drop the keys of an account that was revoked."""
         held = self.of(access)
         if held and held.granted.account_id == account:
             del self._by_key[access.meta.key]
@@ -83,11 +83,11 @@ class AccessSecret:
         self._s = sidecar
         self._secrets = secrets
         self._held = held
-        # The accesses (key, UID) that have had the finalizer taken off a Secret of nobody.
+        # The accesses (key, UID) that have removed our finalizer from a Secret without an owner.
         self._released: dict[Key, str] = {}
 
     def may_release(self, access: BucketAccess) -> bool:
-        """Once for each access, because the accesses of its namespace are listed for it."""
+        """Whether to release a Secret: once per access, because each release needs a list."""
         return access.meta.deleting or self._released.get(access.meta.key) != access.meta.uid
 
     def forget(self, key: Key) -> None:
@@ -127,10 +127,10 @@ class AccessSecret:
             bucket_id=records.bucket_id_of(view.bucket),
             account_id=held.granted.account_id,
             authentication_type=authentication_word(view.access_class),
-            protocols=(access.protocol,),  # "" where the access names none, as Go writes it
+            protocols=(access.protocol,),  # "" without a protocol, as the Go sidecar writes it
             credentials=held.credentials,
         )
-        # An account that is new is `minted` in its entry until the Secret has its keys.
+        # A new account is `minted` in its entry until the Secret holds its keys.
         known = view.entry is not None and not view.entry.minted
         if held.keys is None and step.replace and known and is_rotation_due(access, view):
             held.keys = "same" if await self._secrets.holds(step.key, content) else "added"

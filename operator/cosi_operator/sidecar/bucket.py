@@ -1,4 +1,4 @@
-"""Reconciles the Buckets of one driver: the doing half of `plan/bucket.py`."""
+"""Reconciles the Buckets of one driver: applies the steps of `plan/bucket.py`."""
 
 from typing import assert_never
 
@@ -73,19 +73,19 @@ from cosi_operator.sidecar.shared import Sidecar, mirror_to_claim
 
 
 class BucketReconciler:
-    """Brings one Bucket, and the status of its claim, to what it should be."""
+    """Reconciles one Bucket and the status of its claim."""
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._s = sidecar
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
         self._refusals = Refusals(sidecar.reporter, sidecar.clock)
-        # The ids that were returned and are not stored yet, by Bucket: two Creates can return one
-        # id before either is stored.
+        # The returned ids that are not stored yet, by Bucket, because two Creates can return the
+        # same id before either id is stored.
         self._returned: dict[Key, str] = {}
 
     async def reconcile(self, key: Key) -> Outcome:
-        """One run for one key. Safe to repeat at any time."""
+        """Reconcile one key. Safe to repeat at any time."""
         try:
             await self._unconfirmed.clear(self._s.buckets, key)
             await self._release_claim(key)
@@ -101,9 +101,9 @@ class BucketReconciler:
             return outcome
 
     async def _release_claim(self, key: Key) -> None:
-        """Free the claim of a Bucket that vanished without our finalizer, as a refused one does.
+        """Free the claim of a Bucket that vanished without our finalizer, as a refused Bucket does.
 
-        Our controller frees it too; the Go controller waits for the sidecar.
+        Our controller frees the claim too, but the Go controller waits for the sidecar.
         """
         memory = self._s.lookup.memory
         bucket = memory.released_bucket(key.name)
@@ -190,8 +190,8 @@ class BucketReconciler:
                 bucket,
                 "Warning",
                 "RecordLost",
-                f"Annotation {RECORD_ANNOTATION} {what}. Do not replace Buckets as a whole: without"
-                " this annotation no key can be revoked.",
+                f"Annotation {RECORD_ANNOTATION} {what}. Do not replace whole Buckets, because"
+                " without this annotation no key can be revoked.",
             )
         return edited
 
@@ -205,11 +205,11 @@ class BucketReconciler:
         )
         reply = await judged(watch.time(call), policy=self._s.policy, driver=self._s.state)
         if isinstance(reply, Refused):
-            if reply.verdict is Verdict.SUCCESS:  # it exists, and the name is all that is known
+            if reply.verdict is Verdict.SUCCESS:  # the bucket exists; without an id, use its name
                 log_change("bucket_adopted", Call.CREATE_BUCKET, reply, watch, bucket_id=step.name)
                 return self._accept(view, bucket, step, step.name, existed=True)
             if step.resolving and reply.verdict is Verdict.TERMINAL:
-                # A refusal covers only this attempt, not what an earlier one has made.
+                # A refusal covers only this attempt; an earlier call may have created a bucket.
                 return self._leave(view, _unverified(bucket))
             return self._failed(view, bucket, reply)
         if not step.resolving:
@@ -226,7 +226,7 @@ class BucketReconciler:
         *,
         existed: bool = False,
     ) -> BackendIs | BackendGone | CallFailed:
-        """Check an id before anything is stored or deleted under it."""
+        """Check an id before it is stored or used in a deletion."""
         problem = self._id_problem(bucket, bucket_id)
         if problem is None:
             self._returned[bucket.meta.key] = bucket_id
@@ -302,7 +302,7 @@ class BucketReconciler:
             return end.outcome
         if end.report:
             await self._s.reporter.report(self._s.buckets, key, self._told(end, bucket))
-        self._returned.pop(key, None)  # the index of ids has it from now on
+        self._returned.pop(key, None)  # the index of ids now contains the id
         await mirror_to_claim(
             self._s, key, end.view.claim, end.outcome, retried=self._is_retried(end.view)
         )
@@ -325,13 +325,13 @@ class BucketReconciler:
         bucket_id = known_id(bucket, view)
         ready = isinstance(end.outcome, Success) and bool(bucket_id)
         note = (
-            " (the driver said ALREADY_EXISTS, so its name is its id)"
+            " (the driver answered ALREADY_EXISTS, so the name is used as the id)"
             if view.already_existed
             else ""
         )
         judged = view.judged or bucket
         made_on = _made_on(judged, view.claim, view.context.driver)
-        keep = bucket.ready and bucket.meta.deleting  # a failed deletion leaves it usable
+        keep = bucket.ready and bucket.meta.deleting  # the bucket works after a failed deletion
         return StatusReport(
             outcome=end.outcome,
             judged=judged.meta,
@@ -342,7 +342,7 @@ class BucketReconciler:
             ),
             success_event="BucketCreated",
             failure_event="FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket",
-            # An id that a deletion has learned is kept: to learn it again, Create would be asked.
+            # Store an id that was learned for a deletion, to avoid another Create call for it.
             fields={
                 "ready": ready or keep,
                 "bucket_id": bucket_id if ready or bucket.meta.deleting else None,
@@ -355,7 +355,7 @@ class BucketReconciler:
         )
 
     def _events(self, view: BucketView, level: Level, reason: str, message: str) -> None:
-        """The same Event on the Bucket and on its claim, where the tenant looks."""
+        """Emit the same Event on the Bucket and on its claim, which the tenant can read."""
         if view.bucket is not None:
             self._s.reporter.event(self._s.buckets, view.bucket, level, reason, message)
         if view.claim is not None:
@@ -363,25 +363,25 @@ class BucketReconciler:
 
 
 def _lost_record(bucket: Bucket, view: BucketView, step: EditBucket) -> str:
-    """What has happened to the record of a Bucket, as a clause; "" when nothing has."""
+    """A clause about the loss of the Bucket's record; "" when the record was not lost."""
     if view.lost:
-        return "was replaced by another version, and the sidecar wrote back what it lacked"
+        return "was replaced by another version, and the sidecar restored the missing parts"
     if bucket.record is not None:
         return ""
     if view.remembered:
-        return "was removed, and the sidecar wrote it back"
-    # Only a sidecar of ours writes conditions, and only after the record.
+        return "was removed, and the sidecar restored it"
+    # Only our sidecar writes conditions, and only after the record.
     told = [ready_of(bucket), *(ready_of(access) for access in view.accesses)]
     if step.record is None or not any(ready and ready.status == "True" for ready in told):
         return ""
     return (
-        "was lost, and the sidecar wrote a new one from what the Bucket, its BucketClaim and its"
-        " BucketAccesses agree on"
+        "was lost, and the sidecar wrote a new one from the data on which the Bucket, its"
+        " BucketClaim and its BucketAccesses agree"
     )
 
 
 def _made_on(bucket: Bucket | None, claim: BucketClaim | None, driver: DriverView) -> Fingerprint:
-    """What a driver call of this run is made on: the driver as it was when the run began."""
+    """The fingerprint of this run's driver calls, with the driver instance at the run's start."""
     if bucket is None:
         return Fingerprint("", 0, "", "")
     meta = bucket.meta
@@ -395,6 +395,6 @@ def _made_on_of(view: BucketView) -> Fingerprint:
 
 def _unverified(bucket: Bucket) -> str:
     return (
-        "Deleted without knowing whether the driver holds a bucket from an earlier, failed try."
-        f" Look for {bucket.meta.name} on the backend."
+        f"Bucket {bucket.meta.name} was deleted, but an earlier, failed call may have left that"
+        " bucket on the backend. Ask your cluster administrator to look for it on the backend."
     )

@@ -1,7 +1,7 @@
-"""One driver call, judged, and the memory of failed ones.
+"""Makes one driver call, classifies its result, and remembers failed calls.
 
-A call that fails never raises past here: its status is classified, and the outcome that follows
-carries it to the conditions, the Events and the queue.
+A failed call does not raise an exception beyond this module. Its status is classified, and the
+outcome passes the status on to the conditions, the Events and the queue.
 """
 
 import math
@@ -22,16 +22,16 @@ from cosi_operator.settings import Backoff
 
 log = structlog.get_logger(__name__)
 
-# A tenant may change an annotation or a spec as often as it likes; of these changes, at most one
-# in this time makes the driver be called again for one object.
+# The shortest time between two driver calls for one object that changes of its annotations or spec
+# cause, because a tenant may change both without a limit.
 EARLY_RETRY_S = 5.0
-# Older times of calls are removed when there are this many.
+# When so many call times are stored, those older than `EARLY_RETRY_S` are removed.
 CALL_TIMES_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What an attempt was made on; when it changes, the memory of earlier ones is void."""
+    """The inputs of an attempt. When they change, the memory of earlier attempts is invalid."""
 
     uid: str
     generation: int
@@ -50,22 +50,22 @@ class _Memory:
 
 
 class Attempts:
-    """Failed attempts and running backoffs per object, in this process's memory only."""
+    """Failed attempts and active backoffs per object, only in the memory of this process."""
 
     def __init__(self, backoff: Backoff, clock: Clock, rng: random.Random) -> None:
         self._backoff = backoff
         self._clock = clock
         self._rng = rng
         self._memory: dict[Key, _Memory] = {}
-        # When the driver was last called for an object, for its creation and for its deletion.
+        # The time of the last driver call for an object, separately for creation and deletion.
         self._called: dict[tuple[Key, bool], float] = {}
 
     def __len__(self) -> int:
-        """How many objects are remembered."""
+        """The number of objects with stored attempts."""
         return len(self._memory)
 
     def pending(self, key: Key, made_on: Fingerprint) -> Pending:
-        """What is remembered of this object in its present form."""
+        """The stored attempts of this object in its present form."""
         memory = self._memory.get(key)
         if memory is None or memory.made_on != made_on:
             return Pending(0, self._too_early_s(key, made_on))
@@ -73,7 +73,7 @@ class Attempts:
         return Pending(memory.attempts, max(0.0, left), memory.reason)
 
     def called(self, key: Key, made_on: Fingerprint) -> None:
-        """Note that the driver is called for this object now."""
+        """Store the time of a driver call for this object."""
         now = self._clock.monotonic()
         if len(self._called) >= CALL_TIMES_KEPT:
             self._called = {k: at for k, at in self._called.items() if now - at < EARLY_RETRY_S}
@@ -84,7 +84,7 @@ class Attempts:
         return 0.0 if at is None else max(0.0, at + EARLY_RETRY_S - self._clock.monotonic())
 
     def failed(self, key: Key, made_on: Fingerprint, reason: Reason) -> tuple[int, float]:
-        """Count a failed call; returns attempts so far and seconds until the next one."""
+        """Count a failed call; return the attempts so far and the seconds until the next one."""
         memory = self._memory.get(key)
         if memory is None or memory.made_on != made_on:
             memory = self._memory[key] = _Memory(made_on)
@@ -95,7 +95,7 @@ class Attempts:
         return memory.attempts, delay
 
     def hold(self, key: Key, made_on: Fingerprint, reason: Reason, seconds: float) -> None:
-        """No call on this object for so long: a final verdict that is looked at again later."""
+        """Forbid calls for this object for so many seconds, after a final verdict."""
         until = self._clock.monotonic() + seconds
         self._memory[key] = _Memory(made_on, 1, until, reason, final=True)
 
@@ -103,14 +103,14 @@ class Attempts:
         self._memory.pop(key, None)
 
     def forget_all(self) -> None:
-        """End each backoff, because the driver's absence may have caused it; keep the holds."""
+        """End every backoff, because an unreachable driver may be its cause. Keep the holds."""
         self._memory = {key: memory for key, memory in self._memory.items() if memory.final}
         self._called.clear()
 
 
 @dataclass(slots=True)
 class DriverState:
-    """What is known of the driver now; written by its presence, read by every run."""
+    """The present state of the driver; written by `driver/presence`, read by every run."""
 
     name: str
     instance: str = ""
@@ -123,7 +123,7 @@ class DriverState:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A call that did not return a reply, with what the policy makes of it."""
+    """A call without a usable reply, with its verdict by the policy."""
 
     status: DriverStatus
     verdict: Verdict
@@ -133,9 +133,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Queued(Refused):
-    """A call that was not made, because other calls come first. `outcome` ends the run.
+    """A call that was not made, because other calls run first. `outcome` ends the run.
 
-    For whoever only knows `Refused` this is a call that never reached the driver.
+    Code that handles only `Refused` treats this as a call that never reached the driver.
     """
 
     outcome: Requeue | Terminal
@@ -143,7 +143,7 @@ class Queued(Refused):
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Measures one driver call, without the time in which it waits for its turn."""
+    """Measures one driver call, without the time that the call waits in its lane."""
 
     clock: Clock
     elapsed_s: float = 0.0
@@ -157,14 +157,14 @@ class Stopwatch:
 
 
 def log_change(event: str, call: Call, reply: object, watch: Stopwatch, **ids: str) -> None:
-    """Log one change of the backend: the one line that tells it."""
+    """Log one change of the backend, as one line."""
     code = reply.status.code if isinstance(reply, Refused) else Code.OK
     call_ms = round(watch.elapsed_s * 1000)
     log.info(event, **ids, call=call.value, code=code.name, call_ms=call_ms)
 
 
 async def judged[R](call: Awaitable[R], *, policy: Policy, driver: DriverState) -> R | Refused:
-    """Await one driver call; its failure becomes a value."""
+    """Await one driver call; return a failure as a value."""
     try:
         return await call
     except DriverError as error:
@@ -182,8 +182,8 @@ def failure(
     made_on: Fingerprint,
     recheck_s: float | None,
 ) -> CallFailed:
-    """A driver call that failed, with the backoff counted."""
-    if isinstance(refused, Queued):  # nothing was asked, so nothing failed
+    """The fact for a failed driver call; counts the attempt for the backoff."""
+    if isinstance(refused, Queued):  # the call was not sent, so it does not count
         return CallFailed(refused.outcome, refused.effect)
     if refused.verdict is Verdict.REQUEUE:
         count, delay = attempts.failed(key, made_on, refused.reason)
@@ -201,9 +201,9 @@ def failure(
 
 
 def final(outcome: Terminal, *, attempts: Attempts, key: Key, made_on: Fingerprint) -> Terminal:
-    """A final verdict: the backoff ends; a slow recheck, if any, is held instead.
+    """Store a final verdict: it ends the backoff, and forbids calls until its recheck, if any.
 
-    The verdict on a deletion is held here, because a tenant may write the stored one.
+    The verdict on a deletion is also kept in memory, because a tenant may write the stored one.
     """
     if outcome.recheck_s is not None:
         attempts.hold(key, made_on, outcome.reason, outcome.recheck_s)

@@ -1,27 +1,27 @@
-"""The order in which one lane lets calls begin, one at a time. Pure: no clock, no waiting.
+"""The order in which one lane starts calls, one at a time. Pure: no clock, no waiting.
 
 Why a lane: many drivers grant and revoke by reading a shared document (a bucket policy, an identity
 file), changing their copy and writing it back. Two such calls at the same time lose one of the
 changes, although both answer OK.
 
-A ticket is what one key (a BucketAccess) holds from its first request for a turn until its call has
-ended or its run no longer needs one. Its place is one of:
+A key (a BucketAccess) has a ticket from its first request for a turn until its call has ended or
+its run no longer needs a turn. The state of a ticket is one of:
 
-    RUNNING   its call is under way; at most one ticket of a lane
-    WAITING   its reconcile run waits, and keeps a worker
-    PARKED    no run waits, so no worker is kept; the lane invites the key later
-    INVITED   the key was put on the work queue, and its run has not asked yet
+    RUNNING   its call is in progress; at most one ticket of a lane
+    WAITING   its reconcile run waits, and occupies a worker
+    PARKED    no run waits, so no worker is occupied; the lane invites the key later
+    INVITED   the key was added to the work queue, and its run has not asked yet
 
 Order:
 - Namespaces take turns; within a namespace the older ticket is first.
-- After a call that ran into our deadline, every ticket of its namespace and every ticket of its
-  class moves behind all other tickets that stand in the lane at that moment. Those others then
-  begin before that namespace or class can keep the lane busy for another deadline.
-- While the first ticket in order is INVITED, the lane is kept free for it only if everything that
-  is WAITING comes after such a move, and until one of those has lost its patience. Otherwise a
-  waiting ticket runs, because a late run must not leave the driver idle.
+- After a call that exceeded our deadline, every ticket of its namespace and every ticket of its
+  class moves behind all other tickets that are in the lane at that moment. So the other calls start
+  before that namespace or class can block the lane for another deadline.
+- While the first ticket in order is INVITED, the lane is kept free for it only if all WAITING
+  tickets are behind it because of such a move, and until one of them reaches its time limit.
+  Otherwise a waiting ticket runs, because a late run must not leave the driver idle.
 
-No wake-up is lost: whenever no call runs and there are tickets, the first one is INVITED, and an
+No wake-up is lost: whenever no call runs and there are tickets, the first ticket is INVITED, and an
 invited key either asks or leaves.
 """
 
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 
 class TicketState(enum.Enum):
-    """Where a ticket stands; see the module."""
+    """The state of a ticket; see the module docstring."""
 
     RUNNING = "running"
     WAITING = "waiting"
@@ -42,11 +42,11 @@ class TicketState(enum.Enum):
 
 @dataclass(slots=True)
 class WaitingLimit:
-    """How many runs may wait, over all lanes that share this; each of them keeps a worker.
+    """Limits the waiting runs of all lanes that share it, because each of them occupies a worker.
 
-    New tickets wait while fewer than `limit` do. Keys are invited when half as many wait, so that
-    the lane is not short of runs. Invited ones may wait beyond the limit, because their run has
-    come for that: at most `1.5 * limit` wait.
+    A new ticket may wait while fewer than `limit` runs wait. Keys are invited while fewer than half
+    of `limit` wait or are invited, so that the lane always has a next run. Invited keys may wait
+    beyond the limit, because their runs were requested, so at most `1.5 * limit` runs wait.
     """
 
     limit: int
@@ -82,7 +82,7 @@ class Lane[K: Hashable]:
     Args:
         seats: shared with the other lanes of the process.
         start: called with a WAITING key whose turn has come; it is RUNNING by then.
-        invite: called with a key whose run is wanted. It has to ask, or to leave.
+        invite: called with a key that has to be reconciled; its run must call `ask` or `leave`.
     """
 
     def __init__(
@@ -95,22 +95,22 @@ class Lane[K: Hashable]:
         self._era = 0
         self._running: _Ticket[K] | None = None
         self._tickets: dict[K, _Ticket[K]] = {}
-        # For each namespace its tickets, ordered by era and number, and the number of its last
-        # turn (or of its first ticket, if it had none yet).
+        # The tickets of each namespace, ordered by era and number, and the number of the
+        # namespace's last turn (of its first ticket, if it had no turn yet).
         self._queues: dict[str, dict[K, _Ticket[K]]] = {}
         self._turns: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """How many tickets there are, the running one included."""
+        """The number of tickets, including the running one."""
         return len(self._tickets)
 
     def place(self, key: K) -> TicketState | None:
-        """Where the key's ticket stands; None without one."""
+        """The state of the key's ticket; None without a ticket."""
         ticket = self._tickets.get(key)
         return ticket.place if ticket else None
 
     def ask(self, key: K, namespace: str, class_name: str) -> TicketState:
-        """A run of the key asks for a turn.
+        """Request a turn for a run of the key.
 
         Returns:
             RUNNING: make the call now, then `end`. WAITING: wait for `start`, or `release_worker`
@@ -131,14 +131,14 @@ class Lane[K: Hashable]:
         return ticket.place
 
     def release_worker(self, key: K) -> TicketState:
-        """A WAITING run has waited long enough: free its worker, and keep its position.
+        """End the wait of a WAITING run: free its worker, and keep its position.
 
-        Nobody is invited in its place, because a lane in which runs wait that long is not short
-        of runs.
+        No other key is invited instead, because a lane in which runs wait that long has enough
+        runs.
 
         Returns:
-            PARKED; or RUNNING if the lane was kept free for a run that has not come in all that
-            time: make the call now, because the driver must not idle for longer.
+            PARKED; or RUNNING if the lane was kept free for an invited run that has not asked in
+            that time: make the call now, because the driver must not stay idle longer.
         """
         ticket = self._tickets[key]
         if ticket.place is not TicketState.WAITING:
@@ -150,7 +150,7 @@ class Lane[K: Hashable]:
         return ticket.place
 
     def end(self, key: K, *, hung: bool) -> None:
-        """The call of the RUNNING key has ended. `hung`: by our own deadline."""
+        """End the turn of the RUNNING key. `hung`: our own deadline ended its call."""
         ticket = self._tickets[key]
         if ticket is not self._running:
             raise ValueError(f"not running: {key}")
@@ -162,12 +162,12 @@ class Lane[K: Hashable]:
         self._advance()
 
     def leave(self, key: K) -> None:
-        """The key needs no turn any more; does nothing without a ticket."""
+        """Remove the ticket of a key that no longer needs a turn, if it has one."""
         ticket = self._tickets.get(key)
         if ticket is None:
             return
         if ticket is self._running:
-            raise ValueError(f"its call is under way: {key}")
+            raise ValueError(f"its call is running: {key}")
         self._remove(ticket)
         self._advance()
 
@@ -181,7 +181,7 @@ class Lane[K: Hashable]:
         return ticket
 
     def _remove(self, ticket: _Ticket[K]) -> None:
-        self._move(ticket, TicketState.PARKED)  # gives its seat back
+        self._move(ticket, TicketState.PARKED)  # updates the counts of waiting and invited
         del self._tickets[ticket.key]
         queue = self._queues[ticket.namespace]
         del queue[ticket.key]
@@ -201,7 +201,7 @@ class Lane[K: Hashable]:
         return min((head.era for head in self._heads(None)), default=self._era)
 
     def _heads(self, place: TicketState | None) -> Iterator[_Ticket[K]]:
-        """The first ticket of each namespace, of those at `place` if one is given."""
+        """The first ticket of each namespace, or its first ticket in state `place`."""
         for queue in self._queues.values():
             for ticket in queue.values():
                 if ticket is not self._running and place in (None, ticket.place):
@@ -209,7 +209,7 @@ class Lane[K: Hashable]:
                     break
 
     def _first(self, place: TicketState | None = None) -> _Ticket[K] | None:
-        """The next ticket in order, of those at `place` if one is given."""
+        """The next ticket in order, or the next ticket in state `place`."""
         return min(
             self._heads(place),
             key=lambda ticket: (ticket.era, self._turns[ticket.namespace]),
@@ -219,7 +219,7 @@ class Lane[K: Hashable]:
     # --- places
 
     def _advance(self) -> None:
-        """Let the next call begin, if none runs, and invite as many as may be."""
+        """Start the next call if none runs, and invite keys up to the limit."""
         if self._running is None and (first := self._first()) is not None:
             waiting = self._first(TicketState.WAITING) if self._seats.waiting else None
             if waiting is not None and waiting.era == first.era:

@@ -1,12 +1,12 @@
 """Runs DriverGrantBucketAccess and DriverRevokeBucketAccess in lanes: one call at a time in each.
 
-`lane` decides the order; this module makes the calls, lets runs wait for their turn, and ends the
-runs that would wait too long. Only the driver call itself is in the lane, so the requests of other
-accesses to the API server go on meanwhile. The call's deadline begins with the call.
+`lane` decides the order. This module makes the calls, keeps runs waiting for their turn, and ends
+runs that would wait too long. Only the driver call itself is in the lane, so the API requests of
+other accesses continue in the meantime. The call's deadline starts with the call.
 
 A run waits for at most `MAX_WAIT_S`, and only some of the workers may wait at a time. Any other run
-ends (`Queued`), and its key is put on the work queue again when its turn is near. After
-`TELL_AFTER_S` in the queue the access says what it waits for.
+ends (`Queued`), and its key is added to the work queue again when its turn is near. After
+`TELL_AFTER_S` in the lane, the access reports that it waits for its turn.
 """
 
 import functools
@@ -38,7 +38,7 @@ TELL_AFTER_S = 20.0
 QUEUED = Terminal(
     Reason.WAITING_FOR_TURN,
     "The driver is called for one BucketAccess at a time, and the calls for other BucketAccesses"
-    " come first. This BucketAccess continues automatically.",
+    " run first. This BucketAccess continues automatically.",
     waiting=True,
 )
 
@@ -49,10 +49,10 @@ class Lanes:
     """All lanes of one sidecar.
 
     Args:
-        scope: what a lane is for: the driver, each bucket, or nothing at all.
-        policy, driver: how the calls are judged.
-        workers: of the BucketAccess queue; at most a quarter of them ever wait in lanes.
-        invite: puts a key on that queue.
+        scope: one lane for the driver, one for each bucket, or no lanes.
+        policy, driver: for classifying the results of calls.
+        workers: of the BucketAccess queue; at most a quarter of them wait in lanes.
+        invite: adds a key to that queue.
     """
 
     def __init__(
@@ -70,14 +70,15 @@ class Lanes:
         self._driver = driver
         self._clock = clock
         self._invite = invite
-        # One class of one namespace holds at most a third of the workers (`fairness.Shares`). Of
-        # these, half may wait and half as many again may be invited, so that others of it go on.
+        # One class of one namespace occupies at most a third of the workers (`fairness.Shares`).
+        # Half of these may wait, and half as many again may wait when invited, so that workers
+        # remain for other accesses of that class and namespace.
         self._seats = WaitingLimit(max(0, (workers - 2) // 6))
         self._lanes: dict[str, Lane[Key]] = {}
         self._lane_of: dict[Key, str] = {}  # of each key with a ticket
-        self._since: dict[Key, float] = {}  # when it first asked; monotonic seconds
+        self._since: dict[Key, float] = {}  # monotonic seconds of the first request for a turn
         self._turns: dict[Key, anyio.Event] = {}  # of the runs that wait
-        self._asked: set[Key] = set()  # keys whose present run has asked for a turn
+        self._asked: set[Key] = set()  # keys whose current run has requested a turn
 
     @property
     def is_idle(self) -> bool:
@@ -85,12 +86,12 @@ class Lanes:
         return not (self._lanes or self._lane_of or self._since)
 
     def place(self, key: Key) -> TicketState | None:
-        """Where the key's ticket stands; None without one."""
+        """The state of the key's ticket; None without a ticket."""
         name = self._lane_of.get(key)
         return None if name is None else self._lanes[name].place(key)
 
     def reconciling(self, reconcile: Reconcile) -> Callable[[Key], Coroutine[Any, Any, Outcome]]:
-        """`reconcile`, with the ticket of a run that ends without asking for a turn given up."""
+        """Wrap `reconcile`: remove the ticket of a run that ends without requesting a turn."""
 
         @functools.wraps(reconcile)
         async def run(key: Key) -> Outcome:
@@ -107,11 +108,11 @@ class Lanes:
     async def judged[R](
         self, access: BucketAccess, bucket_id: str, call: Coroutine[Any, Any, R]
     ) -> R | Refused:
-        """Await one call for this access in its turn; a failure becomes a value.
+        """Await one call for this access in its turn; return a failure as a value.
 
         Returns:
-            The reply, or why there is none. `Queued`: the turn has not come, and the call was
-            not made; the access is reconciled again when it comes.
+            The reply, or a `Refused`. `Queued`: the access has to wait longer for its turn, so the
+            call was not made; the access is reconciled again when its turn is near.
         """
         if self._scope is LaneScope.NONE:
             return await judged(call, policy=self._policy, driver=self._driver)
@@ -135,7 +136,7 @@ class Lanes:
         return reply
 
     async def _turn(self, key: Key, name: str, class_name: str) -> bool:
-        """Wait for the turn of a key; False: not now."""
+        """Wait for the turn of a key; False if the run has to end without a turn."""
         self._asked.add(key)
         if self._lane_of.get(key, name) != name:
             self._leave(key)
@@ -149,7 +150,7 @@ class Lanes:
         return lane.place(key) is TicketState.RUNNING
 
     async def _wait(self, key: Key, lane: Lane[Key]) -> None:
-        """Wait until the key is RUNNING; when that takes too long, it may be PARKED instead."""
+        """Wait until the key is RUNNING; after `MAX_WAIT_S` its ticket may be PARKED instead."""
         turn = self._turns[key] = anyio.Event()
         try:
             async with anyio.create_task_group() as group:
@@ -162,9 +163,8 @@ class Lanes:
                 await turn.wait()
                 group.cancel_scope.cancel()
         except BaseException:
-            if (
-                lane.place(key) is TicketState.RUNNING
-            ):  # the turn came in the same moment: pass it on
+            # If the turn started at the same moment, end it, so the next call can start.
+            if lane.place(key) is TicketState.RUNNING:
                 lane.end(key, hung=False)
             self._leave(key)
             raise
@@ -191,7 +191,7 @@ class Lanes:
             self._forget(key)
 
     def _forget(self, key: Key) -> None:
-        """The key has no ticket any more."""
+        """Remove the lane's data of a key whose ticket is removed."""
         name = self._lane_of.pop(key)
         del self._since[key]
         if not self._lanes[name]:

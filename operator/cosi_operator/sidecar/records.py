@@ -1,4 +1,4 @@
-"""Reads and writes of Buckets' records: the doing half of `plan/records.py`, and its indexes."""
+"""Reads and writes the records of Buckets by the rules of `plan/records.py`, with its indexes."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ from cosi_operator.plan import names, records
 from cosi_operator.plan.steps import EditBucket
 
 BY_CLAIM = "claim"  # Key of the claim that spec or record names
-# The same, only of accesses that hold our finalizer: a tenant can make thousands that name a claim.
+# Only of accesses with our finalizer, because a tenant can create thousands that name one claim.
 HELD_BY_CLAIM = "held"
 BY_ACCESS = "access"  # UID of each recorded access, and its Key
 BY_ID = "id"  # the driver's id
-BY_ACCOUNT = "account"  # each recorded account; of an access, the account of its status
+BY_ACCOUNT = "account"  # each recorded account; for an access, the account in its status
 
 BUCKET_INDEXES = {
     BY_CLAIM: records.claims_of,
@@ -45,11 +45,11 @@ async def edit_bucket(
 ) -> Bucket | None:
     """PUT finalizers and record as one change.
 
-    An edit of one access's entry is made again on a fresh copy after a conflict: many accesses
-    share one record, and none changes the entry of another.
+    After a conflict, an edit of one access's entry is repeated with a fresh copy, because many
+    accesses share one record, and no access changes the entry of another.
 
     Raises:
-        Conflict: the plan has to decide again on the fresh copy.
+        Conflict: plan again with the fresh copy.
     """
     uid = step.record.access_uid if step.record is not None else ""
     with memory.editing(uid):
@@ -69,16 +69,16 @@ def _change(body: Body, step: EditBucket) -> None:
     if step.record is not None:
         after = edit_record(body, step.record)
         if after and after.accesses and step.record.access_uid:
-            # The mark stays for the other accesses.
+            # Keep the access finalizer for the other accesses.
             remove = tuple(name for name in remove if name != names.BUCKET_ACCESS_FINALIZER)
     if body["metadata"].get("deletionTimestamp"):
-        add = ()  # the API server accepts no new finalizer then
+        add = ()  # the API server rejects new finalizers during a deletion
     set_finalizers(body, add=add, remove=remove)
 
 
 @dataclass(slots=True)
 class RecordMemory:
-    """What this process remembers of records that somebody else changed or removed."""
+    """This process's memory of records that another writer changed or removed."""
 
     _removed: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
     _lost: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
@@ -87,7 +87,7 @@ class RecordMemory:
     _released: dict[str, Bucket] = field(default_factory=dict)  # by name of the Bucket
 
     def note(self, old: Bucket | None, new: Bucket | None) -> None:
-        """Take notice of a change of a Bucket."""
+        """Process a change of a Bucket."""
         if new is not None and new.record is not None:
             self._removed.pop(new.meta.uid, None)
         if old is None or old.record is None:
@@ -105,7 +105,7 @@ class RecordMemory:
             self._note_lost(new.meta.uid, old.record, new.record)
 
     def _note_lost(self, uid: str, old: BucketRecord, new: BucketRecord) -> None:
-        """An older copy of the record may have been written over the present one."""
+        """Remember the lost parts, because an older copy may have overwritten the record."""
         lost = records.lost_between(old, new, self._editing)
         if lost == BucketRecord():
             return
@@ -114,9 +114,9 @@ class RecordMemory:
 
     @contextmanager
     def editing(self, access_uid: str) -> Iterator[None]:
-        """While this process changes the entry of an access, that entry may lose accounts.
+        """Within this context, the entry of an access may lose accounts, because we edit it.
 
-        After a write without an answer it may do so until the next write.
+        After a write without an answer, the entry may lose accounts until the next write.
         """
         self._editing.add(access_uid)
         try:
@@ -129,11 +129,11 @@ class RecordMemory:
         self._editing.discard(access_uid)
 
     def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
-        """What somebody took out of the record of this very object."""
+        """The parts that another writer removed from the record of this object (by UID)."""
         return self._lost.get(bucket.meta.uid) if bucket else None
 
     def is_lost(self, access_uid: str) -> bool:
-        """Whether the entry of an access, or a part of it, is to be put back."""
+        """Whether the entry of an access, or a part of it, has to be restored."""
         return any(access_uid in lost.accesses for lost in self._lost.values())
 
     def lost_entries(self) -> list[Mapping[str, AccessRecord]]:
@@ -143,11 +143,11 @@ class RecordMemory:
         self._lost.pop(bucket_uid, None)
 
     def removed_record(self, bucket: Bucket | None) -> BucketRecord | None:
-        """The record that somebody removed from this very object."""
+        """The record that another writer removed from this object (by UID)."""
         return self._removed.get(bucket.meta.uid) if bucket else None
 
     def vanished_bucket(self, access_uid: str) -> Bucket | None:
-        """The Bucket of this access, as it was before somebody removed it by force."""
+        """The last cached version of this access's Bucket, if that was removed by force."""
         return self._vanished.get(access_uid)
 
     def vanished_accesses(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
@@ -160,7 +160,7 @@ class RecordMemory:
         self._vanished.pop(access_uid, None)
 
     def released_bucket(self, name: str) -> Bucket | None:
-        """A Bucket that vanished without our finalizer: its claim may still wait for it."""
+        """A Bucket that vanished without our finalizer, so its claim may still wait for it."""
         return self._released.get(name)
 
     def forget_released(self, name: str) -> None:
@@ -169,7 +169,11 @@ class RecordMemory:
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Of one account: whether another live access has it, or one whose deletion goes first."""
+    """The other accesses with one account.
+
+    `live`: an access that is not being deleted has it. `ending`: an access that is deleted before
+    this one has it.
+    """
 
     live: bool = False
     ending: bool = False
@@ -177,7 +181,7 @@ class Holders:
 
 @dataclass(frozen=True, slots=True)
 class RecordLookup:
-    """Finds the Bucket of a claim and of an access in the cache."""
+    """Finds Buckets, claims and accesses in the cache by the records that name them."""
 
     buckets: Objects[Bucket]
     accesses: Objects[BucketAccess]
@@ -189,7 +193,7 @@ class RecordLookup:
         return records.bucket_of_claim(claim, (cached.view for cached in found))
 
     def claim_of_bucket(self, bucket: Bucket | None) -> BucketClaim | None:
-        """The claim that the Bucket is bound to, only with the same UID."""
+        """The claim that the Bucket is bound to, compared by UID."""
         bound = records.bound_claim(bucket) if bucket else None
         if bound is None or not bound.uid:
             return None
@@ -197,10 +201,10 @@ class RecordLookup:
         return claim if claim and records.identity_of(claim) == bound else None
 
     def rival_of(self, bucket: Bucket | None) -> Bucket | None:
-        """Of a Bucket without a record: the other Bucket that its claim is bound to.
+        """For a Bucket without a record: the other Bucket that its claim is bound to.
 
-        Such a Bucket is a copy under another name. Its spec was copied too, so the spec says
-        nothing about whose data it is.
+        The Bucket is then a copy under another name. Its spec was copied too, so the claim in the
+        spec does not prove who owns the data.
         """
         if bucket is None or bucket.record or self.memory.removed_record(bucket):
             return None
@@ -222,10 +226,10 @@ class RecordLookup:
         return None
 
     def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
-        """What somebody took out of the record of a Bucket, without what has long been ended.
+        """The lost parts of a Bucket's record, without the entries of accesses that were deleted.
 
-        An entry without an account also disappears with its access, and a process whose first list
-        was old sees that late. If it wrote the entry back, it would ask the driver again.
+        An entry without an account also disappears when its access is deleted, and a process whose
+        first list was stale sees that late. Restoring that entry would call the driver again.
         """
         lost = self.memory.lost_record(bucket)
         if bucket is None or lost is None:
@@ -251,7 +255,7 @@ class RecordLookup:
     def accesses_of(self, bucket: Bucket | None) -> Iterator[BucketAccess]:
         """The accesses that have to be revoked before the bucket is deleted.
 
-        Of a Bucket without a record, those that its first record has to list.
+        For a Bucket without a record, the accesses that its first record has to list.
         """
         if bucket is None:
             return
@@ -271,7 +275,7 @@ class RecordLookup:
                 yield access
 
     def _may_be_of(self, access: BucketAccess, bucket: Bucket) -> bool:
-        """Not if another record names the access, or it was granted on a Bucket that is gone."""
+        """False if another record names the access, or it was granted on a vanished Bucket."""
         uid = access.meta.uid
         gone = self.memory.vanished_bucket(uid)
         if gone is not None and records.bucket_id_of(gone) != records.bucket_id_of(bucket):
@@ -287,13 +291,13 @@ class RecordLookup:
         return claim is None or claim.meta.uid == claim_uid
 
     def is_shared(self, access: BucketAccess | None) -> bool:
-        """Whether another access, which the record may not name yet, needs the mark."""
+        """Whether another access, which the record may lack, needs the access finalizer."""
         if access is None:
             return False
         return any(other.meta.uid != access.meta.uid for other in self._naming(access.claim_key))
 
     def has_rival(self, access: BucketAccess | None) -> bool:
-        """Whether something else names the account that the status of this access names."""
+        """Whether a record entry or another access names the account in this access's status."""
         if access is None or not access.account_id:
             return False
         for cached in self.buckets.store.by_index(BY_ACCOUNT, access.account_id):
@@ -306,7 +310,7 @@ class RecordLookup:
         )
 
     def holders(self, access: BucketAccess | None, account: str) -> "Holders":
-        """Which other accesses the records name the same account for."""
+        """The other accesses for which the records name the same account."""
         live = ending = False
         if access is None or not account:
             return Holders()
@@ -319,7 +323,7 @@ class RecordLookup:
                 other = self.accesses.get(Key(entry.namespace, entry.name))
                 if other and other.meta.uid == uid and not other.meta.deleting:
                     live = True
-                elif uid < access.meta.uid:  # any order will do, if both follow it
+                elif uid < access.meta.uid:  # both accesses must use the same order; any works
                     ending = True
         return Holders(live, ending)
 
@@ -329,7 +333,7 @@ class RecordLookup:
         return bucket is not None and (bucket.record is None or records.is_former(bucket, access))
 
     def orphans(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
-        """Recorded accesses of this key that are not the access which has the key now."""
+        """Recorded accesses of this key, except the access that has the key now."""
         live = self.accesses.get(key)
         found = [cached.view for cached in self.buckets.store.by_index(BY_ACCESS, key)]
         for bucket in found:

@@ -1,10 +1,9 @@
 """The content of a Secret: `BucketInfo` as the Go sidecar writes it, and keys for `envFrom`.
 
-`BucketInfo` is JSON that pods of the Go pair parse, so nothing is added inside of it. The keys
-beside it are names of environment variables: `COSI_*` as upstream's v1alpha2 names them, and those
-that the SDKs and command line tools of AWS and Azure read. They hold what the driver returned,
-except that `AWS_*` always has a region and an endpoint with a scheme, without which an SDK refuses
-to start.
+`BucketInfo` is JSON that pods of the Go pair parse, so no fields are added to it. The other keys
+are names of environment variables: `COSI_*` as upstream's v1alpha2 names them, and those that the
+SDKs and command line tools of AWS and Azure read. Their values are what the driver returned, except
+that `AWS_*` always has a region and an endpoint with a scheme, because SDKs fail without them.
 Source: COSI v0.2.2, sidecar; upstream's main, client/apis/objectstorage/v1alpha2/protocols.go.
 """
 
@@ -22,11 +21,11 @@ from cosi_operator.plan import names
 
 BUCKET_INFO = "BucketInfo"
 
-# What S3 clients sign for by default and what S3 servers without regions expect. Several drivers
-# (Ceph, Dell) return no region, and the SDKs for Java, JavaScript and Go fail without one.
+# The default region of S3 clients, which S3 servers without regions expect. Several drivers (Ceph,
+# Dell) return no region, and the SDKs for Java, JavaScript and Go fail without one.
 DEFAULT_REGION = "us-east-1"
 
-# Every key beside BucketInfo that is ours: an update replaces or removes these and no others.
+# All our keys besides BucketInfo. An update replaces or removes these keys and no others.
 EXTRA_KEYS = frozenset(
     {
         "COSI_PROTOCOL",
@@ -53,7 +52,7 @@ EXTRA_KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SecretContent:
-    """All that a Secret is made from. Never printed: `credentials` hides itself.
+    """The input for a Secret's content. The repr of `credentials` hides the values.
 
     `bucket_name` is the name of the Bucket object, `bucket_id` the driver's own id; they differ
     for static Buckets and for several drivers.
@@ -75,7 +74,7 @@ def secret_data(content: SecretContent, *, extra_keys: bool) -> dict[str, str]:
 
 
 def bucket_info(content: SecretContent) -> dict[str, Any]:
-    """The JSON under `BucketInfo`; both protocols' keys are always there, one of them null."""
+    """The JSON under `BucketInfo`. It has the keys of both protocols; one of them is null."""
     credentials = content.credentials
     s3, azure = credentials.s3, credentials.azure
     return {
@@ -106,9 +105,9 @@ def bucket_info(content: SecretContent) -> dict[str, Any]:
 
 
 def _environment(content: SecretContent) -> Mapping[str, str]:
-    """The keys beside BucketInfo. A value that is empty or can't be in an environment is left out.
+    """The keys besides BucketInfo. Values that are empty or contain a zero byte are omitted.
 
-    A container whose environment has a zero byte in it does not start at all.
+    A container whose environment contains a zero byte does not start.
     """
     values = {"COSI_BUCKET_NAME": content.bucket_name}
     if (s3 := content.credentials.s3) is not None:
@@ -137,8 +136,8 @@ def _s3(s3: S3Credentials, bucket_id: str) -> dict[str, str]:
 
 
 def _with_scheme(endpoint: str) -> str:
-    # Linode's API, for one, names hosts only. No SDK accepts that, and a guess of http could send
-    # data in the clear.
+    # Linode's API, for example, returns host names only, which no SDK accepts. Add https, because
+    # http could send data unencrypted.
     return endpoint if not endpoint or "://" in endpoint else f"https://{endpoint}"
 
 
@@ -156,22 +155,22 @@ def _azure(azure: AzureCredentials, bucket_id: str) -> dict[str, str]:
 
 
 def _split_sas(token: str) -> tuple[str, str]:
-    """Account and bare SAS token of an access token, which is a URL with the SAS as its query.
+    """Account and SAS token from an access token, which is a URL with the SAS as its query.
 
-    Each is "" when the token has another shape; a token that is no URL can still be a bare SAS.
+    Both are "" when the token has another format. A token that is not a URL can be a SAS token.
     """
     try:
         url = urlsplit(token)
         if url.scheme in ("http", "https"):
             return _account(url), url.query
-    except ValueError:  # such as a bracket that begins no IPv6 address
+    except ValueError:  # for example, a bracket without an IPv6 address
         return "", ""
     bare = token.removeprefix("?")
     return "", bare if "sig=" in bare else ""
 
 
 def _account(url: SplitResult) -> str:
-    """From https://ACCOUNT.blob.core.windows.net/..., or of an emulator http://IP:PORT/ACCOUNT."""
+    """From https://ACCOUNT.blob.core.windows.net/..., or for an emulator http://IP:PORT/ACCOUNT."""
     host = url.hostname or ""
     account, _, rest = host.partition(".")
     if rest.startswith("blob."):

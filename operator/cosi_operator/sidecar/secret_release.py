@@ -1,7 +1,7 @@
-"""Takes our finalizer off Secrets that no live access owns, so that a namespace can be deleted.
+"""Removes our finalizer from Secrets that no live access owns, so a namespace can be deleted.
 
-A restore brings back Secrets with our finalizer, under accesses that never get to hold them. Roles
-of real drivers have no list of Secrets, so only a Secret that an access names can be found.
+A restore creates Secrets with our finalizer for accesses that will never own them. Roles of real
+drivers do not allow to list Secrets, so only a Secret that an access names can be found.
 """
 
 from dataclasses import dataclass, field
@@ -11,22 +11,24 @@ from cosi_operator.kube.objects import Objects
 from cosi_operator.plan import names
 from cosi_operator.sidecar.secrets import Secrets
 
-# Of one access so many names of Secrets are kept until its next run; a tenant can change them.
+# The limit of Secret names stored for one access until its next run, because a tenant can change
+# the name any number of times.
 REMEMBERED_NAMES = 16
 
 
 @dataclass(slots=True)
 class UnheldSecrets:
-    """Names of Secrets that an access no longer leads to, until each Secret was read."""
+    """Names of Secrets that an access no longer names, until each Secret was read."""
 
-    # By key of the access: the name, and the UID of an access that is gone with it, or "".
+    # By key of the access: each Secret name, with the UID of a deleted access that named it, or "".
     _by_key: dict[Key, dict[str, str]] = field(default_factory=dict)
 
     def note(self, old: BucketAccess, new: BucketAccess | None, *, classless: bool) -> None:
-        """Take notice of a change of an access of this driver, or of one without a class.
+        """Process a change of an access of this driver, or of an access without a class.
 
-        A sidecar has a run for what holds our finalizer. Of an access without a class and a record,
-        the controller takes the finalizer off, which never touches a Secret; so each sidecar looks.
+        The sidecar reconciles an access with our finalizer, so its Secret needs no entry here. If
+        an access has neither a class nor a record, the controller removes the finalizer without
+        changing the Secret, so each sidecar checks the Secret.
         """
         if new is not None and new.meta.uid == old.meta.uid:
             if new.secret_name != old.secret_name:
@@ -41,7 +43,7 @@ class UnheldSecrets:
             del kept[next(iter(kept))]
 
     def find(self, key: Key) -> dict[str, str]:
-        """The names to be looked at, each with the UID of an access that is gone, or ""."""
+        """The Secret names to read, each with the UID of a deleted access, or ""."""
         return dict(self._by_key.get(key, {}))
 
     def forget(self, key: Key, name: str) -> None:
@@ -54,9 +56,10 @@ class UnheldSecrets:
 async def release_secret(
     secrets: Secrets, accesses: Objects[BucketAccess], key: Key, *, ending: str
 ) -> None:
-    """Release a Secret that belongs to the access with the UID `ending`, or to nobody.
+    """Release a Secret that the access with the UID `ending` owns, or that no access owns.
 
-    The accesses of the namespace are listed anew first, because a Secret of any of them keeps it.
+    First list the accesses of the namespace again, because a Secret that any of them owns keeps its
+    finalizer.
     """
     await accesses.relist(key.namespace)
     items = accesses.store.items()
@@ -67,10 +70,10 @@ async def release_secret(
 async def release_unheld(
     unheld: UnheldSecrets, secrets: Secrets, accesses: Objects[BucketAccess], key: Key
 ) -> None:
-    """Release each Secret that the access of this key named, if it carries our finalizer.
+    """Release each Secret that the access of this key named, if it has our finalizer.
 
     Raises:
-        ApiError, ApiSilent: it could not be read or written; the next run repeats it.
+        ApiError, ApiSilent: a Secret could not be read or written; the next run repeats this.
     """
     for name, ending in unheld.find(key).items():
         if names.is_object_name(name):

@@ -1,9 +1,9 @@
 """The Secret of a BucketAccess: complete or absent, and changed only if it is ours.
 
 A Secret belongs to the BucketAccess whose UID the JSON under its key `BucketInfo` names
-(`bc-<UID>`), so Secrets made by the Go sidecar are recognised too. Everything else that a Secret
-can hold, whatever bytes they are, makes it somebody else's Secret. Only get, create, update and
-delete are needed, because most drivers' roles have neither list nor watch for Secrets.
+(`bc-<UID>`), so Secrets created by the Go sidecar are recognised too. A Secret with any other
+content, whatever bytes it has, is not ours. Only get, create, update and delete are used, because
+most drivers' roles allow neither list nor watch of Secrets.
 """
 
 import base64
@@ -40,7 +40,7 @@ class Secrets:
     """Reads, creates, updates and deletes the Secrets of accesses."""
 
     def __init__(self, client: KubeClient, *, extra_keys: bool = True) -> None:
-        """`extra_keys`: write keys for `envFrom` beside `BucketInfo`."""
+        """`extra_keys`: also write keys for `envFrom`, besides `BucketInfo`."""
         self._client = client
         self._extra_keys = extra_keys
 
@@ -53,7 +53,7 @@ class Secrets:
         return _describe(body, access_uid)
 
     async def dry_run(self, key: Key) -> SecretIs | SecretAllowed:
-        """Ask whether a Secret of this name could be created: quota, admission, rights, name."""
+        """Create the Secret as a dry run, which checks quota, admission, permissions and name."""
         keys = {BUCKET_INFO, *(EXTRA_KEYS if self._extra_keys else ())}
         body = _body(key, dict.fromkeys(sorted(keys), ""), {})
         try:
@@ -61,7 +61,7 @@ class Secrets:
         except AlreadyExists:
             return SecretIs(exists=True)
         except (Forbidden, Invalid) as error:
-            if missing_right(error):  # not about this Secret
+            if missing_right(error):  # a missing permission is not specific to this Secret
                 raise
             return SecretAllowed(refused=error.message)
         return SecretAllowed()
@@ -70,10 +70,10 @@ class Secrets:
         """Create the complete Secret.
 
         Returns:
-            `SecretIs(ours=True)` when it stands; otherwise who holds the name, or why the API
-            server refused.
+            `SecretIs(ours=True)` when it exists; otherwise the state of the Secret that has the
+            name, or the API server's reason for a refusal.
         Raises:
-            ApiSilent: it may or may not stand; read it before anything else.
+            ApiSilent: the Secret may or may not exist; read it before any other step.
         """
         data = secret_data(content, extra_keys=self._extra_keys)
         body = _body(key, data, {names.ACCOUNT_ID_ANNOTATION: content.account_id})
@@ -86,10 +86,10 @@ class Secrets:
         return SecretIs(exists=True, ours=True, held=True)
 
     async def holds(self, key: Key, content: SecretContent) -> bool:
-        """Whether the Secret is ours and has exactly these credentials already.
+        """Whether the Secret is ours and already has exactly these credentials.
 
-        Ask this between the Grant and `update`: True means that the driver returned the keys that
-        it had returned before. After `update` the answer is always True.
+        Call this between the Grant and `update`: True means that the driver returned the same keys
+        as before. After `update`, the result is always True.
         """
         try:
             body = await self._get(key)
@@ -100,12 +100,12 @@ class Secrets:
     async def update(self, key: Key, content: SecretContent) -> SecretIs | SecretAllowed:
         """Replace the credentials in an existing Secret that is ours, in place; safe to repeat.
 
-        Keys, labels, annotations and finalizers of others stay. A Secret that is missing or not
-        ours is left alone.
+        Keys, labels, annotations and finalizers of other writers are kept. A Secret that is missing
+        or not ours is not changed.
 
         Returns:
-            `SecretIs(ours=True)` when the Secret has the new credentials; otherwise who holds the
-            name, or why the API server refused.
+            `SecretIs(ours=True)` when the Secret has the new credentials; otherwise the state of
+            the Secret that has the name, or the API server's reason for a refusal.
         Raises:
             Conflict: other writers changed the Secret twice in a row.
             ApiSilent: the Secret may or may not be updated. Repeat the update.
@@ -131,9 +131,9 @@ class Secrets:
         return _describe(changed, content.access_uid)
 
     def _with_content(self, body: Body, content: SecretContent) -> Body:
-        """A copy of the Secret with these credentials; whatever is not ours stays."""
+        """A copy of the Secret with these credentials; all content that is not ours is kept."""
         changed: Body = msgspec.json.decode(msgspec.json.encode(body))
-        # Without extra keys those of before go too: they would hold revoked credentials.
+        # Remove earlier extra keys even without `extra_keys`: they may hold revoked credentials.
         kept = {k: v for k, v in changed["data"].items() if k not in EXTRA_KEYS}
         data = secret_data(content, extra_keys=self._extra_keys)
         encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
@@ -143,16 +143,17 @@ class Secrets:
             **_mapping(meta.get("annotations")),
             names.ACCOUNT_ID_ANNOTATION: content.account_id,
         }
-        if not meta.get("deletionTimestamp"):  # the API server accepts no new finalizer then
+        # The API server accepts no new finalizer on an object that is being deleted.
+        if not meta.get("deletionTimestamp"):
             set_finalizers(changed, add=(names.SECRET_FINALIZER,))
         return changed
 
     async def release(self, key: Key, live_uids: frozenset[str]) -> None:
-        """Remove our finalizer from a Secret that no live access owns; its data stays.
+        """Remove our finalizer from a Secret that no live access owns; its data is kept.
 
         Args:
-            key: a Secret that an access or a record names; nothing happens when it is missing.
-            live_uids: the UIDs of all accesses of its namespace that exist, listed afresh. A
+            key: a Secret that an access or a record names; a missing Secret is ignored.
+            live_uids: the UIDs of all existing accesses of its namespace, from a new list. A
                 Secret whose BucketInfo names one of them keeps the finalizer.
         Raises:
             Conflict: other writers changed the Secret twice in a row.
@@ -173,7 +174,7 @@ class Secrets:
             return
 
     async def delete(self, key: Key, access_uid: str) -> None:
-        """Remove our finalizer and delete the Secret, if it is (still) ours."""
+        """Remove our finalizer and delete the Secret, if it is still ours."""
         try:
             body = await self._get(key)
             if not _describe(body, access_uid).ours:
@@ -196,7 +197,7 @@ class Secrets:
         raw = await self._client.get(SECRETS, key)
         try:
             body: Body = _decode_object(raw)
-        except _UNREADABLE:  # its text could quote the Secret
+        except _UNREADABLE:  # drop the cause, because its message could quote the Secret
             raise ApiSilent(f"get secrets {key}: the reply is not an object") from None
         body["apiVersion"], body["kind"] = SECRETS.api_version, SECRETS.kind
         return body
@@ -207,13 +208,13 @@ class _InfoMeta(Struct):
 
 
 class _Info(Struct):
-    """The part of BucketInfo that names the owner; the rest is not looked at."""
+    """The part of BucketInfo that names the owner; the rest is ignored."""
 
     metadata: _InfoMeta
 
 
-# What bytes that anybody may write raise in a decoder. ValueError covers binascii.Error and
-# UnicodeDecodeError; a deep nest of brackets, also in a field that is skipped, exhausts the stack.
+# The exceptions that a decoder raises for arbitrary bytes. ValueError includes binascii.Error and
+# UnicodeDecodeError. Deeply nested brackets exhaust the stack, even in a field that is skipped.
 _UNREADABLE = (ValueError, RecursionError, msgspec.DecodeError)
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -228,7 +229,7 @@ def _describe(body: Body, access_uid: str) -> SecretIs:
 
 
 def _owner(body: Body) -> str | None:
-    """The UID of the access that BucketInfo names; None for any bytes that name none."""
+    """The UID of the access that BucketInfo names; None if the bytes do not name one."""
     encoded = _mapping(body.get("data")).get(BUCKET_INFO)
     if not isinstance(encoded, str):
         return None
@@ -254,7 +255,7 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def _holds(body: Body, content: SecretContent) -> bool:
-    """Whether the stored BucketInfo has these credentials; neither side is ever shown."""
+    """Whether the stored BucketInfo has these credentials. Never logs or shows either."""
     try:
         info = _decode_object(base64.b64decode(body["data"][BUCKET_INFO]))
     except _UNREADABLE:

@@ -19,7 +19,7 @@ from cosi_operator.sidecar.records import (
 from cosi_operator.sidecar.secret_release import UnheldSecrets
 from cosi_operator.workqueue import NewQueue, Pace, WorkQueue
 
-# When the driver returns, the objects that wait for it are retried at this rate.
+# When the driver answers again, the objects that wait for it are retried at this rate.
 WAKES_PER_S = 50.0
 
 
@@ -66,7 +66,7 @@ class SidecarWatches:
             self.memory.note(old, new)
             self.buckets_queue.add(key)
         if old is None or new is None or (old.record is None) != (new.record is None):
-            for bucket in seen:  # which of several Buckets a claim belongs to
+            for bucket in seen:  # it may have changed which of several Buckets a claim belongs to
                 for claim in records.claims_of(bucket):
                     for cached in self.buckets.store.by_index(BY_CLAIM, claim):
                         self._touch_bucket(cached.view)
@@ -75,16 +75,16 @@ class SidecarWatches:
                 self._touch_accesses(claim)
         for bucket in seen if old is None or new is None else ():
             self._touch_recorded(bucket)
-        if old and new:  # most entries are written by the run of their access
+        if old and new:  # add new entries only, because an access's own run writes most changes
             self._touch_added(old, new)
 
     def _touch_recorded(self, bucket: Bucket) -> None:
-        """Recorded accesses that no longer exist still have to be revoked."""
+        """Add recorded accesses, because those that no longer exist have to be revoked."""
         for entry in bucket.record.accesses.values() if bucket.record else ():
             self.accesses_queue.add(Key(entry.namespace, entry.name))
 
     def _touch_added(self, old: Bucket, new: Bucket) -> None:
-        """An older copy of the record can bring back entries of accesses that are gone."""
+        """Add accesses with a new entry that do not exist, from an older copy of the record."""
         before = old.record.accesses if old.record else {}
         for uid, entry in new.record.accesses.items() if new.record else ():
             key = Key(entry.namespace, entry.name)
@@ -108,7 +108,7 @@ class SidecarWatches:
         if old is not None and (classless or self.is_our_access(old)):
             self.unheld.note(old, new, classless=classless)
         self.accesses_queue.add(key)
-        if access := new or old:  # also without its claim: a Bucket waits for its last access
+        if access := new or old:  # a Bucket waits for its last access even without its claim
             for cached in self.buckets.store.by_index(BY_CLAIM, access.claim_key):
                 if cached.view.meta.deleting:
                     self._touch_bucket(cached.view)
@@ -128,14 +128,14 @@ class SidecarWatches:
             self.accesses_queue.add(cached.view.meta.key)
 
     def groups_of_bucket(self, key: Key) -> Groups:
-        """A Bucket belongs to the namespace of its claim."""
+        """The groups of a Bucket: the namespace of its claim, and its class."""
         bucket = self.buckets.get(key)
         if bucket is None:
             return Groups()
         return Groups(records.bound_claim(bucket).namespace, bucket.class_name)
 
     def groups_of_access(self, key: Key) -> Groups:
-        """A class that does not exist is no group, because a tenant may name any number of them."""
+        """A class that does not exist is not a group, because a tenant may name many of them."""
         access = self.accesses.get(key)
         found = self.classes.get(Key("", access.class_name)) if access else None
         return Groups(key.namespace, found.meta.name if found else "")
@@ -150,7 +150,7 @@ class SidecarWatches:
         return found is not None and names.same_driver(found.driver_name, self._driver_name)
 
     def wake_unsettled(self) -> None:
-        """The driver is back: what waits goes on, in turns."""
+        """When the driver answers again, retry the objects that wait for it, at a limited rate."""
         for queue, key in self._unsettled():
             queue.add_paced(key)
 
@@ -164,7 +164,7 @@ class SidecarWatches:
 
 
 def _access_facts(bucket: Bucket | None) -> Hashable:
-    """What of a Bucket its accesses wait for: most changes of a record concern one access only."""
+    """The facts of a Bucket that wake all its accesses. Most record changes affect only one."""
     if bucket is None:
         return None
     return (

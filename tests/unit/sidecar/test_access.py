@@ -574,14 +574,14 @@ def granted_before(world: World) -> str:
             {"same_keys": True},
             False,
             0,
-            " They are not rotated: the driver returned the same keys.",
+            " The keys were not rotated, because the driver returned the same keys.",
             id="the same key -> the Secret stays",
         ),
         pytest.param(
             {},
             True,
             0,
-            " They are new keys of the same account, so the old keys may still work.",
+            " The keys are new, but the account is the same, so the old keys may still work.",
             id="a new key of the same account -> nothing is revoked",
         ),
         pytest.param(

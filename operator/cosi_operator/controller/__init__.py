@@ -1,1 +1,1 @@
-"""The controller's reconcilers: BucketClaims, and accesses whose class does not exist."""
+"""The controller's reconcilers: BucketClaims, and BucketAccesses that no sidecar reports on."""

@@ -1,4 +1,4 @@
-"""Reports on BucketAccesses without a sidecar: the doing half of `plan/unreported_access.py`."""
+"""Reports on BucketAccesses without a sidecar: applies the steps of `plan/unreported_access.py`."""
 
 from cosi_operator.api.view import Key
 from cosi_operator.clock import Clock
@@ -18,7 +18,7 @@ from cosi_operator.report import Reporter, StatusReport
 
 
 class UnreportedAccessReconciler:
-    """Speaks only while no sidecar does."""
+    """Reports on a BucketAccess only while no sidecar reports on it."""
 
     def __init__(self, watches: ControllerWatches, reporter: Reporter, clock: Clock) -> None:
         self._watches = watches
@@ -29,7 +29,7 @@ class UnreportedAccessReconciler:
         self._refusals = Refusals(reporter, clock)
 
     async def reconcile(self, key: Key) -> Outcome:
-        """One run for one key. Safe to repeat at any time."""
+        """Reconcile one key. Safe to repeat at any time."""
         try:
             end = await run_steps(self._read(key), plan=planning.plan, apply=self._apply, fold=fold)
             return await self._report(key, end)
@@ -78,7 +78,7 @@ class UnreportedAccessReconciler:
                 success=(Reason.GRANTED, ""),
                 success_event="",
                 failure_event="FailedGrantAccess",
-                # Until it is revoked, the keys of an access that is being deleted work.
+                # The keys of an access that is being deleted work until they are revoked.
                 fields={} if access.meta.deleting else {"ready": False},
                 call=Call.GRANT_ACCESS,
             )

@@ -1,4 +1,4 @@
-"""What the controller remembers of time: when a sidecar was last at work, since when one is due."""
+"""The times that the controller remembers: a sidecar's last write, and the start of each wait."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from cosi_operator.plan.sidecar_wait import is_by_controller
 
 
 class SidecarActivity:
-    """When the sidecar of each driver last wrote how an object fares."""
+    """The time at which the sidecar of each driver last wrote the state of an object."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._by_driver: dict[str, datetime] = {}
 
     def observe_bucket(self, old: Bucket | None, new: Bucket | None) -> None:
-        """Take notice of a change, if it is one that a sidecar makes."""
+        """Process a change of a Bucket; only changes that a sidecar makes count."""
         if old is not None and (new is None or _of_sidecar(old) != _of_sidecar(new)):
             self._note(records.driver_of(old))
 
     def observe_access(
         self, old: BucketAccess | None, new: BucketAccess | None, driver: str
     ) -> None:
-        """The same for an access of this driver; what the controller writes itself is none."""
+        """Process a change of an access of this driver; the controller's own writes don't count."""
         if old is None or is_by_controller(old.conditions):
             return
         told = new is not None and old.conditions != new.conditions
@@ -37,7 +37,7 @@ class SidecarActivity:
             self._by_driver[driver.lower()] = self._clock.wall()
 
     def of(self, driver: str) -> datetime | None:
-        """None: not since this process began."""
+        """The last write of this driver's sidecar; None if none since this process started."""
         return self._by_driver.get(driver.lower())
 
 
@@ -53,21 +53,21 @@ class _Due:
 
 
 class FirstSeen:
-    """When this process first saw an object in the state in which a sidecar is due."""
+    """The time at which this process first saw an object that waits for a sidecar."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._by_key: dict[Key, _Due] = {}
 
     def since(self, key: Key, state: Hashable) -> datetime:
-        """The time at which `state` was first asked for; another state of the key begins anew."""
+        """The time of the first call with this key and `state`; another state resets the time."""
         known = self._by_key.get(key)
         if known is None or known.state != state:
             known = self._by_key[key] = _Due(state, self._clock.wall())
         return known.since
 
     def mark_reported(self, key: Key) -> None:
-        """The object says now that it waits for the sidecar."""
+        """Call this after the object's status reports that it waits for the sidecar."""
         if known := self._by_key.get(key):
             known.reported = True
 

@@ -1,4 +1,4 @@
-"""Reconciles BucketClaims: the doing half of `plan/claim.py`."""
+"""Reconciles BucketClaims: applies the steps of `plan/claim.py`."""
 
 from datetime import datetime
 from typing import Any, assert_never
@@ -58,7 +58,7 @@ from cosi_operator.scrub import shown_name
 
 
 class ClaimReconciler:
-    """Brings one BucketClaim to its Bucket. How the Bucket fares is the sidecar's to tell."""
+    """Creates or binds the Bucket of a BucketClaim. The sidecar reports the Bucket's state."""
 
     def __init__(self, watches: ControllerWatches, reporter: Reporter, clock: Clock) -> None:
         self._watches = watches
@@ -70,7 +70,7 @@ class ClaimReconciler:
         self._refusals = Refusals(reporter, clock)
 
     async def reconcile(self, key: Key) -> Outcome:
-        """One run for one key. Safe to repeat at any time."""
+        """Reconcile one key. Safe to repeat at any time."""
         view = self._read(key)
         try:
             await self._delete_leaked(key)
@@ -80,7 +80,7 @@ class ClaimReconciler:
             return await self._refusals.end(self._claims, key, error)
 
     async def _delete_leaked(self, key: Key) -> None:
-        """Delete the Bucket of a claim that the API server removed in spite of our finalizer."""
+        """Delete the Bucket of a claim that the API server removed despite our finalizer."""
         claim = await self._watches.vanished.find(self._claims, key)
         if claim is None:
             return
@@ -141,7 +141,7 @@ class ClaimReconciler:
                 )
             case ReadClaim(key=key):
                 fresh = await self._claims.refresh(key)
-                # Another one, or changed: that has put the key into the queue again.
+                # A replaced or changed claim has been added to the queue again by its watch event.
                 return ClaimIs(fresh if _is_same(fresh, view.claim) else None)
             case ReadBucketObject(key=key):
                 return BucketIs(await self._buckets.refresh(key), key.name)
@@ -157,8 +157,8 @@ class ClaimReconciler:
             case BindBucketObject(key=key):
                 return BucketIs(await self._bind(key, view.claim))
             case DeleteBucketObject(key=key, uid=uid):
-                # Bound to the copy that was looked at: the API server forgets a finalizer that a
-                # sidecar adds while it deletes, and then a bucket would stay that nobody knows.
+                # Delete only the version that the plan read. Otherwise the API server could ignore
+                # a finalizer that a sidecar adds at the same time, and a backend bucket would leak.
                 seen = view.bucket.meta.resource_version if view.bucket else None
                 return BucketIs(await self._buckets.delete(key, uid=uid, resource_version=seen))
             case DeleteAccess(key=key, uid=uid):
@@ -179,7 +179,7 @@ class ClaimReconciler:
         )
         try:
             return await self._buckets.create(body)
-        except AlreadyExists:  # our own create whose reply was lost, or another's: look
+        except AlreadyExists:  # from our own create whose reply was lost, or another writer's
             return await self._buckets.refresh(Key("", name))
 
     async def _bind(self, key: Key, claim: BucketClaim) -> Bucket | None:
@@ -206,17 +206,18 @@ class ClaimReconciler:
         told = _told(end.outcome, end.view, claim)
         await self._reporter.report(self._claims, claim.meta.key, told)
         if is_waiting_for_sidecar(end.outcome):
-            if end.view.bucket and not end.view.waiting_told:  # an administrator looks there
+            # Emit the Event on the Bucket too, because administrators check the Bucket.
+            if end.view.bucket and not end.view.waiting_told:
                 self._waiting_event(end.view.bucket, end.outcome)
             self._deleting.mark_reported(claim.meta.key)
         return end.outcome
 
     async def _tell_ignored(self, view: ClaimView, claim: BucketClaim) -> None:
-        """Say in the status of a ready claim which change of it or of its class has no effect."""
+        """Report in the status of a ready claim which change of it or its class has no effect."""
         bucket = view.bucket
         if bucket is None or not (bucket.ready and claim.ready) or claim.meta.deleting:
             return
-        if ready_of(claim) is None:  # the sidecar's word comes first
+        if ready_of(claim) is None:  # the sidecar writes the first conditions
             return
         ignored = ignored_in(bucket.conditions) or ignored_change(claim, bucket, view.bucket_class)
         if ignored == ignored_in(claim.conditions):
@@ -244,7 +245,7 @@ def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
 
 def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> StatusReport:
     bucket = view.bucket
-    keep = claim.ready and is_waiting_for_sidecar(outcome)  # nothing was deleted so far
+    keep = claim.ready and is_waiting_for_sidecar(outcome)  # nothing is deleted yet
     fields: dict[str, Any] = {"ready": isinstance(outcome, Success) or keep}
     if bucket and records.is_bound_to(bucket, claim):
         fields["bucket_name"] = bucket.meta.name
@@ -267,7 +268,7 @@ def _update(body: Body, step: UpdateBucketObject) -> None:
 
 
 def _bind(body: Body, claim: BucketClaim) -> None:
-    """Bind the Bucket in its spec, and in its record if it has one; else the sidecar starts it."""
+    """Bind the Bucket in its spec, and in its record if one exists; the sidecar starts a record."""
     meta = claim.meta
     body["spec"]["bucketClaim"] = v1alpha1.claim_reference(
         ClaimRef(meta.namespace, meta.name, meta.uid)

@@ -21,7 +21,8 @@ from cosi_operator.plan.unreported_access import driver_of
 from cosi_operator.reconcile import VanishedObjects
 from cosi_operator.workqueue import NewQueue
 
-# A sidecar frees the claim in the run that ends its Bucket; the changes of both come in any order.
+# After a Bucket disappears, wait this long before its claim is reconciled: a sidecar frees the
+# claim in the run that ends the Bucket, and the watch events of both arrive in any order.
 FREED_WITHIN_S = 1.0
 CLAIM = "claim"
 """Index of accesses that hold our finalizer, and of Buckets: the Key of the claim they name."""
@@ -68,7 +69,7 @@ class ControllerWatches:
         )
 
     def groups_of_claim(self, key: Key) -> Groups:
-        """A class that does not exist is no group, because a tenant may name any number of them."""
+        """A class that does not exist is not a group, because a tenant may name many of them."""
         claim = self.claims.get(key)
         found = self.classes.get(Key("", claim.class_name)) if claim else None
         return Groups(key.namespace, found.meta.name if found else "")
@@ -83,7 +84,7 @@ class ControllerWatches:
         return next(recorded, named[0] if named else None)
 
     def _driver_of(self, access: BucketAccess) -> str:
-        """The class comes first, because finding the Bucket takes longer."""
+        """The driver of the access's class, else of its Bucket, which takes longer to find."""
         access_class = self.class_of(access)
         return access_class.driver_name if access_class else driver_of(self.bucket_of(access), None)
 

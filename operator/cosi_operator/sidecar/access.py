@@ -47,6 +47,7 @@ from cosi_operator.plan.steps import (
     AccessStep,
     Context,
     Done,
+    DriverView,
     EditBucket,
     EditFinalizers,
     Grant,
@@ -69,12 +70,10 @@ from cosi_operator.sidecar.access_report import (
 )
 from cosi_operator.sidecar.access_secret import AccessSecret, HeldKeys
 from cosi_operator.sidecar.calls import (
-    Fingerprint,
+    DriverRun,
     Queued,
     Refused,
     Stopwatch,
-    failure,
-    final,
     log_change,
 )
 from cosi_operator.sidecar.records import edit_bucket
@@ -154,7 +153,7 @@ class AccessReconciler:
             remembered, vanished = records.entry_of(vanished, uid), None
         bucket = recorded or vanished or bound
         access_class = self._classes.get(Key("", access.class_name))
-        basis = made_on(access, access_class, s.state.view())
+        calls = self._calls(access, access_class, s.state.view())
         entry, held = records.entry_of(bucket, uid), self._held.of(access)
         accounts = (*(entry.accounts if entry else ()), held.granted.account_id if held else "")
         holders = {account: s.lookup.holders(access, account) for account in accounts}
@@ -176,7 +175,7 @@ class AccessReconciler:
             may_release=self._secret.may_release(access),
             revoked=self._revoked.get(uid, frozenset()),
             granted=held.granted if held else None,
-            context=self._context(s.attempts.pending(attempts_key(access), basis)),
+            context=self._context(calls.pending()),
         )
 
     def _context(self, pending: Pending) -> Context:
@@ -249,7 +248,7 @@ class AccessReconciler:
                 if reply.verdict is Verdict.TERMINAL:
                     # A refusal covers only this attempt; an earlier call may have had an effect.
                     return self._leave(access, unverified_account(access))
-            return self._failed(view, access, reply)
+            return self._calls_of(view, access).failure(reply)
         if not reply.account_id:
             if step.resolving:
                 return self._leave(access, unverified_account(access))
@@ -292,7 +291,7 @@ class AccessReconciler:
         """Make a call in its lane, and note the time of the call."""
         reply = await self._s.lanes.judged(access, bucket_id, call)
         if not isinstance(reply, Queued):
-            self._s.attempts.called(attempts_key(access), self._made_on(view, access))
+            self._calls_of(view, access).called()
         return reply
 
     async def _refuse_account(
@@ -322,7 +321,7 @@ class AccessReconciler:
         )
         reply = await self._called(view, access, step.bucket_id, watch.time(call))
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
-            return self._failed(view, access, reply)
+            return self._calls_of(view, access).failure(reply)
         ids = {"bucket_id": step.bucket_id, "account_id": step.account_id}
         log_change("access_revoked", Call.REVOKE_ACCESS, reply, watch, **ids)
         self._held.drop(access, step.account_id)
@@ -341,18 +340,20 @@ class AccessReconciler:
         self._s.lookup.memory.forget_access(uid)
         self._s.attempts.forget(Key(uid, ""))
 
-    def _made_on(self, view: AccessView, access: BucketAccess) -> Fingerprint:
-        return made_on(access, view.access_class, view.context.driver)
-
-    def _failed(self, view: AccessView, access: BucketAccess, refused: Refused) -> CallFailed:
+    def _calls(
+        self, access: BucketAccess, access_class: BucketAccessClass | None, driver: DriverView
+    ) -> DriverRun:
+        """The driver calls for this access, by the driver instance at the start of the run."""
         deleting = access.meta.deleting
-        return failure(
-            refused,
+        return DriverRun(
             attempts=self._s.attempts,
             key=attempts_key(access),
-            made_on=self._made_on(view, access),
+            made_on=made_on(access, access_class, driver),
             recheck_s=self._s.deletion_recheck_s if deleting else self._s.recheck_s,
         )
+
+    def _calls_of(self, view: AccessView, access: BucketAccess) -> DriverRun:
+        return self._calls(access, view.access_class, view.context.driver)
 
     async def _report(self, key: Key, end: End[AccessView]) -> Outcome:
         access, outcome = end.view.access, end.outcome
@@ -369,11 +370,8 @@ class AccessReconciler:
                 self._forget(key, access.meta.uid)
         elif isinstance(outcome, Terminal) and is_bad_reply(outcome) and end.report:
             # A reply that can't be used is final too, although the driver answered OK.
-            outcome = final(
-                replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s),
-                attempts=self._s.attempts,
-                key=key,
-                made_on=self._made_on(end.view, access),
+            outcome = self._calls_of(end.view, access).final(
+                replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s)
             )
         if end.report:
             told = access_report(replace(end, outcome=outcome), access, self._s.attempts)

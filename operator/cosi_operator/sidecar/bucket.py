@@ -60,11 +60,10 @@ from cosi_operator.refusals import Refusals
 from cosi_operator.report import Level, StatusReport, ready_of
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import (
+    DriverRun,
     Fingerprint,
     Refused,
     Stopwatch,
-    failure,
-    final,
     judged,
     log_change,
 )
@@ -130,7 +129,6 @@ class BucketReconciler:
         rival = self._s.lookup.rival_of(bucket)
         claim = None if rival else self._s.lookup.claim_of_bucket(bucket)
         driver = self._s.state.view()
-        made_on = _made_on(bucket, claim, driver)
         return BucketView(
             bucket=bucket,
             claim=claim,
@@ -143,7 +141,7 @@ class BucketReconciler:
             context=Context(
                 driver=driver,
                 now=self._time.now(),
-                pending=self._s.attempts.pending(key, made_on),
+                pending=self._calls(bucket, claim, driver).pending(),
                 recheck_s=self._s.recheck_s,
                 deletion_recheck_s=self._s.deletion_recheck_s,
                 started=self._time.started,
@@ -161,7 +159,7 @@ class BucketReconciler:
             case CreateBackend():
                 return await self._create(view, view.bucket, step)
             case DeleteBackend():
-                return await self._delete(view, view.bucket, step)
+                return await self._delete(view, step)
             case LeaveBackend(message=message):
                 return self._leave(view, message)
             case ListAccesses(namespace=namespace):
@@ -198,7 +196,7 @@ class BucketReconciler:
     async def _create(
         self, view: BucketView, bucket: Bucket, step: CreateBackend
     ) -> BackendIs | BackendGone | CallFailed:
-        self._s.attempts.called(bucket.meta.key, _made_on_of(view))
+        self._calls_of(view).called()
         watch = Stopwatch(self._s.clock)
         call = self._s.driver.create_bucket(
             step.name, step.parameters, timeout_s=self._s.call_timeout_s
@@ -211,7 +209,7 @@ class BucketReconciler:
             if step.resolving and reply.verdict is Verdict.TERMINAL:
                 # A refusal covers only this attempt; an earlier call may have created a bucket.
                 return self._leave(view, _unverified(bucket))
-            return self._failed(view, bucket, reply)
+            return self._calls_of(view).failure(reply)
         if not step.resolving:
             returned = reply.bucket_id
             log_change("bucket_created", Call.CREATE_BUCKET, reply, watch, bucket_id=returned)
@@ -236,7 +234,7 @@ class BucketReconciler:
         reason, words = problem
         status = DriverStatus(Call.CREATE_BUCKET, Code.OK, MadeBy.REPLY, words)
         verdict = Terminal(reason, "", recheck_s=self._s.recheck_s, status=status)
-        return CallFailed(self._final(view, bucket, verdict), Effect.MAYBE)
+        return CallFailed(self._calls_of(view).final(verdict), Effect.MAYBE)
 
     def _id_problem(self, bucket: Bucket, bucket_id: str) -> tuple[Reason, str] | None:
         if not bucket_id:
@@ -257,17 +255,15 @@ class BucketReconciler:
         self._events(view, "Warning", Reason.BACKEND_UNVERIFIED.value, message)
         return BackendGone()
 
-    async def _delete(
-        self, view: BucketView, bucket: Bucket, step: DeleteBackend
-    ) -> BackendGone | CallFailed:
-        self._s.attempts.called(bucket.meta.key, _made_on_of(view))
+    async def _delete(self, view: BucketView, step: DeleteBackend) -> BackendGone | CallFailed:
+        self._calls_of(view).called()
         watch = Stopwatch(self._s.clock)
         call = self._s.driver.delete_bucket(
             step.bucket_id, step.context, timeout_s=self._s.call_timeout_s
         )
         reply = await judged(watch.time(call), policy=self._s.policy, driver=self._s.state)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
-            return self._failed(view, bucket, reply)
+            return self._calls_of(view).failure(reply)
         deleted = step.bucket_id
         log_change("bucket_deleted", Call.DELETE_BUCKET, reply, watch, bucket_id=deleted)
         self._events(
@@ -275,23 +271,22 @@ class BucketReconciler:
         )
         return BackendGone()
 
-    def _failed(self, view: BucketView, bucket: Bucket, refused: Refused) -> CallFailed:
-        deleting = bucket.meta.deleting
-        return failure(
-            refused,
-            attempts=self._s.attempts,
-            key=bucket.meta.key,
-            made_on=_made_on_of(view),
-            recheck_s=self._s.deletion_recheck_s if deleting else self._s.recheck_s,
-        )
+    def _calls(
+        self, bucket: Bucket | None, claim: BucketClaim | None, driver: DriverView
+    ) -> DriverRun:
+        """The driver calls for this Bucket, by the driver instance at the start of the run."""
+        if bucket is None:
+            made_on, recheck_s = Fingerprint("", 0, "", ""), None
+        else:
+            meta = bucket.meta
+            token = retry_token(bucket, claim)
+            made_on = Fingerprint(meta.uid, meta.generation, driver.instance, token, meta.deleting)
+            recheck_s = self._s.deletion_recheck_s if meta.deleting else self._s.recheck_s
+        key = bucket.meta.key if bucket else Key("", "")
+        return DriverRun(self._s.attempts, key, made_on, recheck_s)
 
-    def _final(self, view: BucketView, bucket: Bucket, verdict: Terminal) -> Terminal:
-        return final(
-            verdict,
-            attempts=self._s.attempts,
-            key=bucket.meta.key,
-            made_on=_made_on_of(view),
-        )
+    def _calls_of(self, view: BucketView) -> DriverRun:
+        return self._calls(view.bucket, view.claim, view.context.driver)
 
     async def _report(self, key: Key, end: End[BucketView]) -> Outcome:
         bucket = end.view.bucket
@@ -316,9 +311,9 @@ class BucketReconciler:
             or not (view.claim and claim_retry(view.claim))
         ):
             return False
-        basis = _made_on(view.judged, view.claim, view.context.driver)
+        made_on = self._calls(view.judged, view.claim, view.context.driver).made_on
         last = view.bucket.last_call
-        return last is None or last.retry_token != basis.retry_token
+        return last is None or last.retry_token != made_on.retry_token
 
     def _told(self, end: End[BucketView], bucket: Bucket) -> StatusReport:
         view = end.view
@@ -330,7 +325,7 @@ class BucketReconciler:
             else ""
         )
         judged = view.judged or bucket
-        made_on = _made_on(judged, view.claim, view.context.driver)
+        calls = self._calls(judged, view.claim, view.context.driver)
         keep = bucket.ready and bucket.meta.deleting  # the bucket works after a failed deletion
         return StatusReport(
             outcome=end.outcome,
@@ -347,10 +342,10 @@ class BucketReconciler:
                 "ready": ready or keep,
                 "bucket_id": bucket_id if ready or bucket.meta.deleting else None,
             },
-            attempts=self._s.attempts.pending(bucket.meta.key, made_on).attempts or 1,
+            attempts=calls.pending().attempts or 1,
             effect=view.failed.effect if view.failed and view.clean else Effect.MAYBE,
-            driver_instance=made_on.driver_instance,
-            retry_token=made_on.retry_token,
+            driver_instance=calls.made_on.driver_instance,
+            retry_token=calls.made_on.retry_token,
             ignored=ignored_change(bucket),
         )
 
@@ -378,19 +373,6 @@ def _lost_record(bucket: Bucket, view: BucketView, step: EditBucket) -> str:
         "was lost, and the sidecar wrote a new one from the data on which the Bucket, its"
         " BucketClaim and its BucketAccesses agree"
     )
-
-
-def _made_on(bucket: Bucket | None, claim: BucketClaim | None, driver: DriverView) -> Fingerprint:
-    """The fingerprint of this run's driver calls, with the driver instance at the run's start."""
-    if bucket is None:
-        return Fingerprint("", 0, "", "")
-    meta = bucket.meta
-    token = retry_token(bucket, claim)
-    return Fingerprint(meta.uid, meta.generation, driver.instance, token, meta.deleting)
-
-
-def _made_on_of(view: BucketView) -> Fingerprint:
-    return _made_on(view.bucket, view.claim, view.context.driver)
 
 
 def _unverified(bucket: Bucket) -> str:

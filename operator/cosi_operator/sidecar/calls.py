@@ -174,41 +174,47 @@ async def judged[R](call: Awaitable[R], *, policy: Policy, driver: DriverState) 
         return Refused(error.status, judgement.verdict, judgement.reason, judgement.effect)
 
 
-def failure(
-    refused: Refused,
-    *,
-    attempts: Attempts,
-    key: Key,
-    made_on: Fingerprint,
-    recheck_s: float | None,
-) -> CallFailed:
-    """The fact for a failed driver call; counts the attempt for the backoff."""
-    if isinstance(refused, Queued):  # the call was not sent, so it does not count
-        return CallFailed(refused.outcome, refused.effect)
-    if refused.verdict is Verdict.REQUEUE:
-        count, delay = attempts.failed(key, made_on, refused.reason)
-        again = Requeue(refused.reason, "", after_s=delay, status=refused.status, attempts=count)
-        return CallFailed(again, refused.effect)
-    return CallFailed(
-        final(
-            Terminal(refused.reason, "", recheck_s=recheck_s, status=refused.status),
-            attempts=attempts,
-            key=key,
-            made_on=made_on,
-        ),
-        refused.effect,
-    )
+@dataclass(frozen=True, slots=True)
+class DriverRun:
+    """The driver calls of one reconcile run for one object: what they are counted under.
 
-
-def final(outcome: Terminal, *, attempts: Attempts, key: Key, made_on: Fingerprint) -> Terminal:
-    """Store a final verdict: it ends the backoff, and forbids calls until its recheck, if any.
-
-    The verdict on a deletion is also kept in memory, because a tenant may write the stored one.
+    `recheck_s`: how long a final verdict forbids the next call; None forbids it indefinitely.
     """
-    if outcome.recheck_s is not None:
-        attempts.hold(key, made_on, outcome.reason, outcome.recheck_s)
-    elif made_on.deleting:
-        attempts.hold(key, made_on, outcome.reason, math.inf)
-    else:
-        attempts.forget(key)
-    return outcome
+
+    attempts: Attempts
+    key: Key
+    made_on: Fingerprint
+    recheck_s: float | None
+
+    def pending(self) -> Pending:
+        """The stored attempts of earlier runs with the same inputs."""
+        return self.attempts.pending(self.key, self.made_on)
+
+    def called(self) -> None:
+        """Store the time of a driver call."""
+        self.attempts.called(self.key, self.made_on)
+
+    def failure(self, refused: Refused) -> CallFailed:
+        """The fact for a failed driver call; counts the attempt for the backoff."""
+        if isinstance(refused, Queued):  # the call was not sent, so it does not count
+            return CallFailed(refused.outcome, refused.effect)
+        reason, status = refused.reason, refused.status
+        if refused.verdict is Verdict.REQUEUE:
+            count, delay = self.attempts.failed(self.key, self.made_on, reason)
+            again = Requeue(reason, "", after_s=delay, status=status, attempts=count)
+            return CallFailed(again, refused.effect)
+        verdict = Terminal(reason, "", recheck_s=self.recheck_s, status=status)
+        return CallFailed(self.final(verdict), refused.effect)
+
+    def final(self, outcome: Terminal) -> Terminal:
+        """Store a final verdict: it ends the backoff, and forbids calls until its recheck, if any.
+
+        The verdict on a deletion is also kept in memory, because a tenant may write the stored one.
+        """
+        if outcome.recheck_s is not None:
+            self.attempts.hold(self.key, self.made_on, outcome.reason, outcome.recheck_s)
+        elif self.made_on.deleting:
+            self.attempts.hold(self.key, self.made_on, outcome.reason, math.inf)
+        else:
+            self.attempts.forget(self.key)
+        return outcome

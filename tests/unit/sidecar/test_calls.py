@@ -17,11 +17,10 @@ from cosi_operator.sidecar.calls import (
     CALL_TIMES_KEPT,
     EARLY_RETRY_S,
     Attempts,
+    DriverRun,
     DriverState,
     Fingerprint,
     Refused,
-    failure,
-    final,
     judged,
 )
 
@@ -141,9 +140,7 @@ async def test_a_requeue_waits_its_backoff_and_a_final_one_only_its_recheck(
         status = DriverRefused(Call.CREATE_BUCKET, code, "no").status
         verdict = Policy().verdict(Call.CREATE_BUCKET, code)
         refused = Refused(status, verdict, WHY, Effect.MAYBE)
-        end = failure(
-            refused, attempts=attempts, key=KEY, made_on=MADE_ON, recheck_s=recheck_s
-        ).outcome
+        end = DriverRun(attempts, KEY, MADE_ON, recheck_s).failure(refused).outcome
         assert isinstance(end, Requeue | Terminal)
         return end
 
@@ -265,7 +262,7 @@ def test_a_final_verdict_on_a_deletion_is_held_until_the_request_changes(
 ) -> None:
     """In memory, because a tenant may write the status that stores it."""
     going = retried("", deleting=True)
-    final(verdict(), attempts=attempts, key=KEY, made_on=going)
+    DriverRun(attempts, KEY, going, None).final(verdict())
     assert attempts.pending(KEY, going) == Pending(1, math.inf, WHY)
     clock.advance(1e9)
     assert attempts.pending(KEY, going).wait_s == math.inf
@@ -285,7 +282,7 @@ def test_a_final_verdict_on_a_deletion_with_a_recheck_is_held_until_the_recheck(
     attempts: Attempts, clock: FakeClock
 ) -> None:
     going = retried("", deleting=True)
-    final(verdict(recheck_s=600.0), attempts=attempts, key=KEY, made_on=going)
+    DriverRun(attempts, KEY, going, None).final(verdict(recheck_s=600.0))
     clock.advance(599.0)
     assert attempts.pending(KEY, going) == Pending(1, 1.0, WHY)
     clock.advance(1.0)
@@ -296,7 +293,7 @@ def test_a_final_verdict_on_a_creation_is_stored_with_the_object_and_not_held(
     attempts: Attempts,
 ) -> None:
     attempts.failed(KEY, MADE_ON, WHY)
-    final(verdict(), attempts=attempts, key=KEY, made_on=MADE_ON)
+    DriverRun(attempts, KEY, MADE_ON, None).final(verdict())
     assert len(attempts) == 0
     assert attempts.pending(KEY, MADE_ON) == Pending()
 
@@ -306,7 +303,7 @@ def test_the_driver_returns_and_what_was_only_a_backoff_ends_but_a_recheck_does_
 ) -> None:
     other = Key("", "bucket-2")
     attempts.failed(KEY, MADE_ON, WHY)
-    final(verdict(recheck_s=600.0), attempts=attempts, key=other, made_on=MADE_ON)
+    DriverRun(attempts, other, MADE_ON, None).final(verdict(recheck_s=600.0))
     attempts.forget_all()
     assert attempts.pending(KEY, MADE_ON) == Pending()
     assert attempts.pending(other, MADE_ON).wait_s == 600.0

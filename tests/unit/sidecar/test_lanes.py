@@ -17,7 +17,14 @@ from cosi_operator.driver.errors import DriverRefused, DriverSilent
 from cosi_operator.outcome import Call, Code, Effect, MadeBy, Outcome, Reason, Requeue, Success
 from cosi_operator.plan.facts import CallFailed
 from cosi_operator.settings import Backoff, LaneScope
-from cosi_operator.sidecar.calls import Attempts, DriverState, Fingerprint, Queued, Refused, failure
+from cosi_operator.sidecar.calls import (
+    Attempts,
+    DriverRun,
+    DriverState,
+    Fingerprint,
+    Queued,
+    Refused,
+)
 from cosi_operator.sidecar.lane import TicketState
 from cosi_operator.sidecar.lanes import MAX_WAIT_S, QUEUED, TELL_AFTER_S, Lanes
 
@@ -178,7 +185,7 @@ async def test_queued_counts_no_attempt(world: World) -> None:
     assert isinstance(queued, Queued)
     attempts = Attempts(Backoff(), world.clock, Random(1))
     made_on = Fingerprint("uid", 1, "driver-1", "")
-    ended = failure(queued, attempts=attempts, key=Key("a", "4"), made_on=made_on, recheck_s=None)
+    ended = DriverRun(attempts, Key("a", "4"), made_on, None).failure(queued)
     assert len(attempts) == 0
     assert ended == CallFailed(queued.outcome, Effect.NONE)
 

@@ -133,6 +133,44 @@ def test_a_stripped_finalizer(bed: Testbed, name: str) -> None:
     bed.until_gone("bucketclaims", [name])
 
 
+@pytest.mark.attack("a finalizer is stripped while the driver is away; its return ends the keys")
+def test_a_stripped_finalizer_while_the_driver_is_away(bed: Testbed, name: str) -> None:
+    access = granted(bed, name)
+    bed.driver.kill()
+    bed.delete("bucketaccesses", name)
+    bed.until_reason("bucketaccesses", name, "WaitingForDriver")
+    bed.edit("bucketaccesses", name, lambda body: body["metadata"].pop("finalizers"))
+    bed.until_gone("bucketaccesses", [name])
+    bed.until_quiet()
+    bed.driver.run()
+    bed.until("the account is revoked", lambda: not lives(bed, access))
+    bed.until("the Secret is gone", lambda: bed.find("secrets", f"{name}-keys") is None)
+
+
+@pytest.mark.attack("a finalizer is stripped and Revoke is refused; an administrator ends it")
+def test_a_stripped_finalizer_and_a_refused_revoke(bed: Testbed, name: str) -> None:
+    access = granted(bed, name)
+    bucket = bed.bucket_of(name)["metadata"]["name"]
+    match = {"account_id": access["status"]["accountID"]}
+    bed.driver.set_rule(Call.REVOKE_ACCESS, match=match, code="PERMISSION_DENIED")
+    bed.edit("bucketaccesses", name, lambda body: body["metadata"].pop("finalizers"))
+    bed.delete("bucketaccesses", name)
+    bed.until("the Revoke is refused", lambda: bed.driver.journal(Call.REVOKE_ACCESS))
+    bed.until_quiet()
+    assert name in recorded_names(bed, bucket)
+    give_up = f"objectstorage.k8s.io/give-up={access['metadata']['uid']}"
+    bed.plane.run_kubectl("annotate", "bucket", bucket, give_up)
+    bed.until("the record is empty", lambda: not recorded_names(bed, bucket))
+
+
+def recorded_names(bed: Testbed, bucket: str) -> set[str]:
+    """The names of the accesses in the record of a Bucket."""
+    annotations = bed.get("buckets", bucket)["metadata"]["annotations"]
+    record = decode_record(annotations[RECORD_ANNOTATION])
+    assert record is not None
+    return {entry.name for entry in record.accesses.values()}
+
+
 @pytest.mark.attack("100 new values of the retry annotation; one call in 5 s")
 def test_retries_are_rationed(bed: Testbed, name: str) -> None:
     bed.make_classes(name, parameters={"case": name})

@@ -150,6 +150,11 @@ class RecordMemory:
         """The last cached version of this access's Bucket, if that was removed by force."""
         return self._vanished.get(access_uid)
 
+    def vanished_entries(self) -> Iterator[tuple[str, AccessRecord]]:
+        for uid, bucket in self._vanished.items():
+            if entry := records.entry_of(bucket, uid):
+                yield uid, entry
+
     def vanished_accesses(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
         for uid, bucket in list(self._vanished.items()):
             entry = records.entry_of(bucket, uid)
@@ -334,12 +339,16 @@ class RecordLookup:
 
     def orphans(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
         """Recorded accesses of this key, except the access that has the key now."""
-        live = self.accesses.get(key)
         found = [cached.view for cached in self.buckets.store.by_index(BY_ACCESS, key)]
         for bucket in found:
             for uid, entry in _entries(bucket).items():
-                if (entry.namespace, entry.name) == key and not (live and live.meta.uid == uid):
+                if (entry.namespace, entry.name) == key and self.is_orphan(uid, entry):
                     yield uid, entry, bucket
         for uid, entry, bucket in self.memory.vanished_accesses(key):
-            if not (live and live.meta.uid == uid):
+            if self.is_orphan(uid, entry):
                 yield uid, entry, bucket
+
+    def is_orphan(self, uid: str, entry: AccessRecord) -> bool:
+        """Whether a recorded access no longer exists."""
+        live = self.accesses.get(Key(entry.namespace, entry.name))
+        return live is None or live.meta.uid != uid

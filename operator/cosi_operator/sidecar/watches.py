@@ -73,8 +73,8 @@ class SidecarWatches:
         if _access_facts(old) != _access_facts(new):
             for claim in {claim: None for bucket in seen for claim in records.claims_of(bucket)}:
                 self._touch_accesses(claim)
-        for bucket in seen if old is None or new is None else ():
-            self._touch_recorded(bucket)
+            for bucket in seen:
+                self._touch_recorded(bucket)
         if old and new:  # add new entries only, because an access's own run writes most changes
             self._touch_added(old, new)
 
@@ -87,10 +87,8 @@ class SidecarWatches:
         """Add accesses with a new entry that do not exist, from an older copy of the record."""
         before = old.record.accesses if old.record else {}
         for uid, entry in new.record.accesses.items() if new.record else ():
-            key = Key(entry.namespace, entry.name)
-            access = self.accesses.get(key) if uid not in before else None
-            if uid not in before and (access is None or access.meta.uid != uid):
-                self.accesses_queue.add(key)
+            if uid not in before and self.lookup.is_orphan(uid, entry):
+                self.accesses_queue.add(Key(entry.namespace, entry.name))
 
     def _claim_changed(self, key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
         claim = new or old
@@ -155,12 +153,18 @@ class SidecarWatches:
             queue.add_paced(key)
 
     def _unsettled(self) -> Iterator[tuple[WorkQueue[Key], Key]]:
+        recorded = list(self.memory.vanished_entries())
         for key, bucket in self.buckets.store.items():
-            if self.is_our_bucket(bucket.view) and _is_unsettled(bucket.view):
-                yield self.buckets_queue, key
+            if self.is_our_bucket(bucket.view):
+                if _is_unsettled(bucket.view):
+                    yield self.buckets_queue, key
+                recorded += bucket.view.record.accesses.items() if bucket.view.record else ()
         for key, access in self.accesses.store.items():
             if _is_unsettled(access.view):
                 yield self.accesses_queue, key
+        for uid, entry in recorded:  # the keys of an access that no longer exists still work
+            if self.lookup.is_orphan(uid, entry):
+                yield self.accesses_queue, Key(entry.namespace, entry.name)
 
 
 def _access_facts(bucket: Bucket | None) -> Hashable:

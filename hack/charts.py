@@ -117,7 +117,7 @@ def _comment(lines: list[str], at: int) -> str:
 
 
 def readme(text: str, found: list[Value]) -> str:
-    """The README with its table made anew; groups have no row of their own.
+    """The README with its table made anew; groups have no row.
 
     Raises:
         ChartError: the markers are not there exactly once, in their order.

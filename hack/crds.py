@@ -39,7 +39,7 @@ LIMITS = frozenset(
 """Rules in which ours may be stricter; a value that was stored before stays (ratcheting)."""
 
 ENUMS = frozenset({"BucketClass.deletionPolicy", "Bucket.spec.deletionPolicy"})
-"""Where any other word would mean that a backend bucket stays for ever, unsaid."""
+"""Where any other word would leave a backend bucket indefinitely, without a message."""
 
 type Schema = Mapping[str, Any]
 

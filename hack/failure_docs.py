@@ -77,28 +77,29 @@ SCENES = (
         "The class does not exist", "bucketclaims", "photos", "BucketClassNotFound", _no_class,
         "The claim names a BucketClass that is not there, often by a typing error. No driver was"
         " asked.",
-        "Create the class, and the claim goes on by itself; or delete the claim and name another.",
+        "Create the class, and the claim continues automatically; or delete the claim and name"
+        " another class in a new one.",
     ),
     Scene(
         "The driver refuses the parameters", "bucketclaims", "logs", "DriverInvalidArgument",
         _refused,
         "The request itself is wrong. It was sent once and is not sent again: it would be refused"
         " again.",
-        "Ask the administrator to repair the parameters of the class; the claim then goes on by"
-        " itself.",
+        "Ask your cluster administrator to correct the parameters of the class; the claim then"
+        " continues automatically.",
     ),
     Scene(
         "The backend is down", "bucketclaims", "backups", "DriverInternal", _broken,
         "Most drivers answer INTERNAL while they can't reach their backend. It is tried again after"
         " 1 s, 2 s, 4 s and so on, at most every 5 minutes.",
-        "Nothing, if the backend comes back. At once:"
+        "Nothing, if the backend recovers. To retry now, run:"
         " `cosi retry backups -n shop`.",
     ),
     Scene(
         "A bucket that is not empty is deleted", "bucketclaims", "archive",
         "DriverFailedPrecondition", _not_empty,
         "The driver keeps a bucket that holds objects, and the claim stays until it is gone.",
-        "Empty the bucket. The deletion is tried again by itself every 10 minutes, or at once with"
+        "Empty the bucket. The deletion is retried every 10 minutes. To retry now, run:"
         " `cosi retry archive -n shop`.",
     ),
     Scene(

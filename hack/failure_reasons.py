@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from cosi_operator.outcome import Reason
 
 NOTHING = "Nothing."
-SOON = "Nothing; it goes on by itself."
+SOON = "Nothing; the operator retries automatically."
 DRIVER_LOG = "Look at the driver's log, repair what it names, then `cosi retry NAME`."
-DRIVER_BUG = "Report it to the driver's authors; after a new driver it is tried again by itself."
+DRIVER_BUG = (
+    "Report it to the driver's vendor; the call is retried when a new driver process starts."
+)
 OVERRIDE = (
     "Look at the driver's log, then `cosi retry NAME`. If this driver sends it for faults that"
     " pass, make it retry: [policies](policies.md)."
@@ -30,7 +32,8 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.WAITING_FOR_CLAIM: ("The claim is not bound yet.", "If it lasts: `cosi why NAME`."),
     Reason.WAITING_FOR_DRIVER: (
         "The driver does not answer on its socket. No object of it is tried meanwhile.",
-        "If it lasts: look at the driver's container. All goes on by itself when it is back.",
+        "If it lasts, check the driver's container. Everything continues automatically when the"
+        " driver answers again.",
     ),
     Reason.WAITING_FOR_SIDECAR: (
         "No sidecar of the driver has reported on the object yet, so it is not granted or deleted.",
@@ -119,7 +122,7 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     ),
     Reason.SECRET_NOT_OWNED: (
         "A Secret of that name exists and was not made for this access. It is not touched.",
-        "Delete or rename that Secret, or use another name in a new BucketAccess.",
+        "Delete that Secret, or use another name in a new BucketAccess.",
     ),
     Reason.SECRET_REFUSED: (
         "The API server would not store the Secret (quota, admission, rights). No access was"
@@ -160,7 +163,7 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.DRIVER_UNKNOWN: ("The driver failed and gave no code.", OVERRIDE),
     Reason.DRIVER_INVALID_ARGUMENT: (
         "The driver refuses the request itself: a name or a parameter.",
-        "Repair the parameters of the class; it goes on by itself.",
+        "Correct the parameters of the class; the call is then retried automatically.",
     ),
     Reason.DRIVER_SENT_DEADLINE: ("The driver's own time limit passed.", OVERRIDE),
     Reason.DRIVER_NOT_FOUND: (
@@ -187,7 +190,7 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.DRIVER_ABORTED: ("Another operation on the backend was in the way.", OVERRIDE),
     Reason.DRIVER_OUT_OF_RANGE: (
         "A value is outside what the backend can do.",
-        "Repair the parameters of the class; it goes on by itself.",
+        "Correct the parameters of the class; the call is then retried automatically.",
     ),
     Reason.DRIVER_UNIMPLEMENTED: (
         "This driver can't do what was asked.",
@@ -202,7 +205,8 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.DRIVER_DATA_LOSS: ("Something is broken on the backend for good.", DRIVER_LOG),
     Reason.DRIVER_UNAUTHENTICATED: (
         "The backend does not accept the credentials that the driver itself uses.",
-        "Replace them; when the driver restarts with new ones, all is tried again by itself.",
+        "Replace them; when the driver restarts with new credentials, all calls are retried"
+        " automatically.",
     ),
     Reason.CONFLICT: ("Someone else wrote the object at the same moment.", SOON),
     Reason.API_UNAVAILABLE: ("The API server did not answer.", SOON),

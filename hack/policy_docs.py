@@ -68,7 +68,7 @@ def _meanings() -> str:
     ]
     lead = (
         "### Reasons\n\nThe reason is that of the condition. Effect: may a call that failed so have"
-        f" changed the backend\nall the same? Source of the {SOURCE}.\n\n"
+        f" changed the\nbackend? Source of the {SOURCE}.\n\n"
     )
     return lead + _table(["code", "reason", "effect", "why"], rows)
 

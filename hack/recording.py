@@ -1,6 +1,6 @@
 """Records the demo as a terminal shows it: docs/demo.svg. Run it with hack/update-recording.
 
-The demo runs in a terminal of its own, and what it wrote is drawn line by line, colours included.
+The demo runs in its own terminal, and what it wrote is drawn line by line, colours included.
 Names made from UIDs stay as they were in that run.
 """
 

@@ -132,7 +132,7 @@ def _count_refused(world: World, count: int, window_s: float) -> dict[str, objec
     world.until_idle(deadline_s=30)
     first = summary(bed, mark, count) | {"driver": driver_calls(bed, calls, count)}
     mark, calls = bed.plane.audit.mark(), bed.driver.counts()
-    time.sleep(window_s)  # the question itself: what is asked for ever?
+    time.sleep(window_s)  # the question itself: which requests never end?
     after = summary(bed, mark, count) | {"driver": driver_calls(bed, calls, count)}
     bed.delete_all("bucketclaims", [f"refused{i}" for i in range(count)])
     return {"first": first, "after": after, "window_s": window_s}

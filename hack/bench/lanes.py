@@ -2,7 +2,7 @@
 
 Usage: PYTHONPATH=operator:hack python -m bench.lanes [ACCESSES]
 
-Each setting gets a sidecar of its own on one API server. The accesses are spread over 20 buckets,
+Each setting gets its own sidecar on one API server. The accesses are spread over 20 buckets,
 and created, and later deleted, all at once. Prints the table of docs/performance.md.
 """
 

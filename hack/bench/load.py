@@ -178,7 +178,7 @@ class Load:
         return timing
 
     async def _watch(self, path: str, version: str) -> AsyncIterator[_Line]:
-        """Lines for ever. A busy API server ends a watch that it can't serve in time: go on."""
+        """Lines without end. A busy API server ends a watch that it can't serve in time: go on."""
         while True:
             url = f"{path}?watch=1&resourceVersion={version}"
             async with self._session.get(url) as response:

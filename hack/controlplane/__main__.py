@@ -37,7 +37,7 @@ def _run(directory: Path) -> int:
         print("# runs until Ctrl-C", flush=True)
         while plane.is_running:
             time.sleep(0.5)
-        print(f"error: a program ended by itself; see {directory / 'logs'}", file=sys.stderr)
+        print(f"error: a program exited unexpectedly; see {directory / 'logs'}", file=sys.stderr)
         return 1
 
 

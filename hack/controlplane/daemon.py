@@ -20,7 +20,7 @@ LOG_LINES_SHOWN = 20
 # starts all daemons, and that thread lives until the interpreter's exit.
 _STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daemon-starter")
 
-# Runs between fork and exec, as a program of its own, since code in `preexec_fn` may deadlock in
+# Runs between fork and exec, as a separate program, since code in `preexec_fn` may deadlock in
 # a process with threads. 1 is PR_SET_PDEATHSIG, 9 is SIGKILL; the setting survives the exec.
 # The parent may be dead before the call; then nobody would send the signal, so it looks.
 _SHIM = """
@@ -121,7 +121,7 @@ class Daemon:
         if process is None:
             return
         if grace_s > 0:
-            process.terminate()  # harmless when it has ended by itself
+            process.terminate()  # harmless when it has exited already
             try:
                 process.wait(timeout=grace_s)
                 return

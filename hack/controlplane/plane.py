@@ -162,7 +162,8 @@ class ControlPlane:
     def restart_etcd(self, *, grace_s: float = 1.0) -> None:
         """End etcd and start it with the same data; returns when the API server serves again.
 
-        While the API server runs, etcd waits in vain for it to hang up, so the grace is used up.
+        While the API server runs, etcd waits for connections that never close, so the grace is
+        used up.
         """
         self.stop_etcd(grace_s=grace_s)
         self.start_etcd()

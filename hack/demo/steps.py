@@ -114,7 +114,7 @@ def refuse_claim(world: World) -> None:
     """A claim that can't succeed says why, once, and the driver is left in peace."""
     world.screen.say(
         "Now a mistake: a class whose namePrefix makes every bucket's name invalid. The driver"
-        " refuses with INVALID_ARGUMENT, and will for ever. Asking again would not help, so"
+        " refuses with INVALID_ARGUMENT each time. A retry would not help, so"
         " nobody does; the claim says why."
     )
     world.apply("refused.yaml")
@@ -127,8 +127,8 @@ def refuse_claim(world: World) -> None:
     for text, what in (
         ("DriverInvalidArgument", "the reason"),
         ("InvalidBucketName: The specified bucket is not valid.", "the driver's own words"),
-        ("ask your cluster administrator to correct it", "what to do"),
-        ("kubectl annotate", "how to have it tried again"),
+        ("ask your cluster administrator to correct", "what to do"),
+        ("kubectl annotate", "how to retry"),
         ("FailedCreateBucket", "an Event"),
     ):
         world.screen.check(text in described, f"kubectl describe shows {what}: {text}")

@@ -76,5 +76,5 @@ def eventually(what: str, holds: Callable[[], bool], *, timeout_s: float = 20.0)
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
-            raise CheckError(f"waited {timeout_s:.0f} s in vain for: {what}")
+            raise CheckError(f"waited {timeout_s:.0f} s without success for: {what}")
         time.sleep(POLL_S)

@@ -1,7 +1,7 @@
 """The image's Python and C libraries: Debian packages, pinned by version and digest.
 
 interpreter.json names them for each architecture. They come from the Debian mirror that this
-machine's apt already uses, by an apt of its own (own sources, lists and cache), so nothing is
+machine's apt already uses, by a separate apt (own sources, lists and cache), so nothing is
 installed here and no right is needed. apt checks Debian's signature, and the digest must be the
 pinned one.
 
@@ -55,7 +55,7 @@ class Package:
 
 
 class Apt:
-    """An apt of its own in a folder, for one architecture and Debian's newest packages."""
+    """A separate apt in a folder, for one architecture and Debian's newest packages."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         """Take over the mirror that this machine's apt uses for Debian.

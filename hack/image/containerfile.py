@@ -75,7 +75,7 @@ def require(python: str, suite: str) -> None:
         for what, is_met in {
             "root, since it changes the root and mounts": os.geteuid() == 0,
             f"Debian {suite}": release.get("VERSION_CODENAME") == suite,
-            f"Python {python} with a folder of its own (as pyenv or the base itself has it, not "
+            f"Python {python} with its own folder (as pyenv or the base itself has it, not "
             "Debian's), by which .venv was made": platform.python_version().startswith(f"{python}.")
             and sys.base_prefix != "/usr",
         }.items()

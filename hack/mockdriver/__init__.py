@@ -1,1 +1,1 @@
-"""A COSI driver that can be told to misbehave: a real gRPC server in a process of its own."""
+"""A COSI driver that can be told to misbehave: a real gRPC server in its own process."""

@@ -130,7 +130,7 @@ class MockDriver:
         self.run()
 
     def wait_until_dead(self) -> None:
-        """Return once the process has ended by itself (a rule with `die`)."""
+        """Return once the process has exited because of a rule with `die`."""
         assert self._process is not None
         self._process.wait(ANSWER_TIMEOUT_S)
         self._end(signal.SIGKILL)

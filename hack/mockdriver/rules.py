@@ -14,7 +14,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
     A call goes through these stages: `delay_s`, `die="before"`, the effect on the backend,
     `die="after"`, `hang`, `code`, `reply`. A rule with a `code` or with `hang` leaves the
-    backend alone, unless `act` says that the effect happens all the same.
+    backend alone, unless `act` says that the effect happens anyway.
     """
 
     call: Call | None = None  # None: every call

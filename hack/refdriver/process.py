@@ -1,4 +1,4 @@
-"""Run the reference driver as a process of its own, for the demo and the tests."""
+"""Run the reference driver as a separate process, for the demo and the tests."""
 
 import os
 import sys

@@ -73,7 +73,7 @@ class SeaweedFS:
                 "HOME": str(directory / "home"),
                 "AWS_ACCESS_KEY_ID": self.account.access_key,
                 "AWS_SECRET_ACCESS_KEY": self.account.secret_key,
-                # A bucket takes one volume of its own instead of seven: fewer files, faster.
+                # A bucket takes one volume instead of seven: fewer files, faster.
                 "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
             },
             cwd=directory / "home",

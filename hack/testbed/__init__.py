@@ -1,7 +1,7 @@
 """A control plane, a mock driver and the operator's two processes, for tests and benchmarks.
 
 Everything is real: etcd, kube-apiserver, the roles of `deploy/rbac`, a driver on a Unix socket,
-and the controller and the sidecar as processes of their own, each under its own ServiceAccount.
+and the controller and the sidecar as separate processes, each under its own ServiceAccount.
 
 Example:
     with Testbed.start(tmp_path) as bed:

@@ -297,7 +297,7 @@ class Testbed:
                 tails = "\n".join(
                     f"--- {role}: {self.log_of(role)[-2000:]}" for role in self.processes
                 )
-                raise TimeoutError(f"waited {timeout_s:.0f} s in vain for: {what}\n{tails}")
+                raise TimeoutError(f"waited {timeout_s:.0f} s without success for: {what}\n{tails}")
             waited_s = timeout_s - (deadline - time.monotonic())
             time.sleep(min(LONGEST_POLL_S, POLL_S + waited_s / 20))
 

@@ -42,7 +42,7 @@ def operator_process(
     Args:
         role: controller or sidecar.
         arguments: further flags.
-        kubeconfig: of its own service account.
+        kubeconfig: of the process's service account.
         namespace: where its Lease goes.
         logs: the folder for its log, `cosi-ROLE.log`.
         environment: what it gets besides what it needs to start.

@@ -1,4 +1,4 @@
-"""Every series, on a registry of its own, with the usual label values seeded with 0.
+"""Every series, on a separate registry, with the usual label values seeded with 0.
 
 Seeding makes a graph exist before the first fault, so `rate()` sees the first fault. A series is
 seeded only where it can change: driver calls are seeded by the process that calls a driver. Names
@@ -88,7 +88,7 @@ class State(enum.StrEnum):
     """How an object stands, as its conditions say."""
 
     READY = "ready"
-    RECONCILING = "reconciling"  # waits or is tried again by itself
+    RECONCILING = "reconciling"  # waits or is retried automatically
     STALLED = "stalled"  # nothing happens before something changes
     DELETING = "deleting"
     NEW = "new"  # nothing has been said about it yet

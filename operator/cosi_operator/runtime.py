@@ -60,7 +60,7 @@ class Runner[K: Hashable]:
         reconcile: runs one key to its outcome; safe to cancel at every await.
         workers: runs at the same time, at most.
         run_timeout_s: a run that takes longer is cancelled, counted as an error and requeued. It
-            is the last net: what a run waits for has shorter deadlines of its own.
+            is the last net: each wait within a run has its own, shorter deadline.
         drain_s: what running reconciles get to finish once asked to stop.
         log: bound with what is common to the process.
 

@@ -36,7 +36,7 @@ class Tracing:
 
     Args:
         endpoint: base URL of the collector; spans are posted to /v1/traces below it.
-        service: name of the process; OTEL_SERVICE_NAME goes before it.
+        service: name of the process; OTEL_SERVICE_NAME overrides it.
         version: of the process.
         instance: the one process among its replicas.
     """

@@ -15,9 +15,9 @@ for**. So:
   again. Nothing wanted is lost by it, and a recheck never runs twice.
 - `forget` leaves a delayed run in place: forgetting failures does not take back a wish.
 
-A key added by `add_paced` waits in a lane of its own, from which one key is taken per turn of a
+A key added by `add_paced` waits in a separate lane, from which one key is taken per turn of a
 `Pace`. A turn that nobody took in time is lost, not saved up: after a stall there is no burst. In
-its turn a paced key goes before the others, which it can't starve; until then it holds no worker.
+its turn a paced key runs before the others, which it can't starve; until then it holds no worker.
 
 Both lanes are fair to the groups of the keys, and no group holds more workers than its share
 (`fairness`). A due key whose group holds its whole share stays due, and `get` waits although it is
@@ -184,7 +184,7 @@ class WorkQueue[K: Hashable]:
     def add_rate_limited(self, key: K) -> float:
         """Count a failure and look again after the key's own backoff; returns its seconds.
 
-        An earlier look that is already wanted stays, and the failure counts all the same.
+        An earlier look that is already wanted stays, and the failure still counts.
         """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay_s = self._backoff.pause_s(failures, self._random.random())

@@ -228,20 +228,45 @@ def test_a_copy_never_takes_the_place(bed: Testbed, name: str) -> None:
     assert lives(bed, access)
 
 
-@pytest.mark.attack("a static Bucket is copied and its record is lost; the data stays")
-def test_a_copied_static_bucket(bed: Testbed, name: str) -> None:
-    access = granted(bed, name)
-    source, copy = f"{name}-old", f"{name}-copy"
+def share(bed: Testbed, name: str, bucket: str) -> str:
+    """Claim a new static Bucket with the id of claim `name`'s Bucket; return the id."""
+    bucket_id = str(bed.bucket_of(name)["status"]["bucketID"])
     spec = {
         "bucketClaim": {},
         "bucketClassName": name,
         "driverName": DRIVER_NAME,
         "protocols": ["S3"],
-        "existingBucketID": bed.bucket_of(name)["status"]["bucketID"],
+        "existingBucketID": bucket_id,
         "deletionPolicy": "Delete",
     }
-    bed.create("buckets", {"metadata": {"name": source}, "spec": spec})
-    bed.create("bucketclaims", claim_body(f"{name}-s", existing=source))
+    bed.create("buckets", {"metadata": {"name": bucket}, "spec": spec})
+    bed.create("bucketclaims", claim_body(f"{name}-s", existing=bucket))
+    return bucket_id
+
+
+@pytest.mark.attack("two Buckets with one bucket id; deleting one keeps the data of the other")
+@pytest.mark.parametrize("first", ["static", "dynamic"])
+def test_two_buckets_with_one_id(bed: Testbed, name: str, first: str) -> None:
+    granted(bed, name)
+    bucket_id = share(bed, name, f"{name}-old")
+    bed.until_ready("bucketclaims", [f"{name}-s"])
+    bed.delete("bucketaccesses", name)
+    bed.until_gone("bucketaccesses", [name])
+    claims = [f"{name}-s", name] if first == "static" else [name, f"{name}-s"]
+    bed.delete("bucketclaims", claims[0])
+    bed.until_gone("bucketclaims", claims[:1])
+    assert "has the same bucket id" in bed.until_event(claims[0], "BackendUnverified")
+    assert bucket_id in {b.bucket_id for b in bed.driver.buckets()}
+    bed.delete("bucketclaims", claims[1])
+    bed.until_gone("bucketclaims", claims[1:])
+    assert bucket_id not in {b.bucket_id for b in bed.driver.buckets()}
+
+
+@pytest.mark.attack("a static Bucket is copied and its record is lost; the data stays")
+def test_a_copied_static_bucket(bed: Testbed, name: str) -> None:
+    access = granted(bed, name)
+    source, copy = f"{name}-old", f"{name}-copy"
+    share(bed, name, source)
     bed.make_accesses([f"{name}-s"], class_name=name)
     bed.until_ready("bucketaccesses", [f"{name}-s"])
     static = bed.get("bucketaccesses", f"{name}-s")

@@ -313,7 +313,7 @@ def test_an_object_that_is_retried_says_when_and_one_that_is_deleted_says_what_h
         },
     )
     why = admin.cosi("why", retried, "-n", "team")
-    assert "tried again by itself, slower each time; attempt" in why.out
+    assert "retried automatically with backoff; attempt" in why.out
     assert "backend is down" in why.out
     stuck = admin.cosi("why", going, "-n", "team")
     assert stuck.code == 1

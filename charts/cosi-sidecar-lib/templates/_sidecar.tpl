@@ -6,7 +6,7 @@ for the sidecar stand below that name. All templates but cosi-sidecar.manifests 
   cosi-sidecar.volumes             list items for spec.volumes
   cosi-sidecar.driverVolumeMounts  list item for the driver's own container
   cosi-sidecar.podAnnotations      annotations for the pod template
-  cosi-sidecar.manifests           whole objects, in a file of their own; takes a dict with
+  cosi-sidecar.manifests           whole objects, in a separate file; takes a dict with
                                    context (the root), serviceAccountName, and selectorLabels
                                    (a YAML text, only for the PodMonitor)
 */}}

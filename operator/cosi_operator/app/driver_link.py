@@ -52,7 +52,7 @@ class DriverLink:
         self._renamed_to = ""
 
     async def run(self) -> None:
-        """Follow the driver for ever.
+        """Follow the driver until cancelled.
 
         Raises:
             DriverRenamedError: the process has to start again under the new name.

@@ -13,7 +13,7 @@ EVERY_S = 30.0
 
 
 async def give_back(clock: Clock, trim: Callable[[], object] | None = None) -> None:
-    """Do it now and then, for ever; returns at once where the C library can't.
+    """Trim the heap every 30 s until cancelled; return at once if the C library can't.
 
     Args:
         clock: what it waits by.

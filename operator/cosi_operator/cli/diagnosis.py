@@ -52,7 +52,7 @@ class Link:
     message: str = ""
     last_call: LastCall | None = None
     is_cause: bool = False
-    then: str = ""  # what happens by itself
+    then: str = ""  # what happens automatically
     advice: str = ""  # what a person can do
     command: str = ""  # and what to run then, to be copied as it stands
 
@@ -264,7 +264,7 @@ def _prospects(
         case State.RETRYING:
             last = None if isinstance(view, BucketClaim) else view.last_call
             count = f"; attempt {last.attempts} failed at {last.time}" if last else ""
-            return f"tried again by itself, slower each time{count}", ""
+            return f"retried automatically with backoff{count}", ""
         case State.DELETING:
             blockers = ", ".join(view.meta.finalizers) or "none"
             return f"being deleted; finalizers left: {blockers}", known
@@ -274,7 +274,7 @@ def _prospects(
                 f"If it stays so, ask your cluster administrator whether {worker} runs."
             )
         case _:
-            return "goes on by itself when what it waits for has happened", ""
+            return "continues automatically when its condition is met", ""
 
 
 def _retry_words(kind: str, view: Reported) -> str:

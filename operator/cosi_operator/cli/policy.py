@@ -11,7 +11,7 @@ from cosi_operator.settings import LaneScope
 CALLS = (Call.CREATE_BUCKET, Call.DELETE_BUCKET, Call.GRANT_ACCESS, Call.REVOKE_ACCESS)
 
 NEXT = {
-    Verdict.REQUEUE: "Tried again by itself, each time after a longer wait (Reconciling).",
+    Verdict.REQUEUE: "Retried automatically, each time after a longer wait (Reconciling).",
     Verdict.TERMINAL: (
         "Not tried again (Stalled) until the object's spec changes, the driver restarts, someone"
         " asks for it (cosi retry NAME), or a recheck interval, if one is set, has passed."
@@ -20,7 +20,7 @@ NEXT = {
 }
 LEFT_OPEN = {
     Effect.NONE: "The driver refused before it did anything: nothing has to be cleaned up.",
-    Effect.MAYBE: "The backend may have changed all the same; deletion cleans up.",
+    Effect.MAYBE: "The backend may still have changed; deletion cleans up.",
 }
 
 

@@ -2,7 +2,7 @@
 
 Read in the source of v0.2.2. What matters: it believes every status and spec, and no record; it
 looks a claim up by `spec.bucketClaim`, a Bucket by the claim's status, and a Secret by the access's
-spec, and tries for ever when one of them is missing; and it never checks that an id is there.
+spec, and retries indefinitely when one of them is missing; and it never checks that an id is there.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All objects of the cluster; `lost_secrets` are those that an access names in vain."""
+    """All objects of the cluster; `lost_secrets` are the missing ones that an access names."""
 
     buckets: Iterable[Bucket] = ()
     claims: Iterable[BucketClaim] = ()
@@ -114,7 +114,7 @@ def _of_bucket(bucket: Bucket, index: _Index) -> _Reasons:
     if bucket.meta.deleting:
         yield "it is being deleted", END
     if not bucket.ready or not bucket.bucket_id:
-        yield "not ready: the driver would be asked for ever", "Wait, or delete its claim."
+        yield "not ready: the driver would be called indefinitely", "Wait, or delete its claim."
     if not is_held and bucket.deletion_policy is DeletionPolicy.DELETE:
         yield (
             "without bucket-protection: its deletion would leave the bucket on the backend",
@@ -171,7 +171,7 @@ def _of_claim(claim: BucketClaim, index: _Index) -> _Reasons:
     if claim.meta.deleting:
         yield "it is being deleted: its Bucket might never be deleted", END
     if not claim.ready or not claim.bucket_name:
-        yield "not ready: tried for ever, and perhaps impossible to delete", WAIT
+        yield "not ready: retried indefinitely, and perhaps impossible to delete", WAIT
     elif bucket is None:
         yield (
             f"its Bucket {shown_name(claim.bucket_name)} is gone: its deletion would never end",
@@ -200,7 +200,7 @@ def _of_access(access: BucketAccess, index: _Index) -> _Reasons:
     if access.meta.deleting:
         yield "it is being deleted", END
     if not access.granted or not access.account_id:
-        yield "not granted: the driver would be asked for ever", WAIT
+        yield "not granted: the driver would be called indefinitely", WAIT
         return
     missing = (
         ("BucketClaim", access.claim_name, claim is None),

@@ -3,7 +3,7 @@
 A status counts as the driver's only if its bytes came over the socket (`grpc-status` in the header
 block that ended the stream); all else is silence. There is no reconnect backoff: connecting to a
 Unix socket answers at once, so each call that finds no connection makes one, and a restarted driver
-is followed by the very next call. Callers have backoffs of their own.
+is followed by the very next call. Callers have their own backoffs.
 
 Wire format: the gRPC project's "gRPC over HTTP2".
 """
@@ -149,7 +149,7 @@ class DriverChannel:
         """Make one call, once.
 
         The deadline is ours alone: it is not sent along, because a driver that runs into it
-        answers with a status of its own making, which would race with ours and pass for a
+        answers with a status that it made itself, which would race with ours and pass for a
         verdict. A driver notices that we gave up because the stream is reset.
 
         Args:

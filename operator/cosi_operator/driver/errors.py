@@ -5,7 +5,7 @@ DriverError             carries `status`: the call, the code, who made it, the d
 ├── DriverSilent        no verdict: nobody listens, the connection broke, or our deadline passed
 └── DriverMalformed     the driver said OK, but its reply can't be used
 
-After DriverSilent and DriverMalformed the call may have changed the backend all the same.
+After DriverSilent and DriverMalformed the call may still have changed the backend.
 """
 
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy

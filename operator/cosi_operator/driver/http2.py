@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
         del self._streams[stream_id]
         if self._lost:
             return
-        with contextlib.suppress(ProtocolError):  # it has ended by itself, the usual case
+        with contextlib.suppress(ProtocolError):  # it has ended already, the usual case
             self._http2.reset_stream(stream_id, ErrorCodes.CANCEL)
         self._flush()
         self._wake()

@@ -84,7 +84,7 @@ class Presence:
         return is_up and self._doubted and self._clock.monotonic() >= self._trusted_until
 
     async def run(self) -> None:
-        """Watch for ever; cancel it to end."""
+        """Watch until cancelled."""
         while True:
             await self._look()
             await self._wait(DOWN_LOOK_S if self.current is None else UP_LOOK_S)

@@ -1,6 +1,6 @@
 """Command line and environment to settings. Pure, but for what `Machine` is asked.
 
-A flag goes before its environment variable, and that before the default; an empty value is as
+A flag overrides its environment variable, which overrides the default; an empty value is as
 good as none. Everything upstream's processes accept is accepted, whatever the spelling; what has
 no meaning here is ignored, and a note says so. A word that nobody knows is an error.
 """

@@ -126,7 +126,7 @@ LOGS = (
         value="FORMAT",
     ),
     Flag("zap-log-level", "debug, info, error, or a number: 1 and more is debug", value="LEVEL"),
-    Flag("zap-encoder", "json, or console for human; --log-format goes first", value="FORMAT"),
+    Flag("zap-encoder", "json, or console for human; --log-format overrides it", value="FORMAT"),
 )
 
 OTHER = (
@@ -157,7 +157,7 @@ IGNORED = (
 # Earlier releases accepted them in the controller, where they never had an effect.
 IGNORED_BY_CONTROLLER = tuple(Flag(flag.name, value="VALUE", ignored=True) for flag in RECHECKS)
 
-WITHOUT_EFFECT = "Accepted without effect, so that old command lines go on working"
+WITHOUT_EFFECT = "Accepted without effect, so that existing command lines still work"
 
 type Groups = Mapping[str, Sequence[Flag]]
 

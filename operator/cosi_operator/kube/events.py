@@ -1,7 +1,7 @@
 """Kubernetes Events: what happened to an object, for people who run `kubectl describe`.
 
 Emitting never waits and never fails; a task sends. Rights: create and update of core/v1 Events.
-The roles of some drivers lack update: after the first refusal each repeat is an Event of its own.
+The roles of some drivers lack update: after the first refusal each repeat is a separate Event.
 Three limits keep a fault that repeats from flooding etcd:
 
 - the same thing within an hour is one Event whose `count` grows;
@@ -171,7 +171,7 @@ class EventRecorder:
         self._more.set()
 
     async def run(self) -> None:
-        """Send what is emitted, for ever; returns only by cancellation."""
+        """Send what is emitted until cancelled."""
         while True:
             while not (waiting := self._waiting["Warning"] or self._waiting["Normal"]):
                 self._more = anyio.Event()
@@ -278,7 +278,7 @@ class EventRecorder:
             raw = await self._client.create(EVENTS, body, namespace=_namespace(series.about))
         try:
             series.resource_version = identify(raw).resource_version
-        except msgspec.DecodeError:  # taken, by its status; the next one is an Event of its own
+        except msgspec.DecodeError:  # taken, by its status; the next one is a separate Event
             series.name = series.resource_version = ""
 
     def _body(self, series: _Series) -> dict[str, Any]:

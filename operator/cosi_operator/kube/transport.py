@@ -11,7 +11,7 @@ What is sent again after a pause, until the request's deadline:
 
 An update that is sent twice can't overwrite anything: its resourceVersion fits only once, and a
 Conflict makes the caller reread. A delete is bound to a uid. A 401 renews the credentials once.
-aiohttp repeats all but a create once more by itself, at once, as a kept connection may be stale.
+aiohttp repeats all but a create once more, at once, because a kept connection may be stale.
 """
 
 import random

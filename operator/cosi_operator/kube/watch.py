@@ -115,7 +115,7 @@ class Reflector[T]:
         self._log = log.bind(resource=resource.plural, group=resource.group)
 
     async def run(self) -> None:
-        """List and watch for ever; returns only by cancellation."""
+        """List and watch until cancelled."""
         state: State = Listing(self._clock.monotonic())
         while True:
             match state:

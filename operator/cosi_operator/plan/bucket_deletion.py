@@ -128,6 +128,11 @@ def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | Non
             f"Bucket {bucket.meta.name} is a copy of another Bucket object and is not bound to a"
             f" claim, so the driver was not called to delete {what}."
         )
+    if view.sharer:
+        return LeaveBackend(
+            f"Bucket {bucket.meta.name} was deleted without calling the driver, because Bucket"
+            f" {view.sharer.meta.name} has the same bucket id. The backend keeps {what}."
+        )
     token = retry_token(bucket, view.claim)
     halt = standing(bucket, Call.DELETE_BUCKET, view.context, token=token)
     if halt := halt or driver_away(view.context):

@@ -35,6 +35,7 @@ class BucketView:
             `listed`.
         rival: the other Bucket that the claim in the spec belongs to, if `bucket` is a copy of it
             under another name.
+        sharer: another Bucket with the same bucket id, so the data is not this Bucket's alone.
         remembered: the record of this object before another writer removed the record.
         lost: the parts of the record that another writer removed.
         clean: when the run began, no earlier Create can have left a backend bucket.
@@ -48,6 +49,7 @@ class BucketView:
     accesses: tuple[BucketAccess, ...]
     context: Context
     rival: Bucket | None = None
+    sharer: Bucket | None = None
     remembered: BucketRecord | None = None
     lost: BucketRecord | None = None
     clean: bool = False

@@ -24,7 +24,7 @@ class RecordEdit:
     """One change of a record; None leaves a field unchanged.
 
     The edit is applied to the current record in the API server, not to the copy in the plan's view,
-    because runs of several accesses edit one record, and each run changes only the entry of its own
+    because runs of several accesses edit one record, and each run changes only the entry of its
     access. `start` is the initial record if none exists. `seen` is the entry that `entry` replaces.
     `restored` is the lost part of the record; nothing else is restored.
     """

@@ -103,9 +103,10 @@ class AccessSecret:
             case StoreSecret():
                 return await self._store(view, access, step)
             case DeleteSecret():
-                await self._secrets.delete(key, access.meta.uid)
-                log.info("secret_deleted", name=key.name)
-                return SecretIs(exists=False, name=key.name)
+                found = await self._secrets.delete(key, access.meta.uid)
+                if not found.exists:
+                    log.info("secret_deleted", name=key.name)
+                return replace(found, name=key.name)
             case ReleaseSecret():
                 uid = access.meta.uid
                 ending = uid if access.meta.deleting else ""

@@ -134,6 +134,7 @@ class BucketReconciler:
             claim=claim,
             accesses=() if rival else tuple(self._s.lookup.accesses_of(bucket)),
             rival=rival,
+            sharer=self._s.lookup.sharer_of(bucket) if bucket and bucket.meta.deleting else None,
             remembered=self._s.lookup.memory.removed_record(bucket),
             lost=self._s.lookup.lost_record(bucket),
             clean=is_clean(bucket),

@@ -173,12 +173,18 @@ class Secrets:
         except NotFound:
             return
 
-    async def delete(self, key: Key, access_uid: str) -> None:
-        """Remove our finalizer and delete the Secret, if it is still ours."""
+    async def delete(self, key: Key, access_uid: str) -> SecretIs:
+        """Remove our finalizer and delete the Secret, if it is still ours.
+
+        Returns:
+            `SecretIs(exists=False)` after the deletion; otherwise the state of the Secret, which
+            another writer has changed so that it is not ours any more.
+        """
         try:
             body = await self._get(key)
-            if not _describe(body, access_uid).ours:
-                return
+            found = _describe(body, access_uid)
+            if not found.ours:
+                return found
             meta = body["metadata"]
             if not meta.get("deletionTimestamp"):
                 raw = await self._client.delete(
@@ -186,12 +192,13 @@ class Secrets:
                 )
                 body = msgspec.json.decode(raw)
                 if body.get("kind") != SECRETS.kind:
-                    return  # a Status: no finalizer held the Secret
+                    return SecretIs(exists=False)  # a Status: no finalizer held the Secret
             body["apiVersion"], body["kind"] = SECRETS.api_version, SECRETS.kind
             set_finalizers(body, remove=(names.SECRET_FINALIZER,))
             await self._client.update(SECRETS, body)
         except NotFound:
-            return
+            pass
+        return SecretIs(exists=False)
 
     async def _get(self, key: Key) -> Body:
         raw = await self._client.get(SECRETS, key)

@@ -260,7 +260,7 @@ def test_a_status_that_the_driver_did_not_send_says_who_made_it() -> None:
     bucket = replace(BUCKET, ready=False, conditions=RETRYING, last_call=last)
     text = why(chain(facts(bucket=bucket)), "x")
     assert "DEADLINE_EXCEEDED (made by: deadline, not the driver)" in " ".join(text.split())
-    assert "tried again by itself" in text
+    assert "retried automatically" in text
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def _is_gone(step: Step, not_found: Result) -> Callable[[CheckRecord], Judged]:
             return Result.PASS, words_of(asked)
         if asked.refused is Code.NOT_FOUND:
             return not_found, f"{words_of(asked)} (counts as done; the interface wants OK)"
-        return Result.FAIL, f"{words_of(asked)} (such a deletion never ends by itself)"
+        return Result.FAIL, f"{words_of(asked)} (such a deletion never ends)"
 
     return check
 

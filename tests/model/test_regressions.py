@@ -1,0 +1,35 @@
+"""Faults that long runs of tests/model/test_hostile.py found, with the shortest steps to each."""
+
+from tests.model.test_hostile import Hostile
+
+
+def test_a_secret_changes_between_the_read_and_the_delete_and_is_released() -> None:
+    state = Hostile()
+    state.begin(destroyer="none", accounts="one for a bucket", locks=False)
+    state.gitops_applies_the_static_bucket_again(name="c1", space="team")
+    state.delete(name="a1")
+    state.work_a_while(name="sidecar", steps=10)
+    state.edits_the_bucket_info(name="a1", space="team")
+    state.teardown()
+
+
+def test_a_finalizer_is_stripped_while_the_driver_is_away_and_the_keys_are_revoked() -> None:
+    state = Hostile()
+    state.begin(destroyer="strips finalizers", accounts="one each", locks=False)
+    state.driver_process(change="goes")
+    state.delete(name="a1")
+    state.strips_the_finalizers(kind="access", name="a1", space="team")
+    state.all_work(seconds=1.0)
+    state.teardown()
+
+
+def test_a_copy_without_a_record_is_bound_elsewhere_and_deleted_and_the_data_stays() -> None:
+    state = Hostile()
+    state.begin(destroyer="replaces Buckets", accounts="one each", locks=False)
+    state.another_claim(leads_to="gold", name="c2", space="team")
+    state.a_bucket_is_replaced_without_its_record(index=0)
+    state.a_bucket_is_copied(index=0, without=set())
+    state.an_administrator_binds_a_bucket(index=1, name="c2", space="team")
+    state.the_copy_of_a_bucket_is_deleted(forced=True)
+    state.all_work(seconds=1.0)
+    state.teardown()

@@ -67,7 +67,7 @@ def test_a_ruling_names_the_rule_that_gave_it(
     ("code", "words"),
     [
         pytest.param(
-            Code.INTERNAL, ["requeue", "Retried automatically", "DriverInternal", "may have"],
+            Code.INTERNAL, ["requeue", "Retried automatically", "DriverInternal", "may still"],
             id="a fault that is tried again",
         ),
         pytest.param(

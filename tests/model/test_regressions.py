@@ -33,3 +33,12 @@ def test_a_copy_without_a_record_is_bound_elsewhere_and_deleted_and_the_data_sta
     state.the_copy_of_a_bucket_is_deleted(forced=True)
     state.all_work(seconds=1.0)
     state.teardown()
+
+
+def test_a_lost_bucket_is_replaced_by_one_that_is_being_deleted_and_the_keys_still_work() -> None:
+    state = Hostile()
+    state.begin(destroyer="removes Buckets", accounts="one each", locks=False)
+    state.a_bucket_is_removed_by_force(index=0)
+    state.delete_bucket(index=0)
+    state.an_administrator_binds_a_bucket(index=0, name="c1", space="team")
+    state.teardown()

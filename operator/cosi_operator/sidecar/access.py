@@ -163,7 +163,7 @@ class AccessReconciler:
             claim=claim,
             bucket=bucket,
             vanished=vanished is not None,
-            succeeded=vanished is not None and bool(bound_id),
+            succeeded=bool(vanished and bound and bound_id and not bound.meta.deleting),
             shared=s.lookup.is_shared(access),
             rivals=s.lookup.has_rival(access),
             remembered=remembered,

@@ -1,4 +1,4 @@
-"""What a driver's status means: the table from (call, code) to a verdict. Pure.
+"""The meaning of a driver's status: the table from (call, code) to a verdict. Pure.
 
 `is_retryable_error` is the default rule: of the codes that a driver sends, only INTERNAL is
 retried. `CONSERVATIVE` adds the condition reason of each code, the calls for which a code means
@@ -168,7 +168,7 @@ class PolicyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One exception from the profile. None means every call, every driver."""
+    """One exception from the profile. None stands for every call or every driver."""
 
     code: Code
     verdict: Verdict
@@ -176,7 +176,7 @@ class Override:
     driver: str | None = None
 
     def spelled(self) -> str:
-        """As it is written on a command line."""
+        """The override in the form of the command line."""
         driver = f"{self.driver}/" if self.driver else ""
         call = f"{self.call}:" if self.call else ""
         return f"{driver}{call}{self.code.name}={self.verdict}"

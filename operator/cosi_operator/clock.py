@@ -8,7 +8,7 @@ import anyio
 
 
 class Clock(Protocol):
-    """Three ways to meet time. Tests pass one that moves by hand."""
+    """The time of day, a monotonic time, and sleep. Tests pass a clock that they advance."""
 
     def wall(self) -> datetime:
         """The time of day in UTC: for people and for timestamps, never for intervals."""
@@ -17,7 +17,7 @@ class Clock(Protocol):
         """Seconds since some start, never backwards: for intervals and deadlines."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; cancellable. 0 or less, a deadline that has just passed, is no wait."""
+        """Wait; cancellable. Returns at once for 0 or less, as for a deadline that has passed."""
 
 
 class RealClock:

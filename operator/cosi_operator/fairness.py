@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 
 class Groups(NamedTuple):
-    """What a key belongs to. Keys of unknown origin are together in the group ""."""
+    """The groups of a key. Keys of unknown origin share the group ""."""
 
     namespace: str = ""
     class_name: str = ""
@@ -41,7 +41,7 @@ class Groups(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How many workers may be held by one class, one namespace, one class within a namespace.
+    """The most workers that one class, one namespace, or one class in a namespace may hold.
 
     workers: how many there are; of these a class leaves as many free as it holds.
     """
@@ -64,7 +64,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Sharing[K]:
-    """How the keys of a queue share its workers.
+    """The rules by which the keys of a queue share its workers.
 
     groups_of: asked when a key becomes ready, so it must be quick.
     """

@@ -77,18 +77,18 @@ _level = LogLevel.INFO
 
 
 def current_level() -> LogLevel:
-    """From which level on lines are written now."""
+    """The lowest level that is logged."""
     return _level
 
 
 def set_level(wanted: LogLevel) -> None:
-    """Change the level while the process runs; every logger follows at once."""
+    """Change the level while the process runs, for all loggers."""
     global _level
     _level = wanted
 
 
 def _drop_below_level(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Processor: stop here what is below the level."""
+    """Processor: drop lines below the level."""
     if method in _LEVELS and _LEVELS.index(LogLevel(method)) < _LEVELS.index(_level):
         raise structlog.DropEvent
     return event

@@ -66,7 +66,7 @@ class Result(enum.StrEnum):
 
 
 class QueueNumbers(Protocol):
-    """What a queue tells about itself; `workqueue.QueueStatistics` is one."""
+    """The statistics of a queue; `workqueue.QueueStatistics` has these fields."""
 
     @property
     def depth(self) -> int: ...
@@ -85,7 +85,7 @@ class QueueNumbers(Protocol):
 
 
 class State(enum.StrEnum):
-    """How an object stands, as its conditions say."""
+    """The state of an object, from its conditions."""
 
     READY = "ready"
     RECONCILING = "reconciling"  # waits or is retried automatically
@@ -119,7 +119,7 @@ class _Objects(Collector):
 
 
 class _Queues(Collector):
-    """Asks each queue when it is scraped, so the queue itself need not know of metrics."""
+    """Reads each queue at every scrape, so queues do not depend on metrics."""
 
     def __init__(self) -> None:
         self._read: dict[str, Callable[[], QueueNumbers]] = {}
@@ -160,7 +160,7 @@ class _Queues(Collector):
 
 
 class _DroppedLines(Collector):
-    """Asks at every scrape how many log lines were dropped."""
+    """Reads the number of dropped log lines at every scrape."""
 
     def __init__(self, read: Callable[[], int]) -> None:
         self._read = read
@@ -174,7 +174,7 @@ class _DroppedLines(Collector):
 
 
 class _MissingPermissions(Collector):
-    """Asks at every scrape which rights are missing, as in `create buckets.example.com`."""
+    """Reads the missing rights at every scrape, for instance `create buckets.example.com`."""
 
     def __init__(self, read: Callable[[], Iterable[str]]) -> None:
         self._read = read
@@ -273,15 +273,15 @@ class Metrics:
             self._calls.labels(call.value, Code.OK.name, MadeBy.REPLY.value)
 
     def watch_queue(self, name: str, read: Callable[[], QueueNumbers]) -> None:
-        """Show a queue: `read` is asked at every scrape."""
+        """Expose a queue; `read` is called at every scrape."""
         self._queues.watch(name, read)
 
     def watch_dropped_lines(self, read: Callable[[], int]) -> None:
-        """Show how many log lines were dropped: `read` is asked at every scrape."""
+        """Expose the number of dropped log lines; `read` is called at every scrape."""
         self.registry.register(_DroppedLines(read))
 
     def watch_missing_permissions(self, read: Callable[[], Iterable[str]]) -> None:
-        """Show which rights are missing: `read` is asked at every scrape."""
+        """Expose the missing rights; `read` is called at every scrape."""
         self.registry.register(_MissingPermissions(read))
 
     def reconciled(self, controller: str, result: Result, seconds: float) -> None:
@@ -290,7 +290,7 @@ class Metrics:
         self._run_seconds.labels(controller).observe(seconds)
 
     def watch_objects(self, kind: str, read: Callable[[], ObjectCounts]) -> None:
-        """Show the objects of a kind: `read` counts them at every scrape."""
+        """Expose the objects of a kind; `read` counts them at every scrape."""
         self._objects.watch(kind, read)
 
     def waited(self, queue: str, seconds: float) -> None:
@@ -306,11 +306,11 @@ class Metrics:
         self._requests.labels(NO_ANSWER if code is None else str(code), METHODS[verb]).inc()
 
     def driver(self, name: str, *, up: bool) -> None:
-        """Say whether the driver answers."""
+        """Expose whether the driver answers."""
         self._driver.labels(name).set(1 if up else 0)
 
     def leads(self, lease: str, *, leading: bool) -> None:
-        """Say whether this process holds the Lease."""
+        """Expose whether this process holds the Lease."""
         self._leads.labels(lease).set(1 if leading else 0)
 
     def expose(self) -> bytes:

@@ -28,7 +28,7 @@ REMEMBERED_LINES = 8192
 
 
 def settle[K: Hashable](queue: WorkQueue[K], key: K, outcome: Outcome) -> float | None:
-    """Tell the queue what the outcome asks for; returns in how many seconds the key is next."""
+    """Apply the outcome to the queue; return the seconds until the key's next run."""
     match outcome:
         case Requeue(after_s=delay):
             if delay is None:
@@ -45,7 +45,7 @@ def settle[K: Hashable](queue: WorkQueue[K], key: K, outcome: Outcome) -> float 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A reconcile that is going on. Only our own deadline (monotonic seconds) cancels `scope`."""
+    """A running reconcile. Only our own deadline (monotonic seconds) cancels `scope`."""
 
     scope: anyio.CancelScope
     deadline: float
@@ -101,7 +101,7 @@ class Runner[K: Hashable]:
             group.cancel_scope.cancel()
 
     def _start_worker(self, workers: anyio.abc.TaskGroup) -> None:
-        """Start one more; each that takes a key while no other is idle does so, up to `workers`.
+        """Start one more worker, as each worker does that takes a key while none is idle.
 
         An idle worker takes 6 KiB, and most clusters never need more than a few.
         """
@@ -201,7 +201,7 @@ class Runner[K: Hashable]:
         )
 
     def _log(self, key: K, outcome: Outcome, fields: dict[str, Any], *, failures: int) -> None:
-        """One line per run, at the level its reader needs; a final outcome that stands, once."""
+        """Log one line per run; a final outcome that does not change, only once."""
         match outcome:
             case Success():
                 was_told = self._logged.pop(key, None) is not None or failures > 0

@@ -1,4 +1,4 @@
-"""Every setting of the two processes, as frozen records that refuse what can't work.
+"""Every setting of the two processes, as frozen records that refuse invalid values.
 
 Seconds end in `_s`. None means "off". A record that exists is valid: the constructors raise
 `SettingError`, whose message names the flag and how to put it right. Nothing here reads flags,
@@ -20,7 +20,7 @@ MAX_DOUBLINGS = 63
 
 
 class SettingError(ValueError):
-    """A setting that can't work; the message says which flag, why, and what to write."""
+    """An invalid setting; the message names the flag, the reason and a valid value."""
 
 
 class LogFormat(enum.StrEnum):
@@ -55,7 +55,7 @@ def _is_duration(seconds: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long what keeps failing waits: `base_s`, doubled per failure, never over `cap_s`.
+    """The pause after consecutive failures: `base_s`, doubled per failure, at most `cap_s`.
 
     Up to `jitter` (a fraction) is added, so that what failed together parts. All pauses of this
     project that grow are made here.
@@ -139,7 +139,7 @@ class CallTimeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSettings:
-    """What the sidecar and the controller share.
+    """The settings that the sidecar and the controller share.
 
     `kubeconfig` None: the Pod's own service account. `namespace` holds the Lease. `identity` is
     the Lease's holder, different for every process. The addresses are `host:port`, with an empty
@@ -183,7 +183,7 @@ class ProcessSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarSettings(ProcessSettings):
-    """Everything the sidecar is told.
+    """All settings of the sidecar.
 
     `driver_address` is a gRPC target of a Unix socket. `retry_policy` names a built-in profile, ""
     leaves the choice to the file and the default; `retry_overrides` are those of the flags.
@@ -224,7 +224,7 @@ class SidecarSettings(ProcessSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings(ProcessSettings):
-    """Everything the controller is told; it speaks to no driver."""
+    """All settings of the controller, which calls no driver."""
 
 
 def changed_settings(settings: ProcessSettings) -> dict[str, object]:

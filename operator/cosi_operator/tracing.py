@@ -102,13 +102,13 @@ class Tracing:
         self._ended(f"{verb} {plural}", seconds, told, failed=not 200 <= status < 400)
 
     def headers(self) -> dict[str, str]:
-        """What a driver needs to put its own spans below the run that calls it."""
+        """The headers by which a driver adds its own spans to the run that calls it."""
         found: dict[str, str] = {}
         self._propagator.inject(found)
         return found
 
     async def close(self, within_s: float) -> None:
-        """Send what is left, or give it up after `within_s`."""
+        """Send the remaining spans; give up after `within_s`."""
         loop, sent = asyncio.get_running_loop(), anyio.Event()
 
         def shut_down() -> None:
@@ -139,7 +139,7 @@ class Tracing:
 
 
 def _safe(told: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
-    """A net: nothing that a driver or a tenant chose is in these, and if it were, it is blanked."""
+    """A second line of defence: blank text of drivers and tenants, which spans do not contain."""
     return {
         name: (shown_name(value) if name == "cosi.key" else shown_message(value))
         if isinstance(value, str)

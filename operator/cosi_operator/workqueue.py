@@ -1,29 +1,27 @@
-"""The queue between what changed and who reconciles it; knows keys, not Kubernetes.
+"""The queue between changes and reconcilers; knows keys, not Kubernetes.
 
-The contract is that of client-go's workqueue. `add` says "look at this key", `get` hands it out,
-`done` ends that run, `forget` only stops counting failures. All rules are in methods without an
-await; `get` is the one that waits.
+The contract is that of client-go's workqueue: `add` requests a run of a key, `get` takes a key,
+`done` ends its run, and `forget` only stops counting its failures. All rules are in methods without
+an await; only `get` waits.
 
-One rule covers it all: **a key has at most one next run, at the earliest time that anyone asked
-for**. So:
-- a key is never held by two workers, and never lost: what is asked for while it is being
-  reconciled becomes its next run, after `done`;
-- `add_after` on a delayed key keeps the earlier time; on a key whose next run is already due, it
-  changes nothing;
-- `add` takes a delayed key out of its delay. The later time is dropped, not kept for an extra
-  run as in client-go: a run looks at everything there is, and its own outcome says when to look
-  again. Nothing wanted is lost by it, and a recheck never runs twice.
-- `forget` leaves a delayed run in place: forgetting failures does not take back a wish.
+Rule: **a key has at most one next run, at the earliest requested time**. Therefore:
+- Two workers never hold one key, and no request is lost: a request during a run becomes the key's
+  next run after `done`.
+- `add_after` on a delayed key keeps the earlier time. On a key that is due already, it changes
+  nothing.
+- `add` ends a key's delay. The later time is dropped, whereas client-go keeps it for an extra run:
+  a run reads the whole state, and its own outcome requests the next run. So no recheck runs twice.
+- `forget` leaves a scheduled run in place.
 
 A key added by `add_paced` waits in a separate lane, from which one key is taken per turn of a
-`Pace`. A turn that nobody took in time is lost, not saved up: after a stall there is no burst. In
-its turn a paced key runs before the others, which it can't starve; until then it holds no worker.
+`Pace`. Unused turns are not saved up, so a stall is not followed by a burst. When its turn comes, a
+paced key runs before the others, which it can't starve; until then it holds no worker.
 
 Both lanes are fair to the groups of the keys, and no group holds more workers than its share
-(`fairness`). A due key whose group holds its whole share stays due, and `get` waits although it is
-there, until `done` of another key of that group.
+(`fairness`). If the group of a due key holds its whole share, the key stays due, and `get` waits
+until `done` of another key of that group.
 
-Not promised: order between paced and other keys, and anything across a restart.
+Not promised: an order between paced and other keys, and state that survives a restart.
 """
 
 import heapq
@@ -46,7 +44,7 @@ SWEEP_SLACK = 64
 
 
 class ShutDown(Exception):  # noqa: N818 - client-go's word; it is an end, not an error
-    """`get`: the queue was shut down and nothing is left in it."""
+    """Raised by `get` when the queue was shut down and is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class QueueStatistics:
 
 @dataclass(slots=True)
 class Pace:
-    """Turns at least `1 / per_s` seconds apart. Queues that share one share its turns.
+    """Turns at least `1 / per_s` seconds apart. Queues can share one `Pace`.
 
     next_at: when the next turn may be taken (monotonic seconds).
     """
@@ -81,7 +79,7 @@ class Pace:
     next_at: float = 0.0
 
     def take(self, now: float) -> bool:
-        """Take the turn, if it has come."""
+        """Take the next turn if it is due."""
         if now < self.next_at:
             return False
         self.next_at = now + 1 / self.per_s
@@ -152,19 +150,19 @@ class WorkQueue[K: Hashable]:
         self._stopping = False
 
     def add(self, key: K) -> None:
-        """Look at the key as soon as possible, also if it is paced. Ignored once shut down."""
+        """Run the key as soon as possible, even if it is paced. Ignored after a shutdown."""
         if not self._stopping:
             self._delayed.pop(key, None)
             self._make_due(key, self._clock.monotonic(), paced=False)
 
     def add_paced(self, key: K) -> None:
-        """Look at the key in its turn, also if it is delayed. One that is due stays due."""
+        """Run the key in its turn, even if it is delayed. A due key stays due."""
         if not self._stopping:
             self._delayed.pop(key, None)
             self._make_due(key, self._clock.monotonic(), paced=True)
 
     def add_after(self, key: K, delay_s: float) -> None:
-        """Look at the key in `delay_s` seconds, unless an earlier look is already wanted."""
+        """Run the key in `delay_s` seconds, unless an earlier run is scheduled."""
         if self._stopping:
             return
         self._retries += 1
@@ -182,7 +180,7 @@ class WorkQueue[K: Hashable]:
             self._wake(self._timekeeper)
 
     def add_rate_limited(self, key: K) -> float:
-        """Count a failure and look again after the key's own backoff; returns its seconds.
+        """Count a failure and run the key after its backoff; return the backoff's seconds.
 
         An earlier look that is already wanted stays, and the failure still counts.
         """
@@ -192,7 +190,7 @@ class WorkQueue[K: Hashable]:
         return delay_s
 
     def get_nowait(self) -> K | None:
-        """Take the next key, to be given back by `done`; None when no due key may run."""
+        """Take the next key, until `done`; None when no due key may run."""
         self._promote()
         now = self._clock.monotonic()
         key = self._paced.next(self._held)
@@ -231,7 +229,7 @@ class WorkQueue[K: Hashable]:
         return groups.namespace
 
     def done(self, key: K) -> None:
-        """End the run that `get` began. What was asked for meanwhile becomes due.
+        """End the run that `get` began. A run that was requested meanwhile becomes due.
 
         Raises:
             ValueError: nobody holds the key; the caller has a bug.
@@ -259,7 +257,7 @@ class WorkQueue[K: Hashable]:
         return self._failures.get(key, 0)
 
     def shut_down(self) -> None:
-        """Take no more keys, drop the delayed and the paced; what is due can still be taken."""
+        """Accept no more keys and drop delayed and paced keys; due keys can still be taken."""
         self._promote()
         self._stopping = True
         self._delayed.clear()
@@ -269,7 +267,7 @@ class WorkQueue[K: Hashable]:
         self._wake_all()
 
     def statistics(self) -> QueueStatistics:
-        """How it stands now. Delays that have passed are seen as passed."""
+        """A snapshot of now; delays that have ended count as due."""
         self._promote()
         now = self._clock.monotonic()
         return QueueStatistics(
@@ -322,13 +320,13 @@ class WorkQueue[K: Hashable]:
                 self._make_due(key, due, paced=False)
 
     def _sweep(self) -> None:
-        """Keep the heap in proportion to what is delayed."""
+        """Keep the heap's size in proportion to the delayed keys."""
         if len(self._heap) > 2 * len(self._delayed) + SWEEP_SLACK:
             self._heap = [entry for entry in self._heap if self._delayed.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
 
     async def _wait(self) -> None:
-        """Wait until something may have become due; a wake-up can be for nothing."""
+        """Wait until a key may have become due; a wake-up can be spurious."""
         waiter = anyio.Event()
         self._waiters[waiter] = None
         try:

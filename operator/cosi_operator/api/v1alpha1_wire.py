@@ -2,7 +2,7 @@
 
 For `v1alpha1` alone. `hack/verify-crds` compares these records with deploy/crds/, name by name and
 type by type. A field that upstream's schema lets be absent or null is so here, and a few more:
-reading is no place to refuse.
+decoding is lenient.
 """
 
 import hashlib

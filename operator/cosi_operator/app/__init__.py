@@ -101,7 +101,7 @@ def _run[S: ProcessSettings](
 
 
 def _failed(program: str, failure: Exception) -> int:
-    """Tell why the process ends. Of what nobody expected only the type: its text may hold all."""
+    """Log why the process ends. Of an unexpected error only the type: its text may hold secrets."""
     code = EXIT_USAGE
     for error in leaves(failure):
         if isinstance(error, KubeconfigError | PolicyError):

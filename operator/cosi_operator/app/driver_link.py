@@ -1,4 +1,4 @@
-"""The sidecar's link to its driver: waits for it, follows it, wakes what waits for it."""
+"""The sidecar's link to its driver: waits for the driver, and wakes objects when it returns."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ class DriverRenamedError(Exception):
 
 
 class DriverLink:
-    """One driver for the life of the process. `state` is None until it first answered."""
+    """One driver for the life of the process. `state` is None until the driver first answered."""
 
     def __init__(self, settings: SidecarSettings, parts: Process) -> None:
         self._parts = parts
@@ -64,7 +64,7 @@ class DriverLink:
             raise DriverRenamedError(self._renamed_to)
 
     async def first_answer(self) -> DriverState | None:
-        """Wait until the driver told its name; None when asked to stop before."""
+        """Wait for the driver's first answer; None if the process is asked to stop before."""
         async with anyio.create_task_group() as either:
 
             async def stopped() -> None:

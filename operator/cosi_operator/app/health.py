@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Health:
-    """Ready when nothing is left in `waiting_for`; each entry says in words what is awaited."""
+    """Ready when `waiting_for` is empty; each entry names one thing that is missing."""
 
     waiting_for: set[str] = field(default_factory=lambda: {"start"})
 

@@ -1,4 +1,4 @@
-"""Gives freed memory back to the system.
+"""Returns freed memory to the system.
 
 Requests, TLS and compression take and free blocks of all sizes, and glibc keeps the holes between
 those that stay: while claims came and went, the holes grew ten times as fast as what was in use.

@@ -1,4 +1,4 @@
-"""Counts objects by how they stand, for the metrics."""
+"""Counts objects by state, for the metrics."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ type Counted = Bucket | BucketAccess | BucketClaim
 
 
 def counted_as(view: Counted) -> tuple[State, str]:
-    """The state, and the reason of the Ready condition unless the state says it all."""
+    """The state, and the reason of the Ready condition if the state needs one."""
     told = {condition.type: condition for condition in view.conditions}
     ready = told.get("Ready")
     reason = ready.reason if ready else ""
@@ -27,7 +27,7 @@ def counted_as(view: Counted) -> tuple[State, str]:
 def object_counter[T: Counted](
     objects: Objects[T], is_ours: Callable[[T], bool] = lambda _: True
 ) -> Callable[[], ObjectCounts]:
-    """What `Metrics.watch_objects` asks at every scrape."""
+    """The function that `Metrics.watch_objects` calls at every scrape."""
 
     def views() -> Iterable[T]:
         return (cached.view for _, cached in objects.store.items())

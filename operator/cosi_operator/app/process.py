@@ -1,4 +1,4 @@
-"""What the two processes have in common: client, leader election, health, signals, draining.
+"""The parts that both processes share: client, leader election, health, signals, draining.
 
 One task group owns every task. SIGTERM, SIGINT or SIGHUP sets `stop`; workers finish what they
 hold, the Events go out, the Lease is released, all within the grace period. A second signal sets
@@ -192,7 +192,7 @@ async def unless(event: anyio.Event, work: Callable[[], Awaitable[None]]) -> Non
 
 
 def _stop_signals() -> list[signal.Signals]:
-    """Those that stop the process; one that is ignored from the start (nohup, `&`) stays so."""
+    """The signals that stop the process, without those ignored at the start (nohup, `&`)."""
     stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     return [
         number
@@ -236,7 +236,7 @@ def _tracing(settings: ProcessSettings, component: str) -> "Tracing | None":
 async def process(
     settings: ProcessSettings, component: str, controllers: Sequence[str]
 ) -> AsyncIterator[Process]:
-    """Everything up to, but without, the Lease; ends only when all tasks have.
+    """Start all parts except the Lease; return only when all tasks have ended.
 
     Args:
         settings: of this process.

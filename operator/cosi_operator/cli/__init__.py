@@ -82,13 +82,16 @@ def _run(command: Command) -> Printed:
 
 
 def _agree(options: Options, what: str) -> None:
-    """Say what is about to happen, and go on only with consent."""
+    """Print the planned changes, and continue only after confirmation."""
     sys.stderr.write(what)
     if options.yes:
         return
     if not sys.stdin.isatty():
-        raise CommandError("nobody is there to agree: nothing was created; add --yes")
-    sys.stderr.write("Go on? [y/N] ")
+        raise CommandError(
+            "not a terminal, so confirmation is impossible. Nothing was created. Pass --yes to"
+            " proceed."
+        )
+    sys.stderr.write("Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError("nothing was created")

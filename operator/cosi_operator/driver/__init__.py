@@ -1,1 +1,1 @@
-"""The driver next to the sidecar: its socket, its calls, and whether it is there."""
+"""The driver next to the sidecar: its socket, its calls, and whether it answers."""

@@ -1,9 +1,10 @@
-"""Calls to the driver over its Unix socket: a deadline on each, and who made its status.
+"""Calls to the driver over its Unix socket, with a deadline and the origin of each status.
 
 A status counts as the driver's only if its bytes came over the socket (`grpc-status` in the header
-block that ended the stream); all else is silence. There is no reconnect backoff: connecting to a
-Unix socket answers at once, so each call that finds no connection makes one, and a restarted driver
-is followed by the very next call. Callers have their own backoffs.
+block that ended the stream); anything else counts as no answer. There is no reconnect backoff,
+because connecting to a Unix socket succeeds or fails at once. So each call that finds no connection
+makes one, and the first call after a driver's restart reaches the new driver. Callers have their
+own backoffs.
 
 Wire format: the gRPC project's "gRPC over HTTP2".
 """
@@ -62,7 +63,7 @@ class IdentityCheck[Reply: Message]:
 
 
 class SocketIdentity(NamedTuple):
-    """Which socket file it is; another one after the driver has listened anew."""
+    """The identity of the socket file; it changes when the driver listens again."""
 
     device: int
     inode: int
@@ -117,11 +118,11 @@ class DriverChannel:
         self._greeted = None
 
     def when_lost(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called whenever a connection has ended, for whatever reason."""
+        """Call `callback` whenever a connection has ended, for any reason."""
         self._on_lost = callback
 
     def socket_identity(self) -> SocketIdentity | None:
-        """The socket file as it stands, or None if there is none (or it is not a socket)."""
+        """The present socket file, or None if it does not exist or is not a socket."""
         try:
             found = self.path.stat()
         except OSError:
@@ -239,7 +240,7 @@ class DriverChannel:
             return connection
 
     async def _greet(self, connection: Connection, greeting: IdentityCheck[Any]) -> str:
-        """Ask who is there; returns why no other call may follow, "" if it may."""
+        """Call DriverGetInfo; return why no other call may follow, "" if it may."""
         method = greeting.method
 
         async def ask() -> Message:

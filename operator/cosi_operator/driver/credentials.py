@@ -1,4 +1,4 @@
-"""What a driver's Grant hands over, in one neutral shape that never shows a secret.
+"""The reply of a driver's Grant, in one neutral form whose repr shows no secret.
 
 Source of the shape: the v1alpha1 interface gives a map with one entry, `s3` or `azure`, and in it
 accessKeyID, accessSecretKey, endpoint, region, or accessToken, expiryTs. Drivers differ in how they
@@ -48,7 +48,7 @@ class AzureCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Exactly one of both is there."""
+    """Exactly one of both is set."""
 
     s3: S3Credentials | None = None
     azure: AzureCredentials | None = None

@@ -35,7 +35,7 @@ class DriverRefused(DriverError):  # noqa: N818 - says what happened
 
 
 class DriverSilent(DriverError):  # noqa: N818 - says what happened
-    """The driver gave no verdict; repeat the call, do not forget it.
+    """The driver gave no verdict, so the call has to be repeated.
 
     Args:
         made_by: DEADLINE (ours passed; the code is DEADLINE_EXCEEDED) or TRANSPORT (nobody
@@ -49,7 +49,7 @@ class DriverSilent(DriverError):  # noqa: N818 - says what happened
 
 
 class DriverMalformed(DriverError):  # noqa: N818 - says what happened
-    """The driver said OK with a reply that is empty, too large or no protobuf; made by REPLY.
+    """The driver answered OK with a reply that is empty, too large or not protobuf; made by REPLY.
 
     The code is OK, as that is what the driver said.
     """

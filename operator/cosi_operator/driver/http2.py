@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """May new calls start here?"""
+        """Whether new calls may start on this connection."""
         return not (self._lost or self._retired)
 
     def retire(self) -> None:
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._on_lost()
 
     def _frames(self) -> Iterator[bytes]:
-        """Take complete frames off what was read.
+        """Remove complete frames from the received bytes.
 
         They are told apart here because h2 drops a connection's open streams at GOAWAY, while
         a driver that stops in good order sends it first and then answers what it has begun.
@@ -252,7 +252,7 @@ class Connection(asyncio.Protocol):
             stream.fail(ReplyTooLargeError())
 
     async def _send_body(self, stream_id: int, stream: _Stream, body: bytes) -> None:
-        """Send all of it as the peer's window allows, or stop when the answer is already there."""
+        """Send the data as the peer's window allows; stop if the answer has already arrived."""
         rest = memoryview(body)
         while rest and not stream.answered.done():
             window = self._http2.local_flow_control_window(stream_id)
@@ -274,7 +274,7 @@ class Connection(asyncio.Protocol):
         return self._is_greeted and self._http2.open_outbound_streams < limit
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
-        """Wait for something that the peer allows, or for the end, which wakes as well."""
+        """Wait until the peer allows more, or until the connection ends."""
         while not holds():
             await self._room.wait()
 

@@ -1,4 +1,4 @@
-"""Is the driver there, which one is it, and is it still the same process?
+"""Detects whether the driver answers, which driver it is, and whether its process changed.
 
 A loop with two states. Down: the socket file is looked at twice a second, and a new one is asked
 for its name at once; one that does not answer is asked again after 1 s, doubling up to 5 s. Up: the
@@ -74,7 +74,7 @@ class Presence:
         channel.when_lost(self.note_silent)
 
     def note_silent(self) -> None:
-        """A call brought no answer: look at once, if the driver is thought to be up."""
+        """After a call without an answer, check the driver at once if it was up."""
         self._doubted = True
         if self._waiting is not None and self._must_look_now():
             self._waiting.cancel()

@@ -1,4 +1,4 @@
-"""Calls that only a check of a driver makes: with an empty field, and with an eye for spelling.
+"""Calls that only `cosi driver check` makes: with empty fields, and with a check of spelling.
 
 The operator itself goes through `v1alpha1.Driver`, which refuses to send an empty id. Here nothing
 is refused, so whoever calls decides what may be sent to which driver.
@@ -64,7 +64,7 @@ class Probe:
         Driver(self._channel).serve_only(name, timeout_s=timeout_s)
 
     async def get_info(self, *, timeout_s: float) -> str:
-        """The driver's name, as it says it."""
+        """The driver's name, as the driver spells it."""
         request = cosi_pb2.DriverGetInfoRequest()
         reply = await self._channel.call(_GET_INFO, request, timeout_s=timeout_s)
         return reply.name
@@ -93,7 +93,7 @@ class Probe:
         *,
         timeout_s: float,
     ) -> GrantReply:
-        """Make an account, and look at what came back for it."""
+        """Grant access, and record the reply."""
         request = cosi_pb2.DriverGrantBucketAccessRequest(
             bucket_id=bucket_id,
             name=name,
@@ -119,7 +119,7 @@ class Probe:
     async def revoke_access(
         self, bucket_id: str, account_id: str, context: Mapping[str, str], *, timeout_s: float
     ) -> None:
-        """Take an account's access away. **An empty id may reach further than one account.**"""
+        """Revoke access. **An empty id may affect more than one account.**"""
         request = cosi_pb2.DriverRevokeBucketAccessRequest(
             bucket_id=bucket_id, account_id=account_id, revoke_access_context=context
         )

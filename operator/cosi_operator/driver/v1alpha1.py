@@ -123,7 +123,7 @@ class Driver:
     async def create_bucket(
         self, name: str, parameters: Mapping[str, str], *, timeout_s: float
     ) -> CreatedBucket:
-        """Ask for a bucket; safe to repeat with the same name, which is the idempotency key.
+        """Create a bucket; safe to repeat with the same name, which is the idempotency key.
 
         Raises:
             ValueError: `name` is empty; nothing was sent.
@@ -137,7 +137,7 @@ class Driver:
     async def delete_bucket(
         self, bucket_id: str, context: Mapping[str, str], *, timeout_s: float
     ) -> None:
-        """Delete the bucket and what is in it.
+        """Delete the bucket and its content.
 
         Raises:
             ValueError: `bucket_id` is empty; nothing was sent. One real driver takes an empty id
@@ -183,7 +183,7 @@ class Driver:
     async def revoke_access(
         self, bucket_id: str, account_id: str, context: Mapping[str, str], *, timeout_s: float
     ) -> None:
-        """Take the account's access away.
+        """Revoke the account's access.
 
         Raises:
             ValueError: an id is empty; nothing was sent.

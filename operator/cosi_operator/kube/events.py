@@ -1,15 +1,16 @@
 """Kubernetes Events: what happened to an object, for people who run `kubectl describe`.
 
-Emitting never waits and never fails; a task sends. Rights: create and update of core/v1 Events.
-The roles of some drivers lack update: after the first refusal each repeat is a separate Event.
+Emitting never waits and never fails, because a task sends the Events. Rights: create and update of
+core/v1 Events.
+Some drivers' roles lack update; after the first refusal each repeat is a separate Event.
 Three limits keep a fault that repeats from flooding etcd:
 
-- the same thing within an hour is one Event whose `count` grows;
-- what is still waiting to be sent is merged before it is sent;
+- repeats within an hour are one Event whose `count` grows;
+- Events that wait to be sent are merged before they are sent;
 - each object has a token bucket of 25, refilled by one in 300 s (client-go's spam filter);
-  what it holds back still counts, and shows with the next one that gets through.
+  suppressed Events are counted, and the next Event that is sent contains the count.
 
-Failures go first, and when too much waits, a success makes room for one.
+Failures are sent first. When too many Events wait, a success is dropped for a failure.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""Leader election over one Lease: at most one holder works, if clocks run at like speed.
+"""Leader election over one Lease: at most one holder works, if clocks advance at the same rate.
 
 Promised: `lead` runs only while this process holds the Lease, and is cancelled `renew_deadline_s`
 after the last renewal was sent, which is before anyone else may take the Lease (`lease_s` after

@@ -6,13 +6,13 @@ is late. They arrive in any order, so a copy is taken only if it is newer than w
 
 What is known: the resourceVersion of each held object, and `seen`, up to which the list-watch
 has delivered everything. A key that is not held at `seen` is deleted or was never created
-before, so an older copy of it, a late reply for instance, brings nobody back. resourceVersions
-are compared as numbers where both are decimal (documented for all API servers since Kubernetes
-1.35, KEP-5504, and so for etcd always); where they are not, the newest call wins, except
-that an object seen deleted stays so.
+before, so an older copy, for instance a late reply, must not resurrect the object. resourceVersions
+are compared as numbers if both are decimal (documented for all API servers since Kubernetes 1.35,
+KEP-5504; always so with etcd). Otherwise the newest call wins, except that a deleted object stays
+deleted.
 
-Most objects are settled and not looked at for hours, so each is held compressed and decoded when it
-is asked for; the last ones that were stay ready (docs/adr/0010). A read that misses costs 10 us.
+Most objects do not change for hours, so each is held compressed and is decoded when it is read; the
+last decoded objects stay decoded (docs/adr/0010). A read that misses costs 10 us.
 """
 
 import sys
@@ -35,7 +35,7 @@ TOMBSTONES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Cached[T]:
-    """An object: decoded, and as JSON for a PUT; of a huge one a part (`kept.is_partial`)."""
+    """An object, decoded and as JSON for a PUT; only a part of a huge one (`kept.is_partial`)."""
 
     view: T
     raw: bytes
@@ -108,7 +108,7 @@ def identify(raw: bytes) -> Identity:
 
 
 class Store[T]:
-    """The objects of one kind by key. Not async, so nothing is ever seen half-done.
+    """The objects of one kind by key. Not async, so no reader sees a partial change.
 
     Args:
         decode: raw JSON to a view; raises msgspec.ValidationError for what it can't read.
@@ -190,7 +190,7 @@ class Store[T]:
         return self._put(identity, held, raw)
 
     def remove(self, key: Key, resource_version: str) -> T | None:
-        """The object was gone at `resource_version`; ignored if a newer copy is held.
+        """Remove an object that was deleted at `resource_version`; ignored if a newer copy is held.
 
         Returns:
             The view that was removed, or None.
@@ -201,14 +201,14 @@ class Store[T]:
         return self._drop(key, held.uid)
 
     def advance(self, resource_version: str) -> None:
-        """All changes up to here were delivered (a watch line, a bookmark)."""
+        """Note that all changes up to this version were delivered (a watch line, a bookmark)."""
         if _is_newer(resource_version, self._seen):
             self._seen = resource_version
 
     def replace(
         self, raws: Iterable[bytes], resource_version: str
     ) -> Iterator[tuple[Key, T | None, T | None]]:
-        """Become what a complete list says; keep what we wrote after that list was made.
+        """Replace the content by a complete list; keep our writes that are newer than the list.
 
         All is done when this returns. It gives key, old and new view of each object that is not
         what it was; the new ones are decoded as they are taken, since the first list of a large
@@ -299,7 +299,7 @@ class Store[T]:
                 self._indexes[name].remove(value, key)
 
     def _remember_deletion(self, uid: str) -> None:
-        """Remember a deletion: a uid never comes back to life."""
+        """Remember a deletion, because an object with this UID never exists again."""
         if uid:
             self._deleted_uids[uid] = None
             if len(self._deleted_uids) > TOMBSTONES:

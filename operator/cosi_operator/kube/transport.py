@@ -1,6 +1,6 @@
-"""One pool of connections: sends a request, says what came of it, and tries again where it may.
+"""One pool of connections: sends a request, reports its result, and retries where it may.
 
-What is sent again after a pause, until the request's deadline:
+Requests that are repeated after a pause, until the deadline:
 
 | request        | connection lost         | 429, or any status with Retry-After | 502, 503, 504 |
 | -------------- | ----------------------- | ----------------------------------- | ------------- |
@@ -113,7 +113,7 @@ class Request:
 
 
 def keeping_alive(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket for that address whose other end is probed."""
+    """A socket for that address, with TCP keep-alive."""
     family, kind, protocol, _, _ = address
     made = socket.socket(family=family, type=kind, proto=protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -43,7 +43,7 @@ PAGE_LIMIT = 500
 
 @dataclass(frozen=True, slots=True)
 class Change[T]:
-    """An object that is not what it was: new (`old` is None), changed, or gone (`new` is None).
+    """A change of an object: new (`old` is None), changed, or deleted (`new` is None).
 
     Both None: it is broken, or a broken one is gone; `Store.broken` tells.
     """
@@ -81,7 +81,7 @@ _decode_status = msgspec.json.Decoder(_StatusLine).decode
 
 
 class Reflector[T]:
-    """Fills one store and tells of each change, for as long as `run` runs.
+    """Fills one store and reports each change while `run` runs.
 
     `synced` is set after the first complete list. Lists and lines that change nothing that is
     held (our own write comes back) make no Change.
@@ -164,7 +164,7 @@ class Reflector[T]:
             self._told = None
 
     async def _watch(self, state: Watching) -> State:
-        """Read one stream until the state is another one."""
+        """Read one stream until the state changes."""
         current = state
         try:
             async with self._client.watch(
@@ -189,7 +189,7 @@ class Reflector[T]:
         return self._step(current, happening)
 
     def _read(self, raw: bytes, known: str) -> Happening:
-        """What a line means; `known` is the version that the watch had reached before it."""
+        """The meaning of a line; `known` is the version that the watch had reached before."""
         try:
             line = _decode_line(raw)
             match line.type:

@@ -1,4 +1,4 @@
-"""How a list-watch goes on after everything that can happen to it: a pure function.
+"""The next state of a list-watch after each event: a pure function.
 
     Listing ──last page──> Watching ──lines──> Watching
        ^  ^──────────────────┤  │  410, ERROR line, unreadable line: list again
@@ -71,7 +71,7 @@ type State = Listing | Watching | Pausing
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page arrived; `token` leads to the next one, "" after the last."""
+    """A page arrived; `token` is that of the next page, "" after the last."""
 
     version: str
     token: str
@@ -104,7 +104,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A line or page that is not what the API promises."""
+    """A line or page that breaks the API's contract."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ LINES = (
     ("bucket_created", "photos"),
     ("access_granted", "photos"),
     ("secret_created", "photos"),
-    ("keys_rotated", "photos"),
+    ("access_granted_again", "photos"),
     ("secret_updated", "photos"),
     ("access_revoked", "photos"),
     ("secret_deleted", "photos"),

@@ -266,7 +266,8 @@ class AccessReconciler:
             shared=self._is_shared(access, reply.account_id),
         )
         self._held.keep(access, granted, reply.credentials)
-        event = "keys_rotated" if view.entry and view.entry.accounts else "access_granted"
+        known = view.entry and view.entry.accounts
+        event = "access_granted_again" if known else "access_granted"
         ids = {"bucket_id": step.bucket_id, "account_id": reply.account_id}
         log_change(event, Call.GRANT_ACCESS, reply, watch, **ids)
         return granted

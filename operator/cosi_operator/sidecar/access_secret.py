@@ -139,6 +139,9 @@ class AccessSecret:
         result = await store(step.key, content)
         if isinstance(result, SecretIs) and result.ours:
             self._held.drop(access, held.granted.account_id)
-            log.info("secret_updated" if step.replace else "secret_created", name=step.key.name)
+            if step.replace:  # "same": the driver returned the keys that the Secret already held
+                log.info("secret_updated", name=step.key.name, keys=held.keys or "new")
+            else:
+                log.info("secret_created", name=step.key.name)
             return SecretStored(held.keys or "")
         return result

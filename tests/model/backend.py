@@ -150,6 +150,7 @@ class FakeDriver(Driver):
             account = backend.accounts.setdefault(
                 account_id, Account(request.bucket_id, request.name, [])
             )
+            account.bucket_id = request.bucket_id  # an existing account gets access to this bucket
             account.keys.append(key)
         await self._stop(call, before=False)
         refuse(call, answer, len(self._backend.calls))

@@ -148,6 +148,11 @@ class Hostile(Cluster):
         if self.destroyer != "removes Buckets":  # with the record, nobody knows what it was
             self._tamper(BUCKET_ACCESSES, space, name, lambda b: b["spec"].update({field: value}))
 
+    @rule(name=st.sampled_from(["a1-secret", "common-secret"]), theirs=st.booleans())
+    def a_secret_is_removed_by_force_or_made_by_someone(self, name: str, theirs: bool) -> None:
+        if self.destroyer != "removes Buckets":  # without both, nothing shows that a key exists
+            super().a_secret_is_removed_by_force_or_made_by_someone(name, theirs)
+
     @rule(space=SPACE, name=st.sampled_from(ACCESSES), token=st.sampled_from("12"))
     def rotates(self, space: str, name: str, token: str) -> None:
         def annotate(body: Json) -> None:

@@ -35,6 +35,15 @@ def test_a_copy_without_a_record_is_bound_elsewhere_and_deleted_and_the_data_sta
     state.teardown()
 
 
+def test_a_copy_and_its_namespace_are_deleted_and_its_finalizer_is_stripped() -> None:
+    state = Hostile()
+    state.begin(destroyer="strips finalizers", accounts="one each", locks=False)
+    state.is_copied_into_a_drill(name="a1", with_secret=True)
+    state.the_drill_is_thrown_away()
+    state.strips_the_finalizers(kind="access", name="a1", space="drill")
+    state.teardown()
+
+
 def test_a_lost_bucket_is_replaced_by_one_that_is_being_deleted_and_the_keys_still_work() -> None:
     state = Hostile()
     state.begin(destroyer="removes Buckets", accounts="one each", locks=False)

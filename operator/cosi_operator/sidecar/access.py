@@ -194,6 +194,8 @@ class AccessReconciler:
         access = view.access
         match step:
             case EditFinalizers(key=key, add=add, remove=remove):
+                if remove and access.meta.deleting:
+                    self._s.unheld.end(access.meta.uid)
                 return AccessIs(
                     await self._s.accesses.edit(
                         key, lambda body: set_finalizers(body, add=add, remove=remove)

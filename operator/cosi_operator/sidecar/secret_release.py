@@ -22,19 +22,31 @@ class UnheldSecrets:
 
     # By key of the access: each Secret name, with the UID of a deleted access that named it, or "".
     _by_key: dict[Key, dict[str, str]] = field(default_factory=dict)
+    # UIDs of accesses whose run has handled the Secrets and is removing the access's finalizer.
+    _ended: set[str] = field(default_factory=set)
 
-    def note(self, old: BucketAccess, new: BucketAccess | None, *, classless: bool) -> None:
+    def end(self, access_uid: str) -> None:
+        """Call this before a run removes the finalizer of an access that is being deleted."""
+        self._ended.add(access_uid)
+
+    def note(
+        self, old: BucketAccess, new: BucketAccess | None, *, classless: bool, recorded: bool
+    ) -> None:
         """Process a change of an access of this driver, or of an access without a class.
 
-        The sidecar reconciles an access with our finalizer, so its Secret needs no entry here. If
-        an access has neither a class nor a record, the controller removes the finalizer without
+        A deleted access needs an entry here unless a run handles its Secret: the run that removes
+        our finalizer, or the run for an access that a record names although it no longer exists.
+        If an access has neither a class nor a record, the controller removes the finalizer without
         changing the Secret, so each sidecar checks the Secret.
         """
         if new is not None and new.meta.uid == old.meta.uid:
             if new.secret_name != old.secret_name:
                 self._keep(old, "")
-        elif classless or names.ACCESS_FINALIZER not in old.meta.finalizers:
+            return
+        held = names.ACCESS_FINALIZER in old.meta.finalizers
+        if classless or not held or not (recorded or old.meta.uid in self._ended):
             self._keep(old, old.meta.uid)
+        self._ended.discard(old.meta.uid)
 
     def _keep(self, access: BucketAccess, ending: str) -> None:
         kept = self._by_key.setdefault(access.meta.key, {})

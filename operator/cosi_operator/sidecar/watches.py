@@ -104,7 +104,8 @@ class SidecarWatches:
     def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
         classless = old is not None and self.classes.get(Key("", old.class_name)) is None
         if old is not None and (classless or self.is_our_access(old)):
-            self.unheld.note(old, new, classless=classless)
+            recorded = self.lookup.recorded_bucket(old.meta.uid) is not None
+            self.unheld.note(old, new, classless=classless, recorded=recorded)
         self.accesses_queue.add(key)
         if access := new or old:  # a Bucket waits for its last access even without its claim
             for cached in self.buckets.store.by_index(BY_CLAIM, access.claim_key):

@@ -474,7 +474,7 @@ def test_of_one_access_few_names_of_secrets_are_kept() -> None:
     access = BucketAccess(Meta("reader", "team", uid="uid"), secret_name="s0")
     for number in range(1, 100):
         renamed = with_fields(access, secret_name=f"s{number}")
-        unheld.note(access, renamed, classless=False)
+        unheld.note(access, renamed, classless=False, recorded=True)
         access = renamed
     found = unheld.find(access.meta.key)
     assert list(found.items()) == [(f"s{number}", "") for number in range(83, 99)]

@@ -35,6 +35,16 @@ def test_a_copy_without_a_record_is_bound_elsewhere_and_deleted_and_the_data_sta
     state.teardown()
 
 
+def test_a_status_is_replaced_while_an_ignored_change_is_reported_and_ready_comes_first() -> None:
+    state = Hostile()
+    state.begin(destroyer="none", accounts="one each", locks=False)
+    state.edit_class(driver=False, name="gold", tier="1")
+    state.kill(name="controller")
+    state.forges_the_status_of_a_claim(name="c1", space="team", victim=0)
+    state.step(index=0, name="controller", steps=5)
+    state.teardown()
+
+
 def test_a_copy_and_its_namespace_are_deleted_and_its_finalizer_is_stripped() -> None:
     state = Hostile()
     state.begin(destroyer="strips finalizers", accounts="one each", locks=False)

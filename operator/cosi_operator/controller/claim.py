@@ -224,7 +224,7 @@ class ClaimReconciler:
             return
 
         def status(current: BucketClaim) -> Status | None:
-            if current.meta.uid != claim.meta.uid:
+            if current.meta.uid != claim.meta.uid or ready_of(current) is None:
                 return None
             generation, now = current.meta.generation, self._clock.wall()
             told = with_ignored(current.conditions, ignored, generation=generation, now=now)

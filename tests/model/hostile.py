@@ -32,10 +32,13 @@ class HostileWorld(World):
     `unnamed`: Secrets with our finalizer that no access and no record named when the sidecar was
     killed. No sidecar can find them, because drivers' roles may not list Secrets; a person releases
     them (docs/backup-and-restore.md).
+    `overwritten`: UIDs of accesses whose entry an administrator overwrote with an older record. A
+    Grant can follow whose run had written the entry; the sidecar then writes the entry again.
     """
 
     tampered: set[str] = field(default_factory=set)
     unnamed: set[Key] = field(default_factory=set)
+    overwritten: set[str] = field(default_factory=set)
 
     def restart(self, name: str) -> None:
         if name == "sidecar":
@@ -183,10 +186,12 @@ class HostileWorld(World):
                 continue
             if entry.namespace != record.claim.namespace:
                 self.violations.append(f"{called.call}: {entry} on a bucket of {record.claim}")
+            self.overwritten.discard(uid)
             if len(entry.accounts) > 1 and not entry.minted:
                 self.violations.append(f"{called.call} of {entry}, whose old account is left")
             return
-        self.violations.append(f"{called.call} for {called.name}, which no record names")
+        if uid not in self.overwritten:
+            self.violations.append(f"{called.call} for {called.name}, which no record names")
 
     def _revoking(self, called: Called) -> None:
         account = self.backend.accounts.get(called.name)

@@ -23,7 +23,7 @@ from tests.model.test_state_machine import (
 from tests.model.world import NAMESPACE, add_access_class, add_class, add_static_bucket
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.record import RECORD_ANNOTATION
+from cosi_operator.api.record import RECORD_ANNOTATION, decode_record
 from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.plan import names
@@ -267,6 +267,9 @@ class Hostile(Cluster):
         if take and record:
             self.backups[uid] = body["metadata"]["annotations"][RECORD_ANNOTATION]
         elif not take and uid in self.backups:
+            older = decode_record(self.backups[uid])
+            kept = set(older.accesses) if older else set()
+            self.world.overwritten |= set(record.accesses if record else ()) - kept
             self._bucket(index, lambda b: _annotate(b, self.backups[uid]))
 
     @rule(

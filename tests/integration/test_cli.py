@@ -178,15 +178,20 @@ def test_retry_is_one_more_try_and_leaves_alone_what_is_ready(
     assert admin.cosi("why", bad, "-n", "team").code == 0
 
 
-def test_a_secret_removed_by_hand_is_noticed_by_status_and_why_and_a_retry_makes_new_keys(
-    bed: Testbed, name: str, tenant: Person
-) -> None:
+def granted(bed: Testbed, name: str) -> str:
+    """Make a class, a claim and a granted access of one name; return the name of the Secret."""
     bed.make_classes(name)
     bed.make_claims([name], class_name=name, namespace=name)
     access = access_body(name, class_name=name, namespace=name)
-    secret = access["spec"]["credentialsSecretName"]
     bed.create("bucketaccesses", access, namespace=name)
     bed.until_ready("bucketaccesses", [name], name)
+    return str(access["spec"]["credentialsSecretName"])
+
+
+def test_a_secret_removed_by_hand_is_noticed_by_status_and_why_and_a_retry_makes_new_keys(
+    bed: Testbed, name: str, tenant: Person
+) -> None:
+    secret = granted(bed, name)
     old = bed.get("secrets", secret, name)
     bed.delete("secrets", secret, name)  # the finalizer keeps it
     kept = tenant.cosi("why", f"bucketaccess/{name}")
@@ -216,12 +221,7 @@ def test_a_secret_removed_by_hand_is_noticed_by_status_and_why_and_a_retry_makes
 def test_rotate_asks_for_new_keys_and_the_access_says_that_the_driver_returned_the_same(
     bed: Testbed, name: str, tenant: Person
 ) -> None:
-    bed.make_classes(name)
-    bed.make_claims([name], class_name=name, namespace=name)
-    access = access_body(name, class_name=name, namespace=name)
-    secret = access["spec"]["credentialsSecretName"]
-    bed.create("bucketaccesses", access, namespace=name)
-    bed.until_ready("bucketaccesses", [name], name)
+    secret = granted(bed, name)
     old = bed.get("secrets", secret, name)
     assert "asks for new keys" in tenant.cosi("rotate", name).out
     words = "The keys were not rotated, because the driver returned the same keys."

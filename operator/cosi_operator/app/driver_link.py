@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anyio
 import structlog
 
-from cosi_operator.app.process import Process
+from cosi_operator.app.process import Process, unless
 from cosi_operator.driver.channel import DriverChannel
 from cosi_operator.driver.presence import DriverIdentity, Presence
 from cosi_operator.driver.v1alpha1 import Driver
@@ -65,15 +65,7 @@ class DriverLink:
 
     async def first_answer(self) -> DriverState | None:
         """Wait for the driver's first answer; None if the process is asked to stop before."""
-        async with anyio.create_task_group() as either:
-
-            async def stopped() -> None:
-                await self._parts.stop.wait()
-                either.cancel_scope.cancel()
-
-            either.start_soon(stopped)
-            await self._appeared.wait()
-            either.cancel_scope.cancel()
+        await unless(self._parts.stop, self._appeared.wait)
         return self.state
 
     def _on_up(self, identity: DriverIdentity) -> None:

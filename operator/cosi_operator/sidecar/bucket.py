@@ -67,7 +67,7 @@ from cosi_operator.sidecar.calls import (
     judged,
     log_change,
 )
-from cosi_operator.sidecar.records import BY_ID, edit_bucket
+from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.shared import Sidecar, mirror_to_claim
 
 
@@ -243,11 +243,8 @@ class BucketReconciler:
         if not is_storable_id(bucket_id):
             limit = f"bucket_id is longer than {ID_LIMIT_BYTES} bytes"
             return Reason.DRIVER_MALFORMED_REPLY, limit
-        holders = {key for key, returned in self._returned.items() if returned == bucket_id} | {
-            cached.view.meta.key
-            for cached in self._s.buckets.store.by_index(BY_ID, bucket_id)
-            if names.same_driver(records.driver_of(cached.view), self._s.state.name)
-        }
+        holders = {key for key, returned in self._returned.items() if returned == bucket_id}
+        holders |= {o.meta.key for o in self._s.lookup.others_with_id(bucket, bucket_id)}
         if holders - {bucket.meta.key}:
             return Reason.FOREIGN_BUCKET_ID, "another Bucket has this bucket_id"
         return None

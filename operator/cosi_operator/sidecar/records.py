@@ -230,22 +230,25 @@ class RecordLookup:
                 return other
         return None
 
-    def sharer_of(self, bucket: Bucket | None) -> Bucket | None:
+    def others_with_id(self, bucket: Bucket, bucket_id: str) -> Iterator[Bucket]:
+        """The other Buckets of the Bucket's driver with this bucket id."""
+        driver = records.driver_of(bucket)
+        for cached in self.buckets.store.by_index(BY_ID, bucket_id):
+            other = cached.view
+            is_other = other.meta.uid != bucket.meta.uid
+            if is_other and names.same_driver(records.driver_of(other), driver):
+                yield other
+
+    def sharer_of(self, bucket: Bucket) -> Bucket | None:
         """Another Bucket with the same bucket id, whose data a Delete of this one would remove.
 
         Copies that have no right to the id do not count. Of two Buckets that are being deleted, one
         has to delete the data; the UIDs decide which.
         """
-        bucket_id = records.bucket_id_of(bucket) if bucket else ""
-        if bucket is None or not bucket_id:
-            return None
-        for cached in self.buckets.store.by_index(BY_ID, bucket_id):
-            other = cached.view
-            if other.meta.deleting and bucket.meta.uid <= other.meta.uid:
-                continue
+        for other in self.others_with_id(bucket, records.bucket_id_of(bucket)):
+            is_mine_to_delete = other.meta.deleting and bucket.meta.uid < other.meta.uid
             is_copy = records.is_renamed_copy(other) or self.rival_of(other) is not None
-            same_driver = names.same_driver(records.driver_of(other), records.driver_of(bucket))
-            if other.meta.uid != bucket.meta.uid and same_driver and not is_copy:
+            if not is_mine_to_delete and not is_copy:
                 return other
         return None
 

@@ -3,6 +3,8 @@
 Creation: finalizer and record, DriverCreateBucket, status. Deletion: see `plan/bucket_deletion.py`.
 """
 
+import json
+
 from cosi_operator.api.view import Bucket
 from cosi_operator.outcome import Call, Effect, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names, records
@@ -84,15 +86,28 @@ def _released(bucket: Bucket, view: BucketView) -> BucketStep | None:
         return read_claim(bucket)  # the cache may be stale in both cases
     if view.claim:
         return None
-    free = '{"spec":{"bucketClaim":null}}'
+    fields = ("namespace", "name", "uid", "kind", "apiVersion")  # the CRD requires bucketClaim
+    free = json.dumps({"spec": {"bucketClaim": dict.fromkeys(fields)}}, separators=(",", ":"))
     return Done(
         Terminal(
             Reason.RELEASED,
             f"BucketClaim {bound.namespace}/{bound.name}, which used this bucket, no longer exists,"
-            " and the bucket is kept. To let another BucketClaim use the bucket, run: kubectl patch"
+            f" and the bucket is kept.{_still_granted(bucket)} To let another BucketClaim use the"
+            " bucket, run: kubectl patch"
             f" bucket {bucket.meta.name} --type merge -p '{free}'",
             waiting=True,
         )
+    )
+
+
+def _still_granted(bucket: Bucket) -> str:
+    entries = bucket.record.accesses.values() if bucket.record else ()
+    found = sorted(f"{entry.namespace}/{entry.name}" for entry in entries)
+    if not found:
+        return ""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return (
+        f" Delete its BucketAccesses first, because their keys work: {', '.join(found[:3])}{more}."
     )
 
 

@@ -156,8 +156,9 @@ def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:
     """
     if view.remembered:
         return view.remembered
-    used = records.may_have_former(bucket)
-    return BucketRecord(former=records.former_accesses(view.accesses) if used else {})
+    if not records.may_have_former(bucket):
+        return BucketRecord()
+    return BucketRecord(former=records.former_accesses(view.accesses, bucket.copied_record))
 
 
 def list_former(bucket: Bucket, view: BucketView) -> ListAccesses | None:

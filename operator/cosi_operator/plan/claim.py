@@ -110,7 +110,7 @@ def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         )
     if bucket.meta.deleting:
         return Done(Terminal(Reason.BEING_DELETED, f"Bucket {name} is being deleted."))
-    if held := _held_by_another(claim, bucket, view):
+    if held := _held_by_another(claim, bucket, view) or _foreign_keys(claim, bucket):
         return held
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
@@ -131,9 +131,26 @@ def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Cla
     if named == records.identity_of(claim):
         return None  # an administrator bound it to this claim after the recorded claim was deleted
     is_reserved_here = (named.namespace, named.name) == claim.meta.key
-    if named.uid or (named.name and not is_reserved_here):
+    is_other_namespace = named.namespace not in ("", claim.meta.namespace)
+    if named.uid or is_other_namespace or (named.name and not is_reserved_here):
         return _already_bound(claim, bucket)
     return None
+
+
+def _foreign_keys(claim: BucketClaim, bucket: Bucket) -> Done | None:
+    """A tenant must not get a bucket that another tenant's keys still reach."""
+    entries = bucket.record.accesses.values() if bucket.record else ()
+    if all(entry.namespace == claim.meta.namespace for entry in entries):
+        return None
+    return Done(
+        Terminal(
+            Reason.BUCKET_ALREADY_BOUND,
+            f"BucketAccesses in another namespace still have keys of Bucket {bucket.meta.name}."
+            " Ask your cluster administrator to delete them, or create a new claim that names"
+            " another Bucket.",
+            waiting=True,
+        )
+    )
 
 
 def _already_bound(claim: BucketClaim, bucket: Bucket) -> Done:

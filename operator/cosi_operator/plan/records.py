@@ -246,18 +246,32 @@ def may_have_former(bucket: Bucket) -> bool:
     return bool(bucket.existing_bucket_id) or copied.name in ("", bucket.meta.name)
 
 
-def could_be_former(access: BucketAccess) -> bool:
-    """Whether the status of an access shows a Grant, for the list in a new record."""
-    held = names.ACCESS_FINALIZER in access.meta.finalizers
-    return held and bool(access.account_id) and is_storable_id(access.account_id)
+def could_be_former(access: BucketAccess, copied: BucketRecord | None) -> bool:
+    """Whether the status of an access shows a Grant, for the list in a new record.
+
+    Args:
+        copied: the record of the Bucket of which this Bucket is a copy. The status of a restored
+            access can be written by a tenant, so it has to agree with that record.
+    """
+    account = access.account_id
+    if names.ACCESS_FINALIZER not in access.meta.finalizers or not is_storable_id(account):
+        return False
+    return bool(account) and (copied is None or account in _accounts_of(copied))
 
 
-def former_accesses(accesses: Iterable[BucketAccess]) -> dict[str, str]:
+def _accounts_of(record: BucketRecord) -> set[str]:
+    recorded = {account for entry in record.accesses.values() for account in entry.accounts}
+    return recorded | set(record.former.values())
+
+
+def former_accesses(
+    accesses: Iterable[BucketAccess], copied: BucketRecord | None
+) -> dict[str, str]:
     """The list for a new record, by UID; the oldest accesses if not all of them fit."""
     former: dict[str, str] = {}
     left_bytes = FORMER_LIMIT_BYTES
     for access in sorted(accesses, key=lambda a: (a.meta.created, a.meta.uid)):
         left_bytes -= len(access.meta.uid) + 2 * len(access.account_id.encode()) + 8
-        if could_be_former(access) and left_bytes >= 0:
+        if could_be_former(access, copied) and left_bytes >= 0:
             former[access.meta.uid] = access.account_id
     return former

@@ -40,6 +40,11 @@ def _accesses_of(bucket: Bucket) -> set[Hashable]:
     return {*entries, *(Key(entry.namespace, entry.name) for entry in entries.values())}
 
 
+def _is_of_driver(bucket: Bucket, driver: str) -> bool:
+    """True also for an unknown driver, so that a possible holder of an account is not missed."""
+    return not driver or names.same_driver(records.driver_of(bucket), driver)
+
+
 async def edit_bucket(
     buckets: Objects[Bucket], step: EditBucket, memory: "RecordMemory"
 ) -> Bucket | None:
@@ -295,7 +300,9 @@ class RecordLookup:
         claim = records.bound_claim(bucket)
         for access in self._naming(Key(claim.namespace, claim.name)):
             if bucket.record is None:
-                listed = records.could_be_former(access) and self._may_be_of(access, bucket)
+                listed = records.could_be_former(access, bucket.copied_record) and self._may_be_of(
+                    access, bucket
+                )
             else:
                 listed = records.is_former(bucket, access)
             if listed and self._is_of(access, claim.uid):
@@ -327,22 +334,43 @@ class RecordLookup:
         """Whether a record entry or another access names the account in this access's status."""
         if access is None or not access.account_id:
             return False
-        for cached in self.buckets.store.by_index(BY_ACCOUNT, access.account_id):
-            entries = _entries(cached.view).items()
+        for bucket in self._with_account(access, access.account_id):
+            entries = _entries(bucket).items()
             if any(access.account_id in e.accounts for u, e in entries if u != access.meta.uid):
                 return True
+        driver = self._driver_of(access)
         return any(
-            cached.view.meta.uid != access.meta.uid and self._may_be_taken_over(cached.view)
+            cached.view.meta.uid != access.meta.uid and self._may_be_taken_over(cached.view, driver)
             for cached in self.accesses.store.by_index(BY_ACCOUNT, access.account_id)
         )
+
+    def _with_account(self, access: BucketAccess, account: str) -> list[Bucket]:
+        """The Buckets of the access's driver whose records name the account.
+
+        Two drivers may use the same id for two accounts.
+        """
+        driver = self._driver_of(access)
+        found = [cached.view for cached in self.buckets.store.by_index(BY_ACCOUNT, account)]
+        return [b for b in found if _is_of_driver(b, driver)]
+
+    def _driver_of(self, access: BucketAccess) -> str:
+        """The driver of the access's Bucket, "" if that Bucket is not known."""
+        uid = access.meta.uid
+        claim = self.claims.get(access.claim_key)
+        bucket = (
+            self.recorded_bucket(uid)
+            or self.memory.vanished_bucket(uid)
+            or (self.bucket_of_claim(claim) if claim else None)
+        )
+        return records.driver_of(bucket) if bucket else ""
 
     def holders(self, access: BucketAccess | None, account: str) -> "Holders":
         """The other accesses for which the records name the same account."""
         live = ending = False
         if access is None or not account:
             return Holders()
-        found = [cached.view for cached in self.buckets.store.by_index(BY_ACCOUNT, account)]
-        books = [*(_entries(bucket) for bucket in found), *self.memory.lost_entries()]
+        found = (_entries(bucket) for bucket in self._with_account(access, account))
+        books = [*found, *self.memory.lost_entries()]
         for book in books:
             for uid, entry in book.items():
                 if uid == access.meta.uid or account not in entry.accounts:
@@ -354,10 +382,15 @@ class RecordLookup:
                     ending = True
         return Holders(live, ending)
 
-    def _may_be_taken_over(self, access: BucketAccess) -> bool:
+    def _may_be_taken_over(self, access: BucketAccess, driver: str) -> bool:
+        """Whether the access may have been granted by the Go sidecar of this driver."""
         claim = self.claims.get(access.claim_key)
         bucket = self.bucket_of_claim(claim) if claim else None
-        return bucket is not None and (bucket.record is None or records.is_former(bucket, access))
+        if bucket is None or not _is_of_driver(bucket, driver):
+            return False
+        if bucket.record is None:
+            return records.may_have_former(bucket)
+        return records.is_former(bucket, access)
 
     def orphans(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
         """Recorded accesses of this key, except the access that has the key now."""

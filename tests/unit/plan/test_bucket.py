@@ -33,7 +33,7 @@ from tests.support.views import (
     with_entries,
 )
 
-from cosi_operator.api.record import BucketRecord, ClaimIdentity
+from cosi_operator.api.record import AccessRecord, BucketRecord, ClaimIdentity
 from cosi_operator.api.view import (
     Bucket,
     BucketAccess,
@@ -234,6 +234,7 @@ def test_creation(view: BucketView, step: BucketStep) -> None:
     assert plan(view) == step
 
 
+GRANTED_BEFORE = AccessRecord(namespace="team", name="app", accounts=(GRANTED.account_id,))
 STARTS = RecordEdit(start=BucketRecord(former=FORMER), driver=DRIVER, claim=IDENTITY)
 EMPTY = RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)
 
@@ -282,9 +283,18 @@ EMPTY = RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)
             id="the record names no claim, the spec does -> recorded",
         ),
         pytest.param(
-            seen(COPY, accesses=(GRANTED,), listed=True),
+            seen(
+                replace(COPY, copied_record=BucketRecord(accesses={"old": GRANTED_BEFORE})),
+                accesses=(GRANTED,),
+                listed=True,
+            ),
             STARTS,
-            id="a copied record and a claim -> void, a new one lists what was granted",
+            id="a copied record and a claim -> void, a new one lists the accounts that it named",
+        ),
+        pytest.param(
+            seen(COPY, accesses=(GRANTED,), listed=True),
+            EMPTY,
+            id="a copied record that does not name the account -> the account is not listed",
         ),
     ],
 )
@@ -719,6 +729,17 @@ def test_a_static_bucket_whose_claim_is_gone_is_released_and_says_how_to_free_it
     assert isinstance(step.outcome, Terminal)
     assert step.outcome.reason is Reason.RELEASED
     assert f"kubectl patch bucket {STATIC.meta.name} --type merge" in step.outcome.message
+    assert "BucketAccess" not in step.outcome.message
+
+
+def test_a_released_bucket_names_the_accesses_that_still_have_keys() -> None:
+    entries = {f"u-{n}": AccessRecord(namespace="ns", name=f"a{n}") for n in range(5)}
+    record = replace(RECORD, accesses=entries)
+    stored = replace(meta(STATIC, finalizers=PROTECT), record=record)
+    step = plan(fold(seen(stored, claim=None), ClaimIs(None)))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert "because their keys work: ns/a0, ns/a1, ns/a2 and 2 more." in step.outcome.message
 
 
 def test_a_released_bucket_is_ready_again_only_after_its_claim_was_read() -> None:

@@ -26,7 +26,7 @@ from tests.support.views import (
     with_entries,
 )
 
-from cosi_operator.api.record import BucketRecord, ClaimIdentity
+from cosi_operator.api.record import AccessRecord, BucketRecord, ClaimIdentity
 from cosi_operator.api.view import (
     Bucket,
     BucketAccess,
@@ -87,6 +87,9 @@ THEIR_IDENTITY = ClaimIdentity("team", "other", "other-uid")
 OTHERS = replace(OLD, claim=ClaimRef("team", "other", "other-uid"))
 OTHERS_RECORDED = replace(
     OTHERS, record=BucketRecord(bucket="old-uid", driver=DRIVER, claim=THEIR_IDENTITY)
+)
+FOREIGN_KEYS = BucketRecord(
+    bucket="old-uid", driver=DRIVER, accesses={"a-uid": AccessRecord(namespace="other", name="a")}
 )
 EARLIER = ClaimIdentity("team", "photos", "earlier-uid")
 EARLIER_REF = ClaimRef("team", "photos", "earlier-uid")
@@ -400,6 +403,20 @@ TAKEN = "bound to another BucketClaim"
             False,
             TAKEN,
             id="reserved for that name in another namespace -> BucketAlreadyBound",
+        ),
+        pytest.param(
+            seen(STATIC, replace(OLD, claim=ClaimRef("other", ""))),
+            Reason.BUCKET_ALREADY_BOUND,
+            False,
+            TAKEN,
+            id="reserved for another namespace -> BucketAlreadyBound",
+        ),
+        pytest.param(
+            seen(STATIC, replace(OLD, record=FOREIGN_KEYS)),
+            Reason.BUCKET_ALREADY_BOUND,
+            True,
+            "BucketAccesses in another namespace still have keys of Bucket old",
+            id="keys of another namespace -> BucketAlreadyBound, waits",
         ),
         pytest.param(
             seen(STATIC, replace(OLD, claim=EARLIER_REF)),

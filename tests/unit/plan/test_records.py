@@ -324,6 +324,16 @@ def test_is_former(found: Bucket, access: BucketAccess, before: bool) -> None:
     assert records.is_former(found, access) is before
 
 
+def test_a_restored_access_is_former_only_with_an_account_of_the_copied_record() -> None:
+    """A tenant can write any account into the status of its restored access."""
+    entry = AccessRecord(namespace="ns", name="a", accounts=("acct-a",))
+    copied = BucketRecord(accesses={"old-uid": entry}, former={"older": "acct-b"})
+    accounts = ("acct-a", "acct-b", "acct-c")
+    restored = [replace(OLD_ACCESS, account_id=account) for account in accounts]
+    assert [records.could_be_former(each, copied) for each in restored] == [True, True, False]
+    assert all(records.could_be_former(each, None) for each in restored)
+
+
 def test_former_accesses_are_listed_with_their_accounts_and_within_the_limit() -> None:
     def access(uid: str, **fields: object) -> BucketAccess:
         return replace(meta(OLD_ACCESS, uid=uid), **fields)
@@ -335,9 +345,9 @@ def test_former_accesses_are_listed_with_their_accounts_and_within_the_limit() -
         access("long", account_id="x" * (ID_LIMIT_BYTES + 1)),
         access("a", account_id="acct-a"),
     ]
-    assert records.former_accesses(listed) == {"a": "acct-a", "b": "acct-b"}
+    assert records.former_accesses(listed, None) == {"a": "acct-a", "b": "acct-b"}
     many = [access(f"uid-{n:05}", account_id="x" * 1000) for n in range(1000)]
-    former = records.former_accesses(many)
+    former = records.former_accesses(many, None)
     assert list(former) == [f"uid-{n:05}" for n in range(len(former))]
     assert 30 < len(former) < 100
     size = len(encode_record(replace(RECORD, former=former)))

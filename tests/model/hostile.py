@@ -32,8 +32,9 @@ class HostileWorld(World):
     `unnamed`: Secrets with our finalizer that no access and no record named when the sidecar was
     killed. No sidecar can find them, because drivers' roles may not list Secrets; a person releases
     them (docs/backup-and-restore.md).
-    `overwritten`: UIDs of accesses whose entry an administrator overwrote with an older record. A
-    Grant can follow whose run had written the entry; the sidecar then writes the entry again.
+    `overwritten`: UIDs of accesses whose entry an administrator overwrote with an older record, or
+    removed with its Bucket. A Grant can follow whose run had written the entry; the sidecar then
+    writes the entry again, or remembers it.
     """
 
     tampered: set[str] = field(default_factory=set)
@@ -163,6 +164,14 @@ class HostileWorld(World):
                 self.violations.append(f"{called.call} of {called.bucket_id}, which is {whose}'s")
         for bucket in going:
             claim = self._claim_of(bucket)
+            record = record_of(bucket)
+            if (
+                record
+                and record.claim.uid
+                and claim
+                and claim["metadata"]["uid"] != record.claim.uid
+            ):
+                continue  # the spec of a Bucket that is being deleted keeps nothing: see the docs
             forced = (bucket["metadata"].get("annotations") or {}).get(
                 names.FORCE_DELETE_ANNOTATION
             ) == bucket["metadata"]["uid"]

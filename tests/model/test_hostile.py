@@ -305,6 +305,8 @@ class Hostile(Cluster):
         if index < len(buckets):
             body = self.world.api.get(BUCKETS, Key("", buckets[index]))
             self._lose(body)
+            record = record_of(body)
+            self.world.overwritten |= set(record.accesses if record else ())
             self._bucket(index, lambda b: b["metadata"].pop("finalizers", None))
             if self.world.api.find(BUCKETS, Key("", buckets[index])):
                 self.world.api.delete(BUCKETS, Key("", buckets[index]))

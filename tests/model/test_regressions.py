@@ -61,3 +61,27 @@ def test_a_lost_bucket_is_replaced_by_one_that_is_being_deleted_and_the_keys_sti
     state.delete_bucket(index=0)
     state.an_administrator_binds_a_bucket(index=0, name="c1", space="team")
     state.teardown()
+
+
+def test_a_claim_that_is_bound_to_a_bucket_during_its_deletion_does_not_keep_it() -> None:
+    """As docs/backup-and-restore.md says."""
+    state = Hostile()
+    state.begin(destroyer="none", accounts="one each", locks=False)
+    state.delete(name="c1")
+    state.delete_bucket(index=0)
+    state.is_copied_into_a_drill(name="c1", with_secret=False)
+    state.an_administrator_binds_a_bucket(index=0, name="c1", space="drill")
+    state.an_administrator_binds_a_bucket(index=1, name="c1", space="team")
+    state.all_work(seconds=1.0)
+    state.teardown()
+
+
+def test_a_bucket_is_removed_by_force_between_an_entry_and_its_grant() -> None:
+    state = Hostile()
+    state.begin(destroyer="removes Buckets", accounts="one each", locks=False)
+    state.another_access(claim="c1", name="a2", space="team")
+    state.work_a_while(name="sidecar", steps=7)
+    state.a_bucket_is_removed_by_force(index=0)
+    state.all_work(seconds=1.0)
+    state.nothing_forbidden_happened()
+    state.teardown()

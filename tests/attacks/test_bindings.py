@@ -253,3 +253,26 @@ def test_a_forged_status_decides_nothing_after_a_restore(
     bed.delete("bucketaccesses", theirs, evil)
     bed.until_gone("bucketaccesses", [theirs], evil)
     assert account not in revoked(bed.driver)[before:]
+
+
+@pytest.mark.attack(
+    "a restore without status; the old Bucket's record names the accounts to revoke"
+)
+def test_the_record_of_a_restored_bucket_names_the_old_accounts(bed: Testbed, name: str) -> None:
+    """The command is in docs/backup-and-restore.md."""
+    account = granted(bed, name)["status"]["accountID"]
+    bucket = bed.bucket_of(name)["metadata"]["name"]
+    lose_and_restore(bed, {name: "team"})
+    for role in ("controller", "sidecar"):
+        bed.start_process(role)
+    bed.until_leading()
+    bed.until_reason("bucketclaims", name, "FormerBucketFound")
+    path = r"jsonpath={.metadata.annotations.cosi\.objectstorage\.k8s\.io/record}"
+    assert account in bed.plane.run_kubectl("get", "bucket", bucket, "-o", path)
+    uid = bed.get("bucketclaims", name)["metadata"]["uid"]
+    patch = json.dumps({"spec": {"bucketClaim": {"uid": uid}}})
+    bed.plane.run_kubectl("patch", "bucket", bucket, "--type", "merge", "-p", patch)
+    bed.until_ready("bucketaccesses", [name])
+    bed.until_quiet()
+    assert account in accounts(bed)
+    assert account not in revoked(bed.driver)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.attacks.test_copies import copied
+from tests.attacks.test_copies import copied, run_page
 from tests.attacks.test_tenants import granted, write_status
 
 from cosi_operator.api.record import RECORD_ANNOTATION
@@ -259,7 +259,7 @@ def test_a_forged_status_decides_nothing_after_a_restore(
     "a restore without status; the old Bucket's record names the accounts to revoke"
 )
 def test_the_record_of_a_restored_bucket_names_the_old_accounts(bed: Testbed, name: str) -> None:
-    """The command is in docs/backup-and-restore.md."""
+    """The page prints the record before it binds the Bucket, which starts a new record."""
     account = granted(bed, name)["status"]["accountID"]
     bucket = bed.bucket_of(name)["metadata"]["name"]
     lose_and_restore(bed, {name: "team"})
@@ -267,11 +267,8 @@ def test_the_record_of_a_restored_bucket_names_the_old_accounts(bed: Testbed, na
         bed.start_process(role)
     bed.until_leading()
     bed.until_reason("bucketclaims", name, "FormerBucketFound")
-    path = r"jsonpath={.metadata.annotations.cosi\.objectstorage\.k8s\.io/record}"
-    assert account in bed.plane.run_kubectl("get", "bucket", bucket, "-o", path)
-    uid = bed.get("bucketclaims", name)["metadata"]["uid"]
-    patch = json.dumps({"spec": {"bucketClaim": {"uid": uid}}})
-    bed.plane.run_kubectl("patch", "bucket", bucket, "--type", "merge", "-p", patch)
+    printed = run_page(bed, "After a restore: use the old bucket", claim=name, bucket=bucket)
+    assert account in printed
     bed.until_ready("bucketaccesses", [name])
     bed.until_quiet()
     assert account in accounts(bed)

@@ -164,13 +164,8 @@ class HostileWorld(World):
                 self.violations.append(f"{called.call} of {called.bucket_id}, which is {whose}'s")
         for bucket in going:
             claim = self._claim_of(bucket)
-            record = record_of(bucket)
-            if (
-                record
-                and record.claim.uid
-                and claim
-                and claim["metadata"]["uid"] != record.claim.uid
-            ):
+            recorded = record.claim.uid if (record := record_of(bucket)) else ""
+            if claim and recorded not in ("", claim["metadata"]["uid"]):
                 continue  # the spec of a Bucket that is being deleted keeps nothing: see the docs
             forced = (bucket["metadata"].get("annotations") or {}).get(
                 names.FORCE_DELETE_ANNOTATION

@@ -11,6 +11,7 @@ from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_deletion import plan_deletion
 from cosi_operator.plan.bucket_view import (
     BucketView,
+    first_of,
     is_certainly_empty,
     is_rebound,
     known_id,
@@ -93,8 +94,8 @@ def _released(bucket: Bucket, view: BucketView) -> BucketStep | None:
             Reason.RELEASED,
             f"BucketClaim {bound.namespace}/{bound.name}, which used this bucket, no longer exists,"
             f" and the bucket is kept.{_still_granted(bucket)} To let another BucketClaim use the"
-            " bucket, run: kubectl patch"
-            f" bucket {bucket.meta.name} --type merge -p '{free}'",
+            " bucket, run:"
+            f" kubectl patch bucket {bucket.meta.name} --type merge -p '{free}'",
             waiting=True,
         )
     )
@@ -105,10 +106,7 @@ def _still_granted(bucket: Bucket) -> str:
     found = sorted(f"{entry.namespace}/{entry.name}" for entry in entries)
     if not found:
         return ""
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return (
-        f" Delete its BucketAccesses first, because their keys work: {', '.join(found[:3])}{more}."
-    )
+    return f" Delete its BucketAccesses first, because their keys work: {first_of(found, 3)}."
 
 
 def _halt(bucket: Bucket, view: BucketView) -> Done | None:

@@ -11,6 +11,7 @@ from cosi_operator.outcome import Call, Reason, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import (
     BucketView,
+    first_of,
     is_certainly_empty,
     is_gave_up,
     known_id,
@@ -166,10 +167,9 @@ def _waiting_for(accesses: tuple[BucketAccess, ...], record: BucketRecord | None
         if uid not in found
     ]
     stories = [story(access) for access in accesses] + lost
-    more = f" and {len(stories) - 5} more" if len(stories) > 5 else ""
     return Terminal(
         Reason.WAITING_FOR_ACCESSES,
         "The bucket is deleted when its accesses are revoked. Not revoked yet:"
-        f" {', '.join(stories[:5])}{more}. To see why, run: kubectl describe bucketaccess",
+        f" {first_of(stories, 5)}. To see why, run: kubectl describe bucketaccess",
         waiting=True,
     )

@@ -169,6 +169,12 @@ def list_former(bucket: Bucket, view: BucketView) -> ListAccesses | None:
     return ListAccesses(claim.namespace) if claim.uid else None
 
 
+def first_of(texts: list[str], most: int) -> str:
+    """The first texts and the number of the others, as one text for a message."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return f"{', '.join(texts[:most])}{more}"
+
+
 def our_finalizers(bucket: Bucket) -> tuple[str, ...]:
     # The access finalizer is first, because it keeps the bucket until its accesses are deleted.
     both = (names.BUCKET_ACCESS_FINALIZER, names.BUCKET_FINALIZER)

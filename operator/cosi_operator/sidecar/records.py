@@ -334,24 +334,24 @@ class RecordLookup:
         """Whether a record entry or another access names the account in this access's status."""
         if access is None or not access.account_id:
             return False
-        for bucket in self._with_account(access, access.account_id):
+        driver = self._driver_of(access)
+        for bucket in self._with_account(access.account_id, driver):
             entries = _entries(bucket).items()
             if any(access.account_id in e.accounts for u, e in entries if u != access.meta.uid):
                 return True
-        driver = self._driver_of(access)
         return any(
             cached.view.meta.uid != access.meta.uid and self._may_be_taken_over(cached.view, driver)
             for cached in self.accesses.store.by_index(BY_ACCOUNT, access.account_id)
         )
 
-    def _with_account(self, access: BucketAccess, account: str) -> list[Bucket]:
-        """The Buckets of the access's driver whose records name the account.
+    def _with_account(self, account: str, driver: str) -> Iterator[Bucket]:
+        """The Buckets of a driver whose records name the account.
 
         Two drivers may use the same id for two accounts.
         """
-        driver = self._driver_of(access)
-        found = [cached.view for cached in self.buckets.store.by_index(BY_ACCOUNT, account)]
-        return [b for b in found if _is_of_driver(b, driver)]
+        for cached in self.buckets.store.by_index(BY_ACCOUNT, account):
+            if _is_of_driver(cached.view, driver):
+                yield cached.view
 
     def _driver_of(self, access: BucketAccess) -> str:
         """The driver of the access's Bucket, "" if that Bucket is not known."""
@@ -369,8 +369,8 @@ class RecordLookup:
         live = ending = False
         if access is None or not account:
             return Holders()
-        found = (_entries(bucket) for bucket in self._with_account(access, account))
-        books = [*found, *self.memory.lost_entries()]
+        found = self._with_account(account, self._driver_of(access))
+        books = [*(_entries(bucket) for bucket in found), *self.memory.lost_entries()]
         for book in books:
             for uid, entry in book.items():
                 if uid == access.meta.uid or account not in entry.accounts:

@@ -74,7 +74,8 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "Repair or delete it; the others go on.",
     ),
     Reason.RELEASED: (
-        "The claim of a static Bucket is gone, and the Bucket and its data are kept.",
+        "The claim of a Bucket no longer exists, and the Bucket and its data are kept: a static"
+        " Bucket was released, or a claim was removed by force.",
         "An administrator runs the command of the message to let another claim use it, or deletes"
         " the Bucket.",
     ),
@@ -130,8 +131,8 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "Repair what the message names; it is looked at again every 30 s.",
     ),
     Reason.BACKEND_UNVERIFIED: (
-        "The object was deleted, but the backend may still hold a bucket or an account of it; the"
-        " message says why. This is also the reason of the Warning Event.",
+        "The object was deleted or restored, and the backend may still hold a bucket or an account"
+        " of it; the message says why. This is also the reason of the Warning Event.",
         "Ask your cluster administrator to look on the backend for the name in the message.",
     ),
     Reason.DRIVER_UNREACHABLE: (

@@ -198,9 +198,14 @@ def test_a_bucket_that_was_never_ready_has_no_accounts(bed: Testbed, name: str) 
     assert account not in accounts(bed)
 
 
-def lose_and_restore(bed: Testbed, spaces: dict[str, str]) -> None:
-    """A disaster: the objects come back with new UIDs, Buckets with annotations, no status."""
+def lose_and_restore(bed: Testbed, spaces: dict[str, str]) -> dict[str, Json]:
+    """A disaster: the objects come back with new UIDs, Buckets with annotations, no status.
+
+    Returns:
+        The status that each access had, by name.
+    """
     restored: list[tuple[str, Json, str]] = []
+    had = {name: bed.get("bucketaccesses", name, space)["status"] for name, space in spaces.items()}
     for role in ("sidecar", "controller"):
         bed.processes[role].stop(grace_s=10)
     for name, space in spaces.items():
@@ -220,6 +225,14 @@ def lose_and_restore(bed: Testbed, spaces: dict[str, str]) -> None:
             bed.delete(plural, lost, where)
     for plural, body, space in restored:
         bed.create(plural, body, space)
+    return had
+
+
+def bind(bed: Testbed, name: str, bucket: str, namespace: str = "team") -> None:
+    """As an administrator does."""
+    uid = bed.get("bucketclaims", name, namespace)["metadata"]["uid"]
+    patch = json.dumps({"spec": {"bucketClaim": {"uid": uid}}})
+    bed.plane.run_kubectl("patch", "bucket", bucket, "--type", "merge", "-p", patch)
 
 
 @pytest.mark.attack("after a restore, a tenant's status names the account of another tenant")
@@ -245,9 +258,7 @@ def test_a_forged_status_decides_nothing_after_a_restore(
     for each in spaces if tenant_first else reversed(spaces):
         space = spaces[each]
         bed.until_reason("bucketclaims", each, "FormerBucketFound", space)
-        uid = bed.get("bucketclaims", each, space)["metadata"]["uid"]
-        patch = json.dumps({"spec": {"bucketClaim": {"uid": uid}}})
-        bed.plane.run_kubectl("patch", "bucket", buckets[each], "--type", "merge", "-p", patch)
+        bind(bed, each, buckets[each], space)
         bed.until_ready("bucketclaims", [each], space)
         bed.until_quiet()
     bed.delete("bucketaccesses", theirs, evil)
@@ -269,7 +280,66 @@ def test_the_record_of_a_restored_bucket_names_the_old_accounts(bed: Testbed, na
     bed.until_reason("bucketclaims", name, "FormerBucketFound")
     printed = run_page(bed, "After a restore: use the old bucket", claim=name, bucket=bucket)
     assert account in printed
+    told = bed.until_event(bucket, "BackendUnverified", namespace="default")
+    assert f"{account} (team/{name})" in told
     bed.until_ready("bucketaccesses", [name])
     bed.until_quiet()
     assert account in accounts(bed)
     assert account not in revoked(bed.driver)
+
+
+@pytest.mark.attack(
+    "a drill on the same storage, with Buckets and status, is thrown away; the keys stay"
+)
+def test_a_drill_with_buckets_and_status_revokes_nothing(bed: Testbed, name: str) -> None:
+    """Nothing in the drill's cluster shows whether the first cluster still uses the accounts."""
+    account = granted(bed, name)["status"]["accountID"]
+    bucket = bed.bucket_of(name)["metadata"]["name"]
+    had = lose_and_restore(bed, {name: "team"})
+    write_status(bed, "bucketaccesses", name, "team", had[name])
+    for role in ("controller", "sidecar"):
+        bed.start_process(role)
+    bed.until_leading()
+    bed.until_reason("bucketclaims", name, "FormerBucketFound")
+    bind(bed, name, bucket)
+
+    def has_its_own() -> bool:
+        status = bed.get("bucketaccesses", name)["status"]
+        return bool(status.get("accessGranted")) and status.get("accountID") not in (None, account)
+
+    bed.until("the restored access has an account of its own", has_its_own)
+    bed.delete("bucketaccesses", name)
+    bed.until_gone("bucketaccesses", [name])
+    assert account in accounts(bed)
+    assert account not in revoked(bed.driver)
+
+
+@pytest.mark.attack(
+    "a tenant removes its claim by force; its keys stay, and its bucket is bound to another tenant"
+)
+def test_a_dynamic_bucket_with_keys_of_another_tenant_is_bound_to_nobody(
+    bed: Testbed, name: str
+) -> None:
+    account = granted(bed, name)["status"]["accountID"]
+    bucket = bed.bucket_of(name)["metadata"]["name"]
+    other = bed.make_namespace(f"{name}-other")
+    bed.processes["controller"].stop(grace_s=10)
+    bed.edit("bucketclaims", name, lambda body: body["metadata"].pop("finalizers"))
+    bed.delete("bucketclaims", name)
+    bed.start_process("controller")
+    bed.until_leading("controller")
+    told = bed.until_reason("buckets", bucket, "Released")
+    assert f"because their keys work: team/{name}." in told["message"]
+
+    bed.create("bucketclaims", claim_body("next", existing=bucket, namespace=other), other)
+    uid = bed.get("bucketclaims", "next", other)["metadata"]["uid"]
+    patch = json.dumps({"spec": {"bucketClaim": {"namespace": other, "name": "next", "uid": uid}}})
+    bed.plane.run_kubectl("patch", "bucket", bucket, "--type", "merge", "-p", patch)
+    bed.until_reason("bucketclaims", "next", "BucketAlreadyBound", other)
+    bed.until_quiet()
+    assert not bed.get("bucketclaims", "next", other)["status"].get("bucketReady")
+    bed.delete("bucketaccesses", name)
+    bed.until_gone("bucketaccesses", [name])
+    bed.until_ready("bucketclaims", ["next"], other)
+    assert account not in accounts(bed)
+    assert condition(bed.get("buckets", bucket))["status"] == "True"

@@ -84,7 +84,7 @@ async def test_keys_of_accesses_that_are_granted_at_once(
     async def grant(number: int) -> None:
         meta = replace(ACCESS.meta, name=f"a-{number}")
         request = GrantRequest(bucket, f"{scope}-{number}", AuthenticationType.KEY)
-        call = calls.grant_access(request, timeout_s=TIMEOUT_S)
+        call = functools.partial(calls.grant_access, request, timeout_s=TIMEOUT_S)
         reply = await lanes.judged(replace(ACCESS, meta=meta), bucket, call)
         assert not isinstance(reply, Refused), reply
         granted[meta.key] = reply
@@ -111,7 +111,7 @@ async def test_keys_of_accesses_that_are_granted_at_once(
     async def revoke(key: Key) -> None:
         meta = replace(ACCESS.meta, name=key.name)
         account_id = granted[key].account_id
-        call = calls.revoke_access(bucket, account_id, {}, timeout_s=TIMEOUT_S)
+        call = functools.partial(calls.revoke_access, bucket, account_id, {}, timeout_s=TIMEOUT_S)
         reply = await lanes.judged(replace(ACCESS, meta=meta), bucket, call)
         assert not isinstance(reply, Refused), reply
 

@@ -44,7 +44,8 @@ class Account:
     bucket_id: str
     name: str
     keys: list[str]
-    # Whether its id was ever returned; a driver that mints leaves what it did not return.
+    # Whether its id was returned to a sidecar that lived to record it; a driver that mints leaves
+    # the other accounts.
     learned: bool = False
 
 
@@ -65,6 +66,12 @@ class Backend:
     expiry_in_token: bool = False  # the keys are a SAS, as from Microsoft's driver
     watch: Callable[[Called], None] = field(default=lambda called: None)
     made: int = 0
+    recorded: set[str] = field(default_factory=set)  # accounts that a record has ever named
+
+    def sidecar_killed(self) -> None:
+        """Nobody knows an account whose id was returned and not yet recorded."""
+        for account_id, account in self.accounts.items():
+            account.learned = account.learned and account_id in self.recorded
 
     def count(self, call: Call) -> int:
         return sum(1 for called in self.calls if called.call is call)

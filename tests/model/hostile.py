@@ -11,10 +11,9 @@ from typing import Any
 from tests.model.backend import Called
 from tests.model.memory import Json, copy
 from tests.model.processes import DRIVER
-from tests.model.world import NAMESPACE, World, info_in, keys_in, owner_of
+from tests.model.world import NAMESPACE, World, info_in, keys_in, owner_of, record_of
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.record import RECORD_ANNOTATION, BucketRecord, decode_record
 from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.outcome import Call
@@ -275,12 +274,6 @@ class HostileWorld(World):
         if names_of and info_in(secret)["spec"]["bucketName"] not in names_of:
             found.append(f"{meta['namespace']}/{meta['name']}: its Secret names another Bucket")
         return found
-
-
-def record_of(bucket: Json) -> BucketRecord | None:
-    meta = bucket["metadata"]
-    record = decode_record((meta.get("annotations") or {}).get(RECORD_ANNOTATION))
-    return record if record and record.bucket in ("", meta["uid"]) else None
 
 
 def driver_of(bucket: Json) -> str:

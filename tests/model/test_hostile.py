@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
-from tests.model.hostile import DRILL, SPACES, HostileWorld, record_of
+from tests.model.hostile import DRILL, SPACES, HostileWorld
 from tests.model.memory import Json
 from tests.model.test_state_machine import (
     ACCESSES,
@@ -20,7 +20,13 @@ from tests.model.test_state_machine import (
     PROFILE,
     Cluster,
 )
-from tests.model.world import NAMESPACE, add_access_class, add_class, add_static_bucket
+from tests.model.world import (
+    NAMESPACE,
+    add_access_class,
+    add_class,
+    add_static_bucket,
+    record_of,
+)
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.record import RECORD_ANNOTATION, decode_record

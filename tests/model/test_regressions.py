@@ -1,5 +1,6 @@
 """Faults that long runs of tests/model/test_hostile.py found, with the shortest steps to each."""
 
+from tests.model.backend import Answer
 from tests.model.test_hostile import Hostile
 
 
@@ -82,6 +83,19 @@ def test_a_bucket_is_removed_by_force_between_an_entry_and_its_grant() -> None:
     state.another_access(claim="c1", name="a2", space="team")
     state.work_a_while(name="sidecar", steps=7)
     state.a_bucket_is_removed_by_force(index=0)
+    state.all_work(seconds=1.0)
+    state.nothing_forbidden_happened()
+    state.teardown()
+
+
+def test_a_deletion_learns_an_account_that_another_access_has_got_and_leaves_it() -> None:
+    state = Hostile()
+    state.begin(destroyer="none", accounts="one for a bucket", locks=False)
+    state.driver_will_grant_badly(answer=Answer(empty_id=True))
+    state.another_access(claim="c1", name="a2", space="team")
+    state.all_work(seconds=1.0)
+    state.driver_heals()
+    state.delete(name="a2")
     state.all_work(seconds=1.0)
     state.nothing_forbidden_happened()
     state.teardown()

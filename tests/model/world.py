@@ -27,6 +27,7 @@ from tests.model.processes import (
 from tests.support.clock import FakeClock
 
 from cosi_operator.api.core import SECRETS
+from cosi_operator.api.record import RECORD_ANNOTATION, BucketRecord, decode_record
 from cosi_operator.api.v1alpha1 import (
     BUCKET_ACCESS_CLASSES,
     BUCKET_ACCESSES,
@@ -88,6 +89,8 @@ class World:
 
     def restart(self, name: str) -> None:
         self.processes[name].end()
+        if name == "sidecar":
+            self.backend.sidecar_killed()
         self.start(name)
 
     def driver_goes(self) -> None:
@@ -247,6 +250,8 @@ class World:
         identity = (resource.plural, body["metadata"]["uid"])
         before = self._before.get(identity)
         self._before[identity] = body
+        if resource is BUCKETS and (record := record_of(body)):
+            self.backend.recorded.update(*(e.accounts for e in record.accesses.values()))
         if kind == "DELETED" or self.upstream:
             return
         self.violations += invariants.status_violations(body)
@@ -408,3 +413,9 @@ def add_static_bucket(world: World, name: str = "old", *, policy: str = "Retain"
         },
     )
     world.backend.buckets[name] = "id-of-old"
+
+
+def record_of(bucket: Json) -> BucketRecord | None:
+    meta = bucket["metadata"]
+    record = decode_record((meta.get("annotations") or {}).get(RECORD_ANNOTATION))
+    return record if record and record.bucket in ("", meta["uid"]) else None

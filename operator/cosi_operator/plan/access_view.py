@@ -20,6 +20,7 @@ from cosi_operator.plan.facts import (
     BucketIs,
     CallFailed,
     Granted,
+    Kept,
     Revoked,
     SecretAllowed,
     SecretIs,
@@ -226,6 +227,8 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
             return replace(view, all_revoked=True)
         case Revoked(account_id=account_id):
             return replace(view, revoked=view.revoked | {account_id})
+        case Kept(account_id=account_id):
+            return replace(view, kept=view.kept | {account_id})
         case CallFailed():
             return replace(view, failed=fact, judged=view.access)
         case _:

@@ -78,26 +78,38 @@ def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
 
 
 def _released(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    """A static Bucket stays bound to a deleted claim until a person clears its spec.bucketClaim."""
+    """A Bucket stays bound to a claim that no longer exists until a person changes that.
+
+    The claim of a static Bucket was deleted, or the finalizer of a claim was removed by force.
+    """
     bound = records.bound_claim(bucket)
-    if not bucket.existing_bucket_id or not bound.uid:
+    if not bound.uid:
         return None
     was_released = any(c.reason == Reason.RELEASED for c in bucket.conditions)
     if not view.claim_read and (was_released or view.claim is None):
         return read_claim(bucket)  # the cache may be stale in both cases
     if view.claim:
         return None
-    fields = ("namespace", "name", "uid", "kind", "apiVersion")  # the CRD requires bucketClaim
-    free = json.dumps({"spec": {"bucketClaim": dict.fromkeys(fields)}}, separators=(",", ":"))
     return Done(
         Terminal(
             Reason.RELEASED,
             f"BucketClaim {bound.namespace}/{bound.name}, which used this bucket, no longer exists,"
-            f" and the bucket is kept.{_still_granted(bucket)} To let another BucketClaim use the"
-            " bucket, run:"
-            f" kubectl patch bucket {bucket.meta.name} --type merge -p '{free}'",
+            f" and the bucket is kept.{_still_granted(bucket)} {_how_to_use_again(bucket)}",
             waiting=True,
         )
+    )
+
+
+def _how_to_use_again(bucket: Bucket) -> str:
+    name, named = bucket.meta.name, records.spec_claim(bucket)
+    if not named.uid:
+        who = f"BucketClaim {named.namespace}/{named.name}" if named.name else "Any BucketClaim"
+        return f"{who} can use it with existingBucketName: {name}."
+    fields = ("namespace", "name", "uid", "kind", "apiVersion")  # the CRD requires bucketClaim
+    free = json.dumps({"spec": {"bucketClaim": dict.fromkeys(fields)}}, separators=(",", ":"))
+    return (
+        "To let another BucketClaim use the bucket, run:"
+        f" kubectl patch bucket {name} --type merge -p '{free}'"
     )
 
 

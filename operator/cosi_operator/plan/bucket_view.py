@@ -132,7 +132,7 @@ def record_edit(bucket: Bucket, view: BucketView) -> RecordEdit | None:
     now = record or start or BucketRecord()
     driver = None if now.driver else bucket.driver_name
     claim: ClaimIdentity | None = None
-    if named.uid and (not now.claim.uid or (is_rebound(bucket) and view.claim is None)):
+    if named.uid and (not now.claim.uid or _may_be_rebound(bucket, view)):
         claim = named if named != now.claim else None
     if record and record.bucket and driver is None and claim is None:
         return None
@@ -146,6 +146,16 @@ def is_rebound(bucket: Bucket) -> bool:
     """
     record, named = bucket.record, records.spec_claim(bucket)
     return bool(record and record.claim.uid and named.uid and named != record.claim)
+
+
+def _may_be_rebound(bucket: Bucket, view: BucketView) -> bool:
+    """Whether the claim in the spec may replace the recorded claim.
+
+    A tenant must not get a bucket that another tenant's keys still reach.
+    """
+    named = records.spec_claim(bucket)
+    is_taken = view.claim is not None or records.has_keys_outside(bucket, named.namespace)
+    return is_rebound(bucket) and not is_taken
 
 
 def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:

@@ -139,8 +139,7 @@ def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Cla
 
 def _foreign_keys(claim: BucketClaim, bucket: Bucket) -> Done | None:
     """A tenant must not get a bucket that another tenant's keys still reach."""
-    entries = bucket.record.accesses.values() if bucket.record else ()
-    if all(entry.namespace == claim.meta.namespace for entry in entries):
+    if not records.has_keys_outside(bucket, claim.meta.namespace):
         return None
     return Done(
         Terminal(

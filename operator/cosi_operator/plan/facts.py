@@ -74,6 +74,13 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The account was not revoked, because another access has it too."""
+
+    account_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class SecretIs:
     """The state of the Secret with a name.
 
@@ -123,6 +130,14 @@ type BucketFact = (
     BucketIs | ClaimIs | AccessDeleting | AccessesListed | BackendIs | BackendGone | CallFailed
 )
 type AccessFact = (
-    BucketIs | AccessIs | Granted | Revoked | SecretIs | SecretStored | SecretAllowed | CallFailed
+    BucketIs
+    | AccessIs
+    | Granted
+    | Revoked
+    | Kept
+    | SecretIs
+    | SecretStored
+    | SecretAllowed
+    | CallFailed
 )
 type ClaimFact = BucketIs | ClaimIs | ClassIs | HolderIs | AccessDeleting

@@ -214,6 +214,12 @@ def entry_of(bucket: Bucket | None, access_uid: str) -> AccessRecord | None:
     return bucket.record.accesses.get(access_uid)
 
 
+def has_keys_outside(bucket: Bucket, namespace: str) -> bool:
+    """Whether the record names BucketAccesses of another namespace, whose keys may work."""
+    entries = bucket.record.accesses.values() if bucket.record else ()
+    return any(entry.namespace != namespace for entry in entries)
+
+
 def room_of(bucket: Bucket, *, rotating: bool = False) -> Room:
     """Whether the record of a Bucket has room for one more access, or for a second account."""
     return Room.NOW if bucket.record is None else room_in(bucket.record, rotating=rotating)
@@ -250,18 +256,37 @@ def could_be_former(access: BucketAccess, copied: BucketRecord | None) -> bool:
     """Whether the status of an access shows a Grant, for the list in a new record.
 
     Args:
-        copied: the record of the Bucket of which this Bucket is a copy. The status of a restored
-            access can be written by a tenant, so it has to agree with that record.
+        copied: the record of the Bucket of which this Bucket is a copy. It has to name the account
+            for the UID of this access. A restored access has another UID: the account may still
+            belong to the original, for instance in another cluster.
     """
     account = access.account_id
     if names.ACCESS_FINALIZER not in access.meta.finalizers or not is_storable_id(account):
         return False
-    return bool(account) and (copied is None or account in _accounts_of(copied))
+    return bool(account) and (copied is None or account in _accounts_of(copied, access.meta.uid))
 
 
-def _accounts_of(record: BucketRecord) -> set[str]:
-    recorded = {account for entry in record.accesses.values() for account in entry.accounts}
-    return recorded | set(record.former.values())
+def _accounts_of(record: BucketRecord, access_uid: str) -> tuple[str, ...]:
+    """The accounts that a record names for the access with this UID."""
+    entry = record.accesses.get(access_uid)
+    if entry is not None:
+        return entry.accounts
+    former = record.former.get(access_uid)
+    return (former,) if former else ()
+
+
+def accounts_left(copied: BucketRecord, started: BucketRecord) -> dict[str, str]:
+    """The accounts that a copied record names and the new record does not take over.
+
+    Returns:
+        Account -> the BucketAccess that it was made for, as namespace/name, or as UID if the
+        copied record does not have the name.
+    """
+    taken = set(started.former.values())
+    found = {account: uid for uid, account in copied.former.items()}
+    for entry in copied.accesses.values():
+        found |= dict.fromkeys(entry.accounts, f"{entry.namespace}/{entry.name}")
+    return {account: access for account, access in found.items() if account not in taken}
 
 
 def former_accesses(

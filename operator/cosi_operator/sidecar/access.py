@@ -1,46 +1,29 @@
 """Reconciles the BucketAccesses of one driver: applies the steps of `plan/access.py`."""
 
-from collections.abc import Coroutine
+import functools
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
 from cosi_operator.api.record import ID_LIMIT_BYTES, is_storable_id
-from cosi_operator.api.view import (
-    BucketAccess,
-    BucketAccessClass,
-    Key,
-    Meta,
-)
+from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key, Meta
 from cosi_operator.classify import Verdict
 from cosi_operator.clock import SteadyTime
 from cosi_operator.driver.v1alpha1 import GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Objects, set_finalizers
-from cosi_operator.outcome import (
-    Call,
-    Code,
-    MadeBy,
-    Outcome,
-    Reason,
-    Requeue,
-    Success,
-    Terminal,
-)
+from cosi_operator.outcome import Call, Code, MadeBy, Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import access as planning
 from cosi_operator.plan import records
-from cosi_operator.plan.access_view import (
-    AccessView,
-    fold,
-    is_clean,
-)
+from cosi_operator.plan.access_view import AccessView, fold, is_clean
 from cosi_operator.plan.facts import (
     AccessFact,
     AccessIs,
     BucketIs,
     CallFailed,
     Granted,
+    Kept,
     Revoked,
 )
 from cosi_operator.plan.steps import (
@@ -69,13 +52,7 @@ from cosi_operator.sidecar.access_report import (
     unverified_account,
 )
 from cosi_operator.sidecar.access_secret import AccessSecret, HeldKeys
-from cosi_operator.sidecar.calls import (
-    DriverRun,
-    Queued,
-    Refused,
-    Stopwatch,
-    log_change,
-)
+from cosi_operator.sidecar.calls import DriverRun, Queued, Refused, Stopwatch, Unwanted, log_change
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_release import release_unheld
 from cosi_operator.sidecar.secrets import Secrets
@@ -157,6 +134,7 @@ class AccessReconciler:
         entry, held = records.entry_of(bucket, uid), self._held.of(access)
         accounts = (*(entry.accounts if entry else ()), held.granted.account_id if held else "")
         holders = {account: s.lookup.holders(access, account) for account in accounts}
+        kept = (account for account in accounts if self._is_used_by_another(access, account))
         return AccessView(
             access=access,
             access_class=access_class,
@@ -168,7 +146,7 @@ class AccessReconciler:
             rivals=s.lookup.has_rival(access),
             remembered=remembered,
             restoring=s.lookup.memory.is_lost(uid),
-            kept=frozenset(account for account, other in holders.items() if other.live),
+            kept=frozenset(kept),
             awaited=frozenset(account for account, other in holders.items() if other.ending),
             clean=remembered is None and (is_clean(access, bucket) or uid in self._unasked),
             unproven=True,
@@ -234,8 +212,13 @@ class AccessReconciler:
         is_unasked = access.meta.uid in self._unasked
         self._unasked.discard(access.meta.uid)
         watch = Stopwatch(self._s.clock)
-        call = self._s.driver.grant_access(request, timeout_s=self._s.call_timeout_s)
-        reply = await self._called(view, access, step.bucket_id, watch.time(call))
+        timeout_s = self._s.call_timeout_s
+        reply = await self._called(
+            view,
+            access,
+            step.bucket_id,
+            lambda: watch.time(self._s.driver.grant_access(request, timeout_s=timeout_s)),
+        )
         if isinstance(reply, Queued):
             self._unasked.update({access.meta.uid} if is_unasked else ())
         else:
@@ -288,12 +271,22 @@ class AccessReconciler:
         self._s.reporter.event(self._s.accesses, access, "Warning", "AccountShared", text)
         return True
 
+    def _is_used_by_another(self, access: BucketAccess, account: str) -> bool:
+        """Whether a live access has the account too, by the records or by a Grant just made."""
+        is_recorded = self._s.lookup.holders(access, account).live
+        return is_recorded or self._held.has_other(access, account)
+
     async def _called[R](
-        self, view: AccessView, access: BucketAccess, bucket_id: str, call: Coroutine[Any, Any, R]
+        self,
+        view: AccessView,
+        access: BucketAccess,
+        bucket_id: str,
+        call: Callable[[], Awaitable[R]],
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> R | Refused:
         """Make a call in its lane, and note the time of the call."""
-        reply = await self._s.lanes.judged(access, bucket_id, call)
-        if not isinstance(reply, Queued):
+        reply = await self._s.lanes.judged(access, bucket_id, call, is_wanted)
+        if not isinstance(reply, Queued | Unwanted):
             self._calls_of(view, access).called()
         return reply
 
@@ -317,12 +310,25 @@ class AccessReconciler:
 
     async def _revoke(
         self, view: AccessView, access: BucketAccess, step: Revoke
-    ) -> Revoked | CallFailed:
+    ) -> Revoked | Kept | CallFailed:
         watch = Stopwatch(self._s.clock)
-        call = self._s.driver.revoke_access(
-            step.bucket_id, step.account_id, step.context, timeout_s=self._s.call_timeout_s
+        revoke = functools.partial(
+            self._s.driver.revoke_access,
+            step.bucket_id,
+            step.account_id,
+            step.context,
+            timeout_s=self._s.call_timeout_s,
         )
-        reply = await self._called(view, access, step.bucket_id, watch.time(call))
+        reply = await self._called(
+            view,
+            access,
+            step.bucket_id,
+            lambda: watch.time(revoke()),
+            # Checked again at its turn: a Grant for another access may have returned the account.
+            lambda: not self._is_used_by_another(access, step.account_id),
+        )
+        if isinstance(reply, Unwanted):
+            return Kept(step.account_id)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._calls_of(view, access).failure(reply)
         ids = {"bucket_id": step.bucket_id, "account_id": step.account_id}

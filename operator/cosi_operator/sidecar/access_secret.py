@@ -60,6 +60,13 @@ class HeldKeys:
         held = self._by_key.get(access.meta.key)
         return held if held and held.uid == access.meta.uid else None
 
+    def has_other(self, access: BucketAccess, account: str) -> bool:
+        """Whether a Grant for another access has just returned this account."""
+        return any(
+            held.uid != access.meta.uid and held.granted.account_id == account
+            for held in self._by_key.values()
+        )
+
     def keep(self, access: BucketAccess, granted: Granted, credentials: Credentials) -> None:
         self._by_key[access.meta.key] = Held(access.meta.uid, granted, credentials)
 

@@ -57,8 +57,9 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Level, StatusReport, ready_of
+from cosi_operator.report import Level, StatusReport
 from cosi_operator.scrub import shown_name
+from cosi_operator.sidecar.bucket_words import accounts_left, is_released, lost_record, unverified
 from cosi_operator.sidecar.calls import (
     DriverRun,
     Fingerprint,
@@ -180,10 +181,14 @@ class BucketReconciler:
 
     async def _edit(self, view: BucketView, bucket: Bucket, step: EditBucket) -> Bucket | None:
         memory = self._s.lookup.memory
+        if left := accounts_left(bucket, step):
+            self._s.reporter.event(
+                self._s.buckets, bucket, "Warning", Reason.BACKEND_UNVERIFIED.value, left
+            )
         edited = await edit_bucket(self._s.buckets, step, memory)
         if view.lost:
             memory.forget_lost(bucket.meta.uid)
-        if what := _lost_record(bucket, view, step):
+        if what := lost_record(bucket, view, step):
             self._s.reporter.event(
                 self._s.buckets,
                 bucket,
@@ -209,7 +214,7 @@ class BucketReconciler:
                 return self._accept(view, bucket, step, step.name, existed=True)
             if step.resolving and reply.verdict is Verdict.TERMINAL:
                 # A refusal covers only this attempt; an earlier call may have created a bucket.
-                return self._leave(view, _unverified(bucket))
+                return self._leave(view, unverified(bucket))
             return self._calls_of(view).failure(reply)
         if not step.resolving:
             returned = reply.bucket_id
@@ -231,7 +236,7 @@ class BucketReconciler:
             self._returned[bucket.meta.key] = bucket_id
             return BackendIs(bucket_id, already_existed=existed)
         if step.resolving:
-            return self._leave(view, _unverified(bucket))
+            return self._leave(view, unverified(bucket))
         reason, words = problem
         status = DriverStatus(Call.CREATE_BUCKET, Code.OK, MadeBy.REPLY, words)
         verdict = Terminal(reason, "", recheck_s=self._s.recheck_s, status=status)
@@ -324,7 +329,9 @@ class BucketReconciler:
         )
         judged = view.judged or bucket
         calls = self._calls(judged, view.claim, view.context.driver)
-        keep = bucket.ready and bucket.meta.deleting  # the bucket works after a failed deletion
+        # After a failed deletion, and without its claim, the bucket still works.
+        is_kept = bucket.meta.deleting or is_released(end.outcome)
+        keep = bucket.ready and is_kept
         return StatusReport(
             outcome=end.outcome,
             judged=judged.meta,
@@ -353,28 +360,3 @@ class BucketReconciler:
             self._s.reporter.event(self._s.buckets, view.bucket, level, reason, message)
         if view.claim is not None:
             self._s.reporter.event(self._s.claims, view.claim, level, reason, message)
-
-
-def _lost_record(bucket: Bucket, view: BucketView, step: EditBucket) -> str:
-    """A clause about the loss of the Bucket's record; "" when the record was not lost."""
-    if view.lost:
-        return "was replaced by another version, and the sidecar restored the missing parts"
-    if bucket.record is not None:
-        return ""
-    if view.remembered:
-        return "was removed, and the sidecar restored it"
-    # Only our sidecar writes conditions, and only after the record.
-    told = [ready_of(bucket), *(ready_of(access) for access in view.accesses)]
-    if step.record is None or not any(ready and ready.status == "True" for ready in told):
-        return ""
-    return (
-        "was lost, and the sidecar wrote a new one from the data on which the Bucket, its"
-        " BucketClaim and its BucketAccesses agree"
-    )
-
-
-def _unverified(bucket: Bucket) -> str:
-    return (
-        f"Bucket {bucket.meta.name} was deleted, but an earlier, failed call may have left that"
-        " bucket on the backend. Ask your cluster administrator to look for it on the backend."
-    )

@@ -141,6 +141,11 @@ class Queued(Refused):
     outcome: Requeue | Terminal
 
 
+@dataclass(frozen=True, slots=True)
+class Unwanted(Refused):
+    """A call that was not made, because its reason had gone when its turn came."""
+
+
 @dataclass(slots=True)
 class Stopwatch:
     """Measures one driver call, without the time that the call waits in its lane."""

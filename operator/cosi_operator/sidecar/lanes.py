@@ -30,7 +30,7 @@ from cosi_operator.outcome import (
     Terminal,
 )
 from cosi_operator.settings import LaneScope
-from cosi_operator.sidecar.calls import DriverState, Queued, Refused, judged
+from cosi_operator.sidecar.calls import DriverState, Queued, Refused, Unwanted, judged
 from cosi_operator.sidecar.lane import Lane, TicketState, WaitingLimit
 
 MAX_WAIT_S = 10.0
@@ -41,6 +41,7 @@ QUEUED = Terminal(
     " run first. This BucketAccess continues automatically.",
     waiting=True,
 )
+NOT_SENT = DriverStatus(Call.GRANT_ACCESS, Code.UNAVAILABLE, MadeBy.TRANSPORT, "not sent yet")
 
 type Reconcile = Callable[[Key], Awaitable[Outcome]]
 
@@ -106,34 +107,42 @@ class Lanes:
         return run
 
     async def judged[R](
-        self, access: BucketAccess, bucket_id: str, call: Coroutine[Any, Any, R]
+        self,
+        access: BucketAccess,
+        bucket_id: str,
+        call: Callable[[], Awaitable[R]],
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> R | Refused:
-        """Await one call for this access in its turn; return a failure as a value.
+        """Make one call for this access in its turn; return a failure as a value.
 
+        Args:
+            is_wanted: asked when its turn has come, before the call is made.
         Returns:
             The reply, or a `Refused`. `Queued`: the access has to wait longer for its turn, so the
-            call was not made; the access is reconciled again when its turn is near.
+            call was not made; the access is reconciled again when its turn is near. `Unwanted`: the
+            call was not made and will not be.
         """
         if self._scope is LaneScope.NONE:
-            return await judged(call, policy=self._policy, driver=self._driver)
+            return await self._made(call, is_wanted)
         key = access.meta.key
         name = bucket_id if self._scope is LaneScope.BUCKET else ""
-        try:
-            turn = await self._turn(key, name, access.class_name)
-        except BaseException:
-            call.close()
-            raise
-        if not turn:
-            call.close()
+        if not await self._turn(key, name, access.class_name):
             return self._queued(key)
         hung = False
         try:
-            reply = await judged(call, policy=self._policy, driver=self._driver)
+            reply = await self._made(call, is_wanted)
             hung = isinstance(reply, Refused) and reply.status.made_by is MadeBy.DEADLINE
         finally:
             self._lanes[name].end(key, hung=hung)
             self._forget(key)
         return reply
+
+    async def _made[R](
+        self, call: Callable[[], Awaitable[R]], is_wanted: Callable[[], bool]
+    ) -> R | Refused:
+        if is_wanted():
+            return await judged(call(), policy=self._policy, driver=self._driver)
+        return Unwanted(NOT_SENT, Verdict.REQUEUE, Reason.CONFLICT, Effect.NONE)
 
     async def _turn(self, key: Key, name: str, class_name: str) -> bool:
         """Wait for the turn of a key; False if the run has to end without a turn."""
@@ -181,8 +190,7 @@ class Lanes:
         outcome: Requeue | Terminal = QUEUED
         if left_s > 0:
             outcome = Requeue(QUEUED.reason, "", after_s=left_s, quiet=True)
-        status = DriverStatus(Call.GRANT_ACCESS, Code.UNAVAILABLE, MadeBy.TRANSPORT, "not sent yet")
-        return Queued(status, Verdict.REQUEUE, QUEUED.reason, Effect.NONE, outcome)
+        return Queued(NOT_SENT, Verdict.REQUEUE, QUEUED.reason, Effect.NONE, outcome)
 
     def _leave(self, key: Key) -> None:
         name = self._lane_of.get(key)

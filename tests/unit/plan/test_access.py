@@ -61,6 +61,7 @@ from cosi_operator.plan.facts import (
     BucketIs,
     CallFailed,
     Granted,
+    Kept,
     Revoked,
     SecretAllowed,
     SecretIs,
@@ -997,6 +998,11 @@ OTHER_BUCKET = meta(READY, uid="successor")
             Revoked(),
             change(VIEW, all_revoked=True),
             id="Revoked without an account -> all of them",
+        ),
+        pytest.param(
+            Kept("acct-8"),
+            change(VIEW, kept=VIEW.kept | {"acct-8"}),
+            id="Kept -> that account is another's too",
         ),
         pytest.param(
             REFUSAL,

@@ -284,12 +284,21 @@ EMPTY = RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)
         ),
         pytest.param(
             seen(
-                replace(COPY, copied_record=BucketRecord(accesses={"old": GRANTED_BEFORE})),
+                replace(COPY, copied_record=BucketRecord(accesses={"access-uid": GRANTED_BEFORE})),
                 accesses=(GRANTED,),
                 listed=True,
             ),
             STARTS,
             id="a copied record and a claim -> void, a new one lists the accounts that it named",
+        ),
+        pytest.param(
+            seen(
+                replace(COPY, copied_record=BucketRecord(accesses={"old-uid": GRANTED_BEFORE})),
+                accesses=(GRANTED,),
+                listed=True,
+            ),
+            EMPTY,
+            id="a copied record names the account for another UID -> the account is not listed",
         ),
         pytest.param(
             seen(COPY, accesses=(GRANTED,), listed=True),
@@ -366,22 +375,45 @@ def test_bucket_that_spec_binds_to_another_claim(
     assert plan(fold(view, ClaimIs(found))) == step  # type: ignore[arg-type]  # a claim or None
 
 
+def released(bucket: Bucket) -> str:
+    """The message of a Bucket whose recorded claim no longer exists."""
+    view = seen(bucket, claim=None)
+    assert plan(view) == ReadClaim(CLAIM_KEY)
+    step = plan(fold(view, ClaimIs(None)))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert (step.outcome.reason, step.outcome.waiting) == (Reason.RELEASED, True)
+    return step.outcome.message
+
+
 @pytest.mark.parametrize(
-    "bucket",
+    ("claim", "who"),
     [
-        pytest.param(replace(READY, claim=None), id="spec was cleared -> no rebinding"),
+        pytest.param(None, "Any BucketClaim", id="spec was cleared -> free"),
         pytest.param(
-            replace(READY, claim=ClaimRef("team", "photos")),
-            id="spec names the claim without a UID -> no rebinding",
+            ClaimRef("team", "photos"),
+            "BucketClaim team/photos",
+            id="spec names the claim without a UID -> reserved",
         ),
         pytest.param(
-            replace(READY, claim=ClaimRef("other", "theirs")),
-            id="spec reserves another claim -> no rebinding",
+            ClaimRef("other", "theirs"),
+            "BucketClaim other/theirs",
+            id="spec reserves another claim -> reserved",
         ),
     ],
 )
-def test_spec_without_a_uid_changes_no_binding(bucket: Bucket) -> None:
-    assert plan(seen(bucket, claim=None)) == FINE
+def test_spec_without_a_uid_changes_no_binding(claim: ClaimRef | None, who: str) -> None:
+    message = released(replace(READY, claim=claim))
+    assert message.endswith(f" {who} can use it with existingBucketName: {READY.meta.name}.")
+
+
+def test_a_bucket_with_keys_of_another_namespace_is_not_bound_to_another_claim() -> None:
+    entry = AccessRecord(namespace="theirs", name="web")
+    message = released(with_entries(REBOUND, gone=entry))
+    assert "Delete its BucketAccesses first, because their keys work: theirs/web." in message
+    ours = with_entries(REBOUND, gone=replace(entry, namespace="team"))
+    view = fold(seen(ours, claim=None), ClaimIs(None))
+    assert plan(view) == EditBucket(KEY, record=RecordEdit(claim=IDENTITY))
 
 
 def test_ignored_change_of_the_driver_is_named() -> None:
@@ -750,9 +782,12 @@ def test_a_released_bucket_is_ready_again_only_after_its_claim_was_read() -> Non
     assert plan(fold(view, ClaimIs(CLAIM))) == FINE
 
 
-def test_a_static_bucket_that_was_never_bound_and_a_dynamic_one_are_not_released() -> None:
+def test_a_dynamic_bucket_whose_claim_was_removed_by_force_is_released() -> None:
+    assert f"kubectl patch bucket {READY.meta.name} --type merge" in released(READY)
+
+
+def test_a_static_bucket_that_was_never_bound_is_not_released() -> None:
     free = replace(
         meta(STATIC, finalizers=PROTECT), claim=None, record=BucketRecord(bucket="b", driver=DRIVER)
     )
     assert plan(seen(free, claim=None)) == FINE
-    assert plan(seen(READY, claim=None)) == FINE

@@ -324,14 +324,34 @@ def test_is_former(found: Bucket, access: BucketAccess, before: bool) -> None:
     assert records.is_former(found, access) is before
 
 
-def test_a_restored_access_is_former_only_with_an_account_of_the_copied_record() -> None:
-    """A tenant can write any account into the status of its restored access."""
+def test_a_copied_record_counts_only_for_the_uid_that_it_names() -> None:
+    """A restored access has another UID, and a tenant can write any account into its status."""
     entry = AccessRecord(namespace="ns", name="a", accounts=("acct-a",))
-    copied = BucketRecord(accesses={"old-uid": entry}, former={"older": "acct-b"})
-    accounts = ("acct-a", "acct-b", "acct-c")
-    restored = [replace(OLD_ACCESS, account_id=account) for account in accounts]
-    assert [records.could_be_former(each, copied) for each in restored] == [True, True, False]
-    assert all(records.could_be_former(each, None) for each in restored)
+    copied = BucketRecord(accesses={"uid-a": entry}, former={"uid-b": "acct-b"})
+    listed = {
+        (uid, account): records.could_be_former(
+            meta(replace(OLD_ACCESS, account_id=account), uid=uid), copied
+        )
+        for uid in ("uid-a", "uid-b", "restored-uid")
+        for account in ("acct-a", "acct-b", "acct-c")
+    }
+    assert {pair for pair, yes in listed.items() if yes} == {
+        ("uid-a", "acct-a"),
+        ("uid-b", "acct-b"),
+    }
+    assert records.could_be_former(OLD_ACCESS, None)
+
+
+def test_accounts_of_a_copied_record_that_nobody_takes_over_are_left() -> None:
+    entry = AccessRecord(namespace="ns", name="a", accounts=("acct-1", "acct-2"))
+    copied = BucketRecord(accesses={"uid-a": entry}, former={"uid-b": "acct-3"})
+    assert records.accounts_left(copied, BucketRecord()) == {
+        "acct-1": "ns/a",
+        "acct-2": "ns/a",
+        "acct-3": "uid-b",
+    }
+    started = BucketRecord(former={"uid-a": "acct-2", "uid-b": "acct-3"})
+    assert records.accounts_left(copied, started) == {"acct-1": "ns/a"}
 
 
 def test_former_accesses_are_listed_with_their_accounts_and_within_the_limit() -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 from tests.model.backend import Answer
-from tests.model.hostile import record_of
 from tests.model.memory import Json, copy
 from tests.model.world import (
     World,
@@ -14,6 +13,7 @@ from tests.model.world import (
     add_class,
     add_static_bucket,
     keys_in,
+    record_of,
 )
 
 from cosi_operator.api.core import SECRETS

@@ -24,6 +24,7 @@ from cosi_operator.sidecar.calls import (
     Fingerprint,
     Queued,
     Refused,
+    Unwanted,
 )
 from cosi_operator.sidecar.lane import TicketState
 from cosi_operator.sidecar.lanes import MAX_WAIT_S, QUEUED, TELL_AFTER_S, Lanes
@@ -64,7 +65,7 @@ class World:
         namespace, _, name = who.partition("/")
         self.ended.pop(who, None)
         one = access(namespace, name, class_name=class_name)
-        self.ended[who] = await self.lanes.judged(one, bucket, self.call(who))
+        self.ended[who] = await self.lanes.judged(one, bucket, lambda: self.call(who))
 
     async def start(self, *who: str, bucket: str = "b-1", class_name: str = "keys") -> None:
         for one in who:
@@ -121,6 +122,24 @@ async def test_one_call_at_a_time_by_default(world: World) -> None:
     await world.finish("b/1")
     await world.finish("a/2")
     assert world.ended == {"a/1": "a/1", "b/1": "b/1", "a/2": "a/2"}
+
+
+async def test_a_call_that_is_not_wanted_at_its_turn_is_not_made(world: World) -> None:
+    wanted = True
+
+    async def revoke() -> None:
+        one = access("a", "2", class_name="keys")
+        world.ended["a/2"] = await world.lanes.judged(
+            one, "b-1", lambda: world.call("a/2"), lambda: wanted
+        )
+
+    await world.start("a/1")
+    await world.run(revoke())
+    wanted = False  # while the call of a/1 runs
+    await world.finish("a/1")
+    assert isinstance(world.ended["a/2"], Unwanted)
+    await world.start("a/3")
+    assert world.began == ["a/1", "a/3"]
 
 
 @pytest.mark.parametrize("scope", [LaneScope.BUCKET])

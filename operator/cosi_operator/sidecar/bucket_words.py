@@ -1,0 +1,56 @@
+"""Words of a sidecar about a Bucket: its lost record, accounts and buckets that may be left."""
+
+from cosi_operator.api.record import BucketRecord
+from cosi_operator.api.view import Bucket
+from cosi_operator.outcome import Outcome, Reason, Terminal
+from cosi_operator.plan import records
+from cosi_operator.plan.bucket_view import BucketView, first_of
+from cosi_operator.plan.steps import EditBucket
+from cosi_operator.report import ready_of
+from cosi_operator.scrub import shown_name
+
+
+def lost_record(bucket: Bucket, view: BucketView, step: EditBucket) -> str:
+    """A clause about the loss of the Bucket's record; "" when the record was not lost."""
+    if view.lost:
+        return "was replaced by another version, and the sidecar restored the missing parts"
+    if bucket.record is not None:
+        return ""
+    if view.remembered:
+        return "was removed, and the sidecar restored it"
+    # Only our sidecar writes conditions, and only after the record.
+    told = [ready_of(bucket), *(ready_of(access) for access in view.accesses)]
+    if step.record is None or not any(ready and ready.status == "True" for ready in told):
+        return ""
+    return (
+        "was lost, and the sidecar wrote a new one from the data on which the Bucket, its"
+        " BucketClaim and its BucketAccesses agree"
+    )
+
+
+def is_released(outcome: Outcome) -> bool:
+    return isinstance(outcome, Terminal) and outcome.reason is Reason.RELEASED
+
+
+def accounts_left(bucket: Bucket, step: EditBucket) -> str:
+    """A text about the accounts in a copied record, which a new record replaces; "" if none."""
+    copied, edit = bucket.copied_record, step.record
+    if copied is None or edit is None:
+        return ""
+    left = records.accounts_left(copied, edit.start or BucketRecord())
+    if not left:
+        return ""
+    texts = [f"{shown_name(account)} ({shown_name(access)})" for account, access in left.items()]
+    return (
+        f"Bucket {bucket.meta.name} was copied or restored. Its copied record names accounts that"
+        " this sidecar does not revoke, because another cluster may use them. Their keys work:"
+        f" {first_of(texts, 5)}. If nobody uses them any more, revoke them with the tools of your"
+        " storage."
+    )
+
+
+def unverified(bucket: Bucket) -> str:
+    return (
+        f"Bucket {bucket.meta.name} was deleted, but an earlier, failed call may have left that"
+        " bucket on the backend. Ask your cluster administrator to look for it on the backend."
+    )

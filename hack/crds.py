@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "deploy" / "crds"
 UPSTREAM = ROOT / "tests" / "support" / "upstream_crds"
 
-ADDED = frozenset({"conditions", "observedGeneration", "lastCall"})
+ADDED = frozenset({"conditions", "observedGeneration", "observedRetry", "lastCall"})
 """Properties of a status that upstream's schema does not have."""
 
 NOT_READ = frozenset(

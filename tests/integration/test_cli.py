@@ -250,6 +250,28 @@ def test_drivers_counts_what_each_driver_has(bed: Testbed, name: str, admin: Per
     assert row["failed"] >= 1
 
 
+def test_drivers_says_whether_the_sidecar_of_a_driver_runs(
+    bed: Testbed, name: str, admin: Person
+) -> None:
+    bed.make_classes(name)
+
+    def sidecar() -> tuple[str, str]:
+        rows = [line.split() for line in admin.cosi("drivers").out.splitlines()]
+        (row,) = (row for row in rows if row[0] == bed.driver.name)
+        return row[1], row[2]
+
+    state, since = sidecar()
+    assert state == "up"
+    assert since[-1] in "smh"
+    bed.processes["sidecar"].stop(grace_s=10)  # frees its Lease
+    state, since = sidecar()
+    assert state == "down"
+    assert since.endswith("s")
+    bed.start_process("sidecar")
+    bed.until_leading("sidecar")
+    assert sidecar()[0] == "up"
+
+
 def test_a_tenant_sees_the_failure_and_is_told_what_could_not_be_seen(
     bed: Testbed, name: str, tenant: Person
 ) -> None:

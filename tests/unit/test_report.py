@@ -68,6 +68,11 @@ def test_a_retry_that_fails_as_before_leaves_an_event_on_the_claim() -> None:
     first, second = [e for e in world.parts.told if e.about.kind == "BucketClaim"]
     assert "Retried because of objectstorage.k8s.io/retry=again." in second.message
     assert first.type == second.type == "Warning"
+    assert world.found(BUCKET_CLAIMS, "photos")["status"]["observedRetry"] == "again"
+    world.user_retries(BUCKET_CLAIMS, "photos", "later")
+    world.driver_goes()
+    run(world)
+    assert world.found(BUCKET_CLAIMS, "photos")["status"]["observedRetry"] == "again"
 
 
 def test_the_event_of_a_claim_whose_bucket_is_retried_shows_the_latest_attempt() -> None:

@@ -309,8 +309,7 @@ def with_status(raw: Mapping[str, Any], status: view.Status) -> dict[str, Any]:
     """A copy of the whole object `raw` for PUT /status, our part of the status included.
 
     Fields of `status` that are None, and fields we do not know, stay as they are; an empty string
-    removes the field, as upstream writes it. The required boolean is always there. `last_call` is
-    not for a BucketClaim, whose schema has none.
+    removes the field, as upstream writes it. The required boolean is always there.
 
     Raises:
         ValueError: `raw` is of a kind without a status.
@@ -340,15 +339,16 @@ def with_plain_status(raw: Mapping[str, Any], status: view.Status) -> dict[str, 
 def annotate_status(raw: dict[str, Any], status: view.Status) -> None:
     """Put our part of the status into the annotation of `raw`, for PUT of the object itself.
 
-    A last call that the annotation tells, and `status` does not, stays.
+    A last call and a retry that the annotation tells, and `status` does not, stay.
     """
     own = _own_json(_status_names(raw), status)
     metadata = raw["metadata"]
     annotations = dict(metadata.get("annotations") or {})
-    if "lastCall" not in own:
-        before = _lenient(_own_decoder, annotations.get(STATUS_ANNOTATION) or "{}")
-        if before is not None and before.last_call:
-            own["lastCall"] = _last_call_json(before.last_call.to_view())
+    before = _lenient(_own_decoder, annotations.get(STATUS_ANNOTATION) or "{}") or wire.Own()
+    if "lastCall" not in own and before.last_call:
+        own["lastCall"] = _last_call_json(before.last_call.to_view())
+    if "observedRetry" not in own and before.observed_retry:
+        own["observedRetry"] = before.observed_retry
     annotations[STATUS_ANNOTATION] = msgspec.json.encode(own).decode()
     metadata["annotations"] = annotations
 
@@ -365,6 +365,8 @@ def keeps_conditions(reply: Mapping[str, Any], status: view.Status) -> bool:
     if "objectUID" not in (kept.get("lastCall") or {}):
         # Our own CRDs of an earlier release keep all but this field.
         wanted.get("lastCall", {}).pop("objectUID", None)
+    if "observedRetry" not in kept:
+        wanted.pop("observedRetry", None)  # the same
     return all(kept.get(name) == value for name, value in wanted.items())
 
 
@@ -386,6 +388,8 @@ def _own_json(names: _StatusNames, status: view.Status) -> dict[str, Any]:
     }
     if names.has_last_call and status.last_call is not None:
         own["lastCall"] = _last_call_json(status.last_call)
+    if not names.has_last_call and status.observed_retry:
+        own["observedRetry"] = status.observed_retry
     return own
 
 

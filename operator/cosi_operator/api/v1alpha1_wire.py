@@ -112,6 +112,7 @@ class Own(Wire, frozen=True):
     conditions: list[Condition] | None = None
     observed_generation: int | None = None
     last_call: LastCall | None = None
+    observed_retry: str | None = None
 
 
 class Status(Wire, frozen=True):
@@ -125,6 +126,7 @@ class Status(Wire, frozen=True):
 class ClaimStatus(Status, frozen=True):
     bucket_ready: bool | None = None
     bucket_name: str | None = None
+    observed_retry: Raw = Raw()  # for people
 
 
 class BucketStatus(Status, frozen=True):

@@ -198,7 +198,10 @@ class BucketAccess(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """Status fields to write; None leaves a field as it stands."""
+    """Status fields to write; None leaves a field as it stands.
+
+    `observed_retry` is only for a BucketClaim, and `last_call` only for the other kinds.
+    """
 
     conditions: tuple[Condition, ...]
     observed_generation: int
@@ -207,3 +210,4 @@ class Status(Struct, frozen=True):
     bucket_id: str | None = None
     account_id: str | None = None
     last_call: LastCall | None = None
+    observed_retry: str | None = None

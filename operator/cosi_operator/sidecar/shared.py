@@ -19,7 +19,7 @@ from cosi_operator.kube.objects import Objects
 from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import AccessView, authentication_of
-from cosi_operator.plan.bucket_view import claim_retry
+from cosi_operator.plan.bucket_view import claim_retry, retry_token
 from cosi_operator.report import PLAIN_WAITS, Level, Reporter, ready_of
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Attempts, DriverState
@@ -73,6 +73,7 @@ async def mirror_to_claim(
             observed_generation=current.meta.generation,
             ready=ready,
             bucket_name=bucket.meta.name,
+            observed_retry=_observed_retry(current, bucket),
         )
 
     was = ready_of(claim)
@@ -88,6 +89,13 @@ async def mirror_to_claim(
     # If a call fails again, the Event has to show the latest attempt, not the first.
     if is_new or (isinstance(outcome, Requeue) and outcome.status is not None):
         _claim_event(sidecar, claim, bucket, outcome)
+
+
+def _observed_retry(claim: BucketClaim, bucket: Bucket) -> str | None:
+    """The retry annotation of the claim if the last driver call took it into account."""
+    last = bucket.last_call
+    is_observed = last is not None and last.retry_token == retry_token(bucket, claim)
+    return claim_retry(claim) or None if is_observed else None
 
 
 def _claim_event(

@@ -116,6 +116,28 @@ def test_a_claim_has_no_last_call() -> None:
     assert "lastCall" not in v1alpha1.with_status(whole("BucketClaim"), STATUS)["status"]
 
 
+def test_only_a_claim_has_an_observed_retry() -> None:
+    status = view.Status((READY,), 3, observed_retry="1")
+    after = v1alpha1.with_status(whole("BucketClaim"), status)["status"]
+    assert after["observedRetry"] == "1"
+    assert "observedRetry" not in v1alpha1.with_status(BUCKET, status)["status"]
+
+
+def test_the_annotation_keeps_an_observed_retry_that_is_not_named() -> None:
+    body = whole("BucketClaim")
+    v1alpha1.annotate_status(body, view.Status((), 3, observed_retry="1"))
+    v1alpha1.annotate_status(body, view.Status((), 4))
+    own = json.loads(body["metadata"]["annotations"][v1alpha1.STATUS_ANNOTATION])
+    assert (own["observedRetry"], own["observedGeneration"]) == ("1", 4)
+
+
+def test_the_crds_of_an_earlier_release_keep_conditions_without_the_observed_retry() -> None:
+    status = view.Status((READY,), 3, observed_retry="1")
+    reply = v1alpha1.with_status(whole("BucketClaim"), status)
+    del reply["status"]["observedRetry"]
+    assert v1alpha1.keeps_conditions(reply, status)
+
+
 def test_a_kind_without_a_status_is_refused() -> None:
     with pytest.raises(ValueError, match="'BucketClass' is not a kind with a status"):
         v1alpha1.with_status(whole("BucketClass"), STATUS)

@@ -99,3 +99,11 @@ def test_a_deletion_learns_an_account_that_another_access_has_got_and_leaves_it(
     state.all_work(seconds=1.0)
     state.nothing_forbidden_happened()
     state.teardown()
+
+
+def test_the_original_of_a_copy_is_deleted_and_no_bucket_is_made_for_the_copy() -> None:
+    state = Hostile()
+    state.begin(destroyer="none", accounts="one each", locks=False)
+    state.a_bucket_is_copied(index=0, without={"annotations"})
+    state.delete(name="c1")
+    state.teardown()

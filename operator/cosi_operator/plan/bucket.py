@@ -66,6 +66,8 @@ def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
         read = None if view.claim_read else read_claim(bucket)
         return read or _unbound_copy(bucket)
     known = known_id(bucket, view)
+    if not known and (orphan := _orphan(bucket, view)):
+        return orphan
     if not known and (halt := _halt(bucket, view)):
         return _release_refused(bucket) or _start_record(bucket, view) or halt
     if hold := _plan_hold(bucket, view):
@@ -75,6 +77,24 @@ def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
     if view.unproven:  # a Bucket created from a stale copy of a deleted Bucket would leak
         return ReadBucketObject(bucket.meta.key)
     return CreateBackend(bucket.meta.name, bucket.parameters)
+
+
+def _orphan(bucket: Bucket, view: BucketView) -> BucketStep | None:
+    """No bucket is created for a claim that no longer exists, because nobody would use it."""
+    claim = records.bound_claim(bucket)
+    if view.claim or not claim.uid:
+        return None
+    if not view.claim_read:
+        return read_claim(bucket)
+    return Done(
+        Terminal(
+            Reason.WAITING_FOR_CLAIM,
+            f"BucketClaim {claim.namespace}/{claim.name} with UID {claim.uid}, which this Bucket"
+            " names, does not exist, so no bucket is created. Delete this Bucket, or ask your"
+            " cluster administrator to set spec.bucketClaim to an existing BucketClaim.",
+            waiting=True,
+        )
+    )
 
 
 def _released(bucket: Bucket, view: BucketView) -> BucketStep | None:

@@ -331,7 +331,6 @@ class BucketReconciler:
         calls = self._calls(judged, view.claim, view.context.driver)
         # After a failed deletion, and without its claim, the bucket still works.
         is_kept = bucket.meta.deleting or is_released(end.outcome)
-        keep = bucket.ready and is_kept
         return StatusReport(
             outcome=end.outcome,
             judged=judged.meta,
@@ -344,8 +343,8 @@ class BucketReconciler:
             failure_event="FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket",
             # Store an id that was learned for a deletion, to avoid another Create call for it.
             fields={
-                "ready": ready or keep,
-                "bucket_id": bucket_id if ready or bucket.meta.deleting else None,
+                "ready": ready or (bucket.ready and is_kept),
+                "bucket_id": bucket_id if ready or is_kept else None,
             },
             attempts=calls.pending().attempts or 1,
             effect=view.failed.effect if view.failed and view.clean else Effect.MAYBE,

@@ -318,6 +318,18 @@ def test_copied_id_counts_only_by_the_status_and_never_by_the_copied_record() ->
     assert plan(seen(replace(unready, copied_record=None))) == CREATE
 
 
+@pytest.mark.parametrize("bucket", [BUCKET, OURS], ids=["new", "begun"])
+def test_no_bucket_is_created_for_a_claim_that_does_not_exist(bucket: Bucket) -> None:
+    view = seen(bucket, claim=None)
+    assert plan(view) == ReadClaim(CLAIM_KEY)
+    assert plan(fold(view, ClaimIs(CLAIM))) == plan(seen(bucket))  # the cache was late
+    step = plan(fold(view, ClaimIs(None)))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert (step.outcome.reason, step.outcome.waiting) == (Reason.WAITING_FOR_CLAIM, True)
+    assert "does not exist, so no bucket is created" in step.outcome.message
+
+
 def test_copied_bucket_without_a_claim_calls_no_driver() -> None:
     view = seen(COPY, claim=None)
     assert plan(view) == ReadClaim(CLAIM_KEY)

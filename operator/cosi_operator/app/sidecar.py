@@ -1,7 +1,7 @@
 """Builds and joins the parts of a sidecar."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -117,9 +117,13 @@ def build(
         sidecar.attempts.forget_all()
         watches.wake_unsettled()
 
-    bucket = BucketReconciler(sidecar)
+    bucket = BucketReconciler(
+        replace(sidecar, buckets=watches.own_buckets, claims=watches.own_claims)
+    )
     secrets = Secrets(parts.client, extra_keys=settings.secret_extra_keys)
-    access = AccessReconciler(sidecar, watches.classes, secrets)
+    access = AccessReconciler(
+        replace(sidecar, accesses=watches.own_accesses), watches.classes, secrets
+    )
     limit_s = REQUESTS_S + 2 * settings.timeouts.call_s
     works = (
         Work("bucket", watches.buckets_queue, bucket.reconcile, limit_s),

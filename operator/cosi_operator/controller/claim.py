@@ -7,6 +7,7 @@ from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import (
     Bucket,
     BucketClaim,
+    BucketClass,
     ClaimRef,
     Key,
     Status,
@@ -62,8 +63,8 @@ class ClaimReconciler:
 
     def __init__(self, watches: ControllerWatches, reporter: Reporter, clock: Clock) -> None:
         self._watches = watches
-        self._claims = watches.claims
-        self._buckets = watches.buckets
+        self._claims = watches.own_claims
+        self._buckets = watches.own_buckets
         self._reporter = reporter
         self._clock = clock
         self._deleting = FirstSeen(clock)
@@ -119,7 +120,7 @@ class ClaimReconciler:
             now=self._clock.wall(),
             former=former,
             unproven=True,
-            sidecar_heard=self._watches.activity.of(records.driver_of(bucket)) if bucket else None,
+            sidecar_heard=self._watches.activity.of(_driver_of(bucket, bucket_class)),
             deleting_since=self._deleting_since(key, claim),
             waiting_told=self._deleting.is_reported(key),
         )
@@ -274,3 +275,9 @@ def _bind(body: Body, claim: BucketClaim) -> None:
         ClaimRef(meta.namespace, meta.name, meta.uid)
     )
     edit_record(body, RecordEdit(claim=records.identity_of(claim)), start=False)
+
+
+def _driver_of(bucket: Bucket | None, bucket_class: BucketClass | None) -> str:
+    if bucket is not None:
+        return records.driver_of(bucket)
+    return bucket_class.driver_name if bucket_class else ""

@@ -1,6 +1,7 @@
 """What the controller watches, and which keys each change adds to the queues."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import (
@@ -67,6 +68,9 @@ class ControllerWatches:
             v1alpha1.decode_bucket_access_class,
             self._access_class_changed,
         )
+        # For the runs of a claim: their own writes do not wake them again.
+        self.own_claims = replace(self.claims, wrote=self._claim_written)
+        self.own_buckets = replace(self.buckets, wrote=self._bucket_written)
 
     def groups_of_claim(self, key: Key) -> Groups:
         """A class that does not exist is not a group, because a tenant may name many of them."""
@@ -93,8 +97,12 @@ class ControllerWatches:
             self.claims_queue.add(cached.view.meta.key)
 
     def _claim_changed(self, key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
-        self.vanished.observe(old, new)
+        self._claim_written(key, old, new)
         self.claims_queue.add(key)
+
+    def _claim_written(self, _key: Key, old: BucketClaim | None, new: BucketClaim | None) -> None:
+        """A change, which may be by the claim's own run."""
+        self.vanished.observe(old, new)
 
     def _bucket_changed(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
         self.activity.observe_bucket(old, new)
@@ -105,6 +113,16 @@ class ControllerWatches:
                 else:
                     self.claims_queue.add_after(named, FREED_WITHIN_S)
         self._touch_claims(self.claims.store.by_index("existing", key.name))
+
+    def _bucket_written(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
+        """A change by the run of the claim that the Bucket names."""
+        self.activity.observe_bucket(old, new)
+        named = records.claims_of(new) if new else ()
+        self._touch_claims(
+            cached
+            for cached in self.claims.store.by_index("existing", key.name)
+            if cached.view.meta.key not in named
+        )
 
     def _class_changed(self, key: Key, _old: BucketClass | None, _new: BucketClass | None) -> None:
         self._touch_claims(self.claims.store.by_index("class", key.name))

@@ -49,13 +49,16 @@ class Objects[T]:
     """Reads and writes of one kind.
 
     `changed(key, old, new)` hears of what our own writes did, as it hears of watch lines: the
-    watch will bring nothing new about them, and other keys may wait for them.
+    watch will bring nothing new about them, and other keys may wait for them. `wrote`, if it is
+    set, hears instead of writes that leave an object. It is for the runs that plan with the reply,
+    so that a write does not add the key of its own run to the queue again.
     """
 
     client: KubeClient
     resource: Resource
     store: Store[T]
     changed: Callable[[Key, T | None, T | None], None]
+    wrote: Callable[[Key, T | None, T | None], None] | None = None
 
     def get(self, key: Key) -> T | None:
         """The cached copy; no request."""
@@ -101,7 +104,7 @@ class Objects[T]:
         except Conflict:
             await self.refresh(key)
             raise
-        return self._fold(key, reply)
+        return self._fold(key, reply, self.wrote)
 
     async def _put_whole(
         self, partial: Body, change: Callable[[Body], Body], *, subresource: str = ""
@@ -156,7 +159,7 @@ class Objects[T]:
                 if attempt == STATUS_TRIES - 1:
                     raise
                 continue
-            self._fold(key, reply)
+            self._fold(key, reply, self.wrote)
             decoded: Body = msgspec.json.decode(reply)
             return decoded
         return None
@@ -164,7 +167,7 @@ class Objects[T]:
     async def create(self, body: Body, *, namespace: str = "") -> T | None:
         """Create an object and fold it into the store."""
         reply = await self.client.create(self.resource, body, namespace=namespace)
-        return self._fold(Key(namespace, body["metadata"]["name"]), reply)
+        return self._fold(Key(namespace, body["metadata"]["name"]), reply, self.wrote)
 
     async def delete(self, key: Key, *, uid: str, resource_version: str | None = None) -> T | None:
         """Ask for the deletion of exactly this object; one that is gone already is fine.
@@ -184,7 +187,7 @@ class Objects[T]:
             await self.refresh(key)
             raise
         if msgspec.json.decode(reply, type=_Kind).kind == self.resource.kind:
-            return self._fold(key, reply)
+            return self._fold(key, reply, self.wrote)
         return await self.refresh(key)  # gone, it says: has it a successor?
 
     async def refresh(self, key: Key) -> T | None:
@@ -207,13 +210,18 @@ class Objects[T]:
             if not (token := page.continue_token):
                 return
 
-    def _fold(self, key: Key, raw: bytes) -> T | None:
+    def _fold(
+        self,
+        key: Key,
+        raw: bytes,
+        listener: Callable[[Key, T | None, T | None], None] | None = None,
+    ) -> T | None:
         meta = _decode_going(raw).metadata
         if meta.deletion_timestamp and not meta.finalizers:
             self._remove(key, meta.resource_version)
             return None
         if (difference := self.store.upsert(raw)) is not None:
-            self.changed(key, *difference)
+            (listener or self.changed)(key, *difference)
         return self.get(key)
 
     def _forget(self, key: Key, body: Body) -> None:

@@ -1,6 +1,7 @@
 """What a sidecar watches, and which keys each change adds to the queues."""
 
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, Key
@@ -59,17 +60,27 @@ class SidecarWatches:
             },
         )
         self.lookup = RecordLookup(self.buckets, self.accesses, self.claims, self.memory)
+        # For the runs of a Bucket and of an access: their own writes do not wake them again.
+        self.own_buckets = replace(self.buckets, wrote=self._bucket_written)
+        self.own_claims = replace(self.claims, wrote=self._claim_written)
+        self.own_accesses = replace(self.accesses, wrote=self._access_written)
 
     def _bucket_changed(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
+        if any(self.is_our_bucket(bucket) for bucket in (old, new) if bucket):
+            self.buckets_queue.add(key)
+        self._bucket_written(key, old, new)
+
+    def _bucket_written(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
+        """A change, which may be by the Bucket's own run."""
         seen = [bucket for bucket in (old, new) if bucket]
         if any(self.is_our_bucket(bucket) for bucket in seen):
             self.memory.note(old, new)
-            self.buckets_queue.add(key)
         if old is None or new is None or (old.record is None) != (new.record is None):
             for bucket in seen:  # it may have changed which of several Buckets a claim belongs to
                 for claim in records.claims_of(bucket):
                     for cached in self.buckets.store.by_index(BY_CLAIM, claim):
-                        self._touch_bucket(cached.view)
+                        if cached.view.meta.key != key:
+                            self._touch_bucket(cached.view)
         if _access_facts(old) != _access_facts(new):
             for claim in {claim: None for bucket in seen for claim in records.claims_of(bucket)}:
                 self._touch_accesses(claim)
@@ -101,12 +112,22 @@ class SidecarWatches:
             self.buckets_queue.add(Key("", name))
         self._touch_accesses(key)
 
+    def _claim_written(self, key: Key, _old: BucketClaim | None, _new: BucketClaim | None) -> None:
+        """A change by the run of the claim's Bucket."""
+        self._touch_accesses(key)
+
     def _access_changed(self, key: Key, old: BucketAccess | None, new: BucketAccess | None) -> None:
+        self.accesses_queue.add(key)
+        self._access_written(key, old, new)
+
+    def _access_written(
+        self, _key: Key, old: BucketAccess | None, new: BucketAccess | None
+    ) -> None:
+        """A change, which may be by the access's own run."""
         classless = old is not None and self.classes.get(Key("", old.class_name)) is None
         if old is not None and (classless or self.is_our_access(old)):
             recorded = self.lookup.recorded_bucket(old.meta.uid) is not None
             self.unheld.note(old, new, classless=classless, recorded=recorded)
-        self.accesses_queue.add(key)
         if access := new or old:  # a Bucket waits for its last access even without its claim
             for cached in self.buckets.store.by_index(BY_CLAIM, access.claim_key):
                 if cached.view.meta.deleting:

@@ -115,7 +115,9 @@ BOUND_CLAIM = replace(
 READY_CLAIM = replace(BOUND_CLAIM, ready=True)
 GOING_CLAIM = meta(READY_CLAIM, deleting=True, generation=2)
 
-ENTRY = AccessRecord("team", "reader", secret="reader-keys", accounts=("acct-7",))
+ENTRY = AccessRecord(
+    "team", "reader", class_name="keys", secret="reader-keys", accounts=("acct-7",)
+)
 PENDING_ENTRY = replace(ENTRY, accounts=())  # the result of the Grant is unknown
 
 

@@ -37,8 +37,9 @@ FORMER_LIMIT_BYTES = 64 * 1024
 ROTATION_LIMIT_BYTES = RECORD_LIMIT_BYTES + 16 * 1024
 # Longer ids are refused: every id has to fit into the record, whatever the driver returns.
 ID_LIMIT_BYTES = MAX_ID_BYTES
-# What one more access may add: its key, its Secret's name and two accounts of full length.
-ENTRY_RESERVE_BYTES = 2 * ID_LIMIT_BYTES + 1024
+# What one more access may add: its key, the names of class and Secret, and two accounts of full
+# length.
+ENTRY_RESERVE_BYTES = 2 * ID_LIMIT_BYTES + 1536
 
 
 class ClaimIdentity(Struct, frozen=True, omit_defaults=True):
@@ -53,7 +54,8 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
     """What the driver was asked to make for one BucketAccess.
 
     An entry is written before the first DriverGrantBucketAccess and removed after the last
-    DriverRevokeBucketAccess, so an access without an entry has no account. `accounts` are the
+    DriverRevokeBucketAccess, so an access without an entry has no account. `class_name` is its
+    class, for the parameters of the Revoke of an access that no longer exists. `accounts` are the
     driver's ids, the newest last: two while keys are rotated, none while the result of a call is
     unknown. `minted` is the newest account until the Secret is known to hold its keys; then the
     older accounts can be revoked. `keys` is what the last rotation has brought without a new
@@ -63,6 +65,7 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
 
     namespace: str
     name: str
+    class_name: str = ""
     secret: str = ""
     accounts: tuple[str, ...] = ()
     minted: str = ""

@@ -150,6 +150,7 @@ def decode_bucket(raw: bytes | Raw) -> view.Bucket:
         class_name=spec.bucket_class_name or "",
         claim=spec.bucket_claim.to_view() if spec.bucket_claim else None,
         deletion_policy=_deletion_policy(spec.deletion_policy),
+        unknown_policy=_unknown_policy(spec.deletion_policy),
         existing_bucket_id=spec.existing_bucket_id or "",
         parameters=spec.parameters or {},
         protocols=spec.protocols or (),

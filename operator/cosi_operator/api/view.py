@@ -167,6 +167,7 @@ class Bucket(Struct, frozen=True):
     class_name: str = ""
     claim: ClaimRef | None = None
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    unknown_policy: str = ""
     existing_bucket_id: str = ""
     parameters: Mapping[str, str] = {}
     protocols: tuple[str, ...] = ()

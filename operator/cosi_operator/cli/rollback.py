@@ -49,6 +49,8 @@ class _Index:
     accesses: frozenset[str]  # their UIDs
     entries: Mapping[str, tuple[Bucket, AccessRecord]]  # by the UID of the access
     lost_secrets: frozenset[Key] = field(default_factory=frozenset)
+    ids: Mapping[str, list[str]] = field(default_factory=dict)  # Buckets by the driver's id
+    accounts: Mapping[str, list[str]] = field(default_factory=dict)  # accesses by account
 
 
 def mishandled(seen: Seen) -> list[Finding]:
@@ -64,6 +66,8 @@ def mishandled(seen: Seen) -> list[Finding]:
             for uid, entry in bucket.record.accesses.items()
         },
         seen.lost_secrets,
+        _grouped((bucket.bucket_id, bucket.meta.name) for bucket in seen.buckets),
+        _grouped((access.account_id, str(access.meta.key)) for access in seen.accesses),
     )
     found = [
         *(_finding(bucket, _of_bucket(bucket, index)) for bucket in seen.buckets),
@@ -72,6 +76,15 @@ def mishandled(seen: Seen) -> list[Finding]:
     ]
     there = [each for each in found if each is not None]
     return sorted(there, key=lambda each: (each.kind, each.namespace, each.name))
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The second values by the first, without those whose first value is empty."""
+    found: dict[str, list[str]] = {}
+    for first, second in pairs:
+        if first:
+            found.setdefault(first, []).append(second)
+    return found
 
 
 type _Reasons = Iterator[tuple[str, str]]  # why, and what to do before; the gravest first
@@ -108,6 +121,13 @@ def _of_bucket(bucket: Bucket, index: _Index) -> _Reasons:
             f"its id is {shown_name(record.bucket_id)}, status.bucketID is"
             f" {shown_name(bucket.bucket_id)}: calls would name the wrong bucket",
             "Wait until our sidecar has written the status again.",
+        )
+    others = [name for name in index.ids.get(bucket.bucket_id, ()) if name != bucket.meta.name]
+    if others and bucket.deletion_policy is DeletionPolicy.DELETE:
+        yield (
+            f"Bucket {others[0]} has the same bucket id: the deletion of this Bucket would delete"
+            " the data of both",
+            "Set its deletionPolicy to Retain.",
         )
     yield from _keys_of(bucket, index)
     yield from _claim_of(bucket, index)
@@ -192,6 +212,15 @@ def _of_access(access: BucketAccess, index: _Index) -> _Reasons:
         yield (
             "granted in part: its deletion would send DriverRevokeBucketAccess with an empty id",
             "Wait until it is ready, or delete it and wait until it is gone.",
+        )
+    others = [
+        key for key in index.accounts.get(access.account_id, ()) if key != str(access.meta.key)
+    ]
+    if others:
+        yield (
+            f"BucketAccess {others[0]} has the same account: the deletion of one would end the keys"
+            " of both",
+            RENEW,
         )
     yield from _of_entry(access, bucket, index)
     told = condition(access, SPEC_CHANGE_IGNORED)

@@ -51,7 +51,7 @@ class Objects[T]:
     `changed(key, old, new)` hears of what our own writes did, as it hears of watch lines: the
     watch will bring nothing new about them, and other keys may wait for them. `wrote`, if it is
     set, hears instead of writes that leave an object. It is for the runs that plan with the reply,
-    so that a write does not add the key of its own run to the queue again.
+    so that a write does not add the key of the run to the queue again.
     """
 
     client: KubeClient

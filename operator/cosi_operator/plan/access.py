@@ -23,7 +23,7 @@ from cosi_operator.outcome import (
     Terminal,
 )
 from cosi_operator.plan import names, records
-from cosi_operator.plan.access_checks import problem_of, secret_problem
+from cosi_operator.plan.access_checks import problem_of, rotation_problem, secret_problem
 from cosi_operator.plan.access_deletion import plan_deletion
 from cosi_operator.plan.access_entry import (
     edit_entry,
@@ -180,7 +180,7 @@ def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return halt
     if entry is None or not entry.accounts:
         kept = entry or AccessRecord(access.meta.namespace, access.meta.name)
-        entry = with_fields(kept, secret=access.secret_name)
+        entry = with_fields(kept, class_name=access.class_name, secret=access.secret_name)
     return edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
 
 
@@ -280,6 +280,8 @@ def _plan_rotation(
     repeats the Grant, and only a crash does.
     """
     granted = view.unstored_grant
+    if problem := rotation_problem(view):
+        return Done(problem)
     if granted is None:
         room = records.room_of(bucket, rotating=True)
         if halt := _no_room(bucket, room, "the second account of a rotation"):

@@ -12,7 +12,7 @@ from cosi_operator.api.view import (
 )
 from cosi_operator.outcome import Reason, Terminal
 from cosi_operator.plan import names, records
-from cosi_operator.plan.access_view import AccessView, authentication_of
+from cosi_operator.plan.access_view import AccessView, authentication_of, is_of_earlier_claim
 from cosi_operator.scrub import shown_name
 
 # How often (one GET) a Secret name that is in use is checked again. The roles in the charts of real
@@ -74,6 +74,13 @@ def _bucket_problem(access: BucketAccess, claim: BucketClaim, view: AccessView) 
             f" {records.driver_of(bucket)}. Create a new BucketAccess that names a"
             " BucketAccessClass of that driver.",
         )
+    if bucket and is_of_earlier_claim(view):
+        return Terminal(
+            Reason.CLAIM_NOT_FOUND,
+            "This BucketAccess was begun for an earlier BucketClaim"
+            f" {shown_name(str(access.claim_key))} with another UID, and may have keys of Bucket"
+            f" {bucket.meta.name}. Delete this BucketAccess and create a new one.",
+        )
     # Trust the record only, because a tenant may write the status of the claim.
     ready = bucket and bucket.ready and records.bucket_id_of(bucket)
     if bucket is None or not ready or not records.is_bound_to(bucket, claim):
@@ -132,12 +139,32 @@ def secret_problem(view: AccessView) -> Terminal | None:
             f" again every {SECRET_RECHECK_S:.0f} s), or use another name in a new BucketAccess.",
             recheck_s=SECRET_RECHECK_S,
         )
-    if view.secret_refused:
-        return Terminal(
-            Reason.SECRET_REFUSED,
-            f"The API server refused to store Secret {key}: {view.secret_refused} No access was"
-            " granted. Correct this problem, or ask your cluster administrator to correct it. The"
-            f" operator tries again every {SECRET_RECHECK_S:.0f} s.",
-            recheck_s=SECRET_RECHECK_S,
-        )
-    return None
+    return _immutable(view) or _refused(view, "No access was granted.")
+
+
+def rotation_problem(view: AccessView) -> Terminal | None:
+    """Why the new keys of a rotation can't be stored in the Secret."""
+    return _immutable(view) or _refused(view, "The Secret keeps the old keys.")
+
+
+def _immutable(view: AccessView) -> Terminal | None:
+    if view.secret is None or not view.secret.immutable:
+        return None
+    return Terminal(
+        Reason.SECRET_REFUSED,
+        f"Secret {view.secret_key} is immutable, so new keys can't be stored in it. Delete that"
+        f" Secret; it is created again with new keys within {SECRET_RECHECK_S:.0f} s.",
+        recheck_s=SECRET_RECHECK_S,
+    )
+
+
+def _refused(view: AccessView, effect: str) -> Terminal | None:
+    if not view.secret_refused:
+        return None
+    return Terminal(
+        Reason.SECRET_REFUSED,
+        f"The API server refused to store Secret {view.secret_key}: {view.secret_refused} {effect}"
+        " Correct this problem, or ask your cluster administrator to correct it. The operator"
+        f" tries again every {SECRET_RECHECK_S:.0f} s.",
+        recheck_s=SECRET_RECHECK_S,
+    )

@@ -98,6 +98,7 @@ def _take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     entry = AccessRecord(
         namespace=access.meta.namespace,
         name=access.meta.name,
+        class_name=access.class_name if view.access_class else "",
         secret=access.secret_name,
         accounts=(access.account_id,),
         rotated=rotate_token(access),

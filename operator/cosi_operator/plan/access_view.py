@@ -114,7 +114,11 @@ class AccessView:
 
     @property
     def parameters(self) -> dict[str, str]:
-        return dict(self.access_class.parameters) if self.access_class else {}
+        """The parameters of the class; none if the class is now one of another driver."""
+        found = self.access_class
+        if found is None or not names.same_driver(found.driver_name, self.context.driver.name):
+            return {}
+        return dict(found.parameters)
 
 
 def is_clean(access: BucketAccess | None, bucket: Bucket | None) -> bool:
@@ -173,6 +177,12 @@ def ignored_change(view: AccessView) -> str:
             f" ignored, because Secret {entry.secret} holds the keys. Create a new BucketAccess"
             " instead."
         )
+    if entry.class_name and entry.class_name != access.class_name:
+        return (
+            f"spec.bucketAccessClassName was changed to {shown_name(access.class_name)} and is"
+            f" ignored, because the keys were granted with class {entry.class_name}. Create a new"
+            " BucketAccess instead."
+        )
     claim = records.bound_claim(bucket)
     if claim.name and access.claim_key != (claim.namespace, claim.name):
         return (
@@ -180,7 +190,22 @@ def ignored_change(view: AccessView) -> str:
             f" because the keys are for the bucket of BucketClaim {claim.name}. Create a new"
             " BucketAccess instead."
         )
+    if is_of_earlier_claim(view):
+        return (
+            f"BucketClaim {shown_name(access.claim_name)} was created again, but the keys are for"
+            f" Bucket {bucket.meta.name} of the earlier BucketClaim. For keys of the new bucket,"
+            " create a new BucketAccess."
+        )
     return ""
+
+
+def is_of_earlier_claim(view: AccessView) -> bool:
+    """Whether the access has an entry in the record of a Bucket of an earlier claim."""
+    if view.bucket is None or view.claim is None or view.entry is None:
+        return False
+    bound = records.bound_claim(view.bucket)
+    is_same_name = (bound.namespace, bound.name) == view.claim.meta.key
+    return is_same_name and bound.uid not in ("", view.claim.meta.uid)
 
 
 def driver_of(view: AccessView) -> str:

@@ -30,6 +30,7 @@ from cosi_operator.plan.steps import (
     ReadBucketObject,
 )
 from cosi_operator.plan.verdicts import driver_away, standing
+from cosi_operator.scrub import shown_name
 
 
 def plan(view: BucketView) -> BucketStep:
@@ -134,8 +135,14 @@ def _how_to_use_again(bucket: Bucket) -> str:
 
 
 def _still_granted(bucket: Bucket) -> str:
-    entries = bucket.record.accesses.values() if bucket.record else ()
-    found = sorted(f"{entry.namespace}/{entry.name}" for entry in entries)
+    record = bucket.record
+    if record is None:
+        return ""
+    found = sorted(f"{entry.namespace}/{entry.name}" for entry in record.accesses.values())
+    found += [
+        f"the one in namespace {record.claim.namespace} with account {shown_name(account)}"
+        for account in sorted(record.former.values())
+    ]
     if not found:
         return ""
     return f" Delete its BucketAccesses first, because their keys work: {first_of(found, 3)}."

@@ -41,7 +41,7 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     """Return the next step of a deletion."""
     ours = our_finalizers(bucket)
     if not ours:
-        return Done(Success(), report=False)
+        return _ended(bucket)
     if view.rival:
         return _plan_deletion_of_copy(bucket, view.rival, view)
     if view.failed:
@@ -62,6 +62,21 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     if claim and claim.meta.deleting and names.CLAIM_FINALIZER in claim.meta.finalizers:
         return ReleaseClaim(claim.meta.key, claim.meta.uid)
     return EditBucket(bucket.meta.key, remove=ours)
+
+
+def _ended(bucket: Bucket) -> Done:
+    """The sidecar has finished. A Bucket that other finalizers keep can't be used any more."""
+    if not bucket.ready or not bucket.meta.finalizers:
+        return Done(Success(), report=False)
+    others = ", ".join(shown_name(name) for name in bucket.meta.finalizers)
+    return Done(
+        Terminal(
+            Reason.BEING_DELETED,
+            "The sidecar has finished. The Bucket is deleted when its last finalizers are removed:"
+            f" {others}.",
+            waiting=True,
+        )
+    )
 
 
 def _plan_deletion_of_copy(bucket: Bucket, rival: Bucket, view: BucketView) -> BucketStep:
@@ -91,7 +106,8 @@ def _wait_for_claim(bucket: Bucket, view: BucketView) -> BucketStep | None:
             Reason.BUCKET_IN_USE,
             f"The bucket is deleted when BucketClaim {view.claim.meta.key} is deleted. To delete"
             " the bucket with its data now, a cluster administrator can run: kubectl annotate"
-            f" bucket {bucket.meta.name} {names.FORCE_DELETE_ANNOTATION}={bucket.meta.uid}",
+            f" --overwrite bucket {bucket.meta.name}"
+            f" {names.FORCE_DELETE_ANNOTATION}={bucket.meta.uid}",
             waiting=True,
         )
     )
@@ -167,9 +183,13 @@ def _waiting_for(accesses: tuple[BucketAccess, ...], record: BucketRecord | None
         if uid not in found
     ]
     stories = [story(access) for access in accesses] + lost
+    why = "The Events say why."
+    if accesses:
+        first = accesses[0].meta
+        why = f"To see why, run: kubectl describe bucketaccess {first.name} -n {first.namespace}"
     return Terminal(
         Reason.WAITING_FOR_ACCESSES,
         "The bucket is deleted when its accesses are revoked. Not revoked yet:"
-        f" {first_of(stories, 5)}. To see why, run: kubectl describe bucketaccess",
+        f" {first_of(stories, 5)}. {why}",
         waiting=True,
     )

@@ -110,6 +110,18 @@ def ignored_change(bucket: Bucket) -> str:
             f"spec.driverName was changed to {shown_name(bucket.driver_name)} and is ignored,"
             f" because the bucket belongs to driver {driver}. Change spec.driverName back."
         )
+    if bucket.unknown_policy:
+        return (
+            f"spec.deletionPolicy is {shown_name(bucket.unknown_policy)!r} and is ignored, so the"
+            " data is kept when the Bucket is deleted. Set it to Delete or Retain."
+        )
+    used, named = records.bucket_id_of(bucket), bucket.existing_bucket_id
+    if bucket.ready and named and used and named != used:
+        return (
+            f"spec.existingBucketID was changed to {shown_name(named)} and is ignored, because this"
+            f" Bucket was bound with bucket id {shown_name(used)}. For the other bucket, create"
+            " another Bucket."
+        )
     return ""
 
 

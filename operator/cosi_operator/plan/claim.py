@@ -9,6 +9,8 @@ The Bucket of a claim is the Bucket whose record or spec names the claim's UID. 
 status is ignored for this, because a tenant may write it and a restore copies it.
 """
 
+import json
+
 from cosi_operator.api.record import AccessRecord, ClaimIdentity
 from cosi_operator.api.view import (
     Bucket,
@@ -21,6 +23,7 @@ from cosi_operator.api.view import (
 )
 from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
+from cosi_operator.plan.bucket_view import first_of
 from cosi_operator.plan.claim_view import ClaimView
 from cosi_operator.plan.sidecar_wait import (
     is_overwritten,
@@ -154,9 +157,11 @@ def _foreign_keys(claim: BucketClaim, bucket: Bucket) -> Done | None:
 
 def _already_bound(claim: BucketClaim, bucket: Bucket) -> Done:
     named = records.spec_claim(bucket)
+    is_bound = bool(records.bound_claim(bucket).uid)
     text = (
-        f"Bucket {bucket.meta.name}, which spec.existingBucketName names, is bound to another"
-        " BucketClaim. Create a new claim that names another Bucket."
+        f"Bucket {bucket.meta.name}, which spec.existingBucketName names, is"
+        f" {'bound to' if is_bound else 'reserved for'} another BucketClaim. Create a new claim"
+        " that names another Bucket."
     )
     if (named.namespace, named.name) == claim.meta.key:
         text = (
@@ -167,7 +172,10 @@ def _already_bound(claim: BucketClaim, bucket: Bucket) -> Done:
 
 
 def _how_to_bind(claim: BucketClaim, bucket: Bucket) -> str:
-    patch = f'{{"spec":{{"bucketClaim":{{"uid":"{claim.meta.uid}"}}}}}}'
+    # All three fields, because spec.bucketClaim may be empty.
+    meta = claim.meta
+    named = {"namespace": meta.namespace, "name": meta.name, "uid": meta.uid}
+    patch = json.dumps({"spec": {"bucketClaim": named}}, separators=(",", ":"))
     return (
         "To use that bucket for this claim, ask your cluster administrator to run: kubectl patch"
         f" bucket {bucket.meta.name} --type merge -p '{patch}'"
@@ -219,13 +227,15 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
 def _former_found(claim: BucketClaim, former: tuple[Bucket, ...]) -> Done:
     """Refuse a new bucket, so that a restored claim does not silently get an empty bucket."""
     bucket = former[0]
+    others = [other.meta.name for other in former[1:]]
+    also = f" So may Bucket {first_of(others, 3)}." if others else ""
     return Done(
         Terminal(
             Reason.FORMER_BUCKET,
             f"Bucket {bucket.meta.name} belongs to an earlier BucketClaim {claim.meta.key} that no"
             " longer exists, and may hold that claim's data, so no new bucket was created."
-            f" {_how_to_bind(claim, bucket)} For a new, empty bucket, run: kubectl annotate"
-            f" bucketclaim {claim.meta.name} -n {claim.meta.namespace}"
+            f"{also} {_how_to_bind(claim, bucket)} For a new, empty bucket, run: kubectl annotate"
+            f" --overwrite bucketclaim {claim.meta.name} -n {claim.meta.namespace}"
             f" {names.NEW_BUCKET_ANNOTATION}={claim.meta.uid}",
         )
     )
@@ -265,14 +275,17 @@ def _repaired(
 ) -> UpdateBucketObject | None:
     """Copy a changed class to a Bucket that has no backend bucket yet.
 
-    The driver may change only while the Bucket has no sidecar's finalizer. The conditional write
-    fails if a sidecar has added its finalizer in the meantime.
+    The driver may change only while the Bucket has no sidecar's finalizer; later, a class of
+    another driver is ignored. The conditional write fails if a sidecar has added its finalizer in
+    the meantime.
     """
     if bucket_class is None or claim.existing_bucket_name or bucket.ready or bucket.bucket_id:
         return None
     if bucket.meta.deleting:
         return None
-    driver_name = bucket_class.driver_name if not bucket.meta.finalizers else bucket.driver_name
+    driver_name = bucket_class.driver_name
+    if bucket.meta.finalizers and not names.same_driver(driver_name, bucket.driver_name):
+        return None  # the parameters are for another driver
     if (
         dict(bucket.parameters) == dict(bucket_class.parameters)
         and driver_name == bucket.driver_name
@@ -303,7 +316,7 @@ def _completed(bucket: Bucket, view: ClaimView) -> ReadClass | UpdateBucketObjec
 
 def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
-        return Done(Success(), report=False)
+        return _ended(claim)
     free = EditFinalizers(claim.meta.key, remove=(names.CLAIM_FINALIZER,))
     bucket = view.bucket
     if bucket is None or not records.is_bound_to(bucket, claim):
@@ -330,6 +343,21 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
             )
         )
     return free
+
+
+def _ended(claim: BucketClaim) -> Done:
+    """The operator has finished. Report a claim that other finalizers keep as not ready."""
+    if not claim.ready or not claim.meta.finalizers:
+        return Done(Success(), report=False)
+    others = ", ".join(shown_name(name) for name in claim.meta.finalizers)
+    return Done(
+        Terminal(
+            Reason.BEING_DELETED,
+            "The operator has finished, and the claim has no bucket any more. The BucketClaim is"
+            f" deleted when its last finalizers are removed: {others}.",
+            waiting=True,
+        )
+    )
 
 
 def _await_sidecar(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done:

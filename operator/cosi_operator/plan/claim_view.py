@@ -72,6 +72,13 @@ def ignored_change(claim: BucketClaim, bucket: Bucket, bucket_class: BucketClass
 
     `bucket_class` is the class that the claim names.
     """
+    if claim.existing_bucket_name not in ("", bucket.meta.name):
+        return (
+            "spec.existingBucketName was changed to"
+            f" {shown_name(claim.existing_bucket_name)} and is ignored, because the claim is bound"
+            f" to Bucket {bucket.meta.name}. Create a new"
+            " BucketClaim instead."
+        )
     if claim.existing_bucket_name or not claim.class_name:
         return ""
     if claim.class_name != bucket.class_name:

@@ -85,12 +85,15 @@ class SecretIs:
     """The state of the Secret with a name.
 
     `ours`: its content names this access. A tenant may write that content, so `ours` proves nothing
-    about accounts. `held`: it has our finalizer.
+    about accounts. `held`: it has our finalizer. `immutable`: its data can't be changed.
+    `account`: the account that its annotation names, which a tenant may write too.
     """
 
     exists: bool
     ours: bool = False
     held: bool = False
+    immutable: bool = False
+    account: str = ""
     name: str = ""  # "" for the Secret that the plan works on
 
 

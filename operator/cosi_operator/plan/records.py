@@ -121,6 +121,11 @@ def bucket_id_of(bucket: Bucket) -> str:
     return recorded or bucket.bucket_id
 
 
+def ids_of(bucket: Bucket) -> set[str]:
+    """The driver's id of the bucket, and the id of the bucket that the spec asks for."""
+    return {bucket_id_of(bucket), bucket.existing_bucket_id} - {""}
+
+
 def identity_of(claim: BucketClaim) -> ClaimIdentity:
     return ClaimIdentity(claim.meta.namespace, claim.meta.name, claim.meta.uid)
 
@@ -215,9 +220,16 @@ def entry_of(bucket: Bucket | None, access_uid: str) -> AccessRecord | None:
 
 
 def has_keys_outside(bucket: Bucket, namespace: str) -> bool:
-    """Whether the record names BucketAccesses of another namespace, whose keys may work."""
-    entries = bucket.record.accesses.values() if bucket.record else ()
-    return any(entry.namespace != namespace for entry in entries)
+    """Whether the record names BucketAccesses of another namespace, whose keys may work.
+
+    Those that were granted before the record are in the namespace of the recorded claim.
+    """
+    record = bucket.record
+    if record is None:
+        return False
+    if record.former and record.claim.namespace not in ("", namespace):
+        return True
+    return any(entry.namespace != namespace for entry in record.accesses.values())
 
 
 def room_of(bucket: Bucket, *, rotating: bool = False) -> Room:

@@ -10,6 +10,7 @@ from cosi_operator.api.record import ID_LIMIT_BYTES, is_storable_id
 from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key, Meta
 from cosi_operator.classify import Verdict
 from cosi_operator.clock import SteadyTime
+from cosi_operator.conditions import describe_failure
 from cosi_operator.driver.v1alpha1 import GrantRequest
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import Objects, set_finalizers
@@ -42,11 +43,13 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
+from cosi_operator.report import Level
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.access_report import (
     access_report,
     attempts_key,
     is_bad_reply,
+    is_guess,
     is_vanished_ended,
     made_on,
     unverified_account,
@@ -108,11 +111,15 @@ class AccessReconciler:
             if live is not None and live.meta.uid == uid:
                 continue
             meta = Meta(key.name, key.namespace, uid, deleting=True)
-            end = await self._run(BucketAccess(meta, secret_name=entry.secret))
+            removed = BucketAccess(meta, class_name=entry.class_name, secret_name=entry.secret)
+            end = await self._run(removed)
             if isinstance(end.outcome, Success):
                 self._forget(key, uid)
-            else:
-                unfinished = end.outcome
+                continue
+            unfinished = end.outcome
+            if end.view.access and (status := end.outcome.status) and end.view.failed:
+                words = f"Its keys may work. {describe_failure(status)}"
+                self._event(end.view, end.view.access, "Warning", "FailedRevokeAccess", words)
         return unfinished
 
     def _read(self, access: BucketAccess | None) -> AccessView:
@@ -196,7 +203,7 @@ class AccessReconciler:
             case Revoke():
                 return await self._revoke(view, access, step)
             case LeaveAccounts(message=message):
-                return self._leave(access, message)
+                return self._leave(view, access, message)
             case Done():
                 raise AssertionError("Done ends the loop")
             case _:
@@ -232,11 +239,11 @@ class AccessReconciler:
                     return Revoked()  # without the bucket there is no account either
                 if reply.verdict is Verdict.TERMINAL:
                     # A refusal covers only this attempt; an earlier call may have had an effect.
-                    return self._leave(access, unverified_account(access))
+                    return self._leave(view, access, unverified_account(access))
             return self._calls_of(view, access).failure(reply)
         if not reply.account_id:
             if step.resolving:
-                return self._leave(access, unverified_account(access))
+                return self._leave(view, access, unverified_account(access))
             return Granted("", "account_id is empty")
         if step.resolving or reply.credentials is None:
             return Granted(reply.account_id, reply.problem)
@@ -301,12 +308,20 @@ class AccessReconciler:
         problem = f"account_id is longer than {ID_LIMIT_BYTES} bytes"
         return Granted("", problem, reason=Reason.DRIVER_MALFORMED_REPLY)
 
-    def _leave(self, access: BucketAccess, message: str) -> Revoked:
+    def _leave(self, view: AccessView, access: BucketAccess, message: str) -> Revoked:
         log.warning("accounts_left", access=str(access.meta.key), uid=access.meta.uid)
-        self._s.reporter.event(
-            self._s.accesses, access, "Warning", Reason.BACKEND_UNVERIFIED.value, message
-        )
+        self._event(view, access, "Warning", Reason.BACKEND_UNVERIFIED.value, message)
         return Revoked()
+
+    def _event(
+        self, view: AccessView, access: BucketAccess, level: Level, reason: str, message: str
+    ) -> None:
+        """Emit an Event about the access, or about its Bucket and claim if it was removed."""
+        if access.meta.resource_version:
+            self._s.reporter.event(self._s.accesses, access, level, reason, message)
+        else:
+            removed = f"BucketAccess {access.meta.key} was removed by force."
+            self._s.event_about_removed(view.bucket, level, reason, f"{removed} {message}")
 
     async def _revoke(
         self, view: AccessView, access: BucketAccess, step: Revoke
@@ -337,9 +352,11 @@ class AccessReconciler:
         if access.meta.deleting or view.vanished:  # until a Grant returns the account again
             uid = access.meta.uid
             self._revoked[uid] = self._revoked.get(uid, frozenset()) | {step.account_id}
-        self._s.reporter.event(
-            self._s.accesses, access, "Normal", "AccessRevoked", "The access was revoked."
-        )
+        if access.meta.deleting and is_guess(access, step.account_id, reply):
+            self._leave(view, access, unverified_account(access))
+        else:
+            words = "The access" if access.meta.deleting else "An earlier account"
+            self._event(view, access, "Normal", "AccessRevoked", f"{words} was revoked.")
         return Revoked(step.account_id)
 
     def _forget(self, key: Key, uid: str) -> None:

@@ -1,7 +1,7 @@
 """The status report of a BucketAccess's run, and the key for counting its driver calls."""
 
 from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key
-from cosi_operator.outcome import Call, Effect, MadeBy, Reason, Requeue, Success, Terminal
+from cosi_operator.outcome import Call, Code, Effect, MadeBy, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import (
     AccessView,
@@ -13,7 +13,7 @@ from cosi_operator.plan.access_view import (
 from cosi_operator.plan.steps import DriverView
 from cosi_operator.reconcile import End
 from cosi_operator.report import StatusReport
-from cosi_operator.sidecar.calls import Attempts, Fingerprint
+from cosi_operator.sidecar.calls import Attempts, Fingerprint, Refused
 
 
 def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts) -> StatusReport:
@@ -97,6 +97,18 @@ def unverified_account(access: BucketAccess) -> str:
         f" {names.account_name(access.meta.uid)} on the backend. Ask your cluster administrator to"
         " look for it on the backend."
     )
+
+
+def is_guess(access: BucketAccess, account_id: str, reply: object) -> bool:
+    """Whether a revoked account may have another id, because the driver never returned its id.
+
+    The driver had answered ALREADY_EXISTS to the Grant, so the account's name was used as its id.
+    """
+    if access.granted or account_id != names.account_name(access.meta.uid):
+        return False
+    last = access.last_call
+    is_unknown = isinstance(reply, Refused) and reply.status.code is Code.NOT_FOUND
+    return is_unknown or (last is not None and last.code == Code.ALREADY_EXISTS.name)
 
 
 def made_on(

@@ -7,6 +7,7 @@ import structlog
 
 from cosi_operator.api.view import BucketAccess, Key
 from cosi_operator.driver.v1alpha1 import Credentials
+from cosi_operator.outcome import Reason
 from cosi_operator.plan import records
 from cosi_operator.plan.access import is_rotation_due
 from cosi_operator.plan.access_view import AccessView
@@ -25,6 +26,7 @@ from cosi_operator.plan.steps import (
     SecretStep,
     StoreSecret,
 )
+from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.secret_content import SecretContent
 from cosi_operator.sidecar.secret_release import release_secret
 from cosi_operator.sidecar.secrets import Secrets
@@ -108,8 +110,10 @@ class AccessSecret:
             case DryRunSecret():
                 return await self._secrets.dry_run(key)
             case StoreSecret():
+                self._warn_unrevoked(view, access, key)
                 return await self._store(view, access, step)
             case DeleteSecret():
+                self._warn_unrevoked(view, access, key)
                 found = await self._secrets.delete(key, access.meta.uid)
                 if not found.exists:
                     log.info("secret_deleted", name=key.name)
@@ -122,6 +126,26 @@ class AccessSecret:
                 return SecretIs(exists=True, name=key.name)
             case _:
                 assert_never(step)
+
+    def _warn_unrevoked(self, view: AccessView, access: BucketAccess, key: Key) -> None:
+        """Emit a Warning if the Secret is for an account that the record does not name.
+
+        An older record may have replaced the record while no sidecar ran.
+        """
+        secret, entry = view.secrets.get(key.name), view.entry
+        account = secret.account if secret else ""
+        if not account or entry is None or not entry.accounts or account in entry.accounts:
+            return
+        self._s.reporter.event(
+            self._s.accesses,
+            access,
+            "Warning",
+            Reason.BACKEND_UNVERIFIED.value,
+            f"Secret {key} has the keys of account {shown_name(account)}, which the record of its"
+            " Bucket does not name, so that account was not revoked. Ask your cluster administrator"
+            " to look for it on the backend.",
+            fingerprint=f"not in the record: {account}",
+        )
 
     async def _store(
         self, view: AccessView, access: BucketAccess, step: StoreSecret

@@ -28,6 +28,7 @@ from cosi_operator.plan.bucket_view import (
     ignored_change,
     is_clean,
     known_id,
+    our_finalizers,
     retry_token,
 )
 from cosi_operator.plan.facts import (
@@ -59,7 +60,13 @@ from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
 from cosi_operator.report import Level, StatusReport
 from cosi_operator.scrub import shown_name
-from cosi_operator.sidecar.bucket_words import accounts_left, is_released, lost_record, unverified
+from cosi_operator.sidecar.bucket_words import (
+    accounts_left,
+    is_released,
+    lost_record,
+    retained_id,
+    unverified,
+)
 from cosi_operator.sidecar.calls import (
     DriverRun,
     Fingerprint,
@@ -185,6 +192,9 @@ class BucketReconciler:
             self._s.reporter.event(
                 self._s.buckets, bucket, "Warning", Reason.BACKEND_UNVERIFIED.value, left
             )
+        if kept := retained_id(bucket, step):
+            text = f"The bucket {shown_name(kept)} was kept, because deletionPolicy is Retain."
+            self._events(view, "Normal", "BucketRetained", text)
         edited = await edit_bucket(self._s.buckets, step, memory)
         if view.lost:
             memory.forget_lost(bucket.meta.uid)
@@ -330,7 +340,8 @@ class BucketReconciler:
         judged = view.judged or bucket
         calls = self._calls(judged, view.claim, view.context.driver)
         # After a failed deletion, and without its claim, the bucket still works.
-        is_kept = bucket.meta.deleting or is_released(end.outcome)
+        is_ending = bucket.meta.deleting and bool(our_finalizers(bucket))
+        is_kept = is_ending or is_released(end.outcome)
         return StatusReport(
             outcome=end.outcome,
             judged=judged.meta,

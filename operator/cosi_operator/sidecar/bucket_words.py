@@ -1,9 +1,9 @@
 """Words of a sidecar about a Bucket: its lost record, accounts and buckets that may be left."""
 
 from cosi_operator.api.record import BucketRecord
-from cosi_operator.api.view import Bucket
+from cosi_operator.api.view import Bucket, DeletionPolicy
 from cosi_operator.outcome import Outcome, Reason, Terminal
-from cosi_operator.plan import records
+from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import BucketView, first_of
 from cosi_operator.plan.steps import EditBucket
 from cosi_operator.report import ready_of
@@ -47,6 +47,14 @@ def accounts_left(bucket: Bucket, step: EditBucket) -> str:
         f" {first_of(texts, 5)}. If nobody uses them any more, revoke them with the tools of your"
         " storage."
     )
+
+
+def retained_id(bucket: Bucket, step: EditBucket) -> str:
+    """The id of the bucket that this edit leaves on the backend; "" if there is none."""
+    is_end = bucket.meta.deleting and names.BUCKET_FINALIZER in step.remove
+    if not is_end or bucket.deletion_policy is DeletionPolicy.DELETE or bucket.copied_record:
+        return ""
+    return records.bucket_id_of(bucket)
 
 
 def unverified(bucket: Bucket) -> str:

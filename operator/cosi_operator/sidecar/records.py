@@ -18,13 +18,13 @@ BY_CLAIM = "claim"  # Key of the claim that spec or record names
 # Only of accesses with our finalizer, because a tenant can create thousands that name one claim.
 HELD_BY_CLAIM = "held"
 BY_ACCESS = "access"  # UID of each recorded access, and its Key
-BY_ID = "id"  # the driver's id
+BY_ID = "id"  # the driver's id: the one in use, and the one that the spec names
 BY_ACCOUNT = "account"  # each recorded account; for an access, the account in its status
 
 BUCKET_INDEXES = {
     BY_CLAIM: records.claims_of,
     BY_ACCESS: lambda bucket: _accesses_of(bucket),
-    BY_ID: lambda bucket: (found,) if (found := records.bucket_id_of(bucket)) else (),
+    BY_ID: records.ids_of,
     BY_ACCOUNT: lambda bucket: {
         account for entry in _entries(bucket).values() for account in entry.accounts
     },
@@ -248,14 +248,21 @@ class RecordLookup:
         """Another Bucket with the same bucket id, whose data a Delete of this one would remove.
 
         Copies that have no right to the id do not count. Of two Buckets that are being deleted, one
-        has to delete the data; the UIDs decide which.
+        has to delete the data; the UIDs decide which, unless one still waits for its claim.
         """
         for other in self.others_with_id(bucket, records.bucket_id_of(bucket)):
-            is_mine_to_delete = other.meta.deleting and bucket.meta.uid < other.meta.uid
+            is_ending = other.meta.deleting and not self._is_in_use(other)
+            is_mine_to_delete = is_ending and bucket.meta.uid < other.meta.uid
             is_copy = records.is_renamed_copy(other) or self.rival_of(other) is not None
             if not is_mine_to_delete and not is_copy:
                 return other
         return None
+
+    def _is_in_use(self, bucket: Bucket) -> bool:
+        """Whether the deletion of a Bucket waits for its claim."""
+        claim = self.claim_of_bucket(bucket)
+        is_forced = bucket.meta.annotations.get(names.FORCE_DELETE_ANNOTATION) == bucket.meta.uid
+        return claim is not None and not claim.meta.deleting and not is_forced
 
     def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
         """The lost parts of a Bucket's record, without the entries of accesses that were deleted.

@@ -83,7 +83,7 @@ class Secrets:
             return await self.read(key, content.access_uid)
         except (Forbidden, Invalid) as error:
             return SecretAllowed(refused=error.message)
-        return SecretIs(exists=True, ours=True, held=True)
+        return SecretIs(exists=True, ours=True, held=True, account=content.account_id)
 
     async def holds(self, key: Key, content: SecretContent) -> bool:
         """Whether the Secret is ours and already has exactly these credentials.
@@ -232,7 +232,14 @@ def _describe(body: Body, access_uid: str) -> SecretIs:
     held = _is_held(body)
     if not access_uid or _owner(body) != access_uid:
         return SecretIs(exists=True, held=held)
-    return SecretIs(exists=True, ours=True, held=held)
+    account = _mapping(_meta(body).get("annotations")).get(names.ACCOUNT_ID_ANNOTATION)
+    return SecretIs(
+        exists=True,
+        ours=True,
+        held=held,
+        immutable=body.get("immutable") is True,
+        account=account if isinstance(account, str) else "",
+    )
 
 
 def _owner(body: Body) -> str | None:

@@ -48,6 +48,16 @@ class Sidecar:
     recheck_s: float | None
     deletion_recheck_s: float | None
 
+    def event_about_removed(
+        self, bucket: Bucket | None, level: Level, reason: str, message: str
+    ) -> None:
+        """Emit an Event on a Bucket and its claim about an access that no longer exists."""
+        if bucket is None:
+            return
+        self.reporter.event(self.buckets, bucket, level, reason, message)
+        if claim := self.lookup.claim_of_bucket(bucket):
+            self.reporter.event(self.claims, claim, level, reason, message)
+
 
 async def mirror_to_claim(
     sidecar: Sidecar, key: Key, claim: BucketClaim | None, outcome: Outcome, *, retried: bool
@@ -169,6 +179,7 @@ def warn_unrecorded_account(sidecar: Sidecar, access: BucketAccess, view: Access
         f" {bucket.meta.name} does not name it for this BucketAccess, so the account was not"
         " revoked. If no other BucketAccess uses that account, ask your cluster administrator to"
         " delete it on the backend.",
+        fingerprint=f"not in the record: {access.account_id}",
     )
 
 

@@ -7,7 +7,15 @@ from msgspec.structs import replace
 from tests.support import views
 from tests.support.views import meta
 
-from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, ClaimRef, Condition, Key
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketClaim,
+    ClaimRef,
+    Condition,
+    DeletionPolicy,
+    Key,
+)
 from cosi_operator.cli import render
 from cosi_operator.cli.rollback import Finding, Seen, mishandled
 from cosi_operator.plan import names
@@ -71,6 +79,17 @@ def test_a_bucket_is_named_with_the_gravest_reason(bucket: Bucket, words: str) -
     assert [(each.namespace, each.name) for each in found] == [("", BUCKET.meta.name)]
     assert words in found[0].why
     assert found[0].before
+
+
+def test_what_two_objects_share_is_named() -> None:
+    same_id = meta(replace(BUCKET, claim=None, record=None), name="other", uid="other-uid")
+    same_account = meta(ACCESS, name="writer", uid="writer-uid")
+    found = mishandled(check(BUCKET, same_id, ACCESS, same_account))
+    why = {each.name: each.why for each in found}
+    assert why[BUCKET.meta.name].startswith("Bucket other has the same bucket id")
+    assert why["reader"].startswith("BucketAccess team/writer has the same account")
+    keeps = replace(BUCKET, deletion_policy=DeletionPolicy.RETAIN)
+    assert not [each for each in mishandled(check(keeps, same_id)) if each.name == keeps.meta.name]
 
 
 def test_a_bucket_whose_claim_is_gone_is_named() -> None:

@@ -149,7 +149,9 @@ def given_up(bucket: Bucket, value: str = "bucket-uid") -> Bucket:
             seen(meta(GOING, finalizers=())), NOTHING, id="no finalizer of ours -> not ours"
         ),
         pytest.param(
-            seen(meta(GOING, finalizers=("a/b",))), NOTHING, id="finalizers of others -> they stay"
+            seen(meta(replace(GOING, ready=False), finalizers=("a/b",))),
+            NOTHING,
+            id="finalizers of others, and told -> they stay",
         ),
         pytest.param(
             seen(GOING_MARKED, backend_gone=True),
@@ -354,9 +356,17 @@ def test_bucket_in_use_is_not_deleted_and_says_how(bucket: Bucket) -> None:
     assert (step.outcome.reason, step.outcome.waiting) == (Reason.BUCKET_IN_USE, True)
     assert step.outcome.message == (
         "The bucket is deleted when BucketClaim team/photos is deleted. To delete the bucket with"
-        " its data now, a cluster administrator can run: kubectl annotate bucket bucket-claim-uid"
-        " objectstorage.k8s.io/force-delete=bucket-uid"
+        " its data now, a cluster administrator can run: kubectl annotate --overwrite bucket"
+        " bucket-claim-uid objectstorage.k8s.io/force-delete=bucket-uid"
     )
+
+
+def test_a_bucket_that_foreign_finalizers_keep_is_not_ready() -> None:
+    step = plan(seen(meta(GOING, finalizers=("a/b",))))
+    assert isinstance(step, Done)
+    assert isinstance(step.outcome, Terminal)
+    assert (step.outcome.reason, step.outcome.waiting) == (Reason.BEING_DELETED, True)
+    assert step.outcome.message.endswith("when its last finalizers are removed: a/b.")
 
 
 def test_claim_that_only_the_cache_lacks_keeps_its_bucket() -> None:
@@ -385,7 +395,7 @@ OTHER_ENTRY = AccessRecord("team", "writer", secret="writer-keys", accounts=("ac
         ),
         pytest.param(
             seen(with_entries(GOING, access_uid=ENTRY)),
-            "Not revoked yet: team/reader (removed by force). To see",
+            "Not revoked yet: team/reader (removed by force). The Events say why.",
             id="an entry without an access -> waits for it",
         ),
         pytest.param(
@@ -393,17 +403,18 @@ OTHER_ENTRY = AccessRecord("team", "writer", secret="writer-keys", accounts=("ac
                 with_entries(RETAINED, access_uid=ENTRY, other=OTHER_ENTRY),
                 accesses=(GOING_ACCESS,),
             ),
-            "Not revoked yet: team/reader, team/writer (removed by force). To see",
+            "Not revoked yet: team/reader, team/writer (removed by force). To see why,"
+            " run: kubectl describe bucketaccess reader -n team",
             id="both, with Retain -> waits for both",
         ),
         pytest.param(
             seen(given_up(with_entries(GOING, access_uid=ENTRY))),
-            "Not revoked yet: team/reader (removed by force). To see",
+            "Not revoked yet: team/reader (removed by force). The Events say why.",
             id="given up on the Bucket alone -> its accesses are still revoked",
         ),
         pytest.param(
             seen(with_entries(FORCED, access_uid=ENTRY), claim=READY_CLAIM),
-            "Not revoked yet: team/reader (removed by force). To see",
+            "Not revoked yet: team/reader (removed by force). The Events say why.",
             id="forced -> its accesses are still revoked",
         ),
         pytest.param(

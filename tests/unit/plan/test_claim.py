@@ -394,21 +394,21 @@ TAKEN = "bound to another BucketClaim"
             seen(STATIC, replace(OLD, claim=ClaimRef("team", "other"))),
             Reason.BUCKET_ALREADY_BOUND,
             False,
-            TAKEN,
+            "reserved for another BucketClaim",
             id="that Bucket is reserved for another claim -> BucketAlreadyBound",
         ),
         pytest.param(
             seen(STATIC, replace(OLD, claim=ClaimRef("other", "photos"))),
             Reason.BUCKET_ALREADY_BOUND,
             False,
-            TAKEN,
+            "reserved for another BucketClaim",
             id="reserved for that name in another namespace -> BucketAlreadyBound",
         ),
         pytest.param(
             seen(STATIC, replace(OLD, claim=ClaimRef("other", ""))),
             Reason.BUCKET_ALREADY_BOUND,
             False,
-            TAKEN,
+            "reserved for another BucketClaim",
             id="reserved for another namespace -> BucketAlreadyBound",
         ),
         pytest.param(
@@ -423,7 +423,7 @@ TAKEN = "bound to another BucketClaim"
             Reason.BUCKET_ALREADY_BOUND,
             False,
             "ask your cluster administrator to run: kubectl patch bucket old --type merge -p"
-            ' \'{"spec":{"bucketClaim":{"uid":"claim-uid"}}}\'',
+            ' \'{"spec":{"bucketClaim":{"namespace":"team","name":"photos","uid":"claim-uid"}}}\'',
             id="it was an earlier claim's of the same name -> BucketAlreadyBound, says how to bind",
         ),
         pytest.param(
@@ -473,8 +473,8 @@ TAKEN = "bound to another BucketClaim"
             seen(CLAIM, former=(FORMER,), bucket_class=None),
             Reason.FORMER_BUCKET,
             False,
-            "kubectl annotate bucketclaim photos -n team objectstorage.k8s.io/new-bucket="
-            + KEPT.meta.uid,
+            "kubectl annotate --overwrite bucketclaim photos -n team"
+            f" objectstorage.k8s.io/new-bucket={KEPT.meta.uid}",
             id="a Bucket of an earlier claim -> says how to get a new one",
         ),
         pytest.param(
@@ -482,7 +482,8 @@ TAKEN = "bound to another BucketClaim"
             Reason.FORMER_BUCKET,
             False,
             "ask your cluster administrator to run: kubectl patch bucket bucket-earlier-uid"
-            ' --type merge -p \'{"spec":{"bucketClaim":{"uid":"claim-uid"}}}\'',
+            ' --type merge -p \'{"spec":{"bucketClaim":{"namespace":"team","name":"photos",'
+            '"uid":"claim-uid"}}}\'',
             id="a Bucket of an earlier claim -> says how to use it",
         ),
     ],
@@ -591,7 +592,7 @@ def test_forged_status_with_a_name_that_no_bucket_can_have_is_not_read() -> None
     ("view", "step"),
     [
         pytest.param(
-            seen(meta(GOING_CLAIM, finalizers=("a/b",)), READY),
+            seen(meta(replace(GOING_CLAIM, ready=False), finalizers=("a/b",)), READY),
             NOTHING,
             id="no finalizer of ours -> not ours",
         ),
@@ -889,7 +890,19 @@ DELETES = replace(CLASS, deletion_policy=DeletionPolicy.DELETE)  # as READY was 
             id="the class can't be used -> its claims say so, not those that have a bucket",
         ),
         pytest.param(
-            STATIC, replace(DELETES, parameters={}), (), id="an existing bucket has no class"
+            replace(STATIC, existing_bucket_name=NAME),
+            replace(DELETES, parameters={}),
+            (),
+            id="an existing bucket has no class",
+        ),
+        pytest.param(
+            STATIC,
+            DELETES,
+            (
+                "existingBucketName was changed to old and is ignored, because the claim is bound"
+                f" to Bucket {NAME}.",
+            ),
+            id="another existing bucket -> named",
         ),
         pytest.param(
             CLAIM,

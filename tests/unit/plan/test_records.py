@@ -424,7 +424,7 @@ def taken(entry: AccessRecord = ENTRY) -> EditBucket:
         ),
         pytest.param(
             seen(access_class=None),
-            ENTRY,
+            replace(ENTRY, class_name=""),
             id="the class is gone -> recorded at the Bucket's driver",
         ),
     ],

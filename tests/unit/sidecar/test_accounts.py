@@ -374,5 +374,8 @@ def test_older_record_after_a_restart_grants_anew_and_names_the_account_that_is_
     world.run_until_idle()
     assert world.ready(BUCKET_ACCESSES, "writer") == ("True", "Granted")
     assert keys_in(world.found(SECRETS, "writer-secret")) in world.backend.live_keys()
-    (text,) = events(world, "BackendUnverified")
-    assert text.startswith("status.accountID named account acct-of-ba-bucketaccess-writer-1,")
+    told = [each for each in world.parts.told if each.reason == "BackendUnverified"]
+    assert len({each.series for each in told}) == 1
+    assert told[0].message.startswith(
+        "status.accountID named account acct-of-ba-bucketaccess-writer-1,"
+    )

@@ -12,7 +12,7 @@ import yaml
 from chart_outputs import TESTS, Helm, HelmError, Object, made, objects, rendered, without_helm
 from controlplane.build import find
 from cosi_operator.flags import parse_controller, parse_sidecar
-from cosi_operator.settings import LaneScope
+from cosi_operator.settings import LaneScope, LogLevel
 
 ROOT = TESTS.parents[1]
 COMBINATIONS = sorted(path.stem for path in (TESTS / "values").glob("*.yaml"))
@@ -194,6 +194,12 @@ def test_a_wrong_value_is_refused_and_its_key_is_named(
     with pytest.raises(HelmError) as raised:
         offline.template(both_charts[driver], f"--set={setting}")
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("chart", ["cosi-operator", "cosi-sidecar-lib"])
+def test_the_charts_take_every_level_that_the_processes_take(chart: str) -> None:
+    schema = json.loads((ROOT / "charts" / chart / "values.schema.json").read_text())
+    assert schema["properties"]["logLevel"]["enum"] == list(LogLevel)
 
 
 def test_every_key_of_both_charts_is_checked() -> None:

@@ -1,4 +1,4 @@
-"""What single values of the operator's chart do, and which combinations it refuses."""
+"""What single values of the charts do, and which combinations they refuse."""
 
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,71 @@ def test_the_image_is_registry_repository_and_tag(
 ) -> None:
     text = offline.template(operator_chart, f"--set={settings}")
     assert container(text, "controller")["image"] == image
+
+
+@pytest.mark.parametrize(
+    ("settings", "image"),
+    [
+        pytest.param(
+            "cosiSidecar.image.registry=r.example.com",
+            "r.example.com/cosi-operator:0.1.0",
+            id="registry of the sidecar -> in front of the repository",
+        ),
+        pytest.param(
+            "global.imageRegistry=mirror.example.com,cosiSidecar.image.registry=r.example.com",
+            "mirror.example.com/cosi-operator:0.1.0",
+            id="global registry of the driver's chart -> overrides the registry",
+        ),
+        pytest.param(
+            "cosiSidecar.global.imageRegistry=mirror.example.com",
+            "mirror.example.com/cosi-operator:0.1.0",
+            id="global registry below the alias -> used",
+        ),
+    ],
+)
+def test_the_image_of_the_sidecar_is_registry_repository_and_tag(
+    offline: Helm, driver_chart: Path, settings: str, image: str
+) -> None:
+    text = offline.template(driver_chart, f"--set={settings}")
+    assert container(text, "cosi-sidecar")["image"] == image
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        pytest.param(
+            "cosiSidecar.metrics.port=9809",
+            "cosiSidecar.metrics.port and cosiSidecar.healthProbe.port are both 9809. Set one of",
+            id="metrics and probes of the sidecar on one port -> refused",
+        ),
+        pytest.param(
+            "cosiSidecar.metrics.podMonitor.enabled=true,"
+            r"cosiSidecar.metrics.podMonitor.labels.app\.kubernetes\.io/name=x",
+            "podMonitor.labels: the chart itself sets the label app.kubernetes.io/name. Remove",
+            id="label of the chart on the PodMonitor -> refused",
+        ),
+    ],
+)
+def test_values_of_the_sidecar_that_exclude_each_other_are_refused(
+    offline: Helm, driver_chart: Path, settings: str, words: str
+) -> None:
+    with pytest.raises(HelmError) as raised:
+        offline.template(driver_chart, f"--set={settings}")
+    assert words in str(raised.value)
+
+
+def test_the_sidecars_monitor_in_another_namespace_selects_the_pods_of_the_release(
+    texts: dict[str, str],
+) -> None:
+    (monitor,) = of_kind(texts["driver-everything"], "PodMonitor")
+    (deployment,) = of_kind(texts["driver-everything"], "Deployment")
+    assert monitor["metadata"]["namespace"] == "monitoring"
+    place = deployment["metadata"]["namespace"]
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": [place]}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert [one["targetLabel"] for one in endpoint["relabelings"]] == ["cosi_process", "node"]
+    assert endpoint["metricRelabelings"][0]["action"] == "drop"
+    assert (endpoint["scrapeTimeout"], endpoint["honorLabels"]) == ("30s", True)
 
 
 def test_a_namespace_override_moves_every_object_and_the_notes(

@@ -34,7 +34,6 @@ NO_VALUES = {
     ("docs/use-a-bucket.md", ("volumes",)): "part of a Pod",
     ("docs/gitops.md", ("data",)): "part of a ConfigMap of Argo CD",
     ("docs/adr/0002-verdicts-are-stored.md", ("status",)): "part of a claim",
-    ("charts/cosi-sidecar-lib/README.md", ("dependencies",)): "part of a Chart.yaml",
 }
 """Blocks that are neither values nor whole objects, by page and keys."""
 

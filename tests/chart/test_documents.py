@@ -1,4 +1,4 @@
-"""Every console command of install.md, migrate.md, upgrade.md and rollback.md runs, in its order."""
+"""Every console command of install.md, migrate.md, upgrade.md and rollback.md, run in its order."""
 
 import os
 import re

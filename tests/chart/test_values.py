@@ -52,9 +52,21 @@ def test_a_label_of_the_chart_in_a_value_is_refused_with_its_key(
         assert f"{field}: the chart itself sets the label {label}. Remove" in str(raised.value)
 
 
+AGGREGATION = "rbac.authorization.k8s.io/aggregate-to-"
+
+
 def test_every_label_that_the_chart_sets_is_among_the_refused_ones(texts: dict[str, str]) -> None:
     for found in objects(texts["default"]):
-        assert set(found["metadata"]["labels"]) <= set(OF_THE_CHART)
+        labels = {key for key in found["metadata"]["labels"] if not key.startswith(AGGREGATION)}
+        assert labels <= set(OF_THE_CHART)
+
+
+def test_no_common_label_gives_the_rights_of_the_controller_to_tenants(
+    offline: Helm, operator_chart: Path
+) -> None:
+    label = f"{AGGREGATION}view".replace(".", r"\.")
+    with pytest.raises(HelmError, match=r"commonLabels: the label .* would give the rights"):
+        offline.template(operator_chart, f"--set-string=commonLabels.{label}=true")
 
 
 def test_the_more_special_label_wins_over_the_common_one(texts: dict[str, str]) -> None:

@@ -86,6 +86,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $ours := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
 {{- $ours = concat $ours (list "app.kubernetes.io/part-of" "app.kubernetes.io/version") -}}
 {{- $ours = concat $ours (list "app.kubernetes.io/managed-by" "helm.sh/chart") -}}
+{{/* With a label of this kind on every object, tenants would get the rights of the controller. */}}
+{{- if hasPrefix "rbac.authorization.k8s.io/aggregate-to-" .key -}}
+{{- fail (printf "%s: the label %s would give the rights of the controller to tenants. Remove that key from %s." .field .key .field) -}}
+{{- end -}}
 {{- if has .key $ours -}}
 {{- fail (printf "%s: the chart itself sets the label %s. Remove that key from %s." .field .key .field) -}}
 {{- end -}}

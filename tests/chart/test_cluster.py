@@ -173,6 +173,25 @@ def test_install_upgrade_roll_back_and_uninstall_keep_what_users_made(
         assert plane.run_kubectl("get", "bucketclaim", "mine", "--output=name")
 
 
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ("image.tag=v2", True),
+        ("image.registry=r.example.com", False),
+        ("global.imageRegistry=r.example.com", False),
+        ("image.repository=localhost:5000/cosi-operator", False),
+    ],
+)
+def test_the_notes_warn_of_an_image_without_a_registry(
+    monitored: ControlPlane, helm: Helm, operator_chart: Path, settings: str, warned: bool
+) -> None:
+    told = helm.run(
+        "install", "notes", str(operator_chart), *IN_NAMESPACE, "--dry-run=client",
+        "--take-ownership", f"--set={settings}",
+    )  # fmt: skip
+    assert ("names no registry" in told) is warned
+
+
 def test_crds_that_kubectl_installed_are_taken_over_when_asked(
     tmp_path_factory: pytest.TempPathFactory, operator_chart: Path
 ) -> None:

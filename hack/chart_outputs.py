@@ -1,8 +1,9 @@
-"""What the charts render to: golden files for the tests, and the controller for kustomize.
+"""What the charts render to: golden files for the tests, and two files for kustomize.
 
 tests/chart/values/NAME.yaml gives tests/chart/golden/NAME.yaml; a name that begins with `driver-`
-is for the example driver, all others are for the operator's chart. deploy/controller.yaml is what
-the operator's chart renders with default values, without Helm's own labels.
+is for the example driver, all others are for the operator's chart. deploy/controller.yaml and
+deploy/rbac/tenants.yaml are what the operator's chart renders with default values, without Helm's
+own labels.
 
 Usage: chart_outputs.py   writes them all; needs the built helm. tests/chart/ compares.
 """
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ HELMS_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 """Labels that tell only who installed it; deploy/ has none of them."""
 
 WORKLOAD = ("Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service")
+TENANT = "tenant"
+"""The component of the roles for tenants."""
 HEADER = "# Made by hack/update-chart-outputs from charts/cosi-operator: do not edit.\n"
 
 type Object = dict[str, Any]
@@ -123,17 +126,32 @@ def without_helm(found: Object) -> Object:
     return found
 
 
+def manifest(found: Iterable[Object]) -> str:
+    """Objects of the chart as a file of deploy/."""
+    plain = [without_helm(one) for one in found]
+    return HEADER + yaml.safe_dump_all(plain, sort_keys=False, width=1000)
+
+
 def workload(text: str) -> str:
     """deploy/controller.yaml, from what the chart renders with default values."""
-    found = [without_helm(one) for one in objects(text) if one["kind"] in WORKLOAD]
-    return HEADER + yaml.safe_dump_all(found, sort_keys=False, width=1000)
+    return manifest(one for one in objects(text) if one["kind"] in WORKLOAD)
+
+
+def tenants(text: str) -> str:
+    """deploy/rbac/tenants.yaml, from what the chart renders with default values."""
+    component = "app.kubernetes.io/component"
+    return manifest(
+        one for one in objects(text) if one["metadata"]["labels"].get(component) == TENANT
+    )
 
 
 def made(directory: Path) -> Mapping[Path, str]:
     """Every file that is written from the charts, and what should stand in it."""
     texts = rendered(directory, Helm(directory))
     files = {TESTS / "golden" / f"{name}.yaml": golden(text) for name, text in texts.items()}
-    return {**files, ROOT / "deploy" / "controller.yaml": workload(texts["default"])}
+    files[ROOT / "deploy" / "controller.yaml"] = workload(texts["default"])
+    files[ROOT / "deploy" / "rbac" / "tenants.yaml"] = tenants(texts["default"])
+    return files
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chart_outputs import Helm, charts
+from chart_outputs import Helm, charts, rendered
 from controlplane import ControlPlane
 
 
@@ -34,6 +34,12 @@ def operator_chart(both_charts: tuple[Path, Path]) -> Path:
 @pytest.fixture(scope="session")
 def driver_chart(both_charts: tuple[Path, Path]) -> Path:
     return both_charts[1]
+
+
+@pytest.fixture(scope="session")
+def texts(directory: Path, offline: Helm) -> dict[str, str]:
+    """What each file of tests/chart/values renders to, by its name without the ending."""
+    return dict(rendered(directory, offline))
 
 
 @pytest.fixture(scope="module")

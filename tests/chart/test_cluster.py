@@ -46,11 +46,12 @@ STAND_INS = {
 
 @pytest.fixture(scope="module")
 def monitored(plane: ControlPlane) -> ControlPlane:
-    """A cluster that knows the Prometheus operator's kinds, and the namespace."""
+    """A cluster that knows the Prometheus operator's kinds, and the namespaces of the values."""
     plane.apply(
         "---".join(STAND_IN.format(kind=kind, plural=plural) for kind, plural in STAND_INS.items())
     )
-    plane.run_kubectl("create", "namespace", NAMESPACE)
+    for namespace in (NAMESPACE, "monitoring"):
+        plane.run_kubectl("create", "namespace", namespace)
     return plane
 
 
@@ -106,6 +107,7 @@ def test_the_pods_meet_the_restricted_security_standard(
         monitored.api.call("POST", path, pod)
 
 
+PROBES = ("startup", "liveness", "readiness")
 CLAIM = """
 apiVersion: objectstorage.k8s.io/v1alpha1
 kind: BucketClaim
@@ -141,7 +143,9 @@ def test_install_upgrade_roll_back_and_uninstall_keep_what_users_made(
         helm = Helm(plane.directory / "helm", plane.admin_kubeconfig)
         chart = str(operator_chart)
         told = helm.run("install", RELEASE, chart, *IN_NAMESPACE)
-        assert "names no registry" in told, "NOTES.txt says what is missing"
+        assert "image cosi-operator:0.1.0 names no registry" in told, (
+            "NOTES.txt says what is missing"
+        )
         assert "Next:" in told
         assert len(crds(plane)) == 5
         plane.apply(CLAIM)
@@ -167,6 +171,25 @@ def test_install_upgrade_roll_back_and_uninstall_keep_what_users_made(
 
         helm.run("install", RELEASE, chart, *IN_NAMESPACE)  # takes up the CRDs that stayed
         assert plane.run_kubectl("get", "bucketclaim", "mine", "--output=name")
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ("image.tag=v2", True),
+        ("image.registry=r.example.com", False),
+        ("global.imageRegistry=r.example.com", False),
+        ("image.repository=localhost:5000/cosi-operator", False),
+    ],
+)
+def test_the_notes_warn_of_an_image_without_a_registry(
+    monitored: ControlPlane, helm: Helm, operator_chart: Path, settings: str, warned: bool
+) -> None:
+    told = helm.run(
+        "install", "notes", str(operator_chart), *IN_NAMESPACE, "--dry-run=client",
+        "--take-ownership", f"--set={settings}",
+    )  # fmt: skip
+    assert ("names no registry" in told) is warned
 
 
 def test_crds_that_kubectl_installed_are_taken_over_when_asked(
@@ -195,11 +218,11 @@ def test_crds_that_kubectl_installed_are_taken_over_when_asked(
         assert plane.run_kubectl("get", "bucketclaim", "mine", "--output=name")
 
 
-def readiness(port: int) -> str:
-    """What /readyz answers, whatever the status; "" if nobody listens."""
+def answer(port: int, path: str) -> str:
+    """The body of a response, whatever the status; "" if no process listens."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         return connection.getresponse().read().decode()
     except OSError:
         return ""
@@ -220,8 +243,11 @@ def test_without_crds_the_controller_waits_and_goes_on_by_itself_once_they_are_t
     daemon = Pod(monitored, tmp_path, NAMESPACE, spec).start("controller", mounted=False)
     try:
         waiting = "waiting for the API server\n"
-        eventually("it to wait", lambda: readiness(health) == waiting)
+        paths = {kind: spec["containers"][0][f"{kind}Probe"]["httpGet"]["path"] for kind in PROBES}
+        eventually("it to wait", lambda: answer(health, paths["readiness"]) == waiting)
+        for kind in ("startup", "liveness"):
+            assert answer(health, paths[kind]) == "ok\n", f"{kind}: a restart would not help"
         monitored.apply(ROOT / "deploy" / "crds")
-        eventually("it to be ready", lambda: readiness(health) == "ok\n")
+        eventually("it to be ready", lambda: answer(health, paths["readiness"]) == "ok\n")
     finally:
         daemon.stop(grace_s=8)

@@ -1,4 +1,4 @@
-"""docs/install.md and docs/migrate.md: every console command is run, in its order."""
+"""Every console command of install.md, migrate.md, upgrade.md and rollback.md, run in its order."""
 
 import os
 import re
@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from tests.chart.pod import ROOT
-from tests.chart.test_cluster import STAND_IN, STAND_INS
+from tests.chart.test_cluster import CLAIM, STAND_IN, STAND_INS
 
 from chart_outputs import NAMESPACE, Helm
 from controlplane import ControlPlane
@@ -60,7 +59,7 @@ def commands(text: str, kind: str = "console") -> list[str]:
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append(line.removeprefix("$ "))
-            elif found and "<<END" in found[-1]:
+            elif found and re.search(r"<<'?END", found[-1]):
                 found[-1] += f"\n{line}"
     return found
 
@@ -168,11 +167,50 @@ def test_every_command_of_the_migration_and_of_the_way_back(
     assert kinds_served(fresh) == 5
 
 
+COLUMN = "    - {name: Newer, type: string, jsonPath: .metadata.uid}\n"
+
+
+def columns(plane: ControlPlane) -> set[str]:
+    """The columns that the API server has for claims."""
+    crd = plane.api.call(
+        "GET",
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/bucketclaims.objectstorage.k8s.io",
+    )
+    (version,) = crd["spec"]["versions"]
+    return {column["name"] for column in version["additionalPrinterColumns"]}
+
+
+def test_every_command_of_an_upgrade_and_of_the_way_back(fresh: ControlPlane, clone: Path) -> None:
+    """The clone is upgraded to a chart with another image and another column in a CRD."""
+    up, back = sections("upgrade.md"), sections("rollback.md")
+    controller = (NAMESPACE, "cosi-operator-controller", "controller")
+    run(fresh, clone, commands(sections("install.md")["With Helm"])[:1])
+    fresh.apply(CLAIM)
+    assert "registry.example.com" in run(fresh, clone, commands(up["Before"]))
+
+    chart = clone / "charts" / "cosi-operator"
+    about = (chart / "Chart.yaml").read_text("utf-8")
+    (chart / "Chart.yaml").write_text(about.replace("appVersion: 0.1.0", "appVersion: 0.2.0"))
+    crd = chart / "templates" / "crds" / "bucketclaims.yaml"
+    before, key, after = crd.read_text("utf-8").partition("additionalPrinterColumns:\n")
+    indent = after[: len(after) - len(after.lstrip())]
+    crd.write_text(before + key + indent + COLUMN.lstrip() + after)
+
+    run(fresh, clone, commands(up["Upgrade with Helm"]))
+    assert image(fresh, *controller) == "registry.example.com/cosi-operator:0.2.0"
+    assert "Newer" in columns(fresh)
+    run(fresh, clone, commands(back["To an earlier revision"]))
+    assert image(fresh, *controller) == "registry.example.com/cosi-operator:0.1.0"
+    assert "Newer" not in columns(fresh)
+    assert fresh.run_kubectl("get", "bucketclaim", "mine", "--output=name")
+
+
 def test_no_section_with_commands_is_left_out() -> None:
     ran = {"With Helm", "Without Helm", "The sidecar", "Upgrade", "Uninstall"}
+    ran |= {"Upgrade with Helm", "To an earlier revision"}
     ran |= {"Before", "The controller", "Roll back"}
     ran |= {"Come back after a rollback"}  # in tests/integration/test_rollback.py
-    for page in ("install.md", "migrate.md"):
+    for page in ("install.md", "migrate.md", "upgrade.md", "rollback.md"):
         with_commands = {name for name, text in sections(page).items() if commands(text)}
         assert with_commands <= ran, page
 
@@ -182,14 +220,3 @@ def test_a_chart_readmes_command_is_that_of_the_documents() -> None:
     (command,) = re.findall(r"(?m)^helm install .*$", readme)
     installed = commands(sections("install.md")["With Helm"])[0]
     assert installed.startswith(command)
-
-
-def test_the_example_of_the_librarys_readme_is_how_the_example_driver_does_it() -> None:
-    readme = (ROOT / "charts" / "cosi-sidecar-lib" / "README.md").read_text("utf-8")
-    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", readme)
-    example = ROOT / "tests" / "chart" / "example-driver"
-    chart = yaml.safe_load((example / "Chart.yaml").read_text("utf-8"))
-    assert yaml.safe_load(blocks[0])["dependencies"] == chart["dependencies"]
-    templates = "".join(path.read_text("utf-8") for path in (example / "templates").glob("*"))
-    for included in re.findall(r'include "(cosi-sidecar\.\w+)"', "".join(blocks)):
-        assert f'include "{included}"' in templates

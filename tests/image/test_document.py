@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.image.conftest import Built, Layout
+from tests.support.registry import crane, registry
 
-from controlplane.build import ensure, find
-from controlplane.daemon import Daemon
 from image.archive import CACHE, fetch
 from image.contract import INPUTS, ROOT
 from image.tools import need
@@ -30,24 +29,16 @@ SECTIONS = {
 SKOPEO = "The same with skopeo"
 
 
-@pytest.fixture(scope="module")
-def crane() -> Path:
-    ensure(["crane"])
-    return find("crane")
+@pytest.fixture(scope="module", name="crane")
+def built_crane() -> Path:
+    return crane()
 
 
-@pytest.fixture
-def registry(crane: Path, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(name="registry")
+def empty_registry(tmp_path: Path) -> Iterator[str]:
     """The address of an empty registry."""
-    log = tmp_path / "registry.log"
-    daemon = Daemon("registry", [str(crane), "registry", "serve", "--address=127.0.0.1:0"], log)
-    daemon.start()
-    try:
-        daemon.wait_until(lambda: "serving on port" in log.read_text(), timeout_s=10)
-        port = re.findall(r"serving on port (\d+)", log.read_text())[0]
-        yield f"127.0.0.1:{port}"
-    finally:
-        daemon.stop(grace_s=0)
+    with registry(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture

@@ -84,7 +84,8 @@ def test_spellings_of_no_debugging(line: str) -> None:
 
 
 def test_zap_can_ask_for_less() -> None:
-    assert sidecar("--zap-log-level=error").log_level is LogLevel.ERROR
+    for level in LogLevel:
+        assert sidecar(f"--zap-log-level={level}").log_level is level
     assert sidecar("--zap-log-level=panic").log_level is LogLevel.ERROR
 
 
@@ -335,7 +336,7 @@ def test_durations_as_in_go(text: str, seconds: float | None) -> None:
         pytest.param("--terminal-recheck-interval=10ms", "or 0 to turn it off", id="too often"),
         pytest.param("--driver-call-timeout=0", "--driver-call-timeout is 0", id="no deadline"),
         pytest.param("--log-format=xml", "write json, human or auto", id="no format"),
-        pytest.param("--zap-log-level=loud", "write debug, info, error or", id="no zap level"),
+        pytest.param("--zap-log-level=loud", "debug, info, warning, error or", id="no zap level"),
         pytest.param("--metrics-bind-address=8080", "give host:port or :port", id="no colon"),
         pytest.param("--metrics-bind-address=:70000", "from 1 to 65535", id="no port"),
         pytest.param("--metrics-bind-address=::1:80", "in brackets", id="bare IPv6"),

@@ -79,11 +79,17 @@ def test_every_override_and_profile_that_the_pages_name_is_accepted() -> None:
 
 
 def test_every_policy_file_in_the_pages_is_accepted() -> None:
-    files = [text for kind, text in BLOCKS if kind == "yaml"]
-    assert len(files) == 3
+    blocks = [text for kind, text in BLOCKS if kind == "yaml"]
+    helm = [values for text in blocks if (values := yaml.safe_load(text).get("cosiSidecar"))]
+    files = [text for text in blocks if "cosiSidecar" not in text]
+    files += [values["retryPolicyFile"] for values in helm if "retryPolicyFile" in values]
+    assert (len(blocks), len(files)) == (4, 3)
     for text in files:
-        tree = yaml.safe_load(text)
-        parse_policy_file(yaml.safe_dump(tree.get("retryPolicy", tree)), "docs")
+        parse_policy_file(text, "docs")
+    for values in helm:
+        policy_for("", values.get("retryPolicy", "conservative"))
+        for word in values.get("retryOverrides", []):
+            parse_override(word)
 
 
 def test_every_console_example_about_policies_prints_what_the_page_shows() -> None:

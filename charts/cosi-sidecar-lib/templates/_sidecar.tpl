@@ -22,6 +22,7 @@ for the sidecar stand below that name. All templates but cosi-sidecar.manifests 
 {{ .Release.Name | trunc 50 | trimSuffix "-" }}-cosi-sidecar
 {{- end -}}
 
+{{/* Labels of every object; the value metrics.podMonitor.labels can't have one of them. */}}
 {{- define "cosi-sidecar.labels" -}}
 app.kubernetes.io/name: cosi-sidecar
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -33,6 +34,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "cosi-sidecar.image" -}}
 {{- $image := .Values.cosiSidecar.image -}}
+{{- with default $image.registry (.Values.cosiSidecar.global).imageRegistry -}}
+{{ . }}/
+{{- end -}}
 {{- if $image.digest -}}
 {{ $image.repository }}@{{ $image.digest }}
 {{- else -}}
@@ -42,6 +46,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "cosi-sidecar.containers" -}}
 {{- $v := include "cosi-sidecar.values" . | fromYaml -}}
+{{- if and $v.metrics.enabled $v.healthProbe.enabled (eq (int $v.metrics.port) (int $v.healthProbe.port)) -}}
+{{- fail (printf "cosiSidecar.metrics.port and cosiSidecar.healthProbe.port are both %d. Set one of them to another port." (int $v.metrics.port)) -}}
+{{- end -}}
 - name: cosi-sidecar
   image: {{ include "cosi-sidecar.image" . }}
   imagePullPolicy: {{ $v.image.pullPolicy }}
@@ -96,19 +103,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
     {{- end }}
   {{- end }}
   {{- if $v.healthProbe.enabled }}
+  {{- with $v.startupProbe }}
+  startupProbe:
+    httpGet:
+      path: /healthz
+      port: cosi-health
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $v.livenessProbe }}
   livenessProbe:
     httpGet:
       path: /healthz
       port: cosi-health
-    periodSeconds: 20
-    timeoutSeconds: 5
-    failureThreshold: 3
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $v.readinessProbe }}
   readinessProbe:
     httpGet:
       path: /readyz
       port: cosi-health
-    periodSeconds: 5
-    timeoutSeconds: 5
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- end }}
   resources:
     {{- toYaml $v.resources | nindent 4 }}
@@ -179,23 +194,48 @@ apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
   name: {{ include "cosi-sidecar.fullname" .context }}
-  namespace: {{ .context.Release.Namespace }}
+  namespace: {{ default .context.Release.Namespace $v.metrics.podMonitor.namespace }}
   labels:
-    {{- include "cosi-sidecar.labels" .context | nindent 4 }}
+    {{- $labels := include "cosi-sidecar.labels" .context }}
+    {{- $labels | nindent 4 }}
+    {{- range $key, $_ := $v.metrics.podMonitor.labels }}
+    {{- if hasKey ($labels | fromYaml) $key }}
+    {{- fail (printf "cosiSidecar.metrics.podMonitor.labels: the chart itself sets the label %s. Remove that key from the value." $key) }}
+    {{- end }}
+    {{- end }}
     {{- with $v.metrics.podMonitor.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
+  {{- if $v.metrics.podMonitor.namespace }}
+  namespaceSelector:
+    matchNames: [{{ .context.Release.Namespace }}]
+  {{- end }}
   selector:
     matchLabels:
       {{- .selectorLabels | nindent 6 }}
   podMetricsEndpoints:
     - port: cosi-metrics
-      interval: {{ $v.metrics.podMonitor.interval }}
+      {{- with $v.metrics.podMonitor }}
+      interval: {{ .interval }}
+      {{- with .scrapeTimeout }}
+      scrapeTimeout: {{ . }}
+      {{- end }}
+      {{- if .honorLabels }}
+      honorLabels: true
+      {{- end }}
       relabelings:
-        # The alerts and the dashboard tell our series from those of other controllers by it.
+        # The alerts and the dashboard find our series by this label.
         - targetLabel: cosi_process
           replacement: sidecar
+        {{- with .relabelings }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with .metricRelabelings }}
+      metricRelabelings:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- end }}
 {{- end }}
 {{- end -}}
 

@@ -278,7 +278,7 @@ class _Words:
             (self._lenient("v", read_integer) or 0) >= DEBUG_VERBOSITY
         ):
             return LogLevel.DEBUG
-        if zap in ("debug", "info", "error"):
+        if zap in set(LogLevel):
             return LogLevel(zap)
         if zap == "panic":
             return LogLevel.ERROR
@@ -286,7 +286,7 @@ class _Words:
             return LogLevel.DEBUG if read_integer("", zap) >= 1 else LogLevel.INFO
         except UsageError:
             raise UsageError(
-                f'--zap-log-level is "{zap}": write debug, info, error or a number'
+                f'--zap-log-level is "{zap}": write debug, info, warning, error or a number'
             ) from None
 
     def _lenient[T](self, name: str, read: Callable[[str, str], T]) -> T | None:

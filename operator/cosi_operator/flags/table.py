@@ -125,7 +125,11 @@ LOGS = (
         "json, human, or auto: human on a terminal, else json (default auto)",
         value="FORMAT",
     ),
-    Flag("zap-log-level", "debug, info, error, or a number: 1 and more is debug", value="LEVEL"),
+    Flag(
+        "zap-log-level",
+        "debug, info, warning, error, or a number: 1 and more is debug",
+        value="LEVEL",
+    ),
     Flag("zap-encoder", "json, or console for human; --log-format overrides it", value="FORMAT"),
 )
 

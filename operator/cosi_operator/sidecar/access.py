@@ -141,7 +141,7 @@ class AccessReconciler:
         entry, held = records.entry_of(bucket, uid), self._held.of(access)
         accounts = (*(entry.accounts if entry else ()), held.granted.account_id if held else "")
         holders = {account: s.lookup.holders(access, account) for account in accounts}
-        kept = (account for account in accounts if self._is_used_by_another(access, account))
+        kept = (a for a, other in holders.items() if other.live or self._held.has_other(access, a))
         return AccessView(
             access=access,
             access_class=access_class,

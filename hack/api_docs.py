@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crds import OURS, load
+from crds import ADDED, OURS, load
 
 ORDER = ("BucketClaim", "BucketAccess", "Bucket", "BucketClass", "BucketAccessClass")
 NOT_TOLD = frozenset({"apiVersion", "kind", "metadata"})
@@ -16,7 +16,6 @@ dropped, and the annotation `cosi.objectstorage.k8s.io/status` holds them instea
 
 <!-- Generated from deploy/crds by hack/update-api-docs: do not edit. -->
 """
-OWN = frozenset({"conditions", "observedGeneration", "lastCall"})
 
 type Schema = Mapping[str, Any]
 
@@ -43,7 +42,7 @@ def _rows(schema: Schema, path: str, *, own: bool) -> Iterator[str]:
         if not path and name in NOT_TOLD:
             continue
         where = f"{path}.{name}".lstrip(".")
-        ours = own or (path == "status" and name in OWN)
+        ours = own or (path == "status" and name in ADDED)
         text = " ".join(str(inner.get("description", "")).split()).replace("|", "\\|")
         must = " Required." if name in required else ""
         yield f"| `{where}`{' +' if ours else ''} | {_type(inner)} | {text}{must} |"

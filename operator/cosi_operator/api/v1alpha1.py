@@ -7,11 +7,11 @@ type raises `msgspec.ValidationError`, whose text names the path of the field.
 Writing: `bucket_body` makes a new Bucket; `with_status`, `with_plain_status` and `annotate_status`
 put a status into a whole decoded object, because a PUT replaces what it leaves out.
 
-Our part of a status is `conditions`, `observedGeneration` and `lastCall`. Upstream's CRDs do not
-know these fields and drop them without a word. There the same JSON stands in the annotation
-`STATUS_ANNOTATION` instead. As soon as the status itself has any of the three, the annotation no
-longer counts, so an old one is harmless after a change of CRDs. A broken one is ours to rewrite and
-never makes the object unreadable.
+Our part of a status is `conditions`, `observedGeneration`, `observedRetry` and `lastCall`.
+Upstream's CRDs do not have these fields and drop them. There the annotation `STATUS_ANNOTATION` has
+the same JSON. As soon as the status itself has any of these fields, the annotation is ignored, so
+an old one is harmless after a change of CRDs. An annotation that can't be read is written again,
+and never makes the object unreadable.
 
 Source of the field names and of what is optional: the CRDs of COSI v0.2.2.
 """

@@ -16,7 +16,7 @@ from cosi_operator.clock import Clock
 from cosi_operator.conditions import ignored_in, with_ignored
 from cosi_operator.controller.activity import FirstSeen
 from cosi_operator.controller.watches import CLAIM, ControllerWatches
-from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent
+from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent, Conflict
 from cosi_operator.kube.objects import Body, set_finalizers
 from cosi_operator.kube.records import edit_record
 from cosi_operator.outcome import Outcome, Reason, Success, Terminal
@@ -119,11 +119,18 @@ class ClaimReconciler:
             ),
             now=self._clock.wall(),
             former=former,
+            is_claimed=bucket is not None and self._is_claimed(claim, bucket),
             unproven=True,
             sidecar_heard=self._watches.activity.of(_driver_of(bucket, bucket_class)),
             deleting_since=self._deleting_since(key, claim),
             waiting_told=self._deleting.is_reported(key),
         )
+
+    def _is_claimed(self, claim: BucketClaim | None, bucket: Bucket) -> bool:
+        if claim is None:
+            return False
+        naming = self._claims.store.by_index("existing", bucket.meta.name)
+        return any(_has(cached.view, bucket) and _precedes(cached.view, claim) for cached in naming)
 
     def _deleting_since(self, key: Key, claim: BucketClaim | None) -> datetime | None:
         if claim is None or not claim.meta.deleting:
@@ -154,8 +161,10 @@ class ClaimReconciler:
             case CreateBucketObject(name=name):
                 return BucketIs(await self._create(view, view.claim, name))
             case UpdateBucketObject(key=key):
+                self._must_be_current(view.bucket)
                 return BucketIs(await self._buckets.edit(key, lambda body: _update(body, step)))
             case BindBucketObject(key=key):
+                self._must_be_current(view.bucket)
                 return BucketIs(await self._bind(key, view.claim))
             case DeleteBucketObject(key=key, uid=uid):
                 # Delete only the version that the plan read. Otherwise the API server could ignore
@@ -182,6 +191,17 @@ class ClaimReconciler:
             return await self._buckets.create(body)
         except AlreadyExists:  # from our own create whose reply was lost, or another writer's
             return await self._buckets.refresh(Key("", name))
+
+    def _must_be_current(self, planned: Bucket | None) -> None:
+        """Edit only the version that the plan read: another claim may have bound the Bucket since.
+
+        Raises:
+            Conflict: the Bucket has changed; plan again.
+        """
+        assert planned is not None
+        current = self._buckets.get(planned.meta.key)
+        if current is None or current.meta.resource_version != planned.meta.resource_version:
+            raise Conflict(409, "Conflict", f"Bucket {planned.meta.name} has changed")
 
     async def _bind(self, key: Key, claim: BucketClaim) -> Bucket | None:
         bound = await self._buckets.edit(key, lambda body: _bind(body, claim))
@@ -281,3 +301,12 @@ def _driver_of(bucket: Bucket | None, bucket_class: BucketClass | None) -> str:
     if bucket is not None:
         return records.driver_of(bucket)
     return bucket_class.driver_name if bucket_class else ""
+
+
+def _has(claim: BucketClaim, bucket: Bucket) -> bool:
+    """Whether the status of a claim says that the claim has the Bucket."""
+    return claim.ready and claim.bucket_name == bucket.meta.name and not claim.meta.deleting
+
+
+def _precedes(other: BucketClaim, claim: BucketClaim) -> bool:
+    return (other.meta.created, other.meta.uid) < (claim.meta.created, claim.meta.uid)

@@ -174,7 +174,8 @@ def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return EditFinalizers(access.meta.key, add=(names.ACCESS_FINALIZER,))
     entry = view.entry
     marked = names.BUCKET_ACCESS_FINALIZER in bucket.meta.finalizers
-    if entry and marked and (entry.accounts or entry.secret == access.secret_name):
+    made_for = (access.class_name, access.secret_name)
+    if entry and marked and (entry.accounts or (entry.class_name, entry.secret) == made_for):
         return None
     if entry is None and (halt := _no_room(bucket, records.room_of(bucket), "one more")):
         return halt
@@ -228,11 +229,18 @@ def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if hold := _plan_hold(access, bucket, view):
         return hold
     assert entry is not None
-    if granted.account_id and granted.account_id not in entry.accounts:
+    is_blocked = (secret.exists and not secret.ours) or bool(view.secret_refused)
+    is_recorded = granted.account_id in entry.accounts
+    if is_blocked and not is_recorded and granted.account_id in view.kept:
+        # It was just removed from the entry, because another access has it too.
+        problem = secret_problem(view)
+        assert problem is not None
+        return Done(problem)
+    if granted.account_id and not is_recorded:
         return edit_entry(access, bucket, _with_account(access, entry, view))
     if granted.problem:
         return _bad_reply(granted)
-    if (secret.exists and not secret.ours) or view.secret_refused:
+    if is_blocked:
         # The name was taken after the dry run, so no Secret can hold the keys: revoke them.
         return revoke_all(access, bucket, (granted.account_id,), view)
     return StoreSecret(view.secret_key, replace=secret.ours)

@@ -152,8 +152,8 @@ def _immutable(view: AccessView) -> Terminal | None:
         return None
     return Terminal(
         Reason.SECRET_REFUSED,
-        f"Secret {view.secret_key} is immutable, so new keys can't be stored in it. Delete that"
-        f" Secret; it is created again with new keys within {SECRET_RECHECK_S:.0f} s.",
+        f"Secret {view.secret_key} is immutable, so new keys can't be stored in it. For new keys,"
+        " create a new BucketAccess with another spec.credentialsSecretName.",
         recheck_s=SECRET_RECHECK_S,
     )
 

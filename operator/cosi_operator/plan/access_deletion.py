@@ -32,7 +32,7 @@ from cosi_operator.plan.steps import (
     ReadSecret,
     ReleaseSecret,
 )
-from cosi_operator.plan.verdicts import backing_off, driver_away
+from cosi_operator.plan.verdicts import backing_off, driver_away, is_outdated
 from cosi_operator.scrub import shown_name
 
 # How often an access is reconciled that is deleted after another access with the same account.
@@ -64,7 +64,8 @@ def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
 
 def _ended(access: BucketAccess) -> Done:
     """The sidecar has finished. Report an access that other finalizers keep as revoked."""
-    if not access.granted or not access.meta.finalizers:
+    is_told = not (access.granted or is_outdated(access.conditions, Reason.REVOKED))
+    if is_told or not access.meta.finalizers:
         return Done(Success(), report=False)
     others = ", ".join(shown_name(name) for name in access.meta.finalizers)
     return Done(

@@ -77,9 +77,7 @@ def _take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return None
     if not _is_ours(bucket, view) or not _fits_into_entry(access):
         return None
-    if view.claim is None or not records.is_bound_to(bucket, view.claim):
-        return None
-    if not records.is_former(bucket, access):
+    if not records.is_former(bucket, access) or not _is_of_bound_claim(access, bucket, view):
         return None
     if view.rivals:
         if access.meta.deleting:
@@ -104,6 +102,14 @@ def _take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         rotated=rotate_token(access),
     )
     return edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
+
+
+def _is_of_bound_claim(access: BucketAccess, bucket: Bucket, view: AccessView) -> bool:
+    """Whether the Bucket is bound to the access's claim; a deletion does not need the claim."""
+    if view.claim is not None:
+        return records.is_bound_to(bucket, view.claim)
+    bound = records.bound_claim(bucket)
+    return access.meta.deleting and access.claim_key == (bound.namespace, bound.name)
 
 
 def _fits_into_entry(access: BucketAccess) -> bool:

@@ -253,8 +253,17 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
         case Revoked(account_id=account_id):
             return replace(view, revoked=view.revoked | {account_id})
         case Kept(account_id=account_id):
-            return replace(view, kept=view.kept | {account_id})
+            return _with_kept(view, account_id)
         case CallFailed():
             return replace(view, failed=fact, judged=view.access)
         case _:
             assert_never(fact)
+
+
+def _with_kept(view: AccessView, account_id: str) -> AccessView:
+    granted, access = view.granted, view.access
+    is_new = granted is not None and granted.account_id == account_id
+    # A deletion keeps the id, because it would ask the driver for it again.
+    if is_new and access is not None and not access.meta.deleting:
+        granted = None
+    return replace(view, kept=view.kept | {account_id}, granted=granted)

@@ -33,7 +33,7 @@ from cosi_operator.plan.steps import (
     ReadBucketObject,
     ReleaseClaim,
 )
-from cosi_operator.plan.verdicts import driver_away, standing
+from cosi_operator.plan.verdicts import driver_away, is_outdated, standing
 from cosi_operator.scrub import shown_name
 
 
@@ -66,7 +66,8 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
 
 def _ended(bucket: Bucket) -> Done:
     """The sidecar has finished. A Bucket that other finalizers keep can't be used any more."""
-    if not bucket.ready or not bucket.meta.finalizers:
+    is_told = not (bucket.ready or is_outdated(bucket.conditions, Reason.BEING_DELETED))
+    if is_told or not bucket.meta.finalizers:
         return Done(Success(), report=False)
     others = ", ".join(shown_name(name) for name in bucket.meta.finalizers)
     return Done(

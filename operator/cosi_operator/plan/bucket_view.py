@@ -166,8 +166,9 @@ def _may_be_rebound(bucket: Bucket, view: BucketView) -> bool:
     A tenant must not get a bucket that another tenant's keys still reach.
     """
     named = records.spec_claim(bucket)
-    is_taken = view.claim is not None or records.has_keys_outside(bucket, named.namespace)
-    return is_rebound(bucket) and not is_taken
+    if view.claim is not None or not is_rebound(bucket):
+        return False
+    return not records.has_keys_of_others(bucket, named.namespace, view.accesses)
 
 
 def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:
@@ -207,7 +208,10 @@ def fold(view: BucketView, fact: BucketFact) -> BucketView:
     """Return the view with the fact from a step that succeeded."""
     match fact:
         case BucketIs(bucket=bucket):
-            return replace(view, bucket=bucket, unproven=False, lost=None)
+            after = replace(view, bucket=bucket, unproven=False, lost=None)
+            if bucket and view.bucket and _is_bound_anew(view.bucket, bucket):
+                return replace(after, claim=None, claim_read=False)
+            return after
         case ClaimIs(claim=claim):
             return replace(view, claim=_if_bound(view.bucket, claim), claim_read=True)
         case AccessesListed(accesses=accesses):
@@ -224,6 +228,11 @@ def fold(view: BucketView, fact: BucketFact) -> BucketView:
             return replace(view, failed=fact, judged=view.bucket)
         case _:
             assert_never(fact)
+
+
+def _is_bound_anew(before: Bucket, after: Bucket) -> bool:
+    bound = records.bound_claim(before)
+    return bool(bound.uid) and records.bound_claim(after) != bound
 
 
 def _if_bound(bucket: Bucket | None, claim: BucketClaim | None) -> BucketClaim | None:

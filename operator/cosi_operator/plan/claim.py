@@ -46,6 +46,7 @@ from cosi_operator.plan.steps import (
     ReadHolder,
     UpdateBucketObject,
 )
+from cosi_operator.plan.verdicts import is_outdated
 from cosi_operator.scrub import shown_name
 
 
@@ -113,8 +114,10 @@ def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         )
     if bucket.meta.deleting:
         return Done(Terminal(Reason.BEING_DELETED, f"Bucket {name} is being deleted."))
-    if held := _held_by_another(claim, bucket, view) or _foreign_keys(claim, bucket):
+    if held := _held_by_another(claim, bucket, view) or _foreign_keys(claim, bucket, view):
         return held
+    if bucket.record is None and view.is_claimed:
+        return _already_bound(claim, bucket)
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
     if view.unproven:
@@ -140,16 +143,16 @@ def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Cla
     return None
 
 
-def _foreign_keys(claim: BucketClaim, bucket: Bucket) -> Done | None:
+def _foreign_keys(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done | None:
     """A tenant must not get a bucket that another tenant's keys still reach."""
-    if not records.has_keys_outside(bucket, claim.meta.namespace):
+    if not records.has_keys_of_others(bucket, claim.meta.namespace, view.accesses):
         return None
     return Done(
         Terminal(
             Reason.BUCKET_ALREADY_BOUND,
-            f"BucketAccesses in another namespace still have keys of Bucket {bucket.meta.name}."
-            " Ask your cluster administrator to delete them, or create a new claim that names"
-            " another Bucket.",
+            "BucketAccesses in another namespace, or of an earlier BucketClaim, still have keys of"
+            f" Bucket {bucket.meta.name}. Ask your cluster administrator to delete them, or create"
+            " a new claim that names another Bucket.",
             waiting=True,
         )
     )
@@ -157,7 +160,7 @@ def _foreign_keys(claim: BucketClaim, bucket: Bucket) -> Done | None:
 
 def _already_bound(claim: BucketClaim, bucket: Bucket) -> Done:
     named = records.spec_claim(bucket)
-    is_bound = bool(records.bound_claim(bucket).uid)
+    is_bound = records.bound_claim(bucket).uid or not (named.namespace or named.name)
     text = (
         f"Bucket {bucket.meta.name}, which spec.existingBucketName names, is"
         f" {'bound to' if is_bound else 'reserved for'} another BucketClaim. Create a new claim"
@@ -347,7 +350,8 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
 
 def _ended(claim: BucketClaim) -> Done:
     """The operator has finished. Report a claim that other finalizers keep as not ready."""
-    if not claim.ready or not claim.meta.finalizers:
+    is_told = not (claim.ready or is_outdated(claim.conditions, Reason.BEING_DELETED))
+    if is_told or not claim.meta.finalizers:
         return Done(Success(), report=False)
     others = ", ".join(shown_name(name) for name in claim.meta.finalizers)
     return Done(

@@ -30,6 +30,8 @@ class ClaimView:
         former: Buckets that name an earlier claim of this namespace and name.
         read: the names of Buckets that this run has read from the API server.
         holder_alive: whether the claim that the record of `bucket` names exists.
+        is_claimed: an older claim says in its status that it has `bucket`. A tenant may write
+            that, so it only prevents that a Bucket that has lost its record gets another claim.
         unproven: `claim` may still be a stale copy.
         sidecar_heard: when the sidecar of the Bucket's driver last wrote the state of any object.
         deleting_since: when this process first saw the claim's deletionTimestamp.
@@ -45,6 +47,7 @@ class ClaimView:
     read: frozenset[str] = frozenset()
     class_read: bool = False
     holder_alive: bool | None = None
+    is_claimed: bool = False
     unproven: bool = False
     sidecar_heard: datetime | None = None
     deleting_since: datetime | None = None

@@ -122,8 +122,8 @@ def bucket_id_of(bucket: Bucket) -> str:
 
 
 def ids_of(bucket: Bucket) -> set[str]:
-    """The driver's id of the bucket, and the id of the bucket that the spec asks for."""
-    return {bucket_id_of(bucket), bucket.existing_bucket_id} - {""}
+    """The driver's id of the bucket; before it is stored, the id that the spec asks for."""
+    return {bucket_id_of(bucket) or bucket.existing_bucket_id} - {""}
 
 
 def identity_of(claim: BucketClaim) -> ClaimIdentity:
@@ -219,17 +219,26 @@ def entry_of(bucket: Bucket | None, access_uid: str) -> AccessRecord | None:
     return bucket.record.accesses.get(access_uid)
 
 
-def has_keys_outside(bucket: Bucket, namespace: str) -> bool:
-    """Whether the record names BucketAccesses of another namespace, whose keys may work.
+def has_keys_of_others(bucket: Bucket, namespace: str, accesses: Iterable[BucketAccess]) -> bool:
+    """Whether keys of BucketAccesses that a new claim must not share the bucket with may work.
 
-    Those that were granted before the record are in the namespace of the recorded claim.
+    These are the recorded ones of another namespace, and those that no longer exist, because the
+    namespace may have been created again for another tenant.
+
+    Args:
+        accesses: the existing ones. Those that were granted before the record are in the namespace
+            of the recorded claim.
     """
     record = bucket.record
     if record is None:
         return False
     if record.former and record.claim.namespace not in ("", namespace):
         return True
-    return any(entry.namespace != namespace for entry in record.accesses.values())
+    existing = {access.meta.uid for access in accesses}
+    return any(
+        entry.namespace != namespace or uid not in existing
+        for uid, entry in record.accesses.items()
+    )
 
 
 def room_of(bucket: Bucket, *, rotating: bool = False) -> Room:

@@ -1,6 +1,7 @@
 """Decides whether a stored verdict is still valid, so the driver is not called again. Pure."""
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from cosi_operator.api.view import Bucket, BucketAccess, Condition, LastCall
@@ -88,6 +89,11 @@ def refused_before_effect(last: LastCall | None, call: Call) -> bool:
         and last.outcome == "Terminal"
         and last.effect is Effect.NONE
     )
+
+
+def is_outdated(conditions: Iterable[Condition], reason: Reason) -> bool:
+    """Whether the condition Ready has another reason than the final one of a deletion."""
+    return any(c.type == "Ready" and c.reason != reason for c in conditions)
 
 
 def driver_away(context: Context) -> Done | None:

@@ -343,6 +343,8 @@ class AccessReconciler:
             lambda: not self._is_used_by_another(access, step.account_id),
         )
         if isinstance(reply, Unwanted):
+            if not access.meta.deleting:
+                self._held.drop(access, step.account_id)
             return Kept(step.account_id)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._calls_of(view, access).failure(reply)
@@ -352,7 +354,7 @@ class AccessReconciler:
         if access.meta.deleting or view.vanished:  # until a Grant returns the account again
             uid = access.meta.uid
             self._revoked[uid] = self._revoked.get(uid, frozenset()) | {step.account_id}
-        if access.meta.deleting and is_guess(access, step.account_id, reply):
+        if is_guess(view, access, step.account_id, reply):
             self._leave(view, access, unverified_account(access))
         else:
             words = "The access" if access.meta.deleting else "An earlier account"

@@ -92,23 +92,26 @@ def attempts_key(access: BucketAccess) -> Key:
 
 
 def unverified_account(access: BucketAccess) -> str:
+    deleted = "This BucketAccess was deleted, but an" if access.meta.deleting else "An"
     return (
-        "This BucketAccess was deleted, but an earlier, failed call may have left account"
+        f"{deleted} earlier, failed call may have left account"
         f" {names.account_name(access.meta.uid)} on the backend. Ask your cluster administrator to"
         " look for it on the backend."
     )
 
 
-def is_guess(access: BucketAccess, account_id: str, reply: object) -> bool:
+def is_guess(view: AccessView, access: BucketAccess, account_id: str, reply: object) -> bool:
     """Whether a revoked account may have another id, because the driver never returned its id.
 
     The driver had answered ALREADY_EXISTS to the Grant, so the account's name was used as its id.
     """
     if access.granted or account_id != names.account_name(access.meta.uid):
         return False
-    last = access.last_call
+    last, granted = access.last_call, view.granted
     is_unknown = isinstance(reply, Refused) and reply.status.code is Code.NOT_FOUND
-    return is_unknown or (last is not None and last.code == Code.ALREADY_EXISTS.name)
+    is_just_guessed = granted is not None and granted.code is Code.ALREADY_EXISTS
+    was_guessed = last is not None and last.code == Code.ALREADY_EXISTS.name
+    return is_unknown or is_just_guessed or was_guessed
 
 
 def made_on(

@@ -136,14 +136,17 @@ class AccessSecret:
         account = secret.account if secret else ""
         if not account or entry is None or not entry.accounts or account in entry.accounts:
             return
+        if self._s.lookup.holders(access, account).live:
+            return  # a tenant may write the annotation
         self._s.reporter.event(
             self._s.accesses,
             access,
             "Warning",
             Reason.BACKEND_UNVERIFIED.value,
-            f"Secret {key} has the keys of account {shown_name(account)}, which the record of its"
-            " Bucket does not name, so that account was not revoked. Ask your cluster administrator"
-            " to look for it on the backend.",
+            f"An annotation of Secret {key}, which its owner may have changed, names account"
+            f" {shown_name(account)}. The record of the Bucket does not name that account, so it"
+            " was not revoked. If no other BucketAccess uses it, ask your cluster administrator to"
+            " look for it on the backend.",
             fingerprint=f"not in the record: {account}",
         )
 

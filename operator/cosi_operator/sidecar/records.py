@@ -18,7 +18,7 @@ BY_CLAIM = "claim"  # Key of the claim that spec or record names
 # Only of accesses with our finalizer, because a tenant can create thousands that name one claim.
 HELD_BY_CLAIM = "held"
 BY_ACCESS = "access"  # UID of each recorded access, and its Key
-BY_ID = "id"  # the driver's id: the one in use, and the one that the spec names
+BY_ID = "id"  # the driver's id
 BY_ACCOUNT = "account"  # each recorded account; for an access, the account in its status
 
 BUCKET_INDEXES = {
@@ -37,7 +37,8 @@ def _entries(bucket: Bucket) -> dict[str, AccessRecord]:
 
 def _accesses_of(bucket: Bucket) -> set[Hashable]:
     entries = _entries(bucket)
-    return {*entries, *(Key(entry.namespace, entry.name) for entry in entries.values())}
+    former = bucket.record.former if bucket.record else {}
+    return {*entries, *former, *(Key(entry.namespace, entry.name) for entry in entries.values())}
 
 
 def _is_of_driver(bucket: Bucket, driver: str) -> bool:
@@ -250,7 +251,8 @@ class RecordLookup:
         Copies that have no right to the id do not count. Of two Buckets that are being deleted, one
         has to delete the data; the UIDs decide which, unless one still waits for its claim.
         """
-        for other in self.others_with_id(bucket, records.bucket_id_of(bucket)):
+        bucket_id = records.bucket_id_of(bucket) or bucket.existing_bucket_id
+        for other in self.others_with_id(bucket, bucket_id):
             is_ending = other.meta.deleting and not self._is_in_use(other)
             is_mine_to_delete = is_ending and bucket.meta.uid < other.meta.uid
             is_copy = records.is_renamed_copy(other) or self.rival_of(other) is not None

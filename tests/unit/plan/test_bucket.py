@@ -423,8 +423,10 @@ def test_a_bucket_with_keys_of_another_namespace_is_not_bound_to_another_claim()
     entry = AccessRecord(namespace="theirs", name="web")
     message = released(with_entries(REBOUND, gone=entry))
     assert "Delete its BucketAccesses first, because their keys work: theirs/web." in message
-    ours = with_entries(REBOUND, gone=replace(entry, namespace="team"))
-    view = fold(seen(ours, claim=None), ClaimIs(None))
+    removed = with_entries(REBOUND, gone=replace(entry, namespace="team"))
+    assert "because their keys work: team/web." in released(removed)
+    ours = with_entries(REBOUND, access_uid=replace(entry, namespace="team"))
+    view = fold(seen(ours, claim=None, accesses=(GRANTED,)), ClaimIs(None))
     assert plan(view) == EditBucket(KEY, record=RecordEdit(claim=IDENTITY))
 
 

@@ -28,7 +28,14 @@ from tests.support.views import (
 )
 
 from cosi_operator.api.record import AccessRecord, BucketRecord, ClaimIdentity
-from cosi_operator.api.view import Bucket, BucketAccess, ClaimRef, DeletionPolicy, Key
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    ClaimRef,
+    Condition,
+    DeletionPolicy,
+    Key,
+)
 from cosi_operator.outcome import (
     Call,
     Code,
@@ -95,6 +102,7 @@ UNRECORDED = replace(GOING_MARKED, record=None)
 STARTED = replace(GOING_MARKED, record=replace(RECORD, former=FORMER))
 REFUSED = replace(GOING_NEW, record=None, last_call=judged(Call.CREATE_BUCKET))
 UNSURE = replace(GOING_NEW, last_call=judged(Call.CREATE_BUCKET, Code.UNKNOWN, effect=Effect.MAYBE))
+ENDED = (Condition("Ready", "False", "BeingDeleted"),)
 COPY = replace(GOING, record=None, copied_record=replace(RECORD, bucket="original-uid"))
 
 
@@ -149,7 +157,7 @@ def given_up(bucket: Bucket, value: str = "bucket-uid") -> Bucket:
             seen(meta(GOING, finalizers=())), NOTHING, id="no finalizer of ours -> not ours"
         ),
         pytest.param(
-            seen(meta(replace(GOING, ready=False), finalizers=("a/b",))),
+            seen(meta(replace(GOING, ready=False, conditions=ENDED), finalizers=("a/b",))),
             NOTHING,
             id="finalizers of others, and told -> they stay",
         ),

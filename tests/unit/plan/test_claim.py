@@ -412,10 +412,17 @@ TAKEN = "bound to another BucketClaim"
             id="reserved for another namespace -> BucketAlreadyBound",
         ),
         pytest.param(
+            seen(STATIC, replace(OLD, claim=None, record=None), is_claimed=True),
+            Reason.BUCKET_ALREADY_BOUND,
+            False,
+            TAKEN,
+            id="the record is lost, an older claim has it -> BucketAlreadyBound",
+        ),
+        pytest.param(
             seen(STATIC, replace(OLD, record=FOREIGN_KEYS)),
             Reason.BUCKET_ALREADY_BOUND,
             True,
-            "BucketAccesses in another namespace still have keys of Bucket old",
+            "still have keys of Bucket old",
             id="keys of another namespace -> BucketAlreadyBound, waits",
         ),
         pytest.param(

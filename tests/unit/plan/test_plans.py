@@ -378,14 +378,13 @@ class AccessRun:
         self.account = account
         # Accounts that the record names when the run begins, and those that the driver returns.
         # An access from before the record vouches for its own, once (`take_over`).
-        entry = view.entry
+        entry, deleting = view.entry, view.access is not None and view.access.meta.deleting
         self.vouched = {account, *(entry.accounts if entry else ())}
         if (
             view.access is not None
             and view.bucket is not None
-            and view.claim is not None
             and records.is_former(view.bucket, view.access)
-            and records.is_bound_to(view.bucket, view.claim)
+            and (records.is_bound_to(view.bucket, view.claim) if view.claim else deleting)
             and names.ACCESS_FINALIZER in view.access.meta.finalizers
             and not view.rivals
             and not view.vanished

@@ -443,7 +443,6 @@ DISAGREEMENTS = [
     pytest.param(seen(replace(OLD_ACCESS, account_id="")), id="no account -> nothing"),
     pytest.param(seen(rivals=True), id="another names the account -> nothing"),
     pytest.param(seen(vanished=True), id="the Bucket was removed by force -> nothing"),
-    pytest.param(seen(claim=None), id="the claim is gone -> nothing"),
     pytest.param(
         seen(claim=meta(READY_CLAIM, uid="later-uid")), id="a later claim of that name -> nothing"
     ),
@@ -494,6 +493,17 @@ def test_single_disagreement_takes_nothing_over(view: AccessView) -> None:
             assert step.record is not None
             entry = step.record.entry
             assert entry is None or access.account_id not in entry.accounts
+
+
+def test_an_access_of_a_claim_that_is_gone_is_taken_over_only_to_be_revoked() -> None:
+    view = seen(claim=None)
+    assert not isinstance(plan(view), EditBucket)
+    step = plan(replace_access(view, meta(OLD_ACCESS, deleting=True)))
+    assert isinstance(step, EditBucket)
+    assert step.record is not None
+    assert step.record.entry == ENTRY
+    elsewhere = meta(replace(OLD_ACCESS, claim_name="elsewhere"), deleting=True)
+    assert not isinstance(plan(replace_access(view, elsewhere)), EditBucket)
 
 
 def replace_access(view: AccessView, access: BucketAccess) -> AccessView:

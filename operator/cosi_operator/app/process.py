@@ -23,12 +23,13 @@ from cosi_operator.fairness import Groups, Shares, Sharing
 from cosi_operator.flags import package_commit, package_version
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
-from cosi_operator.kube.lease import LeaderElection, lease_name
+from cosi_operator.kube.lease import LeaderElection
 from cosi_operator.kube.watches import Watches
 from cosi_operator.log_sink import dropped_lines
 from cosi_operator.logs import current_level
 from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Call, Code, MadeBy, Outcome
+from cosi_operator.plan.names import lease_name
 from cosi_operator.runtime import Runner
 from cosi_operator.settings import LogLevel, ProcessSettings
 from cosi_operator.workqueue import Pace, WorkQueue

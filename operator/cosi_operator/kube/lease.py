@@ -15,7 +15,6 @@ Rights: get, create and update of one Lease. No watch, no list, no patch.
 
 import enum
 import random
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,18 +77,6 @@ class _Seen:
 
     spec: _Spec
     since_s: float
-
-
-def lease_name(owner: str) -> str:
-    """The name upstream's processes use too, so that theirs and ours exclude each other.
-
-    >>> lease_name("sample.objectstorage.k8s.io/cosi")
-    'sample-objectstorage-k8s-io-cosi'
-    >>> lease_name("Odd.")
-    'odd-x'
-    """
-    name = re.sub(r"[^a-zA-Z0-9-]", "-", owner)
-    return f"{name}X".lower() if name.endswith("-") else name.lower()
 
 
 class LeaderElection:

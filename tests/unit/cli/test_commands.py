@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.apiserver import Reply, StubApiServer, client_of, serving
+from tests.support.apiserver import Reply, StubApiServer, serving
 from tests.support.clock import FakeClock
+from tests.support.sdk import sdk_client
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.core import LEASES, SECRETS
 from cosi_operator.api.view import Key, Resource
-from cosi_operator.cli import run
 from cosi_operator.cli.arguments import parse
-from cosi_operator.cli.commands import CommandError, Printed
-from cosi_operator.cli.read import NotInstalledError
-from cosi_operator.kube.client import KubeClient
+from cosi_operator.cli.commands import run
+from cosi_operator.cli.printed import CommandError, Printed
 from cosi_operator.kube.errors import Invalid
 from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
+from cosi_operator.sdk.client import Client
+from cosi_operator.sdk.errors import NotInstalledError
 
 CLAIM, ACCESS = Key("ns", "c"), Key("ns", "a")
 OPERATOR = Path(v1alpha1.__file__).parents[2]
@@ -33,12 +34,12 @@ async def server() -> AsyncIterator[StubApiServer]:
 
 
 @pytest.fixture
-async def client(server: StubApiServer) -> AsyncIterator[KubeClient]:
-    async with client_of(server, FakeClock()) as client:
+async def client(server: StubApiServer) -> AsyncIterator[Client]:
+    async with sdk_client(server, FakeClock()) as client:
         yield client
 
 
-async def cosi(client: KubeClient, *words: str) -> Printed:
+async def cosi(client: Client, *words: str) -> Printed:
     return await run(parse(words, "cosi"), client, FakeClock())
 
 
@@ -99,7 +100,7 @@ def told(conditions: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def test_why_is_content_when_the_whole_chain_is(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     for words in (("c",), ("bucketaccess/a",)):
@@ -111,7 +112,7 @@ async def test_why_is_content_when_the_whole_chain_is(
 
 
 async def test_why_marks_the_bucket_and_says_so_in_json_too(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     printed = await cosi(client, "why", "c", "-n", "ns", "-o", "json")
@@ -123,7 +124,7 @@ async def test_why_marks_the_bucket_and_says_so_in_json_too(
 
 
 async def test_why_with_a_tenants_rights_names_what_it_could_not_see(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     for plural in ("buckets", "bucketclasses", "bucketaccessclasses", "secrets"):
@@ -144,14 +145,14 @@ async def test_why_with_a_tenants_rights_names_what_it_could_not_see(
     ],
 )
 async def test_a_name_that_is_not_there_is_named(
-    client: KubeClient, words: tuple[str, ...], reason: str
+    client: Client, words: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(CommandError, match=reason):
         await cosi(client, *words, "-n", "ns")
 
 
 async def test_why_about_an_access_that_may_not_be_read(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     server.forbid("get", "bucketaccesses")
     with pytest.raises(CommandError, match="you have no right to read it"):
@@ -159,7 +160,7 @@ async def test_why_about_an_access_that_may_not_be_read(
 
 
 async def test_status_reads_every_page_and_adds_only_buckets_without_a_claim(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     for number in range(600):
@@ -178,7 +179,7 @@ async def test_status_reads_every_page_and_adds_only_buckets_without_a_claim(
 
 
 async def test_status_is_about_the_contexts_namespace_unless_told(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     assert "in namespace default" in (await cosi(client, "status")).out
@@ -187,7 +188,7 @@ async def test_status_is_about_the_contexts_namespace_unless_told(
 
 
 async def test_status_goes_on_without_what_it_may_not_list(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     server.forbid("list", "bucketaccesses")
@@ -197,7 +198,7 @@ async def test_status_goes_on_without_what_it_may_not_list(
 
 
 async def test_status_that_may_list_nothing_asks_for_a_namespace(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     server.forbid("list", "bucketclaims")
     server.forbid("list", "bucketaccesses")
@@ -206,7 +207,7 @@ async def test_status_that_may_list_nothing_asks_for_a_namespace(
 
 
 async def test_an_unreadable_object_does_not_hide_the_others(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
@@ -215,14 +216,14 @@ async def test_an_unreadable_object_does_not_hide_the_others(
     assert "one of the bucketclaims (not readable: " in printed.note
 
 
-async def test_a_cluster_without_cosi_is_told_so(server: StubApiServer, client: KubeClient) -> None:
+async def test_a_cluster_without_cosi_is_told_so(server: StubApiServer, client: Client) -> None:
     server.fail_next("list", Reply(404, "NotFound", "the server could not find it"))
     with pytest.raises(NotInstalledError, match="install COSI's CRDs"):
         await cosi(client, "status")
 
 
 async def test_drivers_counts_over_classes_and_buckets(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     assert "d.example.com" in (await cosi(client, "drivers")).out
@@ -236,9 +237,7 @@ async def test_drivers_counts_over_classes_and_buckets(
     )
 
 
-async def test_drivers_with_no_right_at_all_says_why(
-    server: StubApiServer, client: KubeClient
-) -> None:
+async def test_drivers_with_no_right_at_all_says_why(server: StubApiServer, client: Client) -> None:
     for resource in (v1alpha1.BUCKET_CLASSES, v1alpha1.BUCKET_ACCESS_CLASSES, v1alpha1.BUCKETS):
         server.forbid("list", resource.plural)
     with pytest.raises(CommandError, match="neither classes nor Buckets"):
@@ -246,7 +245,7 @@ async def test_drivers_with_no_right_at_all_says_why(
 
 
 async def test_rollback_check_looks_for_the_secrets_and_never_shows_them(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     rows = json.loads((await cosi(client, "rollback-check", "-o", "json")).out)["mishandled"]
@@ -260,7 +259,7 @@ async def test_rollback_check_looks_for_the_secrets_and_never_shows_them(
 
 @pytest.mark.parametrize("plural", ["buckets", "bucketclaims", "bucketaccesses"])
 async def test_rollback_check_says_nothing_about_half_a_cluster(
-    server: StubApiServer, client: KubeClient, plural: str
+    server: StubApiServer, client: Client, plural: str
 ) -> None:
     server.forbid("list", plural)
     with pytest.raises(CommandError, match="ask an administrator"):
@@ -268,7 +267,7 @@ async def test_rollback_check_says_nothing_about_half_a_cluster(
 
 
 async def test_rollback_check_gives_no_permission_when_something_was_unreadable(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     assert (await cosi(client, "rollback-check")).code == 0
     server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
@@ -287,7 +286,7 @@ async def test_rollback_check_gives_no_permission_when_something_was_unreadable(
     ],
 )
 async def test_retry_writes_a_fresh_value_and_keeps_all_else(
-    server: StubApiServer, client: KubeClient, name: str, resource: Resource, key: Key
+    server: StubApiServer, client: Client, name: str, resource: Resource, key: Key
 ) -> None:
     put_all(server, ready=False)
     server.put(resource, key, metadata={"annotations": {"mine": "kept"}}, unknown={"kept": True})
@@ -302,9 +301,7 @@ async def test_retry_writes_a_fresh_value_and_keeps_all_else(
     assert "will be tried again" in printed.out
 
 
-async def test_retry_reads_again_after_a_conflict(
-    server: StubApiServer, client: KubeClient
-) -> None:
+async def test_retry_reads_again_after_a_conflict(server: StubApiServer, client: Client) -> None:
     put_all(server, ready=False)
     server.fail_next("update", Reply(409, "Conflict"), Reply(409, "Conflict"))
     assert (await cosi(client, "retry", "c", "-n", "ns")).code == 0
@@ -312,7 +309,7 @@ async def test_retry_reads_again_after_a_conflict(
 
 
 async def test_retry_gives_up_on_an_object_that_never_rests(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     server.fail_next("update", *[Reply(409, "Conflict")] * 5)
@@ -321,7 +318,7 @@ async def test_retry_gives_up_on_an_object_that_never_rests(
 
 
 async def test_a_secret_that_was_removed_is_reported_and_a_retry_makes_new_keys(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     server.drop(SECRETS, Key("ns", "s"))
@@ -337,7 +334,7 @@ async def test_a_secret_that_was_removed_is_reported_and_a_retry_makes_new_keys(
 
 
 async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     server.forbid("get", "secrets")
@@ -356,7 +353,7 @@ async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
     assert server.count("get") == before
 
 
-async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: KubeClient) -> None:
+async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: Client) -> None:
     put_all(server, ready=True)
     for words in ("a", "bucketaccess/a"):
         assert "asks for new keys" in (await cosi(client, "rotate", words, "-n", "ns")).out
@@ -365,7 +362,7 @@ async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: KubeCl
 
 
 async def test_rotate_of_an_access_without_keys_says_what_to_look_at(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     with pytest.raises(CommandError, match=r"no keys yet.*cosi why bucketaccess/a -n ns"):
@@ -379,7 +376,7 @@ async def test_rotate_of_an_access_without_keys_says_what_to_look_at(
 
 
 async def test_drivers_says_whether_the_sidecar_works(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     server.put(
@@ -400,14 +397,14 @@ async def test_drivers_says_whether_the_sidecar_works(
     assert "leases" in printed.note
 
 
-async def test_retry_leaves_a_ready_object_alone(server: StubApiServer, client: KubeClient) -> None:
+async def test_retry_leaves_a_ready_object_alone(server: StubApiServer, client: Client) -> None:
     put_all(server, ready=True)
     assert "is ready" in (await cosi(client, "retry", "c", "-n", "ns")).out
     assert server.count("update") == 0
 
 
 async def test_a_refusal_that_is_no_403_is_not_taken_for_an_empty_cluster(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     server.fail_next("list", Reply(400, "BadRequest", "no"))
     with pytest.raises(Invalid):
@@ -415,7 +412,7 @@ async def test_a_refusal_that_is_no_403_is_not_taken_for_an_empty_cluster(
 
 
 async def test_retry_of_an_unreadable_object_says_what_is_wrong_with_it(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     server.put(v1alpha1.BUCKET_CLAIMS, CLAIM, status={"bucketReady": "yes"})
     with pytest.raises(CommandError, match="not readable"):

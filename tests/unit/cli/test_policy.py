@@ -7,8 +7,10 @@ import pytest
 
 from cosi_operator.classify import CONSERVATIVE, PROFILES, Policy, PolicyError, Verdict
 from cosi_operator.cli.arguments import parse
-from cosi_operator.cli.commands import CommandError, Printed, run_policy
-from cosi_operator.cli.policy import CALLS, explain, policy_decision, policy_decisions, show
+from cosi_operator.cli.policy import explain, policy_decision, policy_decisions, show
+from cosi_operator.cli.policy_command import run_policy
+from cosi_operator.cli.printed import CommandError, Printed
+from cosi_operator.cli.words import CALLS
 from cosi_operator.outcome import Call, Code
 from cosi_operator.policy_file import resolve_policy
 from cosi_operator.settings import LaneScope

@@ -15,7 +15,8 @@ from tests.support.clock import PATIENCE_S, FakeClock
 from cosi_operator.api.core import LEASES
 from cosi_operator.api.view import Key
 from cosi_operator.kube.client import KubeClient
-from cosi_operator.kube.lease import LeaderElection, LeaseLost, lease_name
+from cosi_operator.kube.lease import LeaderElection, LeaseLost
+from cosi_operator.plan.names import lease_name
 from cosi_operator.settings import LeaseDurations
 
 KEY = Key("storage", "driver-cosi")

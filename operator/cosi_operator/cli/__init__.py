@@ -9,7 +9,6 @@ only by a command that needs a cluster.
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from cosi_operator.classify import PolicyError
@@ -41,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(
             words,
             "kubectl cosi" if is_plugin else "cosi",
-            width=terminal.width_of(sys.stdout, os.environ),
-            version=version(),
+            width=terminal.width_of(sys.stdout),
         )
         return _show(_run(command))
     except SystemExit as done:  # argparse has printed help or what is wrong
@@ -52,14 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-
-
-def version() -> str:
-    """The version of the installed package."""
-    try:
-        return metadata.version("cosi-operator")
-    except metadata.PackageNotFoundError:
-        return "unknown (not installed as a package)"
 
 
 def _show(printed: Printed) -> int:
@@ -103,8 +93,6 @@ def _ask(command: Command) -> Printed:
             raise
         raise CommandError(NEEDS_CLI) from None
     from cosi_operator.clock import RealClock
-
-    _quiet_logs()
 
     async def ask() -> Printed:
         clock = RealClock()

@@ -42,11 +42,9 @@ class Command:
         return self.output in ("json", "yaml")
 
 
-def parse(
-    argv: Sequence[str], prog: str, *, width: int | None = None, version: str = ""
-) -> Command:
+def parse(argv: Sequence[str], prog: str, *, width: int | None = None) -> Command:
     """Parse; prints help or a usage error and raises SystemExit, as argparse does."""
-    found = build(prog, version).parse_args(argv)
+    found = build(prog).parse_args(argv)
     words = vars(found)
     return Command(
         name=found.command,

@@ -1,6 +1,7 @@
 """Each command: read, ask the pure parts, and return what to print with the exit code."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -61,7 +62,7 @@ async def status(command: Command, reader: Reader, clock: Clock) -> Printed:
     if command.output == "name":
         return Printed(_names((row.kind, row.name) for row in rows), code, note)
     text = render.status(rows, len(views), where, clock.wall(), _layout(command))
-    return Printed(text, code, note)
+    return Printed(text, code, note, facts=(rows, len(views)))
 
 
 def _names(found: Iterable[tuple[str, str]]) -> str:
@@ -132,7 +133,8 @@ async def drivers(command: Command, reader: Reader, clock: Clock) -> Printed:
     note = render.unseen(reader.missed)
     if command.output == "name":
         return Printed("".join(f"{clean(row.driver)}\n" for row in rows), note=note)
-    return Printed(render.drivers(rows, clock.wall(), _layout(command)), note=note)
+    text = render.drivers(rows, clock.wall(), _layout(command))
+    return Printed(text, note=note, facts=rows)
 
 
 _RETRIED: Mapping[str, tuple[Resource, Callable[[bytes], Reported]]] = {
@@ -291,12 +293,14 @@ async def watch(command: Command, client: Client, clock: Clock) -> AsyncIterator
     Raises:
         CommandError, NotInstalledError, ApiError, ApiSilent: as of `run`.
     """
-    before: Printed | None = None
+    before: object = None
     while True:
         now = await run(command, client, clock)
-        if now != before:
-            yield now
-            before = now
+        facts = (now.facts or now.out, now.code, now.note)
+        if facts != before:
+            apart = "" if before is None or command.output != "table" else "\n"
+            yield replace(now, out=f"{apart}{now.out}")
+            before = facts
         if command.name == "why" and now.code == EXIT_OK:
             return
         await clock.sleep(WATCH_EVERY_S)

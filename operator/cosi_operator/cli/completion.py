@@ -78,7 +78,7 @@ def _candidates(before: Sequence[str], typed: str, names: Names) -> Iterable[str
 
 def _parser_at(before: Sequence[str]) -> tuple[argparse.ArgumentParser, list[str]]:
     """The parser of the command that was typed so far, and the options for the cluster."""
-    parser = build("cosi", "")
+    parser = build("cosi")
     options: list[str] = []
     skip = False
     for word in before:

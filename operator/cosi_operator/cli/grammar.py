@@ -105,7 +105,7 @@ HELP = {
 type Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-def build(prog: str, version: str) -> argparse.ArgumentParser:
+def build(prog: str) -> argparse.ArgumentParser:
     """The parser of the whole command line. Cluster options go before or after the command."""
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -114,7 +114,7 @@ def build(prog: str, version: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"cosi {version}")
+    parser.add_argument("--version", action=_Version)
     _cluster_options(parser, default=None)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_cluster_commands(commands, prog)
@@ -123,6 +123,27 @@ def build(prog: str, version: str) -> argparse.ArgumentParser:
     completion = _add(commands, "completion", "completion", prog)
     completion.add_argument("shell", choices=SHELLS)
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version of the installed package, which is looked up only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"cosi {version()}")  # noqa: T201 - as argparse's own action does
+        parser.exit()
+
+
+def version() -> str:
+    """The version of the installed package."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("cosi-operator")
+    except metadata.PackageNotFoundError:
+        return "unknown, because the package is not installed"
 
 
 def _cluster_options(parser: argparse.ArgumentParser, default: str | None) -> None:

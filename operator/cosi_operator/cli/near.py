@@ -29,15 +29,18 @@ async def not_found(reader: Reader, kind: str, key: Key) -> str:
 
 
 async def names_of(reader: Reader, namespace: str) -> list[tuple[str, str]]:
-    """The claims and accesses of a namespace, as far as they may be listed: kind and name.
+    """The claims and accesses of a namespace, or all Buckets, as far as they may be listed.
 
+    Returns:
+        For each the kind, as it is written on the command line, and the name.
     Raises:
         NotInstalledError: the cluster does not serve COSI's API at all.
     """
     found: list[tuple[str, str]] = []
-    if not namespace:
-        return found
     try:
+        if not namespace:
+            buckets = await reader.all(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
+            return [("bucket", bucket.meta.name) for bucket in buckets or ()]
         claims = await reader.all(
             v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, namespace=namespace
         )

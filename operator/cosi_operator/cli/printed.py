@@ -11,8 +11,12 @@ class CommandError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """`out` for standard output, `note` for standard error."""
+    """`out` for standard output, `note` for standard error.
+
+    `facts`: what `--watch` compares, where the text has ages, which always change.
+    """
 
     out: str
     code: int = EXIT_OK
     note: str = ""
+    facts: object = None

@@ -19,11 +19,11 @@ STYLES = {
 }
 
 
-def width_of(stream: TextIO, environ: Mapping[str, str]) -> int | None:
+def width_of(stream: TextIO) -> int | None:
     """Columns of the terminal; None when the stream is a file or a pipe, which have no width."""
     if not stream.isatty():
         return None
-    return shutil.get_terminal_size((int(environ.get("COLUMNS", "") or 80), 24)).columns
+    return shutil.get_terminal_size().columns  # COLUMNS overrides it
 
 
 def has_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
@@ -42,12 +42,14 @@ class Sources:
     """Where to look. `kubeconfig` is the flag: one path, or several joined as in KUBECONFIG.
 
     `context` overrides the files' current-context; a pod's service account has no contexts.
+    `quiet`: log nothing, so that structlog is not loaded, and `cosi` starts faster.
     """
 
     kubeconfig: str | None
     environ: Mapping[str, str]
     service_account: Path = SERVICE_ACCOUNT
     context: str = ""
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ async def load(sources: Sources, clock: Clock) -> Connection:
         case ServiceAccount():
             return _in_cluster(sources, clock)
         case Chosen() as chosen:
-            return connection_of(chosen, sources.environ, clock)
+            return connection_of(chosen, sources, clock)
 
 
 async def find(sources: Sources) -> Chosen | ServiceAccount:
@@ -124,7 +126,7 @@ def _in_cluster(sources: Sources, clock: Clock) -> Connection:
         namespace=service_account_namespace(sources.service_account),
         credentials=TokenFile(sources.service_account / "token", clock),
         tls=_tls(f"{ca}", _read_bytes(ca, "the cluster's CA"), insecure=False),
-        proxy=_proxy_from_environment(server, sources.environ),
+        proxy=_proxy_from_environment(server, sources),
     )
 
 
@@ -136,7 +138,7 @@ def service_account_namespace(folder: Path) -> str:
         return "default"
 
 
-def connection_of(chosen: Chosen, environ: Mapping[str, str], clock: Clock) -> Connection:
+def connection_of(chosen: Chosen, sources: Sources, clock: Clock) -> Connection:
     """What a client needs, from a context of kubeconfig files; reads the files that it names.
 
     Raises:
@@ -156,7 +158,9 @@ def connection_of(chosen: Chosen, environ: Mapping[str, str], clock: Clock) -> C
         insecure = bool(cluster.insecure_skip_tls_verify)
         tls = _tls(f"{at_cluster}.certificate-authority", ca, insecure=insecure)
         if insecure:
-            _log().warning("tls_not_verified", server=server, kubeconfig=str(cluster_path))
+            _log(
+                sources, "warning", "tls_not_verified", server=server, kubeconfig=str(cluster_path)
+            )
         _client_certificate(tls, user, user_path, at_user)
     return Connection(
         server=server,
@@ -164,7 +168,7 @@ def connection_of(chosen: Chosen, environ: Mapping[str, str], clock: Clock) -> C
         credentials=_credentials(user, user_path, at_user, (clock, tls, cluster)),
         tls=tls,
         tls_server_name=_tls_server_name(cluster.tls_server_name, at_cluster),
-        proxy=_proxy(cluster.proxy_url, at_cluster) or _proxy_from_environment(server, environ),
+        proxy=_proxy(cluster.proxy_url, at_cluster) or _proxy_from_environment(server, sources),
     )
 
 
@@ -181,17 +185,23 @@ def _proxy(proxy: str | None, where: str) -> str | None:
     return proxy or None
 
 
-def _proxy_from_environment(server: str, environ: Mapping[str, str]) -> str | None:
+def _proxy_from_environment(server: str, sources: Sources) -> str | None:
     """What HTTPS_PROXY and its like say. A cluster's own proxy-url takes precedence."""
-    found = proxy_for(server, environ)
+    found = proxy_for(server, sources.environ)
     if found is None:
         return None
     if found.url.startswith(("socks5:", "socks5h:")):
         _refuse(found.variable, "only http and https proxies are supported, not SOCKS")
     if _url(found.url) is None:  # client-go ignores it too, but says nothing
-        _log().warning("proxy_variable_ignored", variable=found.variable, error="it is not a URL")
+        _log(
+            sources,
+            "warning",
+            "proxy_variable_ignored",
+            variable=found.variable,
+            error="it is not a URL",
+        )
         return None
-    _log().info("api_server_behind_proxy", variable=found.variable)
+    _log(sources, "info", "api_server_behind_proxy", variable=found.variable)
     return found.url
 
 
@@ -325,7 +335,9 @@ def _tls(where: str, ca: bytes | None, *, insecure: bool) -> ssl.SSLContext:
     return context
 
 
-def _log() -> Any:
-    import structlog  # late: `cosi` starts faster without it
+def _log(sources: Sources, level: str, event: str, **fields: str) -> None:
+    if sources.quiet:
+        return
+    import structlog  # late: see Sources.quiet
 
-    return structlog.get_logger(__name__)
+    getattr(structlog.get_logger(__name__), level)(event, **fields)

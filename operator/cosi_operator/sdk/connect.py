@@ -151,7 +151,7 @@ def same_server(api: kr8s.Api) -> Resolved:
 
 async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
     # Checks every field, and names the file and the field that can't be used.
-    connection = connection_of(chosen, sources.environ, RealClock())
+    connection = connection_of(chosen, sources, RealClock())
     cluster, user = chosen.cluster, chosen.user
     token = user.token
     if user.token_file:
@@ -258,4 +258,4 @@ def _delete(folder: str) -> None:
 
 def default_sources(kubeconfig: str | None = None, context: str | None = None) -> Sources:
     """Where the SDK looks: the arguments, then the environment of this process."""
-    return Sources(kubeconfig, os.environ, context=context or "")
+    return Sources(kubeconfig, os.environ, context=context or "", quiet=True)

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+import yaml
 from tests.support.apiserver import Reply, StubApiServer, serving
 from tests.support.clock import FakeClock
 from tests.support.sdk import sdk_client
@@ -16,7 +18,7 @@ from cosi_operator.api import v1alpha1
 from cosi_operator.api.core import LEASES, SECRETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.cli.arguments import parse
-from cosi_operator.cli.commands import run
+from cosi_operator.cli.commands import run, watch
 from cosi_operator.cli.printed import CommandError, Printed
 from cosi_operator.kube.errors import Invalid
 from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
@@ -417,6 +419,134 @@ async def test_retry_of_an_unreadable_object_says_what_is_wrong_with_it(
     server.put(v1alpha1.BUCKET_CLAIMS, CLAIM, status={"bucketReady": "yes"})
     with pytest.raises(CommandError, match="not readable"):
         await cosi(client, "retry", "c", "-n", "ns")
+
+
+async def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(
+    server: StubApiServer, client: Client
+) -> None:
+    put_all(server, ready=True)
+    server.put(v1alpha1.BUCKET_ACCESSES, Key("ns", "photos-keys"))
+    for words, told in (
+        (("why", "a"), "did you mean bucketaccess/a\\?"),
+        (("retry", "photo-keys"), "did you mean bucketaccess/photos-keys\\?"),
+        (("rotate", "c"), "did you mean bucketclaim/c\\?"),
+    ):
+        with pytest.raises(CommandError, match=told):
+            await cosi(client, *words, "-n", "ns")
+
+
+async def test_a_tenant_who_may_list_nothing_still_gets_a_sentence(
+    server: StubApiServer, client: Client
+) -> None:
+    for plural in ("bucketclaims", "bucketaccesses"):
+        server.forbid("list", plural)
+    with pytest.raises(CommandError, match="there is no such object; to list"):
+        await cosi(client, "why", "a", "-n", "ns")
+
+
+@pytest.mark.parametrize("words", [("retry", "c"), ("retry", "bucket/b"), ("why", "c")])
+async def test_a_cluster_without_the_crds_is_told_so_by_every_command(
+    server: StubApiServer, client: Client, words: tuple[str, ...]
+) -> None:
+    gone = Reply(404, "NotFound", "the server could not find the requested resource")
+    server.fail_next("get", gone)
+    server.fail_next("list", gone)
+    with pytest.raises(NotInstalledError, match="install COSI's CRDs"):
+        await cosi(client, *words, "-n", "ns")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        pytest.param(
+            ("status", "-n", "ns"),
+            ["bucketaccess.objectstorage.k8s.io/a", "bucketclaim.objectstorage.k8s.io/c"],
+            id="status",
+        ),
+        pytest.param(
+            ("why", "c", "-n", "ns"), ["bucket.objectstorage.k8s.io/b"], id="why -> the cause"
+        ),
+        pytest.param(("drivers",), ["d.example.com"], id="drivers"),
+        pytest.param(
+            ("rollback-check",),
+            [
+                "bucket.objectstorage.k8s.io/b",
+                "bucketaccess.objectstorage.k8s.io/a",
+                "bucketclaim.objectstorage.k8s.io/c",
+            ],
+            id="rollback-check",
+        ),
+    ],
+)
+async def test_names_alone_are_what_kubectl_and_cosi_take(
+    server: StubApiServer, client: Client, words: tuple[str, ...], names: list[str]
+) -> None:
+    put_all(server, ready=False)
+    assert (await cosi(client, *words, "-o", "name")).out.splitlines() == names
+
+
+@pytest.mark.parametrize(
+    "words", [("status", "-n", "ns"), ("why", "c", "-n", "ns"), ("drivers",), ("rollback-check",)]
+)
+async def test_yaml_says_what_json_says(
+    server: StubApiServer, client: Client, words: tuple[str, ...]
+) -> None:
+    put_all(server, ready=False)
+    as_json = json.loads((await cosi(client, *words, "-o", "json")).out)
+    assert yaml.safe_load((await cosi(client, *words, "-o", "yaml")).out) == as_json
+
+
+async def test_wide_shows_the_whole_message(server: StubApiServer, client: Client) -> None:
+    put_all(server, ready=False)
+    message = "a word " * 30 + "end."
+    told = [{**each, "message": message} for each in failed()]
+    server.put(v1alpha1.BUCKET_CLAIMS, CLAIM, status={"conditions": told})
+    assert "end." not in (await cosi(client, "status", "-n", "ns")).out
+    assert message in (await cosi(client, "status", "-n", "ns", "-o", "wide")).out
+
+
+async def test_why_says_who_can_do_the_next_step(server: StubApiServer, client: Client) -> None:
+    put_all(server, ready=False)
+    printed = await cosi(client, "why", "c", "-n", "ns")
+    assert "      who        your cluster administrator\n" in printed.out
+    tree = json.loads((await cosi(client, "why", "c", "-n", "ns", "-o", "json")).out)
+    assert [link["who"] for link in tree["links"] if link["isCause"]] == ["cluster administrator"]
+
+
+async def test_a_watch_prints_again_only_when_something_changed(
+    server: StubApiServer, client: Client
+) -> None:
+    put_all(server, ready=False)
+    clock = FakeClock()
+    seen: list[Printed] = []
+    command = parse(("why", "c", "-n", "ns", "--watch"), "cosi")
+
+    async def watched() -> None:
+        async for printed in watch(command, client, clock):
+            seen.append(printed)  # noqa: PERF401 - seen while the watch still runs
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watched)
+        for _ in range(3):  # nothing changes
+            await clock.wait_for_sleepers()
+            clock.advance(2)
+        assert [printed.code for printed in seen] == [1]
+        await clock.wait_for_sleepers()
+        put_all(server, ready=True)
+        clock.advance(2)
+    assert [printed.code for printed in seen] == [1, 0]
+    assert seen[1].out.startswith("\nBucketClaim ns/c: ready\n")
+
+
+async def test_an_age_alone_is_no_change(server: StubApiServer, client: Client) -> None:
+    put_all(server, ready=False)
+    command = parse(("status", "-n", "ns"), "cosi")
+    first = await run(command, client, FakeClock())
+    later = FakeClock()
+    later.advance(7200)
+    second = await run(command, client, later)
+    assert first.out != second.out
+    assert first.facts == second.facts
 
 
 MAIN = "import sys; from cosi_operator.cli import main; sys.exit(main())"

@@ -138,3 +138,14 @@ def test_show_names_the_calls_that_run_one_at_a_time(
     asked = ("policy", "show", "--file", str(file), "--driver", driver)
     assert f"Grant and Revoke calls run {words}serializeAccessCalls: {scope})." in cosi(*asked).out
     assert json.loads(cosi(*asked, "-o", "json").out)["serializeAccessCalls"] == scope
+
+
+def test_a_policy_file_that_does_not_exist_names_the_place_and_where_a_sidecar_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError) as raised:
+        cosi("policy", "show", "--file", "policy.yaml")
+    assert f"--file policy.yaml: {tmp_path}/policy.yaml does not exist" in str(raised.value)
+    assert "--retry-policy-file" in str(raised.value)
+    assert "COSI_RETRY_POLICY_FILE" in str(raised.value)

@@ -1,4 +1,4 @@
-"""The page "Install the CLI": its commands in a clean environment, and the `cosi` that they give."""
+"""The page "Install the CLI": its commands, run in a clean environment, give a working `cosi`."""
 
 import os
 import shutil

@@ -62,6 +62,8 @@ def presence(driver: str, leases: Iterable[Lease] | None, now: datetime) -> Pres
 
 def _of(lease: Lease, now: datetime) -> Presence:
     spec, notes = lease.spec, lease.metadata.annotations or {}
+    if spec.holder_identity and notes.get(names.HOLDER_ANNOTATION) != spec.holder_identity:
+        notes = {}  # those of an earlier holder, which the Go sidecar keeps
     renewed = spec.renew_time or ""
     limit_s = spec.lease_duration_seconds or DURATION_S
     is_up = bool(spec.holder_identity) and age_s(renewed, now) <= limit_s

@@ -29,7 +29,8 @@ GIVE_UP_ANNOTATION = "objectstorage.k8s.io/give-up"
 
 
 # On our Leases, for `cosi drivers`: the version of the process that holds the Lease, and its retry
-# policy.
+# policy. The Go sidecar keeps annotations, so the holder that wrote them is one of them.
+HOLDER_ANNOTATION = "cosi.objectstorage.k8s.io/holder"
 VERSION_ANNOTATION = "cosi.objectstorage.k8s.io/version"
 POLICY_ANNOTATION = "cosi.objectstorage.k8s.io/retry-policy"
 

@@ -96,12 +96,12 @@ def _ask(command: Command) -> Printed:
 
     async def ask() -> Printed:
         clock = RealClock()
-        client = await commands.connect(command, clock)
-        if not command.watch:
-            return await commands.run(command, client, clock)
-        async for printed in commands.watch(command, client, clock):
-            _show(printed)
-        return Printed("")
+        async with commands.connect(command, clock) as client:
+            if not command.watch:
+                return await commands.run(command, client, clock)
+            async for printed in commands.watch(command, client, clock):
+                _show(printed)
+            return Printed("")
 
     run: Callable[[Callable[[], Awaitable[Printed]]], Printed] = anyio.run
     return run(ask)

@@ -1,6 +1,7 @@
 """Each command: read, ask the pure parts, and return what to print with the exit code."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +21,10 @@ from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import Conflict, NotFound
 from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
 from cosi_operator.sdk.client import Client
-from cosi_operator.sdk.connect import default_sources, open_api, resolve
+from cosi_operator.sdk.connect import ProxyNameError, default_sources, open_api, resolve
 from cosi_operator.sdk.diagnosis import Reported, SecretFound, Unseen, chain, is_ready, verdict
 from cosi_operator.sdk.explanation import is_fine
-from cosi_operator.sdk.read import Reader
+from cosi_operator.sdk.read import Reader, Verbs
 
 WATCH_EVERY_S = 2.0
 RETRY_TRIES = 5  # each conflict means that someone else has just written
@@ -216,7 +217,7 @@ async def _mark(
 
 
 async def _annotate(
-    client: Client, resource: Resource, raw: bytes, clock: Clock, annotation: str
+    client: Verbs, resource: Resource, raw: bytes, clock: Clock, annotation: str
 ) -> Printed:
     body: dict[str, Any] = msgspec.json.decode(raw)
     metadata = body["metadata"]
@@ -265,17 +266,28 @@ CLUSTER_COMMANDS: Mapping[str, ClusterCommand] = {
 }
 
 
-async def connect(command: Command, clock: Clock) -> Client:
+@asynccontextmanager
+async def connect(command: Command, clock: Clock) -> AsyncIterator[Verbs]:
     """A client for the cluster that the command line and the environment name.
 
     Raises:
         KubeconfigError, ApiError, ApiSilent: as of `open_api`.
     """
     sources = default_sources(command.kubeconfig, command.context)
-    return Client(await open_api(await resolve(sources)), clock)
+    try:
+        resolved = await resolve(sources)
+    except ProxyNameError:  # the operator's own client can
+        from cosi_operator.kube.client import KubeClient
+        from cosi_operator.kube.kubeconfig import load
+
+        connection = await load(sources, clock)
+        async with KubeClient(connection, clock=clock, user_agent="cosi") as client:
+            yield client
+    else:
+        yield Client(await open_api(resolved), clock)
 
 
-async def run(command: Command, client: Client, clock: Clock) -> Printed:
+async def run(command: Command, client: Verbs, clock: Clock) -> Printed:
     """Run one command against a cluster.
 
     Raises:
@@ -285,7 +297,7 @@ async def run(command: Command, client: Client, clock: Clock) -> Printed:
     return await CLUSTER_COMMANDS[command.name](command, Reader(client), clock)
 
 
-async def watch(command: Command, client: Client, clock: Clock) -> AsyncIterator[Printed]:
+async def watch(command: Command, client: Verbs, clock: Clock) -> AsyncIterator[Printed]:
     """Run the command again and again; yield what differs from before.
 
     `cosi why` ends when everything is ready, the others never.

@@ -117,9 +117,9 @@ def names_in_cluster(before: Sequence[str], options: Sequence[str]) -> Iterable[
 
     async def ask() -> list[str]:
         with anyio.move_on_after(CLUSTER_LIMIT_S):
-            reader = Reader(await commands.connect(command, RealClock()))
-            namespace = command.namespace or reader.client.default_namespace
-            found = await names_of(reader, namespace)
+            async with commands.connect(command, RealClock()) as client:
+                namespace = command.namespace or client.default_namespace
+                found = await names_of(Reader(client), namespace)
             if "rotate" in before:
                 return [name for word, name in found if word == "bucketaccess"]
             return [name if word == "bucketclaim" else f"ba/{name}" for word, name in found]

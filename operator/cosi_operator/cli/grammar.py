@@ -163,7 +163,7 @@ def _add(commands: Commands, word: str, name: str, prog: str) -> argparse.Argume
     text = HELP[name].text
     parser = commands.add_parser(
         word,
-        help=text[0].lower() + text[1:].partition(".")[0],
+        help=text[0].lower() + text[1:].partition(". ")[0].rstrip("."),
         description="\n".join(textwrap.wrap(text, 80)),
         epilog=_epilog(HELP[name], prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -232,8 +232,8 @@ def drivers(rows: Sequence[DriverRow], now: datetime, layout: Layout = PIPE) -> 
     header = (
         "DRIVER", "SIDECAR", "SINCE", "VERSION", "POLICY", "BUCKETS", "READY", "RETRYING", "FAILED",
     )  # fmt: skip
-    # The names of classes can be many, so a terminal shows how many there are.
-    counted = layout.width is not None and not layout.is_wide
+    # The names of classes can be many, so a terminal shows them with `-o wide` only.
+    has_classes = layout.width is None or layout.is_wide
     lines = [
         (
             row.driver,
@@ -242,14 +242,11 @@ def drivers(rows: Sequence[DriverRow], now: datetime, layout: Layout = PIPE) -> 
             row.sidecar.version,
             row.sidecar.policy,
             *(str(count) for count in (row.buckets, row.ready, row.retrying, row.failed)),
-            *(
-                str(len(names)) if counted else ",".join(names)
-                for names in (row.classes, row.access_classes)
-            ),
+            *((",".join(row.classes), ",".join(row.access_classes)) if has_classes else ()),
         )
         for row in rows
     ]
-    names = ("CLASSES", "ACCESS CLASSES") if counted else ("BUCKET CLASSES", "ACCESS CLASSES")
+    names = ("BUCKET CLASSES", "ACCESS CLASSES") if has_classes else ()
     return table((*header, *names), lines, layout)
 
 

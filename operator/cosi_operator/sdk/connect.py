@@ -43,6 +43,10 @@ from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
 NAME = "cosi"  # of the one context, cluster and user
 
 
+class ProxyNameError(KubeconfigError):
+    """A cluster has a tls-server-name and is behind a proxy, which kr8s can't combine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """`kubeconfig` as kr8s takes it; `folder` holds keys that were inline, or is ""."""
@@ -152,6 +156,12 @@ def same_server(api: kr8s.Api) -> Resolved:
 async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
     # Checks every field, and names the file and the field that can't be used.
     connection = connection_of(chosen, sources, RealClock())
+    if connection.proxy and connection.tls_server_name:
+        # httpx, which kr8s uses, checks the certificate for the server's address then.
+        raise ProxyNameError(
+            f"{chosen.at_cluster}.tls-server-name: kr8s can't use it behind a proxy; in `server`"
+            " write a name of the certificate, or except the server from the proxy (NO_PROXY)"
+        )
     cluster, user = chosen.cluster, chosen.user
     token = user.token
     if user.token_file:

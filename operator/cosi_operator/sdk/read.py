@@ -3,8 +3,9 @@
 A 403 is not an error here: what may not be read is noted in `missed` and shown as not visible.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +14,6 @@ from cosi_operator.api import core, v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resource
 from cosi_operator.kube.errors import Forbidden, NotFound
 from cosi_operator.plan.names import bucket_name
-from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.diagnosis import AccessFacts, Facts, SecretFound, Unseen, is_ready
 from cosi_operator.sdk.errors import NotInstalledError
 
@@ -39,11 +39,36 @@ def _secret_found(raw: bytes) -> SecretFound:
     return SecretFound(deleting=_decode_secret(raw).metadata.deletion_timestamp is not None)
 
 
+class Page(Protocol):
+    """One page of a list. `continue_token` is "" on the last page."""
+
+    @property
+    def items(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def continue_token(self) -> str: ...
+
+
+class Verbs(Protocol):
+    """What a reader asks: the SDK's `Client`, or the operator's own `KubeClient`."""
+
+    @property
+    def default_namespace(self) -> str: ...
+
+    async def get(self, resource: Resource, key: Key) -> bytes: ...
+
+    async def list(
+        self, resource: Resource, *, namespace: str = "", continue_token: str = ""
+    ) -> Page: ...
+
+    async def update(self, resource: Resource, body: Mapping[str, Any]) -> bytes: ...
+
+
 @dataclass(slots=True)
 class Reader:
     """One command's view of the cluster. `missed`: what could not be read, and why."""
 
-    client: Client
+    client: Verbs
     missed: dict[str, str] = field(default_factory=dict)
 
     async def all[T](

@@ -248,3 +248,14 @@ async def test_a_server_that_is_away_is_no_answer(tmp_path: Path) -> None:
     assert TOKEN not in str(raised.value)
     assert api._session is not None
     await api._session.aclose()
+
+
+async def test_a_name_of_the_certificate_behind_a_proxy_is_refused_with_what_to_do(
+    tmp_path: Path,
+) -> None:
+    async with serving() as server:
+        config = kubeconfig_of(server)
+        cluster = config["clusters"][0]["cluster"]
+        cluster |= {"tls-server-name": "kubernetes", "proxy-url": "http://proxy.example:3128"}
+        with pytest.raises(KubeconfigError, match=r"kr8s can't use it behind a proxy; in `server`"):
+            await resolved(tmp_path, config)

@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test lint bench image containerfile docs clean parts promtool repro coverage faults faults-full attacks
+.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -75,6 +75,9 @@ image: .venv/.stamp ## the OCI image into build/image, without Docker or a regis
 containerfile: parts ## build the Containerfile on a base made here, test that image (root, Debian; 2 minutes)
 	@PYTHONPATH=hack $(BIN)/python -m image.containerfile
 	@COSI_IMAGE=build/containerfile $(RUN) -m pytest tests/image
+
+krew: .venv/.stamp ## the krew plugin into build/krew; KREW="--uri https://..." says where the archive will be
+	@PYTHONPATH=hack $(BIN)/python -m krew $(KREW)
 
 docs: .venv/.stamp ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

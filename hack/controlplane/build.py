@@ -89,6 +89,14 @@ PROGRAMS = {
             by_default=False,  # a registry and its client, only for tests of the image
         ),
         Program(
+            "krew",
+            "krew",
+            "sigs.k8s.io/krew",
+            "sigs.k8s.io/krew/cmd/krew",
+            20,
+            by_default=False,  # only for the test of the krew manifest
+        ),
+        Program(
             "promtool",
             "prometheus",
             "github.com/prometheus/prometheus",

@@ -11,6 +11,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from awsclient import Account
+from cosi_operator.sdk import BucketAccess, BucketClaim
 from demo.screen import CheckError, masked
 from demo.world import NAMESPACE, World, eventually, log_files
 
@@ -47,7 +48,8 @@ def claim_bucket(world: World) -> None:
     world.kubectl("get", "bucketclaim/photos", "-n", NAMESPACE)
     claim = world.get(f"{COSI}/namespaces/{NAMESPACE}/bucketclaims/photos")
     bucket = world.get(f"{COSI}/buckets/{claim['status']['bucketName']}")["status"]["bucketID"]
-    world.screen.check(claim["status"]["bucketReady"] is True, "the claim says bucketReady")
+    is_ready = BucketClaim.get("photos", NAMESPACE, world.api()).is_ready
+    world.screen.check(is_ready, "the claim says bucketReady")
     world.screen.check(world.storage.buckets() == [bucket], f"S3 has the bucket {bucket}")
     created = _asked(world, "DriverCreateBucket", claim)
     world.screen.check(created == ["OK"], "the driver was asked once")
@@ -65,8 +67,9 @@ def grant_access(world: World) -> None:
     shown = {**s3, "accessKeyID": masked(s3["accessKeyID"]), "accessSecretKey": masked("")}
     world.screen.say("its key BucketInfo, decoded:")
     world.screen.output(json.dumps({"spec": {**spec, "secretS3": shown}}, indent=2))
+    keys = BucketAccess.get("photos-app", NAMESPACE, world.api()).credentials()
     world.minted.append(
-        Account(s3["endpoint"], s3["region"], s3["accessKeyID"], s3["accessSecretKey"])
+        Account(keys.endpoint, keys.region, keys.access_key_id, keys.access_secret_key)
     )
     world.screen.check(spec["authenticationType"].lower() == "key", "the Secret holds a key")
     world.screen.check(

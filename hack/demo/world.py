@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import kr8s
+
 from awsclient import Account
 from controlplane import ControlPlane
 from controlplane.daemon import Daemon
+from cosi_operator import sdk
 from demo.screen import CheckError, Screen
 from refdriver import RefDriver
 from seaweed import SeaweedFS
@@ -61,6 +64,10 @@ class World:
         """Apply one of the demo's manifests, on the screen."""
         self.screen.command(f"kubectl apply -f {MANIFESTS / manifest}")
         self.screen.output(self.plane.run_kubectl("apply", "-f", str(ROOT / MANIFESTS / manifest)))
+
+    def api(self) -> kr8s.Api:
+        """The API server for the SDK, with the administrator's rights."""
+        return sdk.api(str(self.plane.admin_kubeconfig))
 
     def get(self, path: str) -> Any:
         """Return what the API server answers to a GET as the administrator, off the screen."""

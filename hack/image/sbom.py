@@ -18,9 +18,7 @@ def make_sbom(
     rootfs: Path, identity: Identity, python: str, packages: Iterable[DebianPackage]
 ) -> Json:
     """Return the document; equal for equal installations. `python` is the interpreter's version."""
-    installed = sorted(
-        distributions(path=[str(rootfs / SITE)]), key=lambda found: _normal(found.name)
-    )
+    installed = python_distributions(rootfs)
     own = next(found for found in installed if found.name == "cosi-operator")
     subject = {**_python_package(own), "type": "container", "version": identity.version}
     components = [
@@ -41,6 +39,12 @@ def make_sbom(
             }
         ],
     }
+
+
+def python_distributions(rootfs: Path) -> list[Distribution]:
+    """The installed Python packages with their metadata, by name."""
+    found = distributions(path=[str(rootfs / SITE)])
+    return sorted(found, key=lambda each: _normal(each.name))
 
 
 def _normal(name: str) -> str:

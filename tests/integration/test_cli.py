@@ -248,6 +248,11 @@ def test_drivers_counts_what_each_driver_has(bed: Testbed, name: str, admin: Per
     ]
     assert {bad, good} <= set(row["classes"])
     assert row["failed"] >= 1
+    sidecar = row["sidecar"]
+    assert (sidecar["state"], sidecar["policy"]) == ("up", "conservative")
+    assert sidecar["version"]
+    shown = admin.cosi("drivers", "-o", "wide").out.splitlines()
+    assert {"SIDECAR", "SINCE", "VERSION", "POLICY"} <= set(shown[0].split())
 
 
 def test_drivers_says_whether_the_sidecar_of_a_driver_runs(

@@ -11,7 +11,7 @@ import yaml
 
 from cosi_operator.classify import CONSERVATIVE, PROFILES, parse_override, policy_for
 from cosi_operator.cli.arguments import parse
-from cosi_operator.cli.commands import run_policy
+from cosi_operator.cli.policy_command import run_policy
 from cosi_operator.policy_file import parse_policy_file
 from policy_docs import BEGIN, END, MarkersError, renewed
 

@@ -6,7 +6,7 @@ Every record is frozen. Absent strings are "", absent maps and lists are empty.
 import enum
 import functools
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -28,6 +28,15 @@ class Key(NamedTuple):
 def stamp(now: datetime) -> str:
     """A time as the API server writes it: RFC 3339, UTC, whole seconds."""
     return now.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def age_s(time: str, now: datetime) -> float:
+    """Seconds since an RFC 3339 time; infinite for an invalid time, so nothing waits for it."""
+    try:
+        then = datetime.fromisoformat(time)
+    except ValueError:
+        return float("inf")
+    return (now - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds()
 
 
 @functools.cache  # one text for the thousands of Events and bodies that hold it

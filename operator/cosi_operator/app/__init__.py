@@ -1,5 +1,6 @@
 """Entry points of the controller and the sidecar: flags to settings, one process, exit code."""
 
+import importlib.util
 import os
 import sys
 import traceback
@@ -81,6 +82,10 @@ def _run[S: ProcessSettings](
         sys.stderr.write(f"{program}: {error}\n")
         return EXIT_USAGE
     settings = parsed.settings
+    if settings.trace_endpoint is not None and importlib.util.find_spec("opentelemetry") is None:
+        needed = "OpenTelemetry is not installed; run: pip install 'cosi-operator[tracing]'"
+        sys.stderr.write(f"{program}: {needed}\n")
+        return EXIT_USAGE
     log = configure(level=settings.log_level, log_format=settings.log_format, stream=sys.stderr)
     log = log.bind(program=program)
     sink.on_recovered = lambda lines: log.warning("log_lines_dropped", lines=lines)

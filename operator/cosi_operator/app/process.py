@@ -23,12 +23,18 @@ from cosi_operator.fairness import Groups, Shares, Sharing
 from cosi_operator.flags import package_commit, package_version
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
-from cosi_operator.kube.lease import LeaderElection, lease_name
+from cosi_operator.kube.lease import LeaderElection
 from cosi_operator.kube.watches import Watches
 from cosi_operator.log_sink import dropped_lines
 from cosi_operator.logs import current_level
 from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Call, Code, MadeBy, Outcome
+from cosi_operator.plan.names import (
+    HOLDER_ANNOTATION,
+    POLICY_ANNOTATION,
+    VERSION_ANNOTATION,
+    lease_name,
+)
 from cosi_operator.runtime import Runner
 from cosi_operator.settings import LogLevel, ProcessSettings
 from cosi_operator.workqueue import Pace, WorkQueue
@@ -116,8 +122,12 @@ class Process:
                         working.start_soon(self.runner(work).run, self.stop)
             watching.cancel_scope.cancel()
 
-    async def lead(self, owner: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def lead(
+        self, owner: str, work: Callable[[], Awaitable[None]], *, policy: str = ""
+    ) -> None:
         """Run `work` while holding the Lease of `owner`; returns when it ends or on `stop`.
+
+        The Lease shows the version and the retry `policy` to `cosi drivers`.
 
         Raises:
             LeaseLost: another process may lead now; end this one.
@@ -135,6 +145,11 @@ class Process:
             rng=self.rng,
             durations=self.settings.lease,
         )
+        election.notes = {
+            HOLDER_ANNOTATION: self.settings.identity,
+            VERSION_ANNOTATION: package_version(),
+            **({POLICY_ANNOTATION: policy} if policy else {}),
+        }
         leading = False
         self.metrics.leads(name, leading=False)  # a standby shows 0, so that 0 in sum can be seen
 

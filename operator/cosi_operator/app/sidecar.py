@@ -45,9 +45,20 @@ async def run_sidecar(settings: SidecarSettings) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.run)
             if state := await link.first_answer():
-                await parts.lead(f"{state.name}/cosi", lambda: _work(settings, parts, link, state))
+                policy = summary_of(policy_for_driver(settings, state.name))
+                await parts.lead(
+                    f"{state.name}/cosi",
+                    lambda: _work(settings, parts, link, state),
+                    policy=policy,
+                )
             tasks.cancel_scope.cancel()
         link.channel.close()
+
+
+def summary_of(policy: Policy) -> str:
+    """The policy as `cosi drivers` shows it: the profile, and how many overrides there are."""
+    count = len(policy.overrides)
+    return f"{policy.profile}+{count}" if count else policy.profile
 
 
 def policy_for_driver(settings: SidecarSettings, driver: str) -> Policy:

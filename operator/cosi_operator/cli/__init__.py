@@ -1,55 +1,48 @@
 """`cosi` and `kubectl cosi`: what people ask about buckets, and what they can do.
 
 Every command uses the rights of whoever runs it, says what it could not see, and goes on. Reading,
-deciding and printing are apart: `read` asks the API server, `diagnosis`, `policy` and `render` are
-pure, `commands` joins them, and this module alone touches the terminal.
+deciding and printing are apart: `cosi_operator.sdk` asks the API server, `policy` and `render` are
+pure, `commands` joins them, and this module and `terminal` alone touch the terminal. kr8s is loaded
+only by a command that needs a cluster.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-import anyio
-
 from cosi_operator.classify import PolicyError
+from cosi_operator.cli import terminal
 from cosi_operator.cli.arguments import Command, parse
-from cosi_operator.cli.commands import (
-    CLUSTER_COMMANDS,
-    EXIT_FAILED,
-    CommandError,
-    Printed,
-    run_policy,
-)
-from cosi_operator.cli.driver_check.announce import announcement
-from cosi_operator.cli.driver_check.command import check_driver, new_prefix
-from cosi_operator.cli.driver_check.seen import Options
-from cosi_operator.cli.read import NotInstalledError, Reader
+from cosi_operator.cli.driver_check.options import Options
+from cosi_operator.cli.printed import EXIT_FAILED, CommandError, Printed
 from cosi_operator.cli.text import clean
-from cosi_operator.clock import Clock, RealClock
-from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden
-from cosi_operator.kube.kubeconfig import KubeconfigError
-from cosi_operator.logs import configure
-from cosi_operator.settings import LogFormat, LogLevel
+from cosi_operator.kube.kubeconfig_merge import KubeconfigError
+from cosi_operator.sdk.errors import NotInstalledError
 
 EXIT_INTERRUPTED = 130
+NEEDS_CLI = "this command needs kr8s; run: pip install 'cosi-operator[cli]'"
 
-__all__ = ["main", "run"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point. Returns the exit code: 0 ready, 1 something is not, 2 could not be done."""
     is_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
-    configure(level=LogLevel.ERROR, log_format=LogFormat.AUTO, stream=sys.stderr)
+    words = sys.argv[1:] if argv is None else argv
     try:
+        if words[:1] == ["__complete"]:
+            from cosi_operator.cli.completion import complete
+
+            sys.stdout.write(complete(words[1:]))
+            return 0
         command = parse(
-            sys.argv[1:] if argv is None else argv, "kubectl cosi" if is_plugin else "cosi"
+            words,
+            "kubectl cosi" if is_plugin else "cosi",
+            width=terminal.width_of(sys.stdout),
         )
-        printed = _run(command)
-        sys.stdout.write(printed.out)
-        sys.stdout.flush()
-        sys.stderr.write(printed.note)
+        return _show(_run(command))
     except SystemExit as done:  # argparse has printed help or what is wrong
         return done.code if isinstance(done.code, int) else EXIT_FAILED
     except BrokenPipeError:  # the reader, `head` say, has seen enough
@@ -57,19 +50,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    else:
-        return printed.code
+
+
+def _show(printed: Printed) -> int:
+    terminal.write(printed.out, sys.stdout)
+    terminal.write(printed.note, sys.stderr)
+    return printed.code
 
 
 def _run(command: Command) -> Printed:
     try:
         if command.check is not None:
-            prefix = new_prefix()
-            _agree(command.check, announcement(command.check, prefix))
-            return anyio.run(check_driver, command, prefix, RealClock())
-        if command.name not in CLUSTER_COMMANDS:
+            return _check(command, command.check)
+        if command.name == "completion":
+            from cosi_operator.cli.completion import script
+
+            return Printed(script(command.shell))
+        if command.name.startswith("policy "):
+            from cosi_operator.cli.policy_command import run_policy
+
             return run_policy(command)
-        return anyio.run(_ask, command)
+        return _ask(command)
     except Forbidden as error:
         words = f"you have no right to do this: {error.message}"
     except (CommandError, PolicyError, KubeconfigError, NotInstalledError) as error:
@@ -79,6 +80,51 @@ def _run(command: Command) -> Printed:
     except ApiError as error:
         words = f"the API server refused: {error}"
     return Printed("", EXIT_FAILED, f"error: {clean(words)}\n")
+
+
+def _ask(command: Command) -> Printed:
+    """Run a command that needs a cluster. Everything that it needs is loaded here."""
+    try:
+        import anyio
+
+        from cosi_operator.cli import commands
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("kr8s", "httpx"):
+            raise
+        raise CommandError(NEEDS_CLI) from None
+    from cosi_operator.clock import RealClock
+
+    async def ask() -> Printed:
+        clock = RealClock()
+        async with commands.connect(command, clock) as client:
+            if not command.watch:
+                return await commands.run(command, client, clock)
+            async for printed in commands.watch(command, client, clock):
+                _show(printed)
+            return Printed("")
+
+    run: Callable[[Callable[[], Awaitable[Printed]]], Printed] = anyio.run
+    return run(ask)
+
+
+def _check(command: Command, options: Options) -> Printed:
+    import anyio
+
+    from cosi_operator.cli.driver_check.announce import announcement
+    from cosi_operator.cli.driver_check.command import check_driver, new_prefix
+    from cosi_operator.clock import RealClock
+
+    _quiet_logs()
+    prefix = new_prefix()
+    _agree(options, announcement(options, prefix))
+    return anyio.run(check_driver, command, prefix, RealClock())
+
+
+def _quiet_logs() -> None:
+    from cosi_operator.logs import configure
+    from cosi_operator.settings import LogFormat, LogLevel
+
+    configure(level=LogLevel.ERROR, log_format=LogFormat.AUTO, stream=sys.stderr)
 
 
 def _agree(options: Options, what: str) -> None:
@@ -95,20 +141,3 @@ def _agree(options: Options, what: str) -> None:
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError("nothing was created")
-
-
-async def _ask(command: Command) -> Printed:
-    clock = RealClock()
-    client = await KubeClient.connect(command.kubeconfig, clock=clock, user_agent="cosi")
-    async with client:
-        return await run(command, client, clock)
-
-
-async def run(command: Command, client: KubeClient, clock: Clock) -> Printed:
-    """Run one command against a cluster.
-
-    Raises:
-        CommandError, NotInstalledError: it could not be done; the text is for the user.
-        ApiError, ApiSilent: the server refused, or did not answer.
-    """
-    return await CLUSTER_COMMANDS[command.name](command, Reader(client), clock)

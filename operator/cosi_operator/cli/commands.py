@@ -1,8 +1,8 @@
 """Each command: read, ask the pure parts, and return what to print with the exit code."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,80 +10,24 @@ import msgspec
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.core import LEASES
 from cosi_operator.api.view import BucketAccess, Key, Resource
-from cosi_operator.cli import policy as table_of_policy
-from cosi_operator.cli import render, rollback
+from cosi_operator.cli import near, render, rollback
 from cosi_operator.cli.arguments import Command
-from cosi_operator.cli.diagnosis import Reported, SecretFound, Unseen, chain, is_ready
 from cosi_operator.cli.presence import decode_lease
-from cosi_operator.cli.read import Reader
+from cosi_operator.cli.printed import EXIT_NOT_READY, EXIT_OK, CommandError, Printed
+from cosi_operator.cli.read import everything
+from cosi_operator.cli.text import Layout, clean
+from cosi_operator.cli.tree import to_text
 from cosi_operator.clock import Clock
-from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Conflict, NotFound
 from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
-from cosi_operator.policy_file import resolve_lane_scope, resolve_policy
+from cosi_operator.sdk.client import Client
+from cosi_operator.sdk.connect import ProxyNameError, default_sources, open_api, resolve
+from cosi_operator.sdk.diagnosis import Reported, SecretFound, Unseen, chain, is_ready, verdict
+from cosi_operator.sdk.explanation import is_fine
+from cosi_operator.sdk.read import Reader, Verbs
 
-EXIT_OK, EXIT_NOT_READY, EXIT_FAILED = 0, 1, 2
+WATCH_EVERY_S = 2.0
 RETRY_TRIES = 5  # each conflict means that someone else has just written
-
-
-class CommandError(Exception):
-    """It could not be done; the text says what and, where it is known, what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Printed:
-    """`out` for standard output, `note` for standard error."""
-
-    out: str
-    code: int = EXIT_OK
-    note: str = ""
-
-
-def run_policy(command: Command) -> Printed:
-    """`cosi policy show` and `explain`: no cluster is asked.
-
-    Raises:
-        PolicyError: as of `resolve_policy`. CommandError: the file can't be read.
-    """
-    text = None
-    if command.file:
-        try:
-            text = Path(command.file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"{command.file}: {error}") from None
-    policy = resolve_policy(
-        command.driver,
-        profile=command.profile,
-        overrides=command.overrides,
-        file_text=text,
-        file_name=command.file or "",
-    )
-    lane_scope = resolve_lane_scope(command.driver, file_text=text, file_name=command.file or "")
-    if command.call is not None and command.code is not None:
-        ruled = table_of_policy.policy_decision(policy, command.call, command.code)
-        return Printed(render.to_json(_spelled(ruled)) if command.json else _explained(ruled))
-    if command.json:
-        return Printed(
-            render.to_json(
-                {
-                    "driver": command.driver,
-                    "profile": policy.profile,
-                    "serializeAccessCalls": lane_scope,
-                    "overrides": [o.spelled() for o in policy.overrides],
-                    "verdicts": [_spelled(r) for r in table_of_policy.policy_decisions(policy)],
-                }
-            )
-        )
-    return Printed(table_of_policy.show(policy, command.driver, lane_scope))
-
-
-_explained = table_of_policy.explain
-
-
-def _spelled(ruled: table_of_policy.PolicyDecision) -> dict[str, Any]:
-    """With the code's name instead of its number."""
-    fields: dict[str, Any] = msgspec.to_builtins(ruled)
-    return {**fields, "code": ruled.code.name}
 
 
 async def status(command: Command, reader: Reader, clock: Clock) -> Printed:
@@ -112,11 +56,23 @@ async def status(command: Command, reader: Reader, clock: Clock) -> Printed:
     lost = [] if command.all_namespaces else await reader.lost_secrets(accesses or ())
     rows = render.not_ready(views, lost)
     code = EXIT_NOT_READY if rows else EXIT_OK
-    if command.json:
+    if command.is_tree:
         tree = {"total": len(views), "notReady": rows, "notSeen": reader.missed}
-        return Printed(render.to_json(tree), code)
-    text = render.status(rows, len(views), where, clock.wall())
-    return Printed(text, code, render.unseen(reader.missed))
+        return Printed(to_text(tree, command.output), code)
+    note = render.unseen(reader.missed)
+    if command.output == "name":
+        return Printed(_names((row.kind, row.name) for row in rows), code, note)
+    text = render.status(rows, len(views), where, clock.wall(), _layout(command))
+    return Printed(text, code, note, facts=(rows, len(views)))
+
+
+def _names(found: Iterable[tuple[str, str]]) -> str:
+    """One line for each object, as `kubectl -o name` writes it and `cosi retry` reads it."""
+    return "".join(f"{kind.lower()}.{v1alpha1.GROUP}/{clean(name)}\n" for kind, name in found)
+
+
+def _layout(command: Command) -> Layout:
+    return Layout(command.width, is_wide=command.output == "wide")
 
 
 async def why(command: Command, reader: Reader, _clock: Clock) -> Printed:
@@ -124,37 +80,38 @@ async def why(command: Command, reader: Reader, _clock: Clock) -> Printed:
     assert command.target is not None
     key = Key(command.namespace or reader.client.default_namespace, command.target.name)
     if command.target.kind == "bucketaccess":
-        access = _there(
-            await reader.one(v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, key),
-            f"BucketAccess {key}",
-        )
+        found = await reader.one(v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, key)
+        access = await _there(reader, found, "BucketAccess", key)
         facts = await reader.access_facts(access)
         subject = render.name_of(access)
     else:
         facts = await reader.claim_facts(key)
-        claim = _there(facts.claim, f"BucketClaim {key}")
+        claim = await _there(reader, facts.claim, "BucketClaim", key)
         subject = render.name_of(claim)
     links = chain(facts)
-    is_fine = all(link.state in ("ready", "not visible") for link in links)
-    code = EXIT_OK if is_fine else EXIT_NOT_READY
-    if command.json:
+    fine = is_fine(links)
+    code = EXIT_OK if fine else EXIT_NOT_READY
+    if command.is_tree:
         tree = {
             "object": subject,
-            "ready": is_fine,
-            "verdict": render.verdict(links),
+            "ready": fine,
+            "verdict": verdict(links),
             "links": links,
             "notSeen": reader.missed,
         }
-        return Printed(render.to_json(tree), code)
-    return Printed(render.why(links, subject), code)
+        return Printed(to_text(tree, command.output), code)
+    if command.output == "name":
+        causes = [(link.kind, link.name.rpartition("/")[2]) for link in links if link.is_cause]
+        return Printed(_names(causes), code)
+    return Printed(render.why(links, subject, _layout(command)), code)
 
 
-def _there[T](found: T | Unseen | None, what: str) -> T:
+async def _there[T](reader: Reader, found: T | Unseen | None, kind: str, key: Key) -> T:
     match found:
         case None:
-            raise CommandError(f"{what}: there is no such object; cosi status -A lists them")
+            raise CommandError(await near.not_found(reader, kind, key))
         case Unseen(why=reason):
-            raise CommandError(f"{what}: {reason}")
+            raise CommandError(f"{kind} {key}: {reason}")
         case _:
             return found
 
@@ -172,9 +129,13 @@ async def drivers(command: Command, reader: Reader, clock: Clock) -> Printed:
     rows = render.driver_rows(
         classes or (), access_classes or (), buckets or (), leases, clock.wall()
     )
-    if command.json:
-        return Printed(render.to_json({"drivers": rows, "notSeen": reader.missed}))
-    return Printed(render.drivers(rows, clock.wall()), note=render.unseen(reader.missed))
+    if command.is_tree:
+        return Printed(to_text({"drivers": rows, "notSeen": reader.missed}, command.output))
+    note = render.unseen(reader.missed)
+    if command.output == "name":
+        return Printed("".join(f"{clean(row.driver)}\n" for row in rows), note=note)
+    text = render.drivers(rows, clock.wall(), _layout(command))
+    return Printed(text, note=note, facts=rows)
 
 
 _RETRIED: Mapping[str, tuple[Resource, Callable[[bytes], Reported]]] = {
@@ -241,9 +202,7 @@ async def _mark(
         try:
             raw = await reader.client.get(resource, key)
         except NotFound:
-            raise CommandError(
-                f"{what}: there is no such object; cosi status -A lists them"
-            ) from None
+            raise CommandError(await near.not_found(reader, resource.kind, key)) from None
         try:
             view = decode(raw)
         except msgspec.ValidationError as error:
@@ -258,7 +217,7 @@ async def _mark(
 
 
 async def _annotate(
-    client: KubeClient, resource: Resource, raw: bytes, clock: Clock, annotation: str
+    client: Verbs, resource: Resource, raw: bytes, clock: Clock, annotation: str
 ) -> Printed:
     body: dict[str, Any] = msgspec.json.decode(raw)
     metadata = body["metadata"]
@@ -276,7 +235,7 @@ async def _annotate(
 
 async def rollback_check(command: Command, reader: Reader, _clock: Clock) -> Printed:
     """`cosi rollback-check`: the whole cluster or nothing, since half a list is no permission."""
-    seen = await reader.everything()
+    seen = await everything(reader)
     if seen is None:
         raise CommandError(
             "this needs the right to list buckets, bucketclaims and bucketaccesses in all"
@@ -284,10 +243,15 @@ async def rollback_check(command: Command, reader: Reader, _clock: Clock) -> Pri
         )
     found = rollback.mishandled(seen)
     code = EXIT_NOT_READY if found or reader.missed else EXIT_OK
-    if command.json:
-        return Printed(render.to_json({"mishandled": found, "notSeen": reader.missed}), code)
-    text = render.rollback(found, is_all=not reader.missed)
-    return Printed(text, code, render.unseen(reader.missed))
+    if command.is_tree:
+        return Printed(
+            to_text({"mishandled": found, "notSeen": reader.missed}, command.output), code
+        )
+    note = render.unseen(reader.missed)
+    if command.output == "name":
+        return Printed(_names((each.kind, each.name) for each in found), code, note)
+    text = render.rollback(found, is_all=not reader.missed, layout=_layout(command))
+    return Printed(text, code, note)
 
 
 type ClusterCommand = Callable[[Command, Reader, Clock], Awaitable[Printed]]
@@ -300,3 +264,55 @@ CLUSTER_COMMANDS: Mapping[str, ClusterCommand] = {
     "rotate": rotate,
     "rollback-check": rollback_check,
 }
+
+
+@asynccontextmanager
+async def connect(command: Command, clock: Clock) -> AsyncIterator[Verbs]:
+    """A client for the cluster that the command line and the environment name.
+
+    Raises:
+        KubeconfigError, ApiError, ApiSilent: as of `open_api`.
+    """
+    sources = default_sources(command.kubeconfig, command.context)
+    try:
+        resolved = await resolve(sources)
+    except ProxyNameError:  # the operator's own client can
+        from cosi_operator.kube.client import KubeClient
+        from cosi_operator.kube.kubeconfig import load
+
+        connection = await load(sources, clock)
+        async with KubeClient(connection, clock=clock, user_agent="cosi") as client:
+            yield client
+    else:
+        yield Client(await open_api(resolved), clock)
+
+
+async def run(command: Command, client: Verbs, clock: Clock) -> Printed:
+    """Run one command against a cluster.
+
+    Raises:
+        CommandError, NotInstalledError: it could not be done; the text is for the user.
+        ApiError, ApiSilent: the server refused, or did not answer.
+    """
+    return await CLUSTER_COMMANDS[command.name](command, Reader(client), clock)
+
+
+async def watch(command: Command, client: Verbs, clock: Clock) -> AsyncIterator[Printed]:
+    """Run the command again and again; yield what differs from before.
+
+    `cosi why` ends when everything is ready, the others never.
+
+    Raises:
+        CommandError, NotInstalledError, ApiError, ApiSilent: as of `run`.
+    """
+    before: object = None
+    while True:
+        now = await run(command, client, clock)
+        facts = (now.facts or now.out, now.code, now.note)
+        if facts != before:
+            apart = "" if before is None or command.output != "table" else "\n"
+            yield replace(now, out=f"{apart}{now.out}")
+            before = facts
+        if command.name == "why" and now.code == EXIT_OK:
+            return
+        await clock.sleep(WATCH_EVERY_S)

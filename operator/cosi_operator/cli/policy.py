@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 from cosi_operator.classify import CONSERVATIVE, Policy, Verdict, classify
 from cosi_operator.cli.text import paragraph, table
+from cosi_operator.cli.words import CALLS
 from cosi_operator.outcome import Call, Code, DriverStatus, Effect, MadeBy
 from cosi_operator.settings import LaneScope
-
-# DriverGetInfo has no object to end badly: while it fails, the driver counts as away.
-CALLS = (Call.CREATE_BUCKET, Call.DELETE_BUCKET, Call.GRANT_ACCESS, Call.REVOKE_ACCESS)
 
 NEXT = {
     Verdict.REQUEUE: "Retried automatically, each time after a longer wait (Reconciling).",

@@ -7,8 +7,8 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from cosi_operator.kube.lease import lease_name
-from cosi_operator.plan.verdicts import age_s
+from cosi_operator.api.view import age_s
+from cosi_operator.plan import names
 
 # Of a Lease that names no duration: that of the Go sidecar.
 DURATION_S = 150
@@ -17,6 +17,7 @@ DURATION_S = 150
 class _Meta(Struct, frozen=True):
     name: str = ""
     namespace: str = ""
+    annotations: dict[str, str] | None = None
 
 
 class _Spec(Struct, rename="camel", frozen=True):
@@ -38,25 +39,37 @@ decode_lease = msgspec.json.Decoder(Lease).decode
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """`state` is up, down, absent (no Lease) or not visible; `since` is RFC 3339, or ""."""
+    """`state` is up, down, absent (no Lease) or not visible; `since` is RFC 3339, or "".
+
+    `version` and `policy` are what the sidecar wrote on its Lease; the Go sidecar writes neither.
+    """
 
     state: str
     since: str = ""
+    version: str = ""
+    policy: str = ""
 
 
 def presence(driver: str, leases: Iterable[Lease] | None, now: datetime) -> Presence:
     """What the Leases say about the sidecar of a driver; None: they may not be listed."""
     if leases is None:
         return Presence("not visible")
-    name = lease_name(f"{driver}/cosi")
-    found = [_of(lease.spec, now) for lease in leases if lease.metadata.name == name]
+    name = names.lease_name(f"{driver}/cosi")
+    found = [_of(lease, now) for lease in leases if lease.metadata.name == name]
     up = [each for each in found if each.state == "up"]
     return max(up or found, key=lambda each: each.since, default=Presence("absent"))
 
 
-def _of(spec: _Spec, now: datetime) -> Presence:
+def _of(lease: Lease, now: datetime) -> Presence:
+    spec, notes = lease.spec, lease.metadata.annotations or {}
+    if spec.holder_identity and notes.get(names.HOLDER_ANNOTATION) != spec.holder_identity:
+        notes = {}  # those of an earlier holder, which the Go sidecar keeps
     renewed = spec.renew_time or ""
     limit_s = spec.lease_duration_seconds or DURATION_S
-    if spec.holder_identity and age_s(renewed, now) <= limit_s:
-        return Presence("up", spec.acquire_time or "")
-    return Presence("down", renewed)
+    is_up = bool(spec.holder_identity) and age_s(renewed, now) <= limit_s
+    return Presence(
+        "up" if is_up else "down",
+        (spec.acquire_time or "") if is_up else renewed,
+        notes.get(names.VERSION_ANNOTATION, ""),
+        notes.get(names.POLICY_ANNOTATION, ""),
+    )

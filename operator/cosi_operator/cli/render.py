@@ -1,12 +1,9 @@
 """What the commands print, made from what was read. Pure; the time is an argument."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-import msgspec
 
 from cosi_operator.api.view import (
     Bucket,
@@ -16,15 +13,22 @@ from cosi_operator.api.view import (
     BucketClass,
     Key,
 )
-from cosi_operator.cli.diagnosis import Link, Reported, State, condition, state_of
 from cosi_operator.cli.presence import Lease, Presence, presence
 from cosi_operator.cli.rollback import Finding
-from cosi_operator.cli.text import age, clean, paragraph, table
+from cosi_operator.cli.text import Layout, age, clean, paragraph, table
 from cosi_operator.scrub import cut, shown_name
+from cosi_operator.sdk.diagnosis import Link, Reported, State, Who, condition, state_of, verdict
 
 MESSAGE_WIDTH = 70
 # Finding the one bad line among many is what colours would do; a word also survives a pipe.
 MARK = "<== this"
+PIPE = Layout()
+WHO = {
+    Who.NOBODY: "",
+    Who.OPERATOR: "the operator; you can only wait, or retry now",
+    Who.YOU: "you",
+    Who.ADMINISTRATOR: "your cluster administrator",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,41 +57,6 @@ class DriverRow:
     retrying: int
     failed: int
     sidecar: Presence
-
-
-def to_json(value: Any) -> str:
-    """Indented JSON of records, for `-o json`; fields in camelCase, as everywhere in the API."""
-    raw = msgspec.json.format(msgspec.json.encode(_camel(value)), indent=2)
-    return f"{_printable(raw.decode())}\n"
-
-
-def _printable(text: str) -> str:
-    """The same JSON; what a terminal would obey or not show is written as an escape."""
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
-    )
-
-
-def _camel(value: Any) -> Any:
-    """Records as mappings with camelCase keys; the keys of mappings are data, and stay."""
-    if isinstance(value, Mapping):
-        return {key: _camel(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_camel(item) for item in value]
-    if is_dataclass(value):
-        names = [each.name for each in fields(value)]
-    elif isinstance(value, msgspec.Struct):
-        names = list(value.__struct_fields__)
-    else:
-        return value
-    return {_camel_name(name): _camel(getattr(value, name)) for name in names}
-
-
-def _camel_name(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
 
 
 def not_ready(
@@ -132,7 +101,9 @@ def not_ready(
     return sorted(rows, key=lambda row: (row.namespace, row.kind, row.name))
 
 
-def status(rows: Sequence[NotReady], total: int, where: str, now: datetime) -> str:
+def status(
+    rows: Sequence[NotReady], total: int, where: str, now: datetime, layout: Layout = PIPE
+) -> str:
     """The table of `cosi status`, and one line that sums it up."""
     if not total:
         return f"No BucketClaims and no BucketAccesses {where}.\n"
@@ -148,17 +119,24 @@ def status(rows: Sequence[NotReady], total: int, where: str, now: datetime) -> s
             row.reason,
             _age(row.since, now),
             row.last_call,
-            cut(clean(row.message), MESSAGE_WIDTH),
+            _message(row.message, layout),
         )
         for row in rows
     ]
     failed = sum(row.state is State.FAILED for row in rows)
     stuck = f", {failed} of them until someone changes something" if failed else ""
     return (
-        table(header, lines)
+        table(header, lines, layout)
         + f"\n{len(rows)} of {total} objects {where} are not ready{stuck}."
         + " More on one: cosi why NAME -n NAMESPACE (bucketaccess/NAME for an access)\n"
     )
+
+
+def _message(text: str, layout: Layout) -> str:
+    """In a pipe the message is cut too, so that a line stays readable; `-o wide` never cuts."""
+    if layout.is_wide or layout.width is not None:
+        return text
+    return cut(clean(text), MESSAGE_WIDTH)
 
 
 def _age(since: str, now: datetime) -> str:
@@ -168,7 +146,7 @@ def _age(since: str, now: datetime) -> str:
         return ""
 
 
-def why(links: Sequence[Link], subject: str) -> str:
+def why(links: Sequence[Link], subject: str, layout: Layout = PIPE) -> str:
     """The chain as text: a line for each link, and under a cause what is known of it."""
     width = max(len(f"{link.kind} {shown_name(link.name)}".rstrip()) for link in links)
     states = max(len(link.state) for link in links)
@@ -181,33 +159,26 @@ def why(links: Sequence[Link], subject: str) -> str:
         mark = f"  {MARK}" if link.is_cause else ""
         lines.append(f"  {what}  {link.state.value.ljust(states)}  {note}{mark}".rstrip())
         if link.is_cause:
-            lines += _facts(link)
+            lines += _facts(link, layout)
     return "\n".join(lines) + "\n"
 
 
-def verdict(links: Sequence[Link]) -> str:
-    """One sentence on the whole chain."""
-    causes = [link for link in links if link.is_cause]
-    if causes:
-        names = ", ".join(f"{link.kind} {shown_name(link.name)}" for link in causes)
-        return f"not ready, because of {names}"
-    if any(link.state is State.NOT_YET for link in links):
-        return "not ready yet"
-    if any(link.state is State.UNSEEN for link in links):
-        return "everything that you may see is ready"
-    return "ready"
-
-
-def _facts(link: Link) -> list[str]:
+def _facts(link: Link, layout: Layout) -> list[str]:
     call = ""
     if last := link.last_call:
         by = "" if last.made_by == "driver" else f" (made by: {last.made_by}, not the driver)"
         call = f"{last.call} -> {last.code}{by}, attempt {last.attempts}, {last.time}"
-    facts = {"message": link.message, "last call": call, "next": link.then, "do": link.advice}
+    facts = {
+        "message": link.message,
+        "last call": call,
+        "next": link.then,
+        "who": WHO[link.who],
+        "do": link.advice,
+    }
     lines = []
     for name, text in facts.items():
         if text:
-            first, *rest = paragraph(text, " " * 17).splitlines()
+            first, *rest = paragraph(text, " " * 17, layout).splitlines()
             lines += [f"      {name:<9}  {first.strip()}", *rest]
     if link.command:  # on one line, so that it can be copied
         label = "then run" if link.advice else "at once"
@@ -254,31 +225,32 @@ def driver_rows(
     ]
 
 
-def drivers(rows: Sequence[DriverRow], now: datetime) -> str:
+def drivers(rows: Sequence[DriverRow], now: datetime, layout: Layout = PIPE) -> str:
     """The table of `cosi drivers`."""
     if not rows:
         return "No class and no Bucket names a driver.\n"
     header = (
-        "DRIVER", "SIDECAR", "SINCE", "BUCKETS", "READY", "RETRYING", "FAILED",
-        "BUCKET CLASSES", "ACCESS CLASSES",
+        "DRIVER", "SIDECAR", "SINCE", "VERSION", "POLICY", "BUCKETS", "READY", "RETRYING", "FAILED",
     )  # fmt: skip
-    return table(
-        header,
-        [
-            (
-                row.driver,
-                row.sidecar.state,
-                _age(row.sidecar.since, now),
-                *(str(count) for count in (row.buckets, row.ready, row.retrying, row.failed)),
-                ",".join(row.classes),
-                ",".join(row.access_classes),
-            )
-            for row in rows
-        ],
-    )
+    # The names of classes can be many, so a terminal shows them with `-o wide` only.
+    has_classes = layout.width is None or layout.is_wide
+    lines = [
+        (
+            row.driver,
+            row.sidecar.state,
+            _age(row.sidecar.since, now),
+            row.sidecar.version,
+            row.sidecar.policy,
+            *(str(count) for count in (row.buckets, row.ready, row.retrying, row.failed)),
+            *((",".join(row.classes), ",".join(row.access_classes)) if has_classes else ()),
+        )
+        for row in rows
+    ]
+    names = ("BUCKET CLASSES", "ACCESS CLASSES") if has_classes else ()
+    return table((*header, *names), lines, layout)
 
 
-def rollback(found: Sequence[Finding], *, is_all: bool) -> str:
+def rollback(found: Sequence[Finding], *, is_all: bool, layout: Layout = PIPE) -> str:
     """The table of `cosi rollback-check`, and one line that sums it up."""
     if not found:
         if is_all:
@@ -288,7 +260,7 @@ def rollback(found: Sequence[Finding], *, is_all: bool) -> str:
         (each.kind, str(Key(each.namespace, each.name)), each.why, each.before) for each in found
     ]
     return (
-        table(("KIND", "NAME", "WHY", "DO BEFORE"), lines)
+        table(("KIND", "NAME", "WHY", "DO BEFORE"), lines, layout)
         + f"\nThe Go pair v0.2.2 would mishandle {len(found)} objects. Do not roll back before this"
         " list is empty.\n"
     )

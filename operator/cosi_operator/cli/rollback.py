@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from cosi_operator.api.record import AccessRecord
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, DeletionPolicy, Key
-from cosi_operator.cli.diagnosis import Reported, condition
 from cosi_operator.conditions import SPEC_CHANGE_IGNORED
 from cosi_operator.plan import names
 from cosi_operator.plan.records import spec_claim
 from cosi_operator.scrub import shown_name
+from cosi_operator.sdk.diagnosis import Reported, condition
 
 WAIT = "Wait until it is ready, or delete it."
 END = "Wait until it is gone; cosi why names what holds it."

@@ -1,11 +1,14 @@
 """Plain text for a terminal: aligned tables, filled paragraphs, nothing that can drive it. Pure."""
 
 import textwrap
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cosi_operator.scrub import cut, one_line
 
 WIDTH = 100
+SHORTEST_CELL = 16  # a shorter cut text says nothing
 # More than the longest condition message that we write.
 TEXT_LIMIT = 2048
 
@@ -18,22 +21,59 @@ def clean(text: str) -> str:
     return cut(one_line(text[: TEXT_LIMIT + 1]), TEXT_LIMIT)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, two blanks apart; the last one is not padded."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How to lay out. `width`: columns of the terminal, or None for as many as needed.
+
+    `is_wide` adds columns and never cuts.
+    """
+
+    width: int | None = None
+    is_wide: bool = False
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], layout: Layout | None = None
+) -> str:
+    """Columns as wide as their widest cell, two blanks apart; the last one is not padded.
+
+    On a terminal the last column is cut where the line would wrap, unless that leaves too little.
+    """
     cells = [tuple(header), *(tuple(clean(cell) or "-" for cell in row) for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    widths = [max(columns(row[i]) for row in cells) for i in range(len(header))]
+    if layout is not None and layout.width is not None and not layout.is_wide:
+        left = layout.width - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        widths[-1] = min(widths[-1], max(left, SHORTEST_CELL))
     lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        "  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True))
         for row in cells
     )
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def paragraph(text: str, indent: str) -> str:
-    """Fill a text to the width of a terminal; every line begins with `indent`."""
+def _padded(cell: str, width: int) -> str:
+    cell = cut(cell, width)
+    while columns(cell) > width:  # East Asian characters
+        cell = cut(cell, len(cell) - 1)
+    return cell + " " * (width - columns(cell))
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal the text takes: East Asian characters take two."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def paragraph(text: str, indent: str, layout: Layout | None = None) -> str:
+    """Fill a text to the width of the terminal; every line begins with `indent`."""
+    width = (layout.width if layout else None) or WIDTH
     return textwrap.fill(
         clean(text),
-        WIDTH,
+        max(width, len(indent) + SHORTEST_CELL),
         initial_indent=indent,
         subsequent_indent=indent,
         break_long_words=False,

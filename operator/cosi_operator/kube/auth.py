@@ -18,12 +18,9 @@ from typing import Annotated, Protocol
 
 import anyio
 import msgspec
-import structlog
 from msgspec import Struct
 
 from cosi_operator.clock import Clock
-
-log = structlog.get_logger(__name__)
 
 TOKEN_MAX_AGE_S = 60.0
 EXEC_DEADLINE_S = 60.0
@@ -100,6 +97,9 @@ class TokenFile:
         if is_token(token):
             self._header = f"Bearer {token}"
         elif self._header:  # better the one from before than none
+            import structlog  # late: `cosi` starts faster without it
+
+            log = structlog.get_logger(__name__)
             log.warning("token_file_unreadable", path=str(self._path), error=problem)
         else:
             raise CredentialError(f"token file {self._path}: {problem}")

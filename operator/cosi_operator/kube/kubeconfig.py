@@ -1,28 +1,20 @@
 """Finds out which API server to talk to, and how: kubeconfig files or the pod's own account.
 
 The order: the files named by the caller, else by KUBECONFIG, else the pod's service account,
-else ~/.kube/config. Several files are merged as kubectl does it: the first to name a thing
-wins, a missing file is skipped, and a relative path is relative to the file it stands in.
-
-kr8s reads the files. Its merge (the last one wins), its paths and its credentials are not
-kubectl's, so those are resolved here and in auth.py. It is imported late: 43 MiB that a pod
-with a service account never pays.
+else ~/.kube/config. How several files become one: kubeconfig_merge.py.
 """
 
 import base64
 import binascii
-import os
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
-import msgspec
-import structlog
 
 from cosi_operator.clock import Clock
 from cosi_operator.kube.auth import (
@@ -35,26 +27,29 @@ from cosi_operator.kube.auth import (
     is_token,
     load_client_certificate,
 )
-from cosi_operator.kube.kubeconfig_file import Cluster, Kubeconfig, User
+from cosi_operator.kube.kubeconfig_file import Cluster, User
+from cosi_operator.kube.kubeconfig_merge import Chosen as Chosen
+from cosi_operator.kube.kubeconfig_merge import KubeconfigError as KubeconfigError
+from cosi_operator.kube.kubeconfig_merge import choose
 from cosi_operator.kube.proxy import proxy_for
-
-log = structlog.get_logger(__name__)
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
 
-class KubeconfigError(Exception):
-    """The configuration can't be used. Names the file, the field and what to do; no secret."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where to look. `kubeconfig` is the flag: one path, or several joined as in KUBECONFIG."""
+    """Where to look. `kubeconfig` is the flag: one path, or several joined as in KUBECONFIG.
+
+    `context` overrides the files' current-context; a pod's service account has no contexts.
+    `quiet`: log nothing, so that structlog is not loaded, and `cosi` starts faster.
+    """
 
     kubeconfig: str | None
     environ: Mapping[str, str]
     service_account: Path = SERVICE_ACCOUNT
+    context: str = ""
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +65,10 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    path: Path
-    content: Kubeconfig
+class ServiceAccount:
+    """The pod's own account is used, and no kubeconfig file."""
+
+    folder: Path
 
 
 async def load(sources: Sources, clock: Clock) -> Connection:
@@ -81,22 +77,42 @@ async def load(sources: Sources, clock: Clock) -> Connection:
     Raises:
         KubeconfigError: nothing was found, or what was found can't be used.
     """
+    match await find(sources):
+        case ServiceAccount():
+            return _in_cluster(sources, clock)
+        case Chosen() as chosen:
+            return connection_of(chosen, sources, clock)
+
+
+async def find(sources: Sources) -> Chosen | ServiceAccount:
+    """Which configuration applies; the files are read and merged.
+
+    Raises:
+        KubeconfigError: none was found, with every place that was searched, or a file is wrong.
+    """
     if sources.kubeconfig:
-        return await _from_files(sources, sources.kubeconfig, "--kubeconfig", clock)
+        return await choose("--kubeconfig", sources.kubeconfig, sources.context)
     if named := sources.environ.get("KUBECONFIG"):
-        return await _from_files(sources, named, "KUBECONFIG", clock)
-    if (
-        sources.environ.get("KUBERNETES_SERVICE_HOST")
-        and await anyio.Path(sources.service_account).is_dir()
-    ):
-        return _in_cluster(sources, clock)
-    if home := sources.environ.get("HOME"):
-        default = anyio.Path(home, ".kube", "config")
-        if await default.is_file():
-            return await _from_files(sources, str(default), "~/.kube/config", clock)
+        return await choose("KUBECONFIG", named, sources.context)
+    in_pod = bool(sources.environ.get("KUBERNETES_SERVICE_HOST"))
+    if in_pod and not sources.context and await anyio.Path(sources.service_account).is_dir():
+        return ServiceAccount(sources.service_account)
+    home = sources.environ.get("HOME", "")
+    default = Path(home, ".kube", "config")
+    if home and await anyio.Path(default).is_file():
+        return await choose("~/.kube/config", str(default), sources.context)
+    searched = [
+        "--kubeconfig and KUBECONFIG are not set",
+        f"{default} does not exist" if home else "HOME is not set, so there is no ~/.kube/config",
+        f"{sources.service_account} is not used because a context is named"
+        if in_pod and sources.context
+        else f"{sources.service_account} does not exist"
+        if in_pod
+        else "KUBERNETES_SERVICE_HOST is not set, so this is not a pod",
+    ]
     raise KubeconfigError(
-        "no configuration: give --kubeconfig, set KUBECONFIG, or run in a pod whose "
-        "service account token is mounted (automountServiceAccountToken)"
+        f"no configuration: {'; '.join(searched)}. Pass --kubeconfig, set KUBECONFIG, or run in a"
+        " pod whose service account token is mounted (automountServiceAccountToken)"
     )
 
 
@@ -107,75 +123,29 @@ def _in_cluster(sources: Sources, clock: Clock) -> Connection:
     server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     return Connection(
         server=server,
-        namespace=_namespace_file(sources.service_account / "namespace"),
+        namespace=service_account_namespace(sources.service_account),
         credentials=TokenFile(sources.service_account / "token", clock),
         tls=_tls(f"{ca}", _read_bytes(ca, "the cluster's CA"), insecure=False),
-        proxy=_proxy_from_environment(server, sources.environ),
+        proxy=_proxy_from_environment(server, sources),
     )
 
 
-def _namespace_file(path: Path) -> str:
+def service_account_namespace(folder: Path) -> str:
+    """The namespace of the pod, from the files of its service account."""
     try:
-        return path.read_text(encoding="utf-8").strip() or "default"
+        return (folder / "namespace").read_text(encoding="utf-8").strip() or "default"
     except (OSError, UnicodeDecodeError):
         return "default"
 
 
-async def _from_files(sources: Sources, names: str, source: str, clock: Clock) -> Connection:
-    try:
-        named = [name for name in names.split(os.pathsep) if name]
-        paths = [await anyio.Path(name).expanduser() for name in named]
-        found = [Path(path) for path in paths if await path.exists()]
-    except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
-        raise KubeconfigError(f"{source}: can't be looked up ({error}); name the file") from None
-    files = [await _read_file(path) for path in found]
-    if not files:
-        raise KubeconfigError(
-            f"{source}: {', '.join(map(str, paths))} does not exist; "
-            "write it, or leave the setting out to use the pod's service account"
-        )
-    return _resolve(files, sources.environ, clock)
+def connection_of(chosen: Chosen, sources: Sources, clock: Clock) -> Connection:
+    """What a client needs, from a context of kubeconfig files; reads the files that it names.
 
-
-async def _read_file(path: Path) -> _File:
-    import yaml  # with kr8s, late: see the module's docstring
-    from kr8s._config import KubeConfig
-
-    try:
-        loaded = await KubeConfig(path)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # its text would quote the file
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise KubeconfigError(f"{path}: is not YAML{where}") from None
-    except UnicodeDecodeError:
-        raise KubeconfigError(f"{path}: is not UTF-8 text") from None
-    except (ValueError, RecursionError):  # a 31st of February, or a thousand brackets
-        raise KubeconfigError(f"{path}: holds values that no kubeconfig has") from None
-    except OSError as error:
-        raise KubeconfigError(f"{path}: can't be read: {error.strerror or error}") from None
-    try:
-        return _File(path, msgspec.convert(loaded.raw, Kubeconfig))
-    except msgspec.ValidationError as error:
-        raise KubeconfigError(f"{path}: {error}") from None
-
-
-def _resolve(files: Sequence[_File], environ: Mapping[str, str], clock: Clock) -> Connection:
-    name = next((f.content.current_context for f in files if f.content.current_context), None)
-    if not name:
-        raise KubeconfigError(
-            f"{files[0].path}: current-context is not set; run `kubectl config use-context`"
-        )
-    path, context = _named(files, "contexts", "context", name)
-    where = f"{path}: contexts[{name}]"
-    if not context.cluster:
-        raise KubeconfigError(f"{where}.cluster is empty; name one of `clusters`")
-    cluster_path, cluster = _named(files, "clusters", "cluster", context.cluster)
-    user_path, user = (
-        _named(files, "users", "user", context.user) if context.user else (path, User())
-    )
-    at_cluster = f"{cluster_path}: clusters[{context.cluster}]"
-    at_user = f"{user_path}: users[{context.user}]"
-
+    Raises:
+        KubeconfigError: a field can't be used.
+    """
+    cluster, cluster_path, at_cluster = chosen.cluster, chosen.cluster_path, chosen.at_cluster
+    user, user_path, at_user = chosen.user, chosen.user_path, chosen.at_user
     server = _server(cluster.server, at_cluster)
     tls = None
     if server.startswith("https:"):
@@ -188,26 +158,17 @@ def _resolve(files: Sequence[_File], environ: Mapping[str, str], clock: Clock) -
         insecure = bool(cluster.insecure_skip_tls_verify)
         tls = _tls(f"{at_cluster}.certificate-authority", ca, insecure=insecure)
         if insecure:
-            log.warning("tls_not_verified", server=server, kubeconfig=str(cluster_path))
+            _log(
+                sources, "warning", "tls_not_verified", server=server, kubeconfig=str(cluster_path)
+            )
         _client_certificate(tls, user, user_path, at_user)
     return Connection(
         server=server,
-        namespace=context.namespace or "default",
+        namespace=chosen.namespace,
         credentials=_credentials(user, user_path, at_user, (clock, tls, cluster)),
         tls=tls,
         tls_server_name=_tls_server_name(cluster.tls_server_name, at_cluster),
-        proxy=_proxy(cluster.proxy_url, at_cluster) or _proxy_from_environment(server, environ),
-    )
-
-
-def _named(files: Sequence[_File], plural: str, singular: str, name: str) -> tuple[Path, Any]:
-    for file in files:
-        for entry in getattr(file.content, plural) or ():
-            if entry.name == name and (found := getattr(entry, singular)) is not None:
-                return file.path, found
-    raise KubeconfigError(
-        f"{', '.join(str(file.path) for file in files)}: no `{name}` in {plural}; "
-        f"add it, or choose another context"
+        proxy=_proxy(cluster.proxy_url, at_cluster) or _proxy_from_environment(server, sources),
     )
 
 
@@ -224,17 +185,23 @@ def _proxy(proxy: str | None, where: str) -> str | None:
     return proxy or None
 
 
-def _proxy_from_environment(server: str, environ: Mapping[str, str]) -> str | None:
+def _proxy_from_environment(server: str, sources: Sources) -> str | None:
     """What HTTPS_PROXY and its like say. A cluster's own proxy-url takes precedence."""
-    found = proxy_for(server, environ)
+    found = proxy_for(server, sources.environ)
     if found is None:
         return None
     if found.url.startswith(("socks5:", "socks5h:")):
         _refuse(found.variable, "only http and https proxies are supported, not SOCKS")
     if _url(found.url) is None:  # client-go ignores it too, but says nothing
-        log.warning("proxy_variable_ignored", variable=found.variable, error="it is not a URL")
+        _log(
+            sources,
+            "warning",
+            "proxy_variable_ignored",
+            variable=found.variable,
+            error="it is not a URL",
+        )
         return None
-    log.info("api_server_behind_proxy", variable=found.variable)
+    _log(sources, "info", "api_server_behind_proxy", variable=found.variable)
     return found.url
 
 
@@ -286,7 +253,7 @@ def _credentials(
             env={entry.name: entry.value for entry in plugin.env or []},
             api_version=plugin.api_version,
             install_hint=plugin.install_hint or "",
-            cluster=_cluster_info(cluster) if plugin.provide_cluster_info else None,
+            cluster=cluster_info(cluster) if plugin.provide_cluster_info else None,
         ),
         clock,
         tls,
@@ -297,7 +264,8 @@ def _refuse(field: str, fix: str) -> NoReturn:
     raise KubeconfigError(f"{field}: {fix}")
 
 
-def _cluster_info(cluster: Cluster) -> dict[str, object]:
+def cluster_info(cluster: Cluster) -> dict[str, object]:
+    """What an exec plugin is told about the cluster, if it asks (`provideClusterInfo`)."""
     info: dict[str, object | None] = {
         "server": cluster.server,
         "certificate-authority-data": cluster.certificate_authority_data,
@@ -329,13 +297,17 @@ def _bytes(inline: str | None, name: str | None, path: Path, where: str) -> byte
     """The content of a field that comes inline in base64 (which wins) or as a file's name."""
     if inline:
         try:
-            # Line ends are allowed, as Go's decoder allows them.
-            return base64.b64decode(re.sub(r"[\r\n]", "", inline), validate=True)
+            return from_base64(inline)
         except (binascii.Error, ValueError):
             _refuse(f"{where}-data", "it is not base64; encode the PEM file whole")
     if name:
         return _read_bytes(path.parent / name, where)
     return None
+
+
+def from_base64(inline: str) -> bytes:
+    """Decode a `-data` field. Line ends are allowed, as Go's decoder allows them."""
+    return base64.b64decode(re.sub(r"[\r\n]", "", inline), validate=True)
 
 
 def _read_bytes(path: Path, where: str) -> bytes:
@@ -361,3 +333,11 @@ def _tls(where: str, ca: bytes | None, *, insecure: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _log(sources: Sources, level: str, event: str, **fields: str) -> None:
+    if sources.quiet:
+        return
+    import structlog  # late: see Sources.quiet
+
+    getattr(structlog.get_logger(__name__), level)(event, **fields)

@@ -15,8 +15,7 @@ Rights: get, create and update of one Lease. No watch, no list, no patch.
 
 import enum
 import random
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -80,18 +79,6 @@ class _Seen:
     since_s: float
 
 
-def lease_name(owner: str) -> str:
-    """The name upstream's processes use too, so that theirs and ours exclude each other.
-
-    >>> lease_name("sample.objectstorage.k8s.io/cosi")
-    'sample-objectstorage-k8s-io-cosi'
-    >>> lease_name("Odd.")
-    'odd-x'
-    """
-    name = re.sub(r"[^a-zA-Z0-9-]", "-", owner)
-    return f"{name}X".lower() if name.endswith("-") else name.lower()
-
-
 class LeaderElection:
     """Gets the Lease, runs the work, keeps the Lease, gives it back. For one `run`."""
 
@@ -120,6 +107,8 @@ class LeaderElection:
         self._may_hold = False  # a request was sent that takes the Lease
         self._trouble = ""
         self._log = log.bind(lease=str(key), identity=identity)
+        self.notes: Mapping[str, str] = {}
+        """Annotations for people, written with each renewal, for instance the version."""
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Wait for the Lease, then run `lead` while it is held. Returns when `lead` does.
@@ -238,7 +227,11 @@ class LeaderElection:
         body = {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
-            "metadata": {"name": self._key.name, "namespace": self._key.namespace},
+            "metadata": {
+                "name": self._key.name,
+                "namespace": self._key.namespace,
+                "annotations": dict(self.notes),
+            },
             "spec": self._spec(acquired=now, renewed=now, transitions=0),
         }
         sent_s = self._clock.monotonic()
@@ -254,6 +247,8 @@ class LeaderElection:
             renewed=now,
             transitions=(spec.lease_transitions or 0) + (0 if ours else 1),
         )
+        metadata = body["metadata"]
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **self.notes}
         sent_s = self._clock.monotonic()
         self._may_hold = True
         return self._held(await self._client.update(LEASES, body), sent_s)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace as with_fields
 
 from cosi_operator.api.record import AccessRecord, Room
-from cosi_operator.api.view import Bucket, BucketAccess, stamp
+from cosi_operator.api.view import Bucket, BucketAccess, age_s, stamp
 from cosi_operator.outcome import (
     Call,
     DriverStatus,
@@ -53,7 +53,7 @@ from cosi_operator.plan.steps import (
     ReleaseSecret,
     StoreSecret,
 )
-from cosi_operator.plan.verdicts import age_s, driver_away, standing
+from cosi_operator.plan.verdicts import driver_away, standing
 
 # The shortest time between two renewals of keys, whatever expiry the driver returns.
 RENEW_EARLIEST_S = 60.0

@@ -3,7 +3,7 @@
 from msgspec.structs import replace as with_fields
 
 from cosi_operator.api.record import AccessRecord, is_storable_id
-from cosi_operator.api.view import Bucket, BucketAccess, stamp
+from cosi_operator.api.view import Bucket, BucketAccess, age_s, stamp
 from cosi_operator.outcome import Call, MadeBy, Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import (
@@ -15,7 +15,7 @@ from cosi_operator.plan.access_view import (
 from cosi_operator.plan.facts import CallFailed
 from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.steps import AccessStep, Done, EditBucket, Grant, ReadBucketObject, Revoke
-from cosi_operator.plan.verdicts import age_s, backing_off, driver_away
+from cosi_operator.plan.verdicts import backing_off, driver_away
 from cosi_operator.scrub import shown_name
 
 # How often an access is reconciled whose account another access names too.

@@ -28,6 +28,13 @@ FORCE_DELETE_ANNOTATION = "objectstorage.k8s.io/force-delete"
 GIVE_UP_ANNOTATION = "objectstorage.k8s.io/give-up"
 
 
+# On our Leases, for `cosi drivers`: the version of the process that holds the Lease, and its retry
+# policy. The Go sidecar keeps annotations, so the holder that wrote them is one of them.
+HOLDER_ANNOTATION = "cosi.objectstorage.k8s.io/holder"
+VERSION_ANNOTATION = "cosi.objectstorage.k8s.io/version"
+POLICY_ANNOTATION = "cosi.objectstorage.k8s.io/retry-policy"
+
+
 def bucket_name(claim_uid: str) -> str:
     """The name of the Bucket for a claim; also the idempotency key of DriverCreateBucket."""
     return f"bucket-{claim_uid}"
@@ -41,6 +48,18 @@ def account_name(access_uid: str) -> str:
 def bucket_info_name(access_uid: str) -> str:
     """`metadata.name` inside the Secret's BucketInfo; identifies the owner of the Secret."""
     return f"bc-{access_uid}"
+
+
+def lease_name(owner: str) -> str:
+    """The name of a process's Lease: as upstream names it, so that both exclude each other.
+
+    >>> lease_name("sample.objectstorage.k8s.io/cosi")
+    'sample-objectstorage-k8s-io-cosi'
+    >>> lease_name("Odd.")
+    'odd-x'
+    """
+    name = re.sub(r"[^a-zA-Z0-9-]", "-", owner)
+    return f"{name}X".lower() if name.endswith("-") else name.lower()
 
 
 def same_driver(one: str, other: str) -> bool:

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeGuard
 
-from cosi_operator.api.view import Condition
+from cosi_operator.api.view import Condition, age_s
 from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan.steps import Done
-from cosi_operator.plan.verdicts import age_s
 
 # The sidecar reports the Bucket's state on the claim with one complete write. If it has not done so
 # after this time, the controller reports instead: there may be no sidecar, the sidecar may wait for

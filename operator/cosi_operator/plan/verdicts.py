@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
-from cosi_operator.api.view import Bucket, BucketAccess, Condition, LastCall
+from cosi_operator.api.view import Bucket, BucketAccess, Condition, LastCall, age_s
 from cosi_operator.outcome import (
     Call,
     Code,
@@ -108,12 +107,3 @@ def driver_away(context: Context) -> Done | None:
             waiting=True,
         )
     )
-
-
-def age_s(time: str, now: datetime) -> float:
-    """Seconds since an RFC 3339 time; infinite for an invalid time, so nothing waits for it."""
-    try:
-        then = datetime.fromisoformat(time)
-    except ValueError:
-        return float("inf")
-    return (now - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds()

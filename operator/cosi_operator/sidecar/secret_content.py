@@ -7,23 +7,18 @@ that `AWS_*` always has a region and an endpoint with a scheme, because SDKs fai
 Source: COSI v0.2.2, sidecar; upstream's main, client/apis/objectstorage/v1alpha2/protocols.go.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from cosi_operator.driver.credentials import AzureCredentials, S3Credentials
 from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.plan import names
+from cosi_operator.plan.secret_values import DEFAULT_REGION, split_sas, with_scheme
 
 BUCKET_INFO = "BucketInfo"
-
-# The default region of S3 clients, which S3 servers without regions expect. Several drivers (Ceph,
-# Dell) return no region, and the SDKs for Java, JavaScript and Go fail without one.
-DEFAULT_REGION = "us-east-1"
 
 # All our keys besides BucketInfo. An update replaces or removes these keys and no others.
 EXTRA_KEYS = frozenset(
@@ -126,7 +121,7 @@ def _s3(s3: S3Credentials, bucket_id: str) -> dict[str, str]:
         "COSI_S3_REGION": s3.region,
         "COSI_S3_ACCESS_KEY_ID": s3.access_key_id,
         "COSI_S3_ACCESS_SECRET_KEY": s3.access_secret_key,
-        "AWS_ENDPOINT_URL": _with_scheme(s3.endpoint),
+        "AWS_ENDPOINT_URL": with_scheme(s3.endpoint),
         # The SDKs for Java and JavaScript read AWS_REGION only; boto3 reads AWS_DEFAULT_REGION.
         "AWS_DEFAULT_REGION": region,
         "AWS_REGION": region,
@@ -135,14 +130,8 @@ def _s3(s3: S3Credentials, bucket_id: str) -> dict[str, str]:
     }
 
 
-def _with_scheme(endpoint: str) -> str:
-    # Linode's API, for example, returns host names only, which no SDK accepts. Add https, because
-    # http could send data unencrypted.
-    return endpoint if not endpoint or "://" in endpoint else f"https://{endpoint}"
-
-
 def _azure(azure: AzureCredentials, bucket_id: str) -> dict[str, str]:
-    account, sas_token = _split_sas(azure.access_token)
+    account, sas_token = split_sas(azure.access_token)
     return {
         "COSI_PROTOCOL": "Azure",
         "COSI_AZURE_BUCKET_ID": bucket_id,
@@ -152,32 +141,3 @@ def _azure(azure: AzureCredentials, bucket_id: str) -> dict[str, str]:
         "AZURE_STORAGE_ACCOUNT": account,
         "AZURE_STORAGE_SAS_TOKEN": sas_token,
     }
-
-
-def _split_sas(token: str) -> tuple[str, str]:
-    """Account and SAS token from an access token, which is a URL with the SAS as its query.
-
-    Both are "" when the token has another format. A token that is not a URL can be a SAS token.
-    """
-    try:
-        url = urlsplit(token)
-        if url.scheme in ("http", "https"):
-            return _account(url), url.query
-    except ValueError:  # for example, a bracket without an IPv6 address
-        return "", ""
-    bare = token.removeprefix("?")
-    return "", bare if "sig=" in bare else ""
-
-
-def _account(url: SplitResult) -> str:
-    """From https://ACCOUNT.blob.core.windows.net/..., or for an emulator http://IP:PORT/ACCOUNT."""
-    host = url.hostname or ""
-    account, _, rest = host.partition(".")
-    if rest.startswith("blob."):
-        return account
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if host != "localhost":
-            return ""
-    return url.path.strip("/").partition("/")[0]

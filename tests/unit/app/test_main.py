@@ -1,5 +1,6 @@
 """The edge of the two processes: exit codes, and why one ends without telling a secret."""
 
+import importlib.util
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -54,6 +55,15 @@ def test_a_wrong_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert run(wrong) == 2
     assert capsys.readouterr().err == "cosi-test: no flag --x\n"
+
+
+def test_traces_without_opentelemetry_end_with_2_and_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    traced = parse_controller([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}).settings
+    assert run(lambda *_: Settled(settings=traced)) == 2
+    assert "pip install 'cosi-operator[tracing]'" in capsys.readouterr().err
 
 
 def test_an_orderly_end_is_logged_and_what_was_ignored_too() -> None:

@@ -7,20 +7,23 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from tests.support.apiserver import Reply, StubApiServer, client_of, serving
+import yaml
+from tests.support.apiserver import Reply, StubApiServer, serving
 from tests.support.clock import FakeClock
+from tests.support.sdk import sdk_client
 
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.core import LEASES, SECRETS
 from cosi_operator.api.view import Key, Resource
-from cosi_operator.cli import run
 from cosi_operator.cli.arguments import parse
-from cosi_operator.cli.commands import CommandError, Printed
-from cosi_operator.cli.read import NotInstalledError
-from cosi_operator.kube.client import KubeClient
+from cosi_operator.cli.commands import run, watch
+from cosi_operator.cli.printed import CommandError, Printed
 from cosi_operator.kube.errors import Invalid
 from cosi_operator.plan.names import RETRY_ANNOTATION, ROTATE_ANNOTATION
+from cosi_operator.sdk.client import Client
+from cosi_operator.sdk.errors import NotInstalledError
 
 CLAIM, ACCESS = Key("ns", "c"), Key("ns", "a")
 OPERATOR = Path(v1alpha1.__file__).parents[2]
@@ -33,12 +36,12 @@ async def server() -> AsyncIterator[StubApiServer]:
 
 
 @pytest.fixture
-async def client(server: StubApiServer) -> AsyncIterator[KubeClient]:
-    async with client_of(server, FakeClock()) as client:
+async def client(server: StubApiServer) -> AsyncIterator[Client]:
+    async with sdk_client(server, FakeClock()) as client:
         yield client
 
 
-async def cosi(client: KubeClient, *words: str) -> Printed:
+async def cosi(client: Client, *words: str) -> Printed:
     return await run(parse(words, "cosi"), client, FakeClock())
 
 
@@ -99,7 +102,7 @@ def told(conditions: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def test_why_is_content_when_the_whole_chain_is(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     for words in (("c",), ("bucketaccess/a",)):
@@ -111,7 +114,7 @@ async def test_why_is_content_when_the_whole_chain_is(
 
 
 async def test_why_marks_the_bucket_and_says_so_in_json_too(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     printed = await cosi(client, "why", "c", "-n", "ns", "-o", "json")
@@ -123,7 +126,7 @@ async def test_why_marks_the_bucket_and_says_so_in_json_too(
 
 
 async def test_why_with_a_tenants_rights_names_what_it_could_not_see(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     for plural in ("buckets", "bucketclasses", "bucketaccessclasses", "secrets"):
@@ -144,14 +147,14 @@ async def test_why_with_a_tenants_rights_names_what_it_could_not_see(
     ],
 )
 async def test_a_name_that_is_not_there_is_named(
-    client: KubeClient, words: tuple[str, ...], reason: str
+    client: Client, words: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(CommandError, match=reason):
         await cosi(client, *words, "-n", "ns")
 
 
 async def test_why_about_an_access_that_may_not_be_read(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     server.forbid("get", "bucketaccesses")
     with pytest.raises(CommandError, match="you have no right to read it"):
@@ -159,7 +162,7 @@ async def test_why_about_an_access_that_may_not_be_read(
 
 
 async def test_status_reads_every_page_and_adds_only_buckets_without_a_claim(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     for number in range(600):
@@ -178,7 +181,7 @@ async def test_status_reads_every_page_and_adds_only_buckets_without_a_claim(
 
 
 async def test_status_is_about_the_contexts_namespace_unless_told(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     assert "in namespace default" in (await cosi(client, "status")).out
@@ -187,7 +190,7 @@ async def test_status_is_about_the_contexts_namespace_unless_told(
 
 
 async def test_status_goes_on_without_what_it_may_not_list(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     server.forbid("list", "bucketaccesses")
@@ -197,7 +200,7 @@ async def test_status_goes_on_without_what_it_may_not_list(
 
 
 async def test_status_that_may_list_nothing_asks_for_a_namespace(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     server.forbid("list", "bucketclaims")
     server.forbid("list", "bucketaccesses")
@@ -206,7 +209,7 @@ async def test_status_that_may_list_nothing_asks_for_a_namespace(
 
 
 async def test_an_unreadable_object_does_not_hide_the_others(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
@@ -215,14 +218,14 @@ async def test_an_unreadable_object_does_not_hide_the_others(
     assert "one of the bucketclaims (not readable: " in printed.note
 
 
-async def test_a_cluster_without_cosi_is_told_so(server: StubApiServer, client: KubeClient) -> None:
+async def test_a_cluster_without_cosi_is_told_so(server: StubApiServer, client: Client) -> None:
     server.fail_next("list", Reply(404, "NotFound", "the server could not find it"))
     with pytest.raises(NotInstalledError, match="install COSI's CRDs"):
         await cosi(client, "status")
 
 
 async def test_drivers_counts_over_classes_and_buckets(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     assert "d.example.com" in (await cosi(client, "drivers")).out
@@ -236,9 +239,7 @@ async def test_drivers_counts_over_classes_and_buckets(
     )
 
 
-async def test_drivers_with_no_right_at_all_says_why(
-    server: StubApiServer, client: KubeClient
-) -> None:
+async def test_drivers_with_no_right_at_all_says_why(server: StubApiServer, client: Client) -> None:
     for resource in (v1alpha1.BUCKET_CLASSES, v1alpha1.BUCKET_ACCESS_CLASSES, v1alpha1.BUCKETS):
         server.forbid("list", resource.plural)
     with pytest.raises(CommandError, match="neither classes nor Buckets"):
@@ -246,7 +247,7 @@ async def test_drivers_with_no_right_at_all_says_why(
 
 
 async def test_rollback_check_looks_for_the_secrets_and_never_shows_them(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     rows = json.loads((await cosi(client, "rollback-check", "-o", "json")).out)["mishandled"]
@@ -260,7 +261,7 @@ async def test_rollback_check_looks_for_the_secrets_and_never_shows_them(
 
 @pytest.mark.parametrize("plural", ["buckets", "bucketclaims", "bucketaccesses"])
 async def test_rollback_check_says_nothing_about_half_a_cluster(
-    server: StubApiServer, client: KubeClient, plural: str
+    server: StubApiServer, client: Client, plural: str
 ) -> None:
     server.forbid("list", plural)
     with pytest.raises(CommandError, match="ask an administrator"):
@@ -268,7 +269,7 @@ async def test_rollback_check_says_nothing_about_half_a_cluster(
 
 
 async def test_rollback_check_gives_no_permission_when_something_was_unreadable(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     assert (await cosi(client, "rollback-check")).code == 0
     server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
@@ -287,7 +288,7 @@ async def test_rollback_check_gives_no_permission_when_something_was_unreadable(
     ],
 )
 async def test_retry_writes_a_fresh_value_and_keeps_all_else(
-    server: StubApiServer, client: KubeClient, name: str, resource: Resource, key: Key
+    server: StubApiServer, client: Client, name: str, resource: Resource, key: Key
 ) -> None:
     put_all(server, ready=False)
     server.put(resource, key, metadata={"annotations": {"mine": "kept"}}, unknown={"kept": True})
@@ -302,9 +303,7 @@ async def test_retry_writes_a_fresh_value_and_keeps_all_else(
     assert "will be tried again" in printed.out
 
 
-async def test_retry_reads_again_after_a_conflict(
-    server: StubApiServer, client: KubeClient
-) -> None:
+async def test_retry_reads_again_after_a_conflict(server: StubApiServer, client: Client) -> None:
     put_all(server, ready=False)
     server.fail_next("update", Reply(409, "Conflict"), Reply(409, "Conflict"))
     assert (await cosi(client, "retry", "c", "-n", "ns")).code == 0
@@ -312,7 +311,7 @@ async def test_retry_reads_again_after_a_conflict(
 
 
 async def test_retry_gives_up_on_an_object_that_never_rests(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     server.fail_next("update", *[Reply(409, "Conflict")] * 5)
@@ -321,7 +320,7 @@ async def test_retry_gives_up_on_an_object_that_never_rests(
 
 
 async def test_a_secret_that_was_removed_is_reported_and_a_retry_makes_new_keys(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     server.drop(SECRETS, Key("ns", "s"))
@@ -337,7 +336,7 @@ async def test_a_secret_that_was_removed_is_reported_and_a_retry_makes_new_keys(
 
 
 async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     server.forbid("get", "secrets")
@@ -356,7 +355,7 @@ async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
     assert server.count("get") == before
 
 
-async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: KubeClient) -> None:
+async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: Client) -> None:
     put_all(server, ready=True)
     for words in ("a", "bucketaccess/a"):
         assert "asks for new keys" in (await cosi(client, "rotate", words, "-n", "ns")).out
@@ -365,7 +364,7 @@ async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: KubeCl
 
 
 async def test_rotate_of_an_access_without_keys_says_what_to_look_at(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=False)
     with pytest.raises(CommandError, match=r"no keys yet.*cosi why bucketaccess/a -n ns"):
@@ -379,7 +378,7 @@ async def test_rotate_of_an_access_without_keys_says_what_to_look_at(
 
 
 async def test_drivers_says_whether_the_sidecar_works(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
     server.put(
@@ -400,14 +399,14 @@ async def test_drivers_says_whether_the_sidecar_works(
     assert "leases" in printed.note
 
 
-async def test_retry_leaves_a_ready_object_alone(server: StubApiServer, client: KubeClient) -> None:
+async def test_retry_leaves_a_ready_object_alone(server: StubApiServer, client: Client) -> None:
     put_all(server, ready=True)
     assert "is ready" in (await cosi(client, "retry", "c", "-n", "ns")).out
     assert server.count("update") == 0
 
 
 async def test_a_refusal_that_is_no_403_is_not_taken_for_an_empty_cluster(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     server.fail_next("list", Reply(400, "BadRequest", "no"))
     with pytest.raises(Invalid):
@@ -415,11 +414,139 @@ async def test_a_refusal_that_is_no_403_is_not_taken_for_an_empty_cluster(
 
 
 async def test_retry_of_an_unreadable_object_says_what_is_wrong_with_it(
-    server: StubApiServer, client: KubeClient
+    server: StubApiServer, client: Client
 ) -> None:
     server.put(v1alpha1.BUCKET_CLAIMS, CLAIM, status={"bucketReady": "yes"})
     with pytest.raises(CommandError, match="not readable"):
         await cosi(client, "retry", "c", "-n", "ns")
+
+
+async def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(
+    server: StubApiServer, client: Client
+) -> None:
+    put_all(server, ready=True)
+    server.put(v1alpha1.BUCKET_ACCESSES, Key("ns", "photos-keys"))
+    for words, told in (
+        (("why", "a"), "did you mean bucketaccess/a\\?"),
+        (("retry", "photo-keys"), "did you mean bucketaccess/photos-keys\\?"),
+        (("rotate", "c"), "did you mean bucketclaim/c\\?"),
+    ):
+        with pytest.raises(CommandError, match=told):
+            await cosi(client, *words, "-n", "ns")
+
+
+async def test_a_tenant_who_may_list_nothing_still_gets_a_sentence(
+    server: StubApiServer, client: Client
+) -> None:
+    for plural in ("bucketclaims", "bucketaccesses"):
+        server.forbid("list", plural)
+    with pytest.raises(CommandError, match="there is no such object; to list"):
+        await cosi(client, "why", "a", "-n", "ns")
+
+
+@pytest.mark.parametrize("words", [("retry", "c"), ("retry", "bucket/b"), ("why", "c")])
+async def test_a_cluster_without_the_crds_is_told_so_by_every_command(
+    server: StubApiServer, client: Client, words: tuple[str, ...]
+) -> None:
+    gone = Reply(404, "NotFound", "the server could not find the requested resource")
+    server.fail_next("get", gone)
+    server.fail_next("list", gone)
+    with pytest.raises(NotInstalledError, match="install COSI's CRDs"):
+        await cosi(client, *words, "-n", "ns")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        pytest.param(
+            ("status", "-n", "ns"),
+            ["bucketaccess.objectstorage.k8s.io/a", "bucketclaim.objectstorage.k8s.io/c"],
+            id="status",
+        ),
+        pytest.param(
+            ("why", "c", "-n", "ns"), ["bucket.objectstorage.k8s.io/b"], id="why -> the cause"
+        ),
+        pytest.param(("drivers",), ["d.example.com"], id="drivers"),
+        pytest.param(
+            ("rollback-check",),
+            [
+                "bucket.objectstorage.k8s.io/b",
+                "bucketaccess.objectstorage.k8s.io/a",
+                "bucketclaim.objectstorage.k8s.io/c",
+            ],
+            id="rollback-check",
+        ),
+    ],
+)
+async def test_names_alone_are_what_kubectl_and_cosi_take(
+    server: StubApiServer, client: Client, words: tuple[str, ...], names: list[str]
+) -> None:
+    put_all(server, ready=False)
+    assert (await cosi(client, *words, "-o", "name")).out.splitlines() == names
+
+
+@pytest.mark.parametrize(
+    "words", [("status", "-n", "ns"), ("why", "c", "-n", "ns"), ("drivers",), ("rollback-check",)]
+)
+async def test_yaml_says_what_json_says(
+    server: StubApiServer, client: Client, words: tuple[str, ...]
+) -> None:
+    put_all(server, ready=False)
+    as_json = json.loads((await cosi(client, *words, "-o", "json")).out)
+    assert yaml.safe_load((await cosi(client, *words, "-o", "yaml")).out) == as_json
+
+
+async def test_wide_shows_the_whole_message(server: StubApiServer, client: Client) -> None:
+    put_all(server, ready=False)
+    message = "a word " * 30 + "end."
+    told = [{**each, "message": message} for each in failed()]
+    server.put(v1alpha1.BUCKET_CLAIMS, CLAIM, status={"conditions": told})
+    assert "end." not in (await cosi(client, "status", "-n", "ns")).out
+    assert message in (await cosi(client, "status", "-n", "ns", "-o", "wide")).out
+
+
+async def test_why_says_who_can_do_the_next_step(server: StubApiServer, client: Client) -> None:
+    put_all(server, ready=False)
+    printed = await cosi(client, "why", "c", "-n", "ns")
+    assert "      who        your cluster administrator\n" in printed.out
+    tree = json.loads((await cosi(client, "why", "c", "-n", "ns", "-o", "json")).out)
+    assert [link["who"] for link in tree["links"] if link["isCause"]] == ["cluster administrator"]
+
+
+async def test_a_watch_prints_again_only_when_something_changed(
+    server: StubApiServer, client: Client
+) -> None:
+    put_all(server, ready=False)
+    clock = FakeClock()
+    seen: list[Printed] = []
+    command = parse(("why", "c", "-n", "ns", "--watch"), "cosi")
+
+    async def watched() -> None:
+        async for printed in watch(command, client, clock):
+            seen.append(printed)  # noqa: PERF401 - seen while the watch still runs
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watched)
+        for _ in range(3):  # nothing changes
+            await clock.wait_for_sleepers()
+            clock.advance(2)
+        assert [printed.code for printed in seen] == [1]
+        await clock.wait_for_sleepers()
+        put_all(server, ready=True)
+        clock.advance(2)
+    assert [printed.code for printed in seen] == [1, 0]
+    assert seen[1].out.startswith("\nBucketClaim ns/c: ready\n")
+
+
+async def test_an_age_alone_is_no_change(server: StubApiServer, client: Client) -> None:
+    put_all(server, ready=False)
+    command = parse(("status", "-n", "ns"), "cosi")
+    first = await run(command, client, FakeClock())
+    later = FakeClock()
+    later.advance(7200)
+    second = await run(command, client, later)
+    assert first.out != second.out
+    assert first.facts == second.facts
 
 
 MAIN = "import sys; from cosi_operator.cli import main; sys.exit(main())"

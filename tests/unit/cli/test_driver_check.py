@@ -14,13 +14,13 @@ from cosi_operator.cli.driver_check import show
 from cosi_operator.cli.driver_check.advice import advise
 from cosi_operator.cli.driver_check.finding import Result
 from cosi_operator.cli.driver_check.judge import CHECKS, judge
+from cosi_operator.cli.driver_check.options import Options
 from cosi_operator.cli.driver_check.seen import (
     AT_ONCE,
     HIDDEN,
     CallResult,
     CheckRecord,
     KeyTrial,
-    Options,
     Step,
     without_credentials,
 )

@@ -7,7 +7,8 @@ import pytest
 from cosi_operator.cli.driver_check import show
 from cosi_operator.cli.driver_check.advice import Advice, Flag
 from cosi_operator.cli.driver_check.finding import Finding, Result
-from cosi_operator.cli.driver_check.seen import CheckRecord, Options
+from cosi_operator.cli.driver_check.options import Options
+from cosi_operator.cli.driver_check.seen import CheckRecord
 
 SEEN = CheckRecord(Options(), {}, {})
 FINDINGS = [

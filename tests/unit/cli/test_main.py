@@ -13,8 +13,8 @@ import pytest
 import cosi_operator
 from controlplane.daemon import coverage_variables
 from cosi_operator import cli
-from cosi_operator.cli.commands import CommandError
-from cosi_operator.cli.driver_check.seen import Options
+from cosi_operator.cli.driver_check.options import Options
+from cosi_operator.cli.printed import CommandError
 from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden
 from cosi_operator.kube.kubeconfig import KubeconfigError
 
@@ -24,7 +24,7 @@ EXPLAIN = ["policy", "explain", "--call", "DriverCreateBucket", "--code", "INTER
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "configure", lambda **_: None)
+    monkeypatch.setattr(cli, "_quiet_logs", lambda: None)
 
 
 def test_a_command_that_needs_no_cluster_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_a_failure_is_one_line_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async def fail(_: object) -> NoReturn:
+    def fail(_: object) -> NoReturn:
         raise failure
 
     monkeypatch.setattr(cli, "_ask", fail)

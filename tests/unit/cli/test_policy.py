@@ -7,8 +7,10 @@ import pytest
 
 from cosi_operator.classify import CONSERVATIVE, PROFILES, Policy, PolicyError, Verdict
 from cosi_operator.cli.arguments import parse
-from cosi_operator.cli.commands import CommandError, Printed, run_policy
-from cosi_operator.cli.policy import CALLS, explain, policy_decision, policy_decisions, show
+from cosi_operator.cli.policy import explain, policy_decision, policy_decisions, show
+from cosi_operator.cli.policy_command import run_policy
+from cosi_operator.cli.printed import CommandError, Printed
+from cosi_operator.cli.words import CALLS
 from cosi_operator.outcome import Call, Code
 from cosi_operator.policy_file import resolve_policy
 from cosi_operator.settings import LaneScope
@@ -136,3 +138,14 @@ def test_show_names_the_calls_that_run_one_at_a_time(
     asked = ("policy", "show", "--file", str(file), "--driver", driver)
     assert f"Grant and Revoke calls run {words}serializeAccessCalls: {scope})." in cosi(*asked).out
     assert json.loads(cosi(*asked, "-o", "json").out)["serializeAccessCalls"] == scope
+
+
+def test_a_policy_file_that_does_not_exist_names_the_place_and_where_a_sidecar_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError) as raised:
+        cosi("policy", "show", "--file", "policy.yaml")
+    assert f"--file policy.yaml: {tmp_path}/policy.yaml does not exist" in str(raised.value)
+    assert "--retry-policy-file" in str(raised.value)
+    assert "COSI_RETRY_POLICY_FILE" in str(raised.value)

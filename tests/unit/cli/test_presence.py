@@ -7,12 +7,19 @@ import msgspec
 import pytest
 
 from cosi_operator.cli.presence import Lease, Presence, decode_lease, presence
+from cosi_operator.plan.names import HOLDER_ANNOTATION, POLICY_ANNOTATION, VERSION_ANNOTATION
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 ACQUIRED = "2026-05-05T00:00:00.000000Z"
 
 
-def lease(name: str = "d-example-com-cosi", *, renewed: str | None, **spec: Any) -> Lease:
+def lease(
+    name: str = "d-example-com-cosi",
+    *,
+    renewed: str | None,
+    notes: dict[str, str] | None = None,
+    **spec: Any,
+) -> Lease:
     given = {
         "holderIdentity": "one",
         "acquireTime": ACQUIRED,
@@ -20,7 +27,12 @@ def lease(name: str = "d-example-com-cosi", *, renewed: str | None, **spec: Any)
         "leaseDurationSeconds": 15,
         **spec,
     }
-    return decode_lease(msgspec.json.encode({"metadata": {"name": name}, "spec": given}))
+    metadata = {"name": name, "annotations": notes}
+    return decode_lease(msgspec.json.encode({"metadata": metadata, "spec": given}))
+
+
+def notes_of(holder: str) -> dict[str, str]:
+    return {HOLDER_ANNOTATION: holder, VERSION_ANNOTATION: "1.2", POLICY_ANNOTATION: "csi-like+1"}
 
 
 FRESH, OLD = "2026-05-06T07:08:00.000000Z", "2026-05-06T07:00:00.000000Z"
@@ -54,6 +66,21 @@ FRESH, OLD = "2026-05-06T07:08:00.000000Z", "2026-05-06T07:00:00.000000Z"
             [lease(renewed=OLD), lease(renewed=FRESH)],
             Presence("up", ACQUIRED),
             id="one in each of two namespaces -> the one that works",
+        ),
+        pytest.param(
+            [lease(renewed=FRESH, notes=notes_of("one"))],
+            Presence("up", ACQUIRED, "1.2", "csi-like+1"),
+            id="the holder's notes -> its version and policy",
+        ),
+        pytest.param(
+            [lease(renewed=FRESH, notes=notes_of("before"))],
+            Presence("up", ACQUIRED),
+            id="the notes of an earlier holder -> nothing",
+        ),
+        pytest.param(
+            [lease(renewed=FRESH, holderIdentity="", notes=notes_of("one"))],
+            Presence("down", FRESH, "1.2", "csi-like+1"),
+            id="given back -> what it was",
         ),
         pytest.param([lease(renewed=None)], Presence("down", ""), id="never renewed -> down"),
     ],

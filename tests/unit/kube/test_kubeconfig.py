@@ -98,9 +98,45 @@ async def test_a_service_account_without_a_ca_or_namespace(tmp_path: Path) -> No
     assert (connection.server, connection.namespace) == ("https://10.0.0.1:6443", "default")
 
 
-async def test_nothing_found_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(KubeconfigError, match="give --kubeconfig, set KUBECONFIG, or run in a pod"):
+async def test_nothing_found_names_every_place_that_was_searched(tmp_path: Path) -> None:
+    with pytest.raises(KubeconfigError) as raised:
         await loaded(None, HOME=str(tmp_path))
+    for place in (
+        "--kubeconfig and KUBECONFIG are not set",
+        f"{tmp_path}/.kube/config does not exist",
+        "KUBERNETES_SERVICE_HOST is not set",
+        "Pass --kubeconfig, set KUBECONFIG, or run in a pod",
+    ):
+        assert place in str(raised.value)
+    with pytest.raises(KubeconfigError, match=r"HOME is not set.*nowhere does not exist"):
+        await loaded(None, KUBERNETES_SERVICE_HOST="10.0.0.1")
+
+
+async def test_files_that_do_not_exist_are_all_named(tmp_path: Path) -> None:
+    with pytest.raises(KubeconfigError, match=r"KUBECONFIG: none of .*/one, .*/two exists; write"):
+        await loaded(None, KUBECONFIG=f"{tmp_path}/one:{tmp_path}/two")
+
+
+# --- which context
+
+
+async def test_a_named_context_overrides_the_current_one_and_the_pods_account(
+    tmp_path: Path,
+) -> None:
+    content = config()
+    content["contexts"] += [
+        {"name": "there", "context": {"cluster": "c", "user": "u", "namespace": "other"}}
+    ]
+    path = written(tmp_path / ".kube", content)
+    for environ in ({"KUBECONFIG": path}, {"KUBERNETES_SERVICE_HOST": "h", "HOME": str(tmp_path)}):
+        sources = Sources(None, environ, tmp_path, context="there")
+        assert (await load(sources, FakeClock())).namespace == "other"
+
+
+async def test_a_context_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path) -> None:
+    path = written(tmp_path, config())
+    with pytest.raises(KubeconfigError, match=r"no `nope` in contexts; .*\(there are: here\)"):
+        await load(Sources(path, {}, tmp_path, context="nope"), FakeClock())
 
 
 # --- several files, merged as kubectl does it

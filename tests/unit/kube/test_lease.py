@@ -15,7 +15,8 @@ from tests.support.clock import PATIENCE_S, FakeClock
 from cosi_operator.api.core import LEASES
 from cosi_operator.api.view import Key
 from cosi_operator.kube.client import KubeClient
-from cosi_operator.kube.lease import LeaderElection, LeaseLost, lease_name
+from cosi_operator.kube.lease import LeaderElection, LeaseLost
+from cosi_operator.plan.names import lease_name
 from cosi_operator.settings import LeaseDurations
 
 KEY = Key("storage", "driver-cosi")
@@ -99,12 +100,18 @@ def spec_of(server: StubApiServer) -> dict[str, Any]:
 
 
 def held_by(
-    server: StubApiServer, holder: str, *, renewed: str = "2026-01-01T00:00:00.000000Z", **spec: Any
+    server: StubApiServer,
+    holder: str,
+    *,
+    renewed: str = "2026-01-01T00:00:00.000000Z",
+    metadata: dict[str, Any] | None = None,
+    **spec: Any,
 ) -> None:
     """Another process, perhaps upstream's, writes the Lease."""
     server.put(
         LEASES,
         KEY,
+        metadata=metadata or {},
         spec={
             "holderIdentity": holder,
             "leaseDurationSeconds": 15,
@@ -122,6 +129,17 @@ async def within_patience(event: anyio.Event) -> None:
 
 
 # --- acquire, renew, release
+
+
+async def test_notes_for_people_are_written_and_those_of_others_stay(server: StubApiServer) -> None:
+    held_by(server, "", metadata={"annotations": {"mine": "kept"}})
+    async with candidate(server, "a") as a:
+        a.election.notes = {"version": "1"}
+        await within_patience(a.started)
+        assert server.objects[PATH]["metadata"]["annotations"] == {"mine": "kept", "version": "1"}
+        a.election.notes = {"version": "2"}
+        await a.tries(1)
+        assert server.objects[PATH]["metadata"]["annotations"]["version"] == "2"
 
 
 async def test_the_first_one_creates_the_lease_and_leads(server: StubApiServer) -> None:

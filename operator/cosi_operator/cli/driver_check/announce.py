@@ -1,7 +1,8 @@
 """What a check will do to the backend, for people to read before they agree. Pure."""
 
 from cosi_operator.cli.driver_check.keys import OBJECT
-from cosi_operator.cli.driver_check.seen import AT_ONCE, Options
+from cosi_operator.cli.driver_check.options import Options
+from cosi_operator.cli.driver_check.seen import AT_ONCE
 
 BUCKETS, ACCOUNTS = 5, 5 + AT_ONCE
 

@@ -15,6 +15,7 @@ from cosi_operator.api.view import AuthenticationType
 from cosi_operator.cli.driver_check.at_once import Calls, grant_and_revoke
 from cosi_operator.cli.driver_check.judge_keys import KEY_IS_GONE
 from cosi_operator.cli.driver_check.keys import Keys, KeyTrialError
+from cosi_operator.cli.driver_check.options import Options
 from cosi_operator.cli.driver_check.reasons import (
     COMMON,
     DANGEROUS,
@@ -30,7 +31,6 @@ from cosi_operator.cli.driver_check.seen import (
     CallResult,
     CheckRecord,
     KeyTrial,
-    Options,
     Step,
     without_credentials,
 )

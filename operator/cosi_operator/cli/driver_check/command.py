@@ -3,7 +3,6 @@
 import secrets
 
 from cosi_operator.cli.arguments import Command
-from cosi_operator.cli.commands import EXIT_NOT_READY, EXIT_OK, CommandError, Printed
 from cosi_operator.cli.driver_check import show
 from cosi_operator.cli.driver_check.advice import advise
 from cosi_operator.cli.driver_check.ask import examine
@@ -11,11 +10,12 @@ from cosi_operator.cli.driver_check.finding import Result, words_of
 from cosi_operator.cli.driver_check.judge import judge
 from cosi_operator.cli.driver_check.keys import S3Keys, can_try_keys
 from cosi_operator.cli.driver_check.seen import Step
+from cosi_operator.cli.printed import EXIT_NOT_READY, EXIT_OK, CommandError, Printed
 from cosi_operator.clock import Clock
 from cosi_operator.driver.channel import DriverChannel
 from cosi_operator.driver.probe import Probe
 
-_SHOWN = {"text": show.text, "json": show.json, "junit": show.junit}
+_SHOWN = {"table": show.text, "json": show.json, "junit": show.junit}
 
 
 def new_prefix() -> str:

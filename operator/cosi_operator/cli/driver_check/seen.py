@@ -2,30 +2,15 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from cosi_operator.api.view import AuthenticationType
+from cosi_operator.cli.driver_check.options import Options
 from cosi_operator.driver.probe import GrantReply
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
-from cosi_operator.settings import DEFAULT_DRIVER_ADDRESS
 
 HIDDEN = "[credential]"
 AT_ONCE = 8  # Grants, and Revokes, at the same time
 SHORTEST_SECRET = 6  # a shorter value stands in too many innocent texts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the user asked for. `timeout_s`: seconds for one call."""
-
-    address: str = DEFAULT_DRIVER_ADDRESS
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    access_parameters: Mapping[str, str] = field(default_factory=dict)
-    authentication: AuthenticationType = AuthenticationType.KEY
-    timeout_s: float = 60.0
-    include_dangerous: bool = False
-    s3: bool = False
-    yes: bool = False
 
 
 class Step(enum.StrEnum):

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cosi_operator.api.view import AuthenticationType
-from cosi_operator.cli.driver_check.seen import Options
+from cosi_operator.cli.driver_check.options import Options
 from cosi_operator.driver.probe import GrantReply, Probe
 
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 from cosi_operator.cli.driver_check.advice import Advice
 from cosi_operator.cli.driver_check.finding import Finding, Result, words_of
 from cosi_operator.cli.driver_check.seen import CheckRecord
-from cosi_operator.cli.render import to_json
 from cosi_operator.cli.text import clean, paragraph
+from cosi_operator.cli.tree import to_text
 
 SUITE = "cosi driver check"
 _MARKS = {Result.PASS: "ok", Result.WARN: "warn", Result.FAIL: "FAIL", Result.SKIP: "skip"}
@@ -77,7 +77,7 @@ def json(seen: CheckRecord, findings: Sequence[Finding], advice: Advice) -> str:
         "leftBehind": seen.left,
         "calls": calls,
     }
-    return to_json(tree)
+    return to_text(tree, "json")
 
 
 def junit(seen: CheckRecord, findings: Sequence[Finding], advice: Advice) -> str:

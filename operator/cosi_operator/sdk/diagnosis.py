@@ -19,8 +19,14 @@ from cosi_operator.api.view import (
 )
 from cosi_operator.conditions import OTHER_ADVICE, advice_on
 from cosi_operator.outcome import Reason
+from cosi_operator.scrub import shown_name
 
 type Reported = Bucket | BucketAccess | BucketClaim
+
+
+# How texts name the person who administers the cluster.
+ADMINISTRATOR = "cluster administrator"
+ADMINISTRATOR_ELSE = ", or ask your cluster administrator"
 
 
 class State(enum.StrEnum):
@@ -32,6 +38,15 @@ class State(enum.StrEnum):
     MISSING = "missing"  # named by another object, and not there
     NOT_YET = "not yet"  # comes later in the chain
     UNSEEN = "not visible"
+
+
+class Who(enum.StrEnum):
+    """Who can do the next step."""
+
+    NOBODY = ""  # nothing has to be done
+    OPERATOR = "operator"  # it continues automatically
+    YOU = "you"
+    ADMINISTRATOR = "cluster administrator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,7 @@ class Link:
     then: str = ""  # what happens automatically
     advice: str = ""  # what a person can do
     command: str = ""  # and what to run then, to be copied as it stands
+    who: Who = Who.NOBODY  # of a cause: who can do the next step
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,4 +318,31 @@ def _first_bad(links: Sequence[Link]) -> int | None:
 
 
 def _mark(links: Sequence[Link], cause: int | None) -> list[Link]:
-    return [replace(link, is_cause=i == cause) for i, link in enumerate(links)]
+    return [
+        replace(link, is_cause=True, who=_who(link)) if i == cause else link
+        for i, link in enumerate(links)
+    ]
+
+
+def _who(link: Link) -> Who:
+    """Who can do the next step, from the advice and, if there is none, from the message."""
+    words = link.advice or link.message
+    if ADMINISTRATOR in words:
+        # "..., or ask your cluster administrator": the first half is for the reader.
+        return Who.YOU if ADMINISTRATOR_ELSE in words else Who.ADMINISTRATOR
+    if link.state in (State.RETRYING, State.WAITING, State.DELETING) and not link.advice:
+        return Who.OPERATOR
+    return Who.YOU
+
+
+def verdict(links: Sequence[Link]) -> str:
+    """One sentence on the whole chain."""
+    causes = [link for link in links if link.is_cause]
+    if causes:
+        names = ", ".join(f"{link.kind} {shown_name(link.name)}" for link in causes)
+        return f"not ready, because of {names}"
+    if any(link.state is State.NOT_YET for link in links):
+        return "not ready yet"
+    if any(link.state is State.UNSEEN for link in links):
+        return "everything that you may see is ready"
+    return "ready"

@@ -18,7 +18,10 @@ from cosi_operator.api.view import (
     LastCall,
     Meta,
 )
-from cosi_operator.cli.diagnosis import (
+from cosi_operator.cli.render import driver_rows, drivers, not_ready, status, why
+from cosi_operator.cli.text import age, clean, table
+from cosi_operator.outcome import Effect
+from cosi_operator.sdk.diagnosis import (
     AccessFacts,
     Facts,
     Link,
@@ -27,10 +30,8 @@ from cosi_operator.cli.diagnosis import (
     Unseen,
     chain,
     state_of,
+    verdict,
 )
-from cosi_operator.cli.render import driver_rows, drivers, not_ready, status, verdict, why
-from cosi_operator.cli.text import age, clean, table
-from cosi_operator.outcome import Effect
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LAST = LastCall(
@@ -355,7 +356,7 @@ def test_drivers_are_counted_whatever_the_case_of_their_name() -> None:
     (row,) = rows
     assert (row.driver, row.buckets, row.ready, row.failed) == ("d.example.com", 2, 1, 1)
     assert drivers(rows, NOW).splitlines()[1].split() == [
-        "d.example.com", "not", "visible", "-", "2", "1", "0", "1", "fast", "keys",
+        "d.example.com", "not", "visible", "-", "-", "-", "2", "1", "0", "1", "fast", "keys",
     ]  # fmt: skip
 
 

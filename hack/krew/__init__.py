@@ -1,0 +1,1 @@
+"""Builds the archive and the manifest of the plugin `cosi` for krew."""

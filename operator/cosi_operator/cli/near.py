@@ -1,0 +1,54 @@
+"""What to say about a name that does not exist: the likely meaning, and how to list objects."""
+
+import difflib
+
+from cosi_operator.api import v1alpha1
+from cosi_operator.api.view import Key
+from cosi_operator.kube.errors import ApiError, ApiSilent
+from cosi_operator.sdk.read import Reader
+
+SHOWN = 3
+WORDS = {"BucketClaim": "bucketclaim", "BucketAccess": "bucketaccess", "Bucket": "bucket"}
+
+
+async def not_found(reader: Reader, kind: str, key: Key) -> str:
+    """A sentence that names objects with nearly this name, as far as the caller may list them.
+
+    Raises:
+        NotInstalledError: the cluster does not serve COSI's API at all.
+    """
+    found = await names_of(reader, key.namespace)
+    likely = [f"{word}/{name}" for word, name in found if name == key.name]
+    close = difflib.get_close_matches(key.name, [name for _, name in found], n=SHOWN)
+    likely += [f"{word}/{name}" for near in close for word, name in found if name == near]
+    shown = list(dict.fromkeys(each for each in likely if each != f"{WORDS[kind]}/{key.name}"))
+    sentence = f"{kind} {key}: there is no such object"
+    if shown:
+        return f"{sentence}; did you mean {' or '.join(shown[:SHOWN])}?"
+    return f"{sentence}; to list those that are not ready, run: cosi status -A"
+
+
+async def names_of(reader: Reader, namespace: str) -> list[tuple[str, str]]:
+    """The claims and accesses of a namespace, or all Buckets, as far as they may be listed.
+
+    Returns:
+        For each the kind, as it is written on the command line, and the name.
+    Raises:
+        NotInstalledError: the cluster does not serve COSI's API at all.
+    """
+    found: list[tuple[str, str]] = []
+    try:
+        if not namespace:
+            buckets = await reader.all(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
+            return [("bucket", bucket.meta.name) for bucket in buckets or ()]
+        claims = await reader.all(
+            v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, namespace=namespace
+        )
+        found += [("bucketclaim", claim.meta.name) for claim in claims or ()]
+        accesses = await reader.all(
+            v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, namespace=namespace
+        )
+        found += [("bucketaccess", access.meta.name) for access in accesses or ()]
+    except (ApiError, ApiSilent):  # only a hint is lost
+        return found
+    return found

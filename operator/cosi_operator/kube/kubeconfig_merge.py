@@ -1,0 +1,128 @@
+"""Several kubeconfig files as one, by kubectl's rules.
+
+The first file to name a thing wins, a missing file is skipped, and a relative path is relative to
+the file that contains it. kr8s merges differently (the last file wins), so it is given the result.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from cosi_operator.kube.kubeconfig_file import Cluster, Kubeconfig, User
+
+
+class KubeconfigError(Exception):
+    """The configuration can't be used. Names the file, the field and what to do; no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One context with its cluster and user. `at_*` name the entry in its file, for messages."""
+
+    context: str
+    namespace: str
+    cluster: Cluster
+    cluster_path: Path
+    at_cluster: str
+    user: User
+    user_path: Path
+    at_user: str
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    content: Kubeconfig
+
+
+async def choose(source: str, names: str, context: str = "") -> Chosen:
+    """Read the files `names`, joined as in KUBECONFIG, and look one context up.
+
+    Args:
+        source: the setting that named the files, for messages.
+        context: overrides the files' current-context.
+    Raises:
+        KubeconfigError: no file exists, one can't be read, or an entry is missing.
+    """
+    try:
+        named = [name for name in names.split(os.pathsep) if name]
+        paths = [await anyio.Path(name).expanduser() for name in named]
+        found = [Path(path) for path in paths if await path.exists()]
+    except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
+        raise KubeconfigError(f"{source}: can't be looked up ({error}); name the file") from None
+    files = [await _read_file(path) for path in found]
+    if not files:
+        all_of_them = ", ".join(map(str, paths))
+        missing = (
+            f"{all_of_them} does not exist" if len(paths) == 1 else f"none of {all_of_them} exists"
+        )
+        raise KubeconfigError(
+            f"{source}: {missing}; "
+            "write it, or leave the setting out to use the pod's service account"
+        )
+    return _resolve(files, context)
+
+
+async def _read_file(path: Path) -> _File:
+    import yaml  # late, because a pod with a service account never needs it
+
+    try:
+        loaded = yaml.safe_load(await anyio.Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # its text would quote the file
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise KubeconfigError(f"{path}: is not YAML{where}") from None
+    except UnicodeDecodeError:
+        raise KubeconfigError(f"{path}: is not UTF-8 text") from None
+    except (ValueError, RecursionError):  # a 31st of February, or a thousand brackets
+        raise KubeconfigError(f"{path}: holds values that no kubeconfig has") from None
+    except OSError as error:
+        raise KubeconfigError(f"{path}: can't be read: {error.strerror or error}") from None
+    try:
+        return _File(path, msgspec.convert(loaded, Kubeconfig))
+    except msgspec.ValidationError as error:
+        raise KubeconfigError(f"{path}: {error}") from None
+
+
+def _resolve(files: Sequence[_File], wanted: str) -> Chosen:
+    current = (file.content.current_context for file in files)
+    name = wanted or next((each for each in current if each), None)
+    if not name:
+        raise KubeconfigError(
+            f"{files[0].path}: current-context is not set; run `kubectl config use-context`"
+        )
+    path, context = _named(files, "contexts", "context", name)
+    if not context.cluster:
+        raise KubeconfigError(f"{path}: contexts[{name}].cluster is empty; name one of `clusters`")
+    cluster_path, cluster = _named(files, "clusters", "cluster", context.cluster)
+    user_path, user = (
+        _named(files, "users", "user", context.user) if context.user else (path, User())
+    )
+    return Chosen(
+        name,
+        context.namespace or "default",
+        cluster,
+        cluster_path,
+        f"{cluster_path}: clusters[{context.cluster}]",
+        user,
+        user_path,
+        f"{user_path}: users[{context.user}]",
+    )
+
+
+def _named(files: Sequence[_File], plural: str, singular: str, name: str) -> tuple[Path, Any]:
+    there = []
+    for file in files:
+        for entry in getattr(file.content, plural) or ():
+            there.append(entry.name)
+            if entry.name == name and (found := getattr(entry, singular)) is not None:
+                return file.path, found
+    raise KubeconfigError(
+        f"{', '.join(str(file.path) for file in files)}: no `{name}` in {plural}; "
+        f"add it, or choose another context (there are: {', '.join(there) or 'none'})"
+    )

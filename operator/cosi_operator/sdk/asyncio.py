@@ -1,0 +1,205 @@
+"""The five kinds as asynchronous classes of kr8s; `cosi_operator.sdk` has the synchronous ones.
+
+```python
+from cosi_operator.sdk.asyncio import BucketAccess, BucketClaim
+
+claim = await BucketClaim.get("photos", namespace="shop")
+await claim.wait_ready(timeout=60)
+access = await BucketAccess.get("photos-keys", namespace="shop")
+keys = await access.credentials()
+```
+"""
+
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator, Generator
+from typing import Any, Self
+
+import kr8s
+import kr8s.asyncio
+import msgspec
+from kr8s.asyncio.objects import APIObject
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.clock import RealClock
+from cosi_operator.sdk import kinds, work
+from cosi_operator.sdk.client import Client
+from cosi_operator.sdk.connect import default_sources, open_api, resolve
+from cosi_operator.sdk.credentials import Credentials
+from cosi_operator.sdk.explanation import Explanation
+
+__all__ = ["Bucket", "BucketAccess", "BucketAccessClass", "BucketClaim", "BucketClass", "api"]
+
+type _Apis = dict[tuple[str | None, str | None], kr8s.asyncio.Api]
+_apis: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Apis] = weakref.WeakKeyDictionary()
+
+
+async def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s.asyncio.Api:
+    """An API object for the kubeconfig that kubectl would use; one for each event loop.
+
+    Args:
+        kubeconfig: files, joined as in KUBECONFIG, instead of KUBECONFIG and ~/.kube/config.
+        context: instead of the current context.
+    Raises:
+        KubeconfigError: none was found, or it can't be used. ApiError, ApiSilent: the server
+        refused, or did not answer.
+    """
+    known = _apis.setdefault(asyncio.get_running_loop(), {})
+    if (kubeconfig, context) not in known:
+        resolved = await resolve(default_sources(kubeconfig, context))
+        known[kubeconfig, context] = await open_api(resolved)
+    return known[kubeconfig, context]
+
+
+class _Object(APIObject):
+    """Common to the five kinds. Without `api` it uses `cosi_operator.sdk.asyncio.api()`."""
+
+    resource: Resource
+
+    def __init__(
+        self, resource: Any, namespace: str | None = None, api: kr8s.asyncio.Api | None = None
+    ) -> None:
+        super().__init__(resource, namespace, api)
+        self._has_api = api is not None
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        async def connected() -> Self:
+            if not self._has_api:
+                self.api = await api()
+                self._has_api = True
+            return self
+
+        return connected().__await__()
+
+    @classmethod
+    async def get(  # type: ignore[override]  # one request instead of a list that is repeated
+        cls,
+        name: str | None = None,
+        namespace: str | None = None,
+        api: kr8s.asyncio.Api | None = None,
+        **selectors: Any,
+    ) -> Self:
+        """Read one object by name, or by selectors as in kr8s.
+
+        Raises:
+            kr8s.NotFoundError: it does not exist. ApiError, ApiSilent: the server refused, or did
+            not answer.
+        """
+        used = api or await _default_api()
+        if name is None:
+            return await super().get(namespace=namespace, api=used, **selectors)
+        raw = await work.read(Client(used), cls.resource, cls._key(used, name, namespace))
+        return cls(msgspec.json.decode(raw), api=used)
+
+    @classmethod
+    async def list(cls, **kwargs: Any) -> AsyncGenerator[Self | dict[str, Any]]:
+        """All objects of this kind, in one namespace or, with `namespace=kr8s.ALL`, in all."""
+        kwargs.setdefault("api", None)
+        kwargs["api"] = kwargs["api"] or await _default_api()
+        async for each in super().list(**kwargs):
+            yield each
+
+    @classmethod
+    def _key(cls, api: kr8s.asyncio.Api, name: str, namespace: str | None) -> Key:
+        return Key((namespace or api.namespace) if cls.namespaced else "", name)
+
+    async def _client(self) -> tuple[Client, Key]:
+        await self
+        return Client(self.api), self._key(self.api, self.name, self.namespace)
+
+    async def _wait(self, kind: work.Kind, timeout: float) -> None:
+        client, key = await self._client()
+        raw = await work.wait_ready(client, kind, key, timeout_s=timeout, clock=RealClock())
+        self.raw = msgspec.json.decode(raw)
+
+
+_default_api = api  # the classes have parameters of that name
+
+
+class BucketClaim(kinds.ClaimNames, _Object):
+    """A request for a bucket."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the bucket was ready when the claim was read last."""
+        return kinds.is_ready_now(work.CLAIM, self.raw)
+
+    async def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
+        """Wait until the bucket is ready, at most `timeout` seconds.
+
+        Raises:
+            StalledError: the operator does not retry; the text says why. NotReadyError: the time
+            has passed. kr8s.NotFoundError, ApiError, ApiSilent: as of `get`.
+        """
+        await self._wait(work.CLAIM, timeout)
+
+    async def why(self) -> Explanation:
+        """What the claim, its Bucket, its accesses and their Secrets wait for."""
+        return await work.why_claim(*await self._client())
+
+
+class BucketAccess(kinds.AccessNames, _Object):
+    """A request for keys to a bucket."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the keys were granted when the access was read last."""
+        return kinds.is_ready_now(work.ACCESS, self.raw)
+
+    async def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
+        """Wait until the keys are granted, at most `timeout` seconds. Raises: as BucketClaim's."""
+        await self._wait(work.ACCESS, timeout)
+
+    async def why(self) -> Explanation:
+        """What the access and all that it needs wait for."""
+        return await work.why_access(*await self._client())
+
+    async def credentials(self) -> Credentials:
+        """Endpoint, region, bucket and keys, from the Secret that the access names.
+
+        Raises:
+            CredentialsError: no Secret yet, or it can't be used. ApiError (Forbidden: the right
+            to read the Secret is missing), ApiSilent: as of `get`.
+        """
+        return await work.credentials(*await self._client())
+
+
+class Bucket(kinds.BucketNames, _Object):
+    """A bucket on a backend. Tenants can often not read it."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the bucket was ready when the object was read last."""
+        return kinds.is_ready_now(work.BUCKET, self.raw)
+
+    @property
+    def driver_name(self) -> str:
+        """The driver that serves the bucket."""
+        return kinds.field(self.raw, "spec", "driverName")
+
+    @property
+    def bucket_id(self) -> str:
+        """The driver's name of the bucket, or "" while there is none."""
+        return kinds.field(self.raw, "status", "bucketID")
+
+    async def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
+        """Wait until the bucket is ready, at most `timeout` seconds. Raises: as BucketClaim's."""
+        await self._wait(work.BUCKET, timeout)
+
+
+class BucketClass(kinds.BucketClassNames, _Object):
+    """What a claim can ask for."""
+
+    @property
+    def driver_name(self) -> str:
+        """The driver that serves the class."""
+        return kinds.field(self.raw, "driverName")
+
+
+class BucketAccessClass(kinds.AccessClassNames, _Object):
+    """What an access can ask for."""
+
+    @property
+    def driver_name(self) -> str:
+        """The driver that serves the class."""
+        return kinds.field(self.raw, "driverName")

@@ -1,0 +1,162 @@
+"""The verbs of the API server over kr8s: raw JSON in and out, for `cosi` and the SDK.
+
+Requests go through `call_api` with `raise_for_status=False`: otherwise kr8s answers each 403 with
+three new logins and a new connection pool, which ends all other requests. The errors are those of
+`kube/errors.py`.
+"""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import kr8s
+import kr8s.asyncio
+import msgspec
+from msgspec import Raw, Struct
+
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.clock import Clock, RealClock
+from cosi_operator.kube.errors import ApiSilent, error_of
+
+REQUEST_TIMEOUT_S = 30.0
+PAGE = 500
+# A busy API server answers 429 or 503, and names the wait. client-go repeats such requests too.
+BUSY = (429, 503)
+BUSY_TRIES = 3
+LONGEST_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list. `continue_token` is "" on the last page."""
+
+    items: tuple[bytes, ...]
+    continue_token: str
+
+
+class _ListMeta(Struct, rename={"continue_token": "continue"}):
+    continue_token: str = ""
+
+
+class _List(Struct):
+    metadata: _ListMeta
+    items: list[Raw] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    verb: str
+    resource: Resource
+    key: Key
+    params: Mapping[str, str] | None = None
+    body: bytes | None = None
+
+    @property
+    def words(self) -> str:
+        """The request for messages; holds no value of an object."""
+        return f"{self.verb} {self.resource.plural} {self.key}".rstrip()
+
+
+class Client:
+    """Reads and writes objects with one kr8s API object."""
+
+    def __init__(self, api: kr8s.asyncio.Api, clock: Clock | None = None) -> None:
+        self._api = api
+        self._clock = clock or RealClock()
+
+    @property
+    def default_namespace(self) -> str:
+        """The namespace of the kubeconfig's context, or of the service account."""
+        return self._api.namespace
+
+    async def get(self, resource: Resource, key: Key) -> bytes:
+        """The object's JSON.
+
+        Raises:
+            ApiError: NotFound and the others of kube/errors.py. ApiSilent: no answer. So all verbs.
+        """
+        return await self._send(_Request("GET", "get", resource, key))
+
+    async def list(
+        self, resource: Resource, *, namespace: str = "", continue_token: str = ""
+    ) -> Page:
+        """One page of the objects of a kind; an empty namespace means all namespaces."""
+        params = {"limit": str(PAGE)}
+        if continue_token:
+            params["continue"] = continue_token
+        request = _Request("GET", "list", resource, Key(namespace, ""), params)
+        body = await self._send(request)
+        try:
+            page = msgspec.json.decode(body, type=_List)
+        except msgspec.DecodeError as error:
+            raise ApiSilent(f"{request.words}: {error}") from None
+        items = tuple(bytes(item) for item in page.items or ())
+        return Page(items, page.metadata.continue_token)
+
+    async def update(self, resource: Resource, body: Mapping[str, Any]) -> bytes:
+        """Replace the object, if it still has the resourceVersion of `body`; return the result.
+
+        Raises:
+            Conflict: the object has changed since.
+        """
+        metadata = body["metadata"]
+        key = Key(metadata.get("namespace", ""), metadata["name"])
+        request = _Request("PUT", "update", resource, key, body=msgspec.json.encode(body))
+        return await self._send(request)
+
+    async def _send(self, request: _Request) -> bytes:
+        response = await self._respond(request)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            response = await self._respond(request, renew_credentials=True)
+        for _ in range(BUSY_TRIES):
+            if response.status_code not in BUSY or (wait_s := _retry_after_s(response)) is None:
+                break
+            await self._clock.sleep(min(wait_s, LONGEST_WAIT_S))
+            response = await self._respond(request)
+        if response.is_success:
+            return response.content
+        raise error_of(
+            response.status_code,
+            response.content,
+            what=request.words,
+            confidential=request.resource.kind == "Secret",
+        )
+
+    async def _respond(
+        self, request: _Request, *, renew_credentials: bool = False
+    ) -> httpx.Response:
+        resource, key = request.resource, request.key
+        try:
+            async with self._api.call_api(
+                request.method,
+                version=resource.api_version,
+                namespace=key.namespace if resource.namespaced else None,
+                url=f"{resource.plural}/{key.name}".rstrip("/"),
+                raise_for_status=renew_credentials,  # kr8s then logs in again, up to 3 times
+                params=request.params,
+                content=request.body,
+            ) as response:
+                return response
+        except kr8s.ServerError as error:
+            if error.response is None:
+                raise ApiSilent(f"{request.words}: no response") from None
+            return error.response
+        except kr8s.APITimeoutError:
+            raise ApiSilent(f"{request.words}: no answer within {REQUEST_TIMEOUT_S:g} s") from None
+        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+            raise ApiSilent(f"{request.words}: {cause_of(error)}") from None
+
+
+def cause_of(error: BaseException) -> str:
+    """Why a connection failed, in the words of the operating system or of TLS; no header."""
+    return str(error) or type(error).__name__
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", "")))
+    except ValueError:
+        return None

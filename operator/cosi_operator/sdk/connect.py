@@ -1,0 +1,271 @@
+"""One resolved kubeconfig for kr8s, and API objects made from it.
+
+kr8s merges kubeconfig files differently from kubectl, knows no tokenFile, and writes keys that are
+inline in a kubeconfig into temporary files that it never deletes. So it is given one context in one
+mapping: without merging, with absolute paths, and with keys in a folder that is deleted together
+with the API object.
+"""
+
+import os
+import shutil
+import ssl
+import tempfile
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import httpx
+import kr8s
+import kr8s.asyncio
+import msgspec
+
+from cosi_operator.clock import RealClock
+from cosi_operator.kube.errors import ApiSilent, error_of
+from cosi_operator.kube.kubeconfig import (
+    Chosen,
+    KubeconfigError,
+    ServiceAccount,
+    Sources,
+    cluster_info,
+    connection_of,
+    find,
+    from_base64,
+    service_account_namespace,
+)
+from cosi_operator.kube.kubeconfig_file import Exec
+from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
+
+NAME = "cosi"  # of the one context, cluster and user
+
+
+class ProxyNameError(KubeconfigError):
+    """A cluster has a tls-server-name and is behind a proxy, which kr8s can't combine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """`kubeconfig` as kr8s takes it; `folder` holds keys that were inline, or is ""."""
+
+    kubeconfig: dict[str, Any]
+    service_account: str | None = None
+    folder: str = ""
+
+
+async def resolve(sources: Sources) -> Resolved:
+    """Find the configuration as kubectl does, and make one kubeconfig with one context of it.
+
+    Raises:
+        KubeconfigError: nothing was found, or what was found can't be used.
+    """
+    match await find(sources):
+        case ServiceAccount(folder=folder):
+            namespace = service_account_namespace(folder)
+            return Resolved(_one_context({}, {}, namespace, cluster_name=""), str(folder))
+        case Chosen() as chosen:
+            return await _of_context(chosen, sources)
+
+
+async def open_api(resolved: Resolved) -> kr8s.asyncio.Api:
+    """An API object of kr8s; asks the server for its version.
+
+    Raises:
+        KubeconfigError: the exec plugin failed. ApiError, ApiSilent: the server refused, or did
+        not answer.
+    """
+    with _opening(resolved), anyio.fail_after(REQUEST_TIMEOUT_S):
+        api = await kr8s.asyncio.api(
+            kubeconfig=cast("str", resolved.kubeconfig), serviceaccount=resolved.service_account
+        )
+    return _finished(api, resolved)
+
+
+def open_sync_api(resolved: Resolved) -> kr8s.Api:
+    """The same for programs without an event loop."""
+    with _opening(resolved):
+        api = kr8s.api(
+            kubeconfig=cast("str", resolved.kubeconfig), serviceaccount=resolved.service_account
+        )
+    return _finished(api, resolved)
+
+
+def _finished[A: kr8s.asyncio.Api](api: A, resolved: Resolved) -> A:
+    api.timeout = REQUEST_TIMEOUT_S
+    if resolved.folder:
+        weakref.finalize(api, _delete, resolved.folder)
+    return api
+
+
+@contextmanager
+def _opening(resolved: Resolved) -> Iterator[None]:
+    """Turn what kr8s raises into the errors of `open_api`, and delete the keys then."""
+    try:
+        with warnings.catch_warnings():
+            # kr8s warns about versions of Kubernetes that it was not tested with.
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except BaseException as error:
+        _delete(resolved.folder)
+        if (instead := _told(error, resolved)) is not None:
+            raise instead from None
+        raise
+
+
+def _told(error: BaseException, resolved: Resolved) -> Exception | None:
+    match error:
+        case TimeoutError() | kr8s.APITimeoutError():
+            return ApiSilent(f"get version: no answer within {REQUEST_TIMEOUT_S:g} s")
+        case kr8s.ServerError(response=httpx.Response() as response):
+            status, body = response.status_code, response.content
+            return error_of(status, body, what="get version", confidential=False)
+        case httpx.HTTPError() | ssl.SSLError():
+            return ApiSilent(f"get version: {cause_of(error)}")
+        case OSError() | RuntimeError() | ValueError() | KeyError():
+            if (plugin := _plugin(resolved)) is None:
+                return ApiSilent(f"get version: {type(error).__name__}")
+            # The text of the error would quote what the plugin printed.
+            hint = f". {plugin['installHint'].strip()}" if plugin["installHint"] else ""
+            return KubeconfigError(f"exec plugin {plugin['command']} failed{hint}")
+        case _:
+            return None
+
+
+def same_server(api: kr8s.Api) -> Resolved:
+    """The server and the credentials of an existing API object, for another event loop."""
+    auth = api.auth
+    cluster: dict[str, Any] = {
+        "server": auth.server,
+        "certificate-authority": auth.server_ca_file and str(auth.server_ca_file),
+        "tls-server-name": auth.tls_server_name,
+        "proxy-url": auth.proxy,
+    }
+    if (kubeconfig := getattr(auth, "kubeconfig", None)) is not None:  # None in a pod
+        cluster["insecure-skip-tls-verify"] = _is_insecure(kubeconfig.raw)
+    user = {
+        "token": auth.token,
+        "client-certificate": auth.client_cert_file and str(auth.client_cert_file),
+        "client-key": auth.client_key_file and str(auth.client_key_file),
+    }
+    return Resolved(_one_context(_present(cluster), _present(user), api.namespace))
+
+
+async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
+    # Checks every field, and names the file and the field that can't be used.
+    connection = connection_of(chosen, sources, RealClock())
+    if connection.proxy and connection.tls_server_name:
+        # httpx, which kr8s uses, checks the certificate for the server's address then.
+        raise ProxyNameError(
+            f"{chosen.at_cluster}.tls-server-name: kr8s can't use it behind a proxy; in `server`"
+            " write a name of the certificate, or except the server from the proxy (NO_PROXY)"
+        )
+    cluster, user = chosen.cluster, chosen.user
+    token = user.token
+    if user.token_file:
+        header = await connection.credentials.authorization()
+        token = (header or "").removeprefix("Bearer ") or None
+    inline = {
+        "certificate-authority": cluster.certificate_authority_data,
+        "client-certificate": user.client_certificate_data,
+        "client-key": user.client_key_data,
+    }
+    folder = tempfile.mkdtemp(prefix="cosi-") if any(inline.values()) else ""
+    files = {name: _written(folder, name, content) for name, content in inline.items() if content}
+
+    def path(name: str, named: str | None, base: Path) -> str | None:
+        return files.get(name) or (str(base.parent / named) if named else None)
+
+    return Resolved(
+        _one_context(
+            _present(
+                {
+                    "server": connection.server,
+                    "certificate-authority": path(
+                        "certificate-authority", cluster.certificate_authority, chosen.cluster_path
+                    ),
+                    "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
+                    "tls-server-name": connection.tls_server_name,
+                    "proxy-url": connection.proxy,
+                }
+            ),
+            _present(
+                {
+                    "token": token,
+                    "client-certificate": path(
+                        "client-certificate", user.client_certificate, chosen.user_path
+                    ),
+                    "client-key": path("client-key", user.client_key, chosen.user_path),
+                    "exec": _exec(user.exec, chosen) if user.exec and not token else None,
+                }
+            ),
+            connection.namespace,
+        ),
+        folder=folder,
+    )
+
+
+def _exec(plugin: Exec, chosen: Chosen) -> dict[str, Any]:
+    """The plugin with an absolute path, and with the cluster in its environment if it asks."""
+    command = plugin.command
+    if "/" in command:  # a bare name is looked up in PATH
+        command = str(chosen.user_path.parent / command)
+    env = [{"name": each.name, "value": each.value} for each in plugin.env or ()]
+    spec: dict[str, Any] = {"interactive": False}
+    if plugin.provide_cluster_info:
+        spec["cluster"] = cluster_info(chosen.cluster)
+    info = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
+    env.append({"name": "KUBERNETES_EXEC_INFO", "value": msgspec.json.encode(info).decode()})
+    return {
+        "apiVersion": plugin.api_version,
+        "command": command,
+        "args": plugin.args or [],
+        "env": env,
+        "installHint": plugin.install_hint or "",
+    }
+
+
+def _one_context(
+    cluster: dict[str, Any], user: dict[str, Any], namespace: str, cluster_name: str = NAME
+) -> dict[str, Any]:
+    # An empty name of the cluster makes kr8s use the service account.
+    context = {"cluster": cluster_name, "user": NAME, "namespace": namespace}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": NAME,
+        "contexts": [{"name": NAME, "context": context}],
+        "clusters": [{"name": NAME, "cluster": cluster}],
+        "users": [{"name": NAME, "user": user}],
+    }
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
+
+
+def _is_insecure(kubeconfig: dict[str, Any]) -> bool:
+    return any(entry["cluster"].get("insecure-skip-tls-verify") for entry in kubeconfig["clusters"])
+
+
+def _plugin(resolved: Resolved) -> dict[str, Any] | None:
+    plugin: dict[str, Any] | None = resolved.kubeconfig["users"][0]["user"].get("exec")
+    return plugin
+
+
+def _written(folder: str, name: str, inline: str) -> str:
+    path = Path(folder, name)
+    path.write_bytes(from_base64(inline))  # only the owner can read the folder, as of mkdtemp
+    return str(path)
+
+
+def _delete(folder: str) -> None:
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def default_sources(kubeconfig: str | None = None, context: str | None = None) -> Sources:
+    """Where the SDK looks: the arguments, then the environment of this process."""
+    return Sources(kubeconfig, os.environ, context=context or "", quiet=True)

@@ -1,0 +1,182 @@
+"""Reads objects and what they name, with the rights of the caller.
+
+A 403 is not an error here: what may not be read is noted in `missed` and shown as not visible.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from cosi_operator.api import core, v1alpha1
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resource
+from cosi_operator.kube.errors import Forbidden, NotFound
+from cosi_operator.plan.names import bucket_name
+from cosi_operator.sdk.diagnosis import AccessFacts, Facts, SecretFound, Unseen, is_ready
+from cosi_operator.sdk.errors import NotInstalledError
+
+# A command that a person waits for reads so many Secrets at most, one after the other.
+SECRETS_READ = 200
+NO_RIGHT = "you have no right to read it"
+
+
+class _Meta(Struct, rename="camel", frozen=True):
+    deletion_timestamp: str | None = None
+
+
+class _Secret(Struct, frozen=True):
+    """No field for the data, so that it is never decoded."""
+
+    metadata: _Meta = _Meta()
+
+
+_decode_secret = msgspec.json.Decoder(_Secret).decode
+
+
+def _secret_found(raw: bytes) -> SecretFound:
+    return SecretFound(deleting=_decode_secret(raw).metadata.deletion_timestamp is not None)
+
+
+class Page(Protocol):
+    """One page of a list. `continue_token` is "" on the last page."""
+
+    @property
+    def items(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def continue_token(self) -> str: ...
+
+
+class Verbs(Protocol):
+    """What a reader asks: the SDK's `Client`, or the operator's own `KubeClient`."""
+
+    @property
+    def default_namespace(self) -> str: ...
+
+    async def get(self, resource: Resource, key: Key) -> bytes: ...
+
+    async def list(
+        self, resource: Resource, *, namespace: str = "", continue_token: str = ""
+    ) -> Page: ...
+
+    async def update(self, resource: Resource, body: Mapping[str, Any]) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Reader:
+    """One command's view of the cluster. `missed`: what could not be read, and why."""
+
+    client: Verbs
+    missed: dict[str, str] = field(default_factory=dict)
+
+    async def all[T](
+        self, resource: Resource, decode: Callable[[bytes], T], *, namespace: str = ""
+    ) -> list[T] | None:
+        """Every object of a kind, page by page; None when that is forbidden.
+
+        Raises:
+            NotInstalledError: the kind is not served. ApiError, ApiSilent: as of the client.
+        """
+        found: list[T] = []
+        token = ""
+        while True:
+            try:
+                page = await self.client.list(resource, namespace=namespace, continue_token=token)
+            except Forbidden:
+                where = f" in {namespace}" if namespace else ""
+                self.missed[f"{resource.plural}{where}"] = "you have no right to list them"
+                return None
+            except NotFound:
+                raise NotInstalledError(
+                    f"this cluster does not serve {resource.plural}.{resource.group}:"
+                    " install COSI's CRDs first"
+                ) from None
+            for raw in page.items:
+                try:
+                    found.append(decode(raw))
+                except msgspec.ValidationError as error:
+                    self.missed[f"one of the {resource.plural}"] = f"not readable: {error}"
+            token = page.continue_token
+            if not token:
+                return found
+
+    async def one[T](
+        self, resource: Resource, decode: Callable[[bytes], T], key: Key
+    ) -> T | Unseen | None:
+        """One object; None when it is not there.
+
+        Raises:
+            ApiError, ApiSilent: as of the client, but for 403 and 404.
+        """
+        try:
+            return decode(await self.client.get(resource, key))
+        except Forbidden:
+            self.missed[f"{resource.kind} {key}"] = NO_RIGHT
+            return Unseen(NO_RIGHT)
+        except NotFound:
+            return None
+        except msgspec.ValidationError as error:
+            self.missed[f"{resource.kind} {key}"] = f"not readable: {error}"
+            return Unseen(f"not readable: {error}")
+
+    async def has_secret(self, key: Key) -> bool:
+        """Whether the Secret exists, or can't be seen; its content is dropped unread."""
+        return await self.one(core.SECRETS, lambda _raw: True, key) is not None
+
+    async def secret(self, key: Key) -> SecretFound | Unseen | None:
+        """Whether the Secret is there, and is being deleted."""
+        return await self.one(core.SECRETS, _secret_found, key)
+
+    async def lost_secrets(self, accesses: Sequence[BucketAccess]) -> list[BucketAccess]:
+        """The granted accesses whose Secret is gone: their keys work and nobody has them."""
+        granted = [access for access in accesses if is_ready(access) and access.secret_name]
+        if len(granted) > SECRETS_READ:
+            self.missed["secrets"] = f"there are more than {SECRETS_READ}; see cosi why for one"
+            return []
+        return [
+            access
+            for access in granted
+            if not await self.has_secret(Key(access.meta.namespace, access.secret_name))
+        ]
+
+    async def claim_facts(self, key: Key) -> Facts:
+        """A claim, its Bucket, and all accesses of its namespace that name it."""
+        found = await self.all(
+            v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, namespace=key.namespace
+        )
+        return await self._facts(key, [a for a in found or () if a.claim_name == key.name])
+
+    async def access_facts(self, access: BucketAccess) -> Facts:
+        """One access with the claim that it names."""
+        return await self._facts(access.claim_key, [access])
+
+    async def _facts(self, key: Key, accesses: list[BucketAccess]) -> Facts:
+        claim = await self.one(v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, key)
+        bucket: Bucket | Unseen | None = None
+        bucket_class = None
+        if isinstance(claim, BucketClaim):
+            own = claim.bucket_name or claim.existing_bucket_name or bucket_name(claim.meta.uid)
+            bucket = await self.one(v1alpha1.BUCKETS, v1alpha1.decode_bucket, Key("", own))
+            bucket_class = await self.one(
+                v1alpha1.BUCKET_CLASSES,
+                v1alpha1.decode_bucket_class,
+                Key("", claim.class_name),
+            )
+        return Facts(
+            claim,
+            str(key),
+            bucket_class,
+            bucket,
+            [await self._access(access) for access in accesses],
+        )
+
+    async def _access(self, access: BucketAccess) -> AccessFacts:
+        access_class = await self.one(
+            v1alpha1.BUCKET_ACCESS_CLASSES,
+            v1alpha1.decode_bucket_access_class,
+            Key("", access.class_name),
+        )
+        key = Key(access.meta.namespace, access.secret_name)
+        return AccessFacts(access, access_class, await self.secret(key))

@@ -1,0 +1,126 @@
+"""What both flavours of the classes do, with one client: read, wait, explain, fetch credentials."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import kr8s
+import msgspec
+
+from cosi_operator.api import core, v1alpha1
+from cosi_operator.api.view import Key, Resource
+from cosi_operator.clock import Clock
+from cosi_operator.kube.errors import NotFound
+from cosi_operator.sdk.client import Client
+from cosi_operator.sdk.credentials import Credentials
+from cosi_operator.sdk.diagnosis import Reported, chain, condition, is_ready
+from cosi_operator.sdk.errors import CredentialsError, NotReadyError, StalledError
+from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.read import Reader
+
+WAIT_TIMEOUT_S = 120.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of the three kinds that have a status."""
+
+    resource: Resource
+    decode: Callable[[bytes], Reported]
+
+
+CLAIM = Kind(v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim)
+ACCESS = Kind(v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access)
+BUCKET = Kind(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
+
+
+async def read(client: Client, resource: Resource, key: Key) -> bytes:
+    """The object's JSON.
+
+    Raises:
+        kr8s.NotFoundError: it does not exist. ApiError, ApiSilent: as of the client.
+    """
+    try:
+        return await client.get(resource, key)
+    except NotFound:
+        raise kr8s.NotFoundError(f"{resource.kind} {key} does not exist") from None
+
+
+async def wait_ready(
+    client: Client, kind: Kind, key: Key, *, timeout_s: float, clock: Clock
+) -> bytes:
+    """Read the object again and again until it is ready; return its JSON then.
+
+    kr8s's own watch is not used: an expired resourceVersion makes it repeat without a pause.
+
+    Raises:
+        StalledError: the operator does not retry. NotReadyError: `timeout_s` has passed.
+        kr8s.NotFoundError: the object does not exist. ApiError, ApiSilent: as of the client.
+    """
+    give_up_at = clock.monotonic() + timeout_s
+    pause_s = FIRST_PAUSE_S
+    while True:
+        raw = await read(client, kind.resource, key)
+        view = kind.decode(raw)
+        if is_ready(view) and not view.meta.deleting:
+            return raw
+        if _is_stalled(view):
+            raise StalledError(_in_words(view))
+        left_s = give_up_at - clock.monotonic()
+        if left_s <= 0:
+            raise NotReadyError(f"{_in_words(view)} (waited {timeout_s:g} s)")
+        await clock.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+
+
+def _is_stalled(view: Reported) -> bool:
+    stalled = condition(view, "Stalled")
+    return (
+        stalled is not None
+        and stalled.status == "True"
+        # A condition about an older spec says nothing about the present one.
+        and stalled.observed_generation in (0, view.meta.generation)
+    )
+
+
+def _in_words(view: Reported) -> str:
+    ready = condition(view, "Ready")
+    what = f"{type(view).__name__} {view.meta.key}"
+    if ready is None:
+        return f"{what} is not ready: the operator has written no condition yet."
+    return f"{what} is not ready ({ready.reason}): {ready.message}"
+
+
+async def why_claim(client: Client, key: Key) -> Explanation:
+    """The chain of a claim and of all accesses that name it."""
+    await read(client, v1alpha1.BUCKET_CLAIMS, key)
+    return Explanation(f"BucketClaim {key}", tuple(chain(await Reader(client).claim_facts(key))))
+
+
+async def why_access(client: Client, key: Key) -> Explanation:
+    """The chain of one access."""
+    access = v1alpha1.decode_bucket_access(await read(client, v1alpha1.BUCKET_ACCESSES, key))
+    return Explanation(
+        f"BucketAccess {key}", tuple(chain(await Reader(client).access_facts(access)))
+    )
+
+
+async def credentials(client: Client, key: Key) -> Credentials:
+    """The credentials in the Secret that an access names.
+
+    Raises:
+        CredentialsError: the access has no Secret yet, or the Secret can't be used.
+        kr8s.NotFoundError: no such access. ApiError, ApiSilent: as of the client.
+    """
+    access = v1alpha1.decode_bucket_access(await read(client, v1alpha1.BUCKET_ACCESSES, key))
+    name = access.secret_name
+    try:
+        raw = await client.get(core.SECRETS, Key(key.namespace, name))
+    except NotFound:
+        raise CredentialsError(
+            f"Secret {key.namespace}/{name} does not exist. {_in_words(access)}"
+            if not is_ready(access)
+            else f"Secret {key.namespace}/{name} was deleted. To have new keys, run: cosi retry"
+            f" bucketaccess/{key.name} -n {key.namespace}"
+        ) from None
+    return Credentials.from_secret(msgspec.json.decode(raw))

@@ -1,0 +1,212 @@
+"""The classes against a server: both flavours do the same, and no error shows a secret."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kr8s
+import pytest
+from tests.support.apiserver import Reply
+from tests.support.sdk import TOKEN
+from tests.unit.sdk.conftest import KEY_ID, SECRET_KEY, Shop
+
+from cosi_operator import sdk
+from cosi_operator.api import v1alpha1
+from cosi_operator.api.core import SECRETS
+from cosi_operator.api.view import Key
+from cosi_operator.sdk import asyncio as async_sdk
+from cosi_operator.sdk import objects
+
+OPERATOR = Path(sdk.__file__).parents[2]
+PHOTOS, KEYS = Key("shop", "photos"), Key("shop", "photos-keys")
+
+
+def conditions(reason: str, *, stalled: bool, generation: int = 0) -> dict[str, Any]:
+    common = {
+        "reason": reason,
+        "message": f"Because of {reason}.",
+        "observedGeneration": generation,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    found = [{"type": "Ready", "status": "False", **common}]
+    if stalled:
+        found.append({"type": "Stalled", "status": "True", **common})
+    return {"bucketReady": False, "conditions": found}
+
+
+def test_an_object_is_read_with_one_request(shop: Shop) -> None:
+    claim = sdk.BucketClaim.get("photos", namespace="shop")
+    assert (claim.name, claim.namespace, claim.is_ready) == ("photos", "shop", True)
+    assert [seen.verb for seen in shop.server.seen] == ["get"]
+    assert sdk.Bucket.get("bucket-1").bucket_id == "photos-1"
+    assert sdk.BucketClass.get("gold").driver_name == "d.example.com"
+    assert sdk.BucketAccessClass.get("keys").driver_name == "d.example.com"
+
+
+def test_the_objects_of_a_namespace_are_listed(shop: Shop) -> None:
+    assert [str(each) for each in sdk.BucketAccess.list(namespace="shop")] == ["photos-keys"]
+    assert [str(each) for each in sdk.BucketClaim.list(namespace=kr8s.ALL)] == ["photos"]
+
+
+def test_an_object_that_does_not_exist_raises_what_kr8s_raises(shop: Shop) -> None:
+    with pytest.raises(kr8s.NotFoundError, match="BucketClaim shop/none does not exist"):
+        sdk.BucketClaim.get("none", namespace="shop")
+
+
+def test_a_ready_claim_ends_the_wait_at_once(shop: Shop) -> None:
+    claim = sdk.BucketClaim("photos", namespace="shop")
+    claim.wait_ready(timeout=5)
+    assert claim.is_ready
+    assert claim.spec.bucketClassName == "gold"
+
+
+def test_a_stalled_claim_ends_the_wait_with_the_reason(shop: Shop) -> None:
+    status = conditions("DriverInvalidArgument", stalled=True)
+    shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=status)
+    with pytest.raises(sdk.StalledError, match=r"shop/photos is not ready \(DriverInvalidArgument"):
+        sdk.BucketClaim.get("photos", namespace="shop").wait_ready(timeout=5)
+
+
+def test_a_stall_of_an_older_spec_does_not_end_the_wait(shop: Shop) -> None:
+    status = conditions("DriverInvalidArgument", stalled=True, generation=1)
+    shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=status, metadata={"generation": 2})
+    with pytest.raises(sdk.NotReadyError, match=r"waited 0\.2 s"):
+        sdk.BucketClaim.get("photos", namespace="shop").wait_ready(timeout=0.2)
+
+
+def test_the_timeout_says_what_the_access_waits_for(shop: Shop) -> None:
+    status = {**conditions("WaitingForBucket", stalled=False), "accessGranted": False}
+    shop.server.put(v1alpha1.BUCKET_ACCESSES, KEYS, status=status)
+    with pytest.raises(TimeoutError, match="Because of WaitingForBucket"):
+        sdk.BucketAccess.get("photos-keys", namespace="shop").wait_ready(timeout=0.2)
+
+
+def test_why_names_the_cause_and_works_without_the_right_to_read_classes(shop: Shop) -> None:
+    shop.server.put(
+        v1alpha1.BUCKETS, Key("", "bucket-1"), status=conditions("DriverInternal", stalled=True)
+    )
+    status = {**conditions("DriverInternal", stalled=True), "bucketName": "bucket-1"}
+    shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=status)
+    told = sdk.BucketClaim.get("photos", namespace="shop").why()
+    assert not told.is_ready
+    assert [cause.kind for cause in told.causes] == ["Bucket"]
+    assert "Because of DriverInternal." in str(told)
+    for plural in ("buckets", "bucketclasses", "bucketaccessclasses", "secrets"):
+        shop.server.forbid("get", plural)
+    before = len(shop.server.seen)
+    told = sdk.BucketAccess.get("photos-keys", namespace="shop").why()
+    assert [cause.kind for cause in told.causes] == ["BucketClaim"]
+    assert len(shop.server.seen) - before < 8  # one request for each object, also when forbidden
+
+
+def test_credentials_come_from_the_secret(shop: Shop) -> None:
+    keys = sdk.BucketAccess.get("photos-keys", namespace="shop").credentials()
+    assert (keys.bucket, keys.access_secret_key) == ("photos-1", SECRET_KEY)
+
+
+def test_a_secret_that_is_missing_says_why(shop: Shop) -> None:
+    access = sdk.BucketAccess.get("photos-keys", namespace="shop")
+    shop.server.drop(SECRETS, KEYS)
+    with pytest.raises(sdk.CredentialsError, match=r"was deleted.*cosi retry"):
+        access.credentials()
+    shop.server.put(v1alpha1.BUCKET_ACCESSES, KEYS, status={"accessGranted": False})
+    with pytest.raises(sdk.CredentialsError, match="has written no condition yet"):
+        access.credentials()
+
+
+def test_a_secret_that_may_not_be_read_says_which_right_is_missing(shop: Shop) -> None:
+    shop.server.forbid("get", "secrets")
+    with pytest.raises(sdk.Forbidden, match="get secrets shop/photos-keys"):
+        sdk.BucketAccess.get("photos-keys", namespace="shop").credentials()
+
+
+def test_no_text_and_no_log_shows_a_credential(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    access = sdk.BucketAccess.get("photos-keys", namespace="shop")
+    keys = access.credentials()
+    api = sdk.api()
+    texts = [repr(access), str(access), repr(keys), repr(api), str(access.why()), caplog.text]
+    shop.server.fail_next("get", Reply(500, "InternalError", f"broken {SECRET_KEY}"))
+    with pytest.raises(sdk.ApiError) as raised:
+        access.credentials()
+    texts += [str(raised.value), repr(raised.value)]
+    assert not any(key in text for key in (KEY_ID, SECRET_KEY, TOKEN) for text in texts)
+
+
+def test_an_expired_token_is_renewed_once(shop: Shop) -> None:
+    claim = sdk.BucketClaim.get("photos", namespace="shop")
+    shop.server.fail_next("get", *[Reply(401, "Unauthorized", "expired")] * 5)
+    assert claim.why().is_ready
+
+
+def test_a_kubeconfig_and_a_context_can_be_named(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent")
+    with pytest.raises(sdk.KubeconfigError, match="/nonexistent does not exist"):
+        sdk.BucketClaim.get("photos", namespace="shop")
+    api = sdk.api(str(shop.kubeconfig), context="stub")
+    assert sdk.BucketClaim.get("photos", namespace="shop", api=api).is_ready
+    with pytest.raises(sdk.KubeconfigError, match="no `none` in contexts"):
+        sdk.api(str(shop.kubeconfig), context="none")
+
+
+def test_a_claim_is_created_and_deleted_with_kr8ss_own_verbs(shop: Shop) -> None:
+    spec = {"bucketClassName": "gold", "protocols": ["S3"]}
+    claim = sdk.BucketClaim({"metadata": {"name": "new", "namespace": "shop"}, "spec": spec})
+    claim.create()
+    assert sdk.BucketClaim.get("new", namespace="shop").spec.bucketClassName == "gold"
+    claim.delete()
+    assert not claim.exists()
+
+
+async def test_the_asynchronous_classes_do_the_same(shop: Shop) -> None:
+    claim = await async_sdk.BucketClaim.get("photos", namespace="shop")
+    await claim.wait_ready(timeout=5)
+    assert claim.is_ready
+    assert (await claim.why()).is_ready
+    access = await async_sdk.BucketAccess("photos-keys", namespace="shop")
+    await access.wait_ready(timeout=5)
+    assert (await access.why()).is_ready
+    assert (await access.credentials()).access_secret_key == SECRET_KEY
+    bucket = await async_sdk.Bucket.get("bucket-1")
+    await bucket.wait_ready(timeout=5)
+    assert (bucket.is_ready, bucket.driver_name, bucket.bucket_id) == (
+        True, "d.example.com", "photos-1",
+    )  # fmt: skip
+    assert (await async_sdk.BucketClass.get("gold")).driver_name == "d.example.com"
+    assert (await async_sdk.BucketAccessClass.get("keys")).driver_name == "d.example.com"
+    assert [str(each) async for each in async_sdk.BucketClaim.list(namespace="shop")] == ["photos"]
+    api = await async_sdk.api()
+    assert api is claim.api
+    assert api._session is not None
+    await api._session.aclose()
+
+
+async def test_the_synchronous_classes_work_inside_an_event_loop(shop: Shop) -> None:
+    assert sdk.BucketClaim.get("photos", namespace="shop").is_ready
+
+
+def test_both_flavours_have_the_same_methods() -> None:
+    for name in ("Bucket", "BucketAccess", "BucketAccessClass", "BucketClaim", "BucketClass"):
+        sync, other = getattr(objects, name), getattr(async_sdk, name)
+        public = {word for word in vars(sync) if not word.startswith("_")}
+        assert public == {word for word in vars(other) if not word.startswith("_")}, name
+
+
+def test_a_class_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Pod'"):
+        _ = sdk.Pod
+
+
+def test_what_a_pod_needs_is_there_without_kr8s() -> None:
+    script = "import sys, cosi_operator.sdk as sdk; sdk.Credentials; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(OPERATOR)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert {"kr8s", "httpx"}.isdisjoint(done.stdout.split())

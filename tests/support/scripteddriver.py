@@ -20,8 +20,10 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
+GOAWAY = 0x7
 OK_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
 
 type Script = Callable[[Peer, int], Awaitable[None]]
@@ -30,6 +32,12 @@ type Script = Callable[[Peer, int], Awaitable[None]]
 def framed(message: bytes, *, flags: int = 0) -> bytes:
     """A gRPC message with its five bytes in front."""
     return bytes([flags]) + len(message).to_bytes(4) + message
+
+
+def frame(kind: int, stream_id: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    """Any HTTP/2 frame, also one that h2 would refuse to send."""
+    head = len(payload).to_bytes(3) + bytes([kind, flags]) + stream_id.to_bytes(4)
+    return head + payload
 
 
 @dataclass(slots=True)
@@ -41,13 +49,19 @@ class Peer:
     headers: dict[int, dict[str, str]] = field(default_factory=dict)  # of each request
     bodies: dict[int, bytes] = field(default_factory=dict)
     resets: asyncio.Queue[int] = field(default_factory=asyncio.Queue)  # streams the caller left
+    _sending: anyio.Lock = field(default_factory=anyio.Lock)
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes of the test's own making, after what is being sent."""
+        async with self._sending:
+            await self.stream.send(data)
 
     async def flush(self, *, piece_bytes: int | None = None) -> None:
         """Send what is pending, if wanted in pieces of so many bytes."""
         pending = self.http2.data_to_send()
         size = piece_bytes or len(pending) or 1
         for start in range(0, len(pending), size):
-            await self.stream.send(pending[start : start + size])
+            await self.send(pending[start : start + size])
             await anyio.lowlevel.checkpoint()
 
     def status(self, stream_id: int, code: object, message: str = "") -> None:
@@ -67,8 +81,7 @@ class Peer:
     async def go_away(self, last_stream_id: int) -> None:
         """Announce the end; h2 would refuse to go on after its own, so these bytes are ours."""
         await self.flush()
-        payload = last_stream_id.to_bytes(4) + bytes(4)
-        await self.stream.send(len(payload).to_bytes(3) + b"\x07" + bytes(5) + payload)
+        await self.send(frame(GOAWAY, 0, last_stream_id.to_bytes(4) + bytes(4)))
 
 
 @dataclass(slots=True)
@@ -92,7 +105,8 @@ async def scripted_driver(
         http2.initiate_connection()
         async with stream, anyio.create_task_group() as scripts:
             await peer.flush()
-            with suppress(anyio.ClosedResourceError):  # the script hung up
+            # The script hung up, or the other end did; h2 takes nothing after its GOAWAY.
+            with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, ProtocolError):
                 async for data in stream:
                     for stream_id in _requests(peer, data):
                         scripts.start_soon(_play, script, peer, stream_id)

@@ -1,36 +1,24 @@
 """Calls to the driver over its Unix socket, with a deadline and the origin of each status.
 
-A status counts as the driver's only if its bytes came over the socket (`grpc-status` in the header
-block that ended the stream); anything else counts as no answer. There is no reconnect backoff,
-because connecting to a Unix socket succeeds or fails at once. So each call that finds no connection
-makes one, and the first call after a driver's restart reaches the new driver. Callers have their
-own backoffs.
+There is no reconnect backoff, because connecting to a Unix socket succeeds or fails at once. So
+each call that finds no connection makes one, and the first call after a driver's restart reaches
+the new driver. Callers have their own backoffs.
 
-Wire format: the gRPC project's "gRPC over HTTP2".
+Whether a status is the driver's own is decided in `connection`.
 """
 
-import asyncio
-import hashlib
 import os
-import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
+from typing import Any
 
 import anyio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from cosi_operator.driver.errors import DriverError, DriverMalformed, DriverRefused, DriverSilent
-from cosi_operator.driver.http2 import (
-    PREFIX_BYTES,
-    Answer,
-    Connection,
-    ConnectionLostError,
-    ReplyTooLargeError,
-    StreamResetError,
-)
+from cosi_operator.driver.connection import Connection, SocketIdentity
+from cosi_operator.driver.errors import DriverError, DriverSilent
+from cosi_operator.driver.methods import Method
 from cosi_operator.outcome import Call, Code, MadeBy
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024  # gRPC's own default
@@ -40,38 +28,17 @@ type OnCall = Callable[[Call, Code, MadeBy, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Method[Reply: Message]:
-    """One call of the driver interface. `path`: /package.Service/Method."""
-
-    call: Call
-    path: str
-    reply: type[Reply]
-
-
-@dataclass(frozen=True, slots=True)
-class IdentityCheck[Reply: Message]:
+class IdentityCheck[Request: Message, Reply: Message]:
     """The first call on every new connection, and whether other calls may follow it.
 
     `refusal`: of its reply, why no other call may be made on this connection, "" if it may.
     `timeout_s`: seconds for the greeting, within the deadline of the call that needs it.
     """
 
-    method: Method[Reply]
-    request: Message
+    method: Method[Request, Reply]
+    request: Request
     refusal: Callable[[Reply], str]
     timeout_s: float
-
-
-class SocketIdentity(NamedTuple):
-    """The identity of the socket file; it changes when the driver listens again."""
-
-    device: int
-    inode: int
-    changed_ns: int
-
-    def digest(self) -> str:
-        """16 hex digits that name this socket, for annotations and logs."""
-        return hashlib.sha256(repr(tuple(self)).encode()).hexdigest()[:16]
 
 
 class DriverChannel:
@@ -101,14 +68,13 @@ class DriverChannel:
         self._more_headers = headers
         self._connecting = anyio.Lock()
         self._connection: Connection | None = None
-        self._connected_to: SocketIdentity | None = None
         self._on_lost: Callable[[], None] = lambda: None
-        self._greeting: IdentityCheck[Any] | None = None
+        self._greeting: IdentityCheck[Any, Any] | None = None
         self._greeting_turn = anyio.Lock()
         self._greeted: Connection | None = None  # the connection whose greeting was accepted
         self._failed_greetings = 0
 
-    def greet_with(self, greeting: IdentityCheck[Any]) -> None:
+    def greet_with(self, greeting: IdentityCheck[Any, Any]) -> None:
         """Make `greeting` the first call on every connection, and ask on the present one too.
 
         A call whose connection fails the greeting is not sent and raises DriverSilent. The
@@ -127,9 +93,7 @@ class DriverChannel:
             found = self.path.stat()
         except OSError:
             return None
-        if not stat.S_ISSOCK(found.st_mode):
-            return None
-        return SocketIdentity(found.st_dev, found.st_ino, found.st_mtime_ns)
+        return SocketIdentity.of(found)
 
     def foreign_owner(self) -> int | None:
         """The user who owns the socket, if that is neither root nor this process's own user."""
@@ -144,8 +108,8 @@ class DriverChannel:
         if self._connection is not None:
             self._connection.close()
 
-    async def call[Reply: Message](
-        self, method: Method[Reply], request: Message, *, timeout_s: float
+    async def call[Request: Message, Reply: Message](
+        self, method: Method[Request, Reply], request: Request, *, timeout_s: float
     ) -> Reply:
         """Make one call, once.
 
@@ -174,18 +138,18 @@ class DriverChannel:
         self._on_call(call, Code.OK, MadeBy.DRIVER, anyio.current_time() - began_s)
         return reply
 
-    async def _call[Reply: Message](
-        self, method: Method[Reply], request: Message, timeout_s: float
+    async def _call[Request: Message, Reply: Message](
+        self, method: Method[Request, Reply], request: Request, timeout_s: float
     ) -> Reply:
         greeting = self._greeting
-        is_greeting = greeting is not None and method == greeting.method
+        is_greeting = greeting is not None and method is greeting.method
         try:
             with anyio.fail_after(timeout_s):
                 if greeting is None or is_greeting:
                     connection = await self._usable_connection()
                 else:
                     connection = await self._greeted_connection(method.call, greeting)
-                reply = await self._ask(connection, method, request)
+                reply = await connection.ask(method, request, self._more_headers())
         except TimeoutError as error:
             raise DriverSilent(
                 method.call, MadeBy.DEADLINE, f"no answer within {timeout_s:g} s"
@@ -200,26 +164,9 @@ class DriverChannel:
             self._judge_greeting(connection, greeting.refusal(reply))
         return reply
 
-    async def _ask[Reply: Message](
-        self, connection: Connection, method: Method[Reply], request: Message
-    ) -> Reply:
-        call = method.call
-        try:
-            answer = await connection.ask(
-                [*_headers(method.path), *self._more_headers().items()],
-                _framed(request.SerializeToString()),
-                self._max_reply_bytes + PREFIX_BYTES,
-            )
-        except ReplyTooLargeError as error:
-            raise DriverMalformed(
-                call, f"the reply is larger than {self._max_reply_bytes} bytes"
-            ) from error
-        except (ConnectionLostError, StreamResetError) as error:
-            raise DriverSilent(call, MadeBy.TRANSPORT, str(error)) from error
-        _raise_for_status(call, answer)
-        return _parsed(method, answer.body)
-
-    async def _greeted_connection(self, call: Call, greeting: IdentityCheck[Any]) -> Connection:
+    async def _greeted_connection(
+        self, call: Call, greeting: IdentityCheck[Any, Any]
+    ) -> Connection:
         """A connection on which `call` may be sent.
 
         Raises:
@@ -239,14 +186,14 @@ class DriverChannel:
                 raise DriverSilent(call, MadeBy.TRANSPORT, f"not sent, because {first}: {why}")
             return connection
 
-    async def _greet(self, connection: Connection, greeting: IdentityCheck[Any]) -> str:
+    async def _greet(self, connection: Connection, greeting: IdentityCheck[Any, Any]) -> str:
         """Call DriverGetInfo; return why no other call may follow, "" if it may."""
         method = greeting.method
 
         async def ask() -> Message:
             try:
                 with anyio.fail_after(greeting.timeout_s):
-                    return await self._ask(connection, method, greeting.request)
+                    return await connection.ask(method, greeting.request, self._more_headers())
             except TimeoutError as error:
                 late = f"no answer within {greeting.timeout_s:g} s"
                 raise DriverSilent(method.call, MadeBy.DEADLINE, late) from error
@@ -272,62 +219,10 @@ class DriverChannel:
             current = self._connection
             if current is not None and current.is_usable:
                 # No file: the driver may be stopping in good order, and still answers.
-                if found in (None, self._connected_to):
+                if found in (None, current.identity):
                     return current
                 current.retire()
-            _, connection = await asyncio.get_running_loop().create_unix_connection(
-                lambda: Connection(self._on_lost), str(self.path)
+            self._connection = await Connection.open(
+                self.path, max_reply_bytes=self._max_reply_bytes, on_lost=self._on_lost
             )
-            self._connection, self._connected_to = connection, found
-            return connection
-
-
-def _headers(path: str) -> list[tuple[str, str]]:
-    return [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "localhost"),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-        ("user-agent", "cosi-operator"),
-    ]
-
-
-def _framed(message: bytes) -> bytes:
-    return b"\0" + len(message).to_bytes(PREFIX_BYTES - 1) + message
-
-
-def _raise_for_status(call: Call, answer: Answer) -> None:
-    sent = answer.trailers.get(b"grpc-status")
-    if sent is None:
-        raise DriverSilent(
-            call,
-            MadeBy.TRANSPORT,
-            f"the answer (HTTP status {answer.http_status}) ended without a gRPC status",
-        )
-    code = _code(sent)
-    if code is not Code.OK:
-        message = unquote_to_bytes(answer.trailers.get(b"grpc-message", b""))
-        raise DriverRefused(call, code, message.decode(errors="replace"))
-
-
-def _code(sent: bytes) -> Code:
-    """The code of a grpc-status; one that does not exist counts as UNKNOWN, as gRPC asks."""
-    try:
-        return Code(int(sent))
-    except ValueError:
-        return Code.UNKNOWN
-
-
-def _parsed[Reply: Message](method: Method[Reply], body: bytes) -> Reply:
-    length = int.from_bytes(body[1:PREFIX_BYTES])
-    if len(body) < PREFIX_BYTES or len(body) != PREFIX_BYTES + length:
-        raise DriverMalformed(method.call, "the reply is not one whole message")
-    if body[0] != 0:
-        raise DriverMalformed(method.call, "the reply is compressed, which was not asked for")
-    try:
-        return method.reply.FromString(body[PREFIX_BYTES:])
-    except DecodeError:
-        # Without the cause: what did not parse may hold credentials.
-        raise DriverMalformed(method.call, "the reply is not the message it should be") from None
+            return self._connection

@@ -18,7 +18,8 @@ import anyio
 import structlog
 
 from cosi_operator.clock import Clock
-from cosi_operator.driver.channel import DriverChannel, SocketIdentity
+from cosi_operator.driver.channel import DriverChannel
+from cosi_operator.driver.connection import SocketIdentity
 from cosi_operator.driver.errors import DriverError, DriverRefused
 from cosi_operator.driver.v1alpha1 import Driver
 from cosi_operator.settings import Backoff

@@ -8,28 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cosi_operator.api.view import AuthenticationType
-from cosi_operator.driver.channel import DriverChannel, Method
+from cosi_operator.driver import methods
+from cosi_operator.driver.channel import DriverChannel
 from cosi_operator.driver.credentials import Credentials, read_credentials
 from cosi_operator.driver.v1alpha1 import Driver
-from cosi_operator.outcome import Call
 from cosi_operator.rpc import cosi_pb2
 
-_SERVICE = "/cosi.v1alpha1.Provisioner/"
-_GET_INFO = Method(
-    Call.GET_INFO, "/cosi.v1alpha1.Identity/DriverGetInfo", cosi_pb2.DriverGetInfoResponse
-)
-_CREATE = Method(
-    Call.CREATE_BUCKET, _SERVICE + Call.CREATE_BUCKET, cosi_pb2.DriverCreateBucketResponse
-)
-_DELETE = Method(
-    Call.DELETE_BUCKET, _SERVICE + Call.DELETE_BUCKET, cosi_pb2.DriverDeleteBucketResponse
-)
-_GRANT = Method(
-    Call.GRANT_ACCESS, _SERVICE + Call.GRANT_ACCESS, cosi_pb2.DriverGrantBucketAccessResponse
-)
-_REVOKE = Method(
-    Call.REVOKE_ACCESS, _SERVICE + Call.REVOKE_ACCESS, cosi_pb2.DriverRevokeBucketAccessResponse
-)
 _TYPES = {
     AuthenticationType.UNKNOWN: cosi_pb2.UnknownAuthenticationType,
     AuthenticationType.KEY: cosi_pb2.Key,
@@ -66,7 +50,7 @@ class Probe:
     async def get_info(self, *, timeout_s: float) -> str:
         """The driver's name, as the driver spells it."""
         request = cosi_pb2.DriverGetInfoRequest()
-        reply = await self._channel.call(_GET_INFO, request, timeout_s=timeout_s)
+        reply = await self._channel.call(methods.GET_INFO, request, timeout_s=timeout_s)
         return reply.name
 
     async def create_bucket(
@@ -74,7 +58,7 @@ class Probe:
     ) -> str:
         """The bucket's id, "" if the driver gave none."""
         request = cosi_pb2.DriverCreateBucketRequest(name=name, parameters=parameters)
-        reply = await self._channel.call(_CREATE, request, timeout_s=timeout_s)
+        reply = await self._channel.call(methods.CREATE_BUCKET, request, timeout_s=timeout_s)
         return reply.bucket_id
 
     async def delete_bucket(
@@ -82,7 +66,7 @@ class Probe:
     ) -> None:
         """Delete a bucket. **An empty id may remove every bucket of the driver.**"""
         request = cosi_pb2.DriverDeleteBucketRequest(bucket_id=bucket_id, delete_context=context)
-        await self._channel.call(_DELETE, request, timeout_s=timeout_s)
+        await self._channel.call(methods.DELETE_BUCKET, request, timeout_s=timeout_s)
 
     async def grant_access(
         self,
@@ -100,7 +84,7 @@ class Probe:
             authentication_type=_TYPES[kind],
             parameters=parameters,
         )
-        reply = await self._channel.call(_GRANT, request, timeout_s=timeout_s)
+        reply = await self._channel.call(methods.GRANT_ACCESS, request, timeout_s=timeout_s)
         entries = {protocol: dict(found.secrets) for protocol, found in reply.credentials.items()}
         read = read_credentials(entries)
         return GrantReply(
@@ -123,4 +107,4 @@ class Probe:
         request = cosi_pb2.DriverRevokeBucketAccessRequest(
             bucket_id=bucket_id, account_id=account_id, revoke_access_context=context
         )
-        await self._channel.call(_REVOKE, request, timeout_s=timeout_s)
+        await self._channel.call(methods.REVOKE_ACCESS, request, timeout_s=timeout_s)

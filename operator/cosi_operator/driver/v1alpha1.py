@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from cosi_operator.api.view import AuthenticationType
-from cosi_operator.driver.channel import DriverChannel, IdentityCheck, Method
+from cosi_operator.driver import methods
+from cosi_operator.driver.channel import DriverChannel, IdentityCheck
 from cosi_operator.driver.credentials import Credentials as Credentials
 from cosi_operator.driver.credentials import read_credentials
 from cosi_operator.driver.errors import DriverMalformed, DriverRefused
+from cosi_operator.driver.methods import Method
 from cosi_operator.outcome import Call
 from cosi_operator.plan import names
 from cosi_operator.rpc import cosi_pb2
@@ -21,30 +23,6 @@ from cosi_operator.scrub import KnownSecrets
 
 # Of the entries of a Grant's reply.
 _NO_SECRETS = frozenset({"endpoint", "region", "expiryts"})
-
-_GET_INFO = Method(
-    Call.GET_INFO, "/cosi.v1alpha1.Identity/DriverGetInfo", cosi_pb2.DriverGetInfoResponse
-)
-_CREATE_BUCKET = Method(
-    Call.CREATE_BUCKET,
-    "/cosi.v1alpha1.Provisioner/DriverCreateBucket",
-    cosi_pb2.DriverCreateBucketResponse,
-)
-_DELETE_BUCKET = Method(
-    Call.DELETE_BUCKET,
-    "/cosi.v1alpha1.Provisioner/DriverDeleteBucket",
-    cosi_pb2.DriverDeleteBucketResponse,
-)
-_GRANT_ACCESS = Method(
-    Call.GRANT_ACCESS,
-    "/cosi.v1alpha1.Provisioner/DriverGrantBucketAccess",
-    cosi_pb2.DriverGrantBucketAccessResponse,
-)
-_REVOKE_ACCESS = Method(
-    Call.REVOKE_ACCESS,
-    "/cosi.v1alpha1.Provisioner/DriverRevokeBucketAccess",
-    cosi_pb2.DriverRevokeBucketAccessResponse,
-)
 
 _AUTHENTICATION_TYPES = {
     AuthenticationType.UNKNOWN: cosi_pb2.UnknownAuthenticationType,
@@ -105,7 +83,7 @@ class Driver:
             return f"the driver there is named {reply.name!r}, not {name!r}"
 
         request = cosi_pb2.DriverGetInfoRequest()
-        self._channel.greet_with(IdentityCheck(_GET_INFO, request, refusal, timeout_s))
+        self._channel.greet_with(IdentityCheck(methods.GET_INFO, request, refusal, timeout_s))
 
     async def get_info(self, *, timeout_s: float) -> str:
         """The driver's name, never "".
@@ -115,7 +93,7 @@ class Driver:
         Source: v1alpha1 interface, DriverGetInfo.
         """
         request = cosi_pb2.DriverGetInfoRequest()
-        reply = await self._call(_GET_INFO, request, timeout_s=timeout_s)
+        reply = await self._call(methods.GET_INFO, request, timeout_s=timeout_s)
         if not reply.name:
             raise DriverMalformed(Call.GET_INFO, "the driver's name is empty")
         return reply.name
@@ -131,7 +109,7 @@ class Driver:
         """
         _require(name=name)
         request = cosi_pb2.DriverCreateBucketRequest(name=name, parameters=parameters)
-        reply = await self._call(_CREATE_BUCKET, request, timeout_s=timeout_s)
+        reply = await self._call(methods.CREATE_BUCKET, request, timeout_s=timeout_s)
         return CreatedBucket(reply.bucket_id)
 
     async def delete_bucket(
@@ -146,7 +124,7 @@ class Driver:
         """
         _require(bucket_id=bucket_id)
         request = cosi_pb2.DriverDeleteBucketRequest(bucket_id=bucket_id, delete_context=context)
-        await self._call(_DELETE_BUCKET, request, timeout_s=timeout_s)
+        await self._call(methods.DELETE_BUCKET, request, timeout_s=timeout_s)
 
     async def grant_access(self, request: GrantRequest, *, timeout_s: float) -> GrantedAccess:
         """Make an account with access to a bucket. Often **not** safe to repeat: some drivers
@@ -163,7 +141,7 @@ class Driver:
             authentication_type=_AUTHENTICATION_TYPES[request.authentication_type],
             parameters=request.parameters,
         )
-        reply = await self._call(_GRANT_ACCESS, message, timeout_s=timeout_s)
+        reply = await self._call(methods.GRANT_ACCESS, message, timeout_s=timeout_s)
         found = read_credentials(
             {protocol: details.secrets for protocol, details in reply.credentials.items()}
         )
@@ -193,11 +171,11 @@ class Driver:
         request = cosi_pb2.DriverRevokeBucketAccessRequest(
             bucket_id=bucket_id, account_id=account_id, revoke_access_context=context
         )
-        await self._call(_REVOKE_ACCESS, request, timeout_s=timeout_s)
+        await self._call(methods.REVOKE_ACCESS, request, timeout_s=timeout_s)
         self._known.forget(account_id)
 
-    async def _call[Reply: Message](
-        self, method: Method[Reply], request: Message, *, timeout_s: float
+    async def _call[Request: Message, Reply: Message](
+        self, method: Method[Request, Reply], request: Request, *, timeout_s: float
     ) -> Reply:
         try:
             return await self._channel.call(method, request, timeout_s=timeout_s)

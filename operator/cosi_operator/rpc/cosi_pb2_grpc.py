@@ -5,7 +5,7 @@ import warnings
 
 from cosi_operator.rpc import cosi_pb2 as cosi__operator_dot_rpc_dot_cosi__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.83.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 

@@ -211,3 +211,27 @@ def test_a_guessed_account_is_not_said_to_be_revoked(world: HostileWorld, delete
     assert "acct-hidden" in world.backend.accounts
     assert messages(world, "AccessRevoked") == []
     assert messages(world, "BackendUnverified")
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+def test_data_stay_while_another_bucket_of_the_id_waits_or_keeps_them(
+    world: HostileWorld, policy: str
+) -> None:
+    add_claim(world)
+    world.run_until_idle()
+    bucket_id = f"id-of-{DYNAMIC}"
+    world.put(BUCKETS, "", "a-twin", spec=static_spec(bucket_id))
+    add_claim(world, "twin", existingBucketName="a-twin")
+    add_access(world, "a1", claim="twin")
+    world.run_until_idle()
+    world.backend.answers[Call.REVOKE_ACCESS] = Answer(Code.INTERNAL, acts=False)
+    world.user_deletes(BUCKET_CLAIMS, "twin")
+    world.run_until_idle(limit_s=5.0)
+    world.user_edits(BUCKETS, "a-twin", lambda body: body["spec"].update(deletionPolicy=policy))
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(limit_s=30.0)
+    assert world.backend.count(Call.DELETE_BUCKET) == 0
+    world.backend.answers.clear()
+    world.run_until_idle()
+    assert world.find(BUCKETS, "a-twin") is None
+    assert world.backend.count(Call.DELETE_BUCKET) == (1 if policy == "Delete" else 0)

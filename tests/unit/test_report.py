@@ -240,8 +240,8 @@ def told_of(body: Json, kind: str) -> str:
             "reader",
             "bucketClaimName",
             "other",
-            "spec.bucketClaimName was changed to other and is ignored, because the keys are for"
-            " the bucket of BucketClaim photos. Create a new BucketAccess instead.",
+            "spec.bucketClaimName names other and is ignored, because the keys are for"
+            " the bucket that BucketClaim photos has. Create a new BucketAccess instead.",
             id="BucketAccess: another claim -> ignored",
         ),
     ],

@@ -186,8 +186,8 @@ def ignored_change(view: AccessView) -> str:
     claim = records.bound_claim(bucket)
     if claim.name and access.claim_key != (claim.namespace, claim.name):
         return (
-            f"spec.bucketClaimName was changed to {shown_name(access.claim_name)} and is ignored,"
-            f" because the keys are for the bucket of BucketClaim {claim.name}. Create a new"
+            f"spec.bucketClaimName names {shown_name(access.claim_name)} and is ignored, because"
+            f" the keys are for the bucket that BucketClaim {claim.name} has. Create a new"
             " BucketAccess instead."
         )
     if is_of_earlier_claim(view):

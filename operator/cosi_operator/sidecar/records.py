@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from cosi_operator.api.record import AccessRecord, BucketRecord
-from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
+from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, DeletionPolicy, Key
 from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
 from cosi_operator.kube.records import EntryChangedError, edit_record
@@ -249,16 +249,21 @@ class RecordLookup:
         """Another Bucket with the same bucket id, whose data a Delete of this one would remove.
 
         Copies that have no right to the id do not count. Of two Buckets that are being deleted, one
-        has to delete the data; the UIDs decide which, unless one still waits for its claim.
+        has to delete the data; the UIDs decide which, unless one still waits, or keeps the data.
         """
         bucket_id = records.bucket_id_of(bucket) or bucket.existing_bucket_id
         for other in self.others_with_id(bucket, bucket_id):
-            is_ending = other.meta.deleting and not self._is_in_use(other)
-            is_mine_to_delete = is_ending and bucket.meta.uid < other.meta.uid
+            is_mine_to_delete = self._will_delete(other) and bucket.meta.uid < other.meta.uid
             is_copy = records.is_renamed_copy(other) or self.rival_of(other) is not None
             if not is_mine_to_delete and not is_copy:
                 return other
         return None
+
+    def _will_delete(self, bucket: Bucket) -> bool:
+        """Whether the deletion of a Bucket deletes its data now, and waits for nobody."""
+        is_empty = bucket.record is None or not bucket.record.accesses
+        deletes = bucket.meta.deleting and bucket.deletion_policy is DeletionPolicy.DELETE
+        return deletes and is_empty and not self._is_in_use(bucket)
 
     def _is_in_use(self, bucket: Bucket) -> bool:
         """Whether the deletion of a Bucket waits for its claim."""

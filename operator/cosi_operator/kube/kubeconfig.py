@@ -1,12 +1,13 @@
-"""Finds out which API server to talk to, and how: kubeconfig files or the pod's own account.
+"""Reads the address of the API server and the credentials: kubeconfig files or a service account.
 
-The order: the files named by the caller, else by KUBECONFIG, else the pod's service account,
-else ~/.kube/config. Several files are merged as kubectl does it: the first to name a thing
-wins, a missing file is skipped, and a relative path is relative to the file it stands in.
+The first of these that exists is used: the files that the caller names, the files in KUBECONFIG,
+the pod's service account, ~/.kube/config. Several files are merged as kubectl merges them: the
+first definition of a name takes precedence, a missing file is skipped, and a relative path is
+relative to the directory of its file.
 
-kr8s reads the files. Its merge (the last one wins), its paths and its credentials are not
-kubectl's, so those are resolved here and in auth.py. It is imported late: 43 MiB that a pod
-with a service account never pays.
+kr8s parses the files. Its merge order (the last definition takes precedence), paths and credentials
+differ from kubectl's, so this module and auth.py resolve those. kr8s is imported only when a file
+is read, because it takes 43 MiB, which a pod with a service account does not need.
 """
 
 import base64
@@ -45,12 +46,12 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
 
 class KubeconfigError(Exception):
-    """The configuration can't be used. Names the file, the field and what to do; no secret."""
+    """The configuration can't be used. Names the file, the field and the remedy, no credential."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where to look. `kubeconfig` is the flag: one path, or several joined as in KUBECONFIG."""
+    """Where to search. `kubeconfig` is the value of the flag: paths joined as in KUBECONFIG."""
 
     kubeconfig: str | None
     environ: Mapping[str, str]
@@ -59,14 +60,14 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """All that a client needs. `server` has no trailing slash; `tls` is None for plain HTTP."""
+    """How to connect to one server. `server` has no trailing slash; `tls` is None for HTTP."""
 
     server: str
     namespace: str
     credentials: Credentials
     tls: ssl.SSLContext | None = None
     tls_server_name: str | None = None
-    proxy: str | None = field(default=None, repr=False)  # may hold a password
+    proxy: str | None = field(default=None, repr=False)  # may contain a password
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ async def load(sources: Sources, clock: Clock) -> Connection:
     """Find and read the configuration.
 
     Raises:
-        KubeconfigError: nothing was found, or what was found can't be used.
+        KubeconfigError: no configuration was found, or the one that was found can't be used.
     """
     if sources.kubeconfig:
         return await _from_files(sources, sources.kubeconfig, "--kubeconfig", clock)
@@ -95,7 +96,7 @@ async def load(sources: Sources, clock: Clock) -> Connection:
         if await default.is_file():
             return await _from_files(sources, str(default), "~/.kube/config", clock)
     raise KubeconfigError(
-        "no configuration: give --kubeconfig, set KUBECONFIG, or run in a pod whose "
+        "no configuration found: pass --kubeconfig, set KUBECONFIG, or run in a pod whose "
         "service account token is mounted (automountServiceAccountToken)"
     )
 
@@ -127,30 +128,32 @@ async def _from_files(sources: Sources, names: str, source: str, clock: Clock) -
         paths = [await anyio.Path(name).expanduser() for name in named]
         found = [Path(path) for path in paths if await path.exists()]
     except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
-        raise KubeconfigError(f"{source}: can't be looked up ({error}); name the file") from None
+        raise KubeconfigError(
+            f"{source}: the path can't be resolved ({error}); give the path of the file"
+        ) from None
     files = [await _read_file(path) for path in found]
     if not files:
         raise KubeconfigError(
             f"{source}: {', '.join(map(str, paths))} does not exist; "
-            "write it, or leave the setting out to use the pod's service account"
+            "create the file, or remove the setting to use the pod's service account"
         )
     return _resolve(files, sources.environ, clock)
 
 
 async def _read_file(path: Path) -> _File:
-    import yaml  # with kr8s, late: see the module's docstring
+    import yaml  # imported here with kr8s; the module's docstring gives the reason
     from kr8s._config import KubeConfig
 
     try:
         loaded = await KubeConfig(path)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # its text would quote the file
+        mark = getattr(error, "problem_mark", None)  # the error's text quotes the file
         where = f" (line {mark.line + 1})" if mark else ""
         raise KubeconfigError(f"{path}: is not YAML{where}") from None
     except UnicodeDecodeError:
         raise KubeconfigError(f"{path}: is not UTF-8 text") from None
-    except (ValueError, RecursionError):  # a 31st of February, or a thousand brackets
-        raise KubeconfigError(f"{path}: holds values that no kubeconfig has") from None
+    except (ValueError, RecursionError):  # an impossible date, or too deep nesting
+        raise KubeconfigError(f"{path}: contains values that are invalid in a kubeconfig") from None
     except OSError as error:
         raise KubeconfigError(f"{path}: can't be read: {error.strerror or error}") from None
     try:
@@ -225,13 +228,13 @@ def _proxy(proxy: str | None, where: str) -> str | None:
 
 
 def _proxy_from_environment(server: str, environ: Mapping[str, str]) -> str | None:
-    """What HTTPS_PROXY and its like say. A cluster's own proxy-url takes precedence."""
+    """The proxy from HTTPS_PROXY or HTTP_PROXY. The cluster's proxy-url takes precedence."""
     found = proxy_for(server, environ)
     if found is None:
         return None
-    if found.url.startswith(("socks5:", "socks5h:")):
+    if found.url.startswith(("socks5:", "socks5h:")):  # client-go supports these
         _refuse(found.variable, "only http and https proxies are supported, not SOCKS")
-    if _url(found.url) is None:  # client-go ignores it too, but says nothing
+    if _url(found.url) is None:  # client-go ignores it too, without a warning
         log.warning("proxy_variable_ignored", variable=found.variable, error="it is not a URL")
         return None
     log.info("api_server_behind_proxy", variable=found.variable)
@@ -239,13 +242,13 @@ def _proxy_from_environment(server: str, environ: Mapping[str, str]) -> str | No
 
 
 def _url(text: str) -> SplitResult | None:
-    """The parts of an http or https URL that can be connected to, else None."""
+    """The parts of a valid http or https URL; None for any other text."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname or "", parts.port
-    except ValueError:  # a port of 99999, brackets around no address
+    except ValueError:  # a port above 65535, or brackets around an invalid address
         return None
-    is_host = ":" in host or _HOST_NAME.fullmatch(host)  # brackets were looked into
+    is_host = ":" in host or _HOST_NAME.fullmatch(host)  # urlsplit has validated brackets
     usable = parts.scheme in ("http", "https") and is_host and is_token(text)
     return parts if usable else None
 
@@ -261,23 +264,25 @@ def _credentials(
 ) -> Credentials:
     clock, tls, cluster = context
     if user.username is not None:
-        _refuse(f"{where}.username", "basic authentication left Kubernetes in 1.19; use a token")
+        _refuse(
+            f"{where}.username", "Kubernetes 1.19 removed basic authentication; use a token instead"
+        )
     if user.auth_provider is not None:
-        _refuse(f"{where}.auth-provider", "it left Kubernetes in 1.26; use an exec plugin")
+        _refuse(f"{where}.auth-provider", "Kubernetes 1.26 removed this field; use an exec plugin")
     if user.impersonate is not None:
-        _refuse(f"{where}.as", "impersonation is not supported; use the account itself")
+        _refuse(f"{where}.as", "impersonation is not supported; use that account directly")
     if user.token_file:
         return TokenFile(path.parent / user.token_file, clock)
     if user.token:
         if not is_token(user.token):
-            _refuse(f"{where}.token", "it has characters that no header can carry; write it anew")
+            _refuse(f"{where}.token", "it has characters that are invalid in a header; replace it")
         return FixedToken(user.token)
     if user.exec is None:
         return FixedToken()
     plugin = user.exec
     if plugin.api_version not in EXEC_API_VERSIONS:
         _refuse(f"{where}.exec.apiVersion", f"use one of {', '.join(EXEC_API_VERSIONS)}")
-    # A bare name is looked up in PATH; anything with a slash is relative to the file.
+    # A name without a slash is searched in PATH; a path is relative to the kubeconfig file.
     command = str(path.parent / plugin.command) if "/" in plugin.command else plugin.command
     return ExecCredentials(
         ExecPlugin(
@@ -316,7 +321,7 @@ def _client_certificate(tls: ssl.SSLContext, user: User, path: Path, where: str)
     if certificate is None and key is None:
         return
     if certificate is None or key is None:
-        raise KubeconfigError(f"{where}: client-certificate and client-key belong together")
+        raise KubeconfigError(f"{where}: set both client-certificate and client-key")
     try:
         load_client_certificate(tls, certificate, key)
     except ssl.SSLError:
@@ -326,13 +331,13 @@ def _client_certificate(tls: ssl.SSLContext, user: User, path: Path, where: str)
 
 
 def _bytes(inline: str | None, name: str | None, path: Path, where: str) -> bytes | None:
-    """The content of a field that comes inline in base64 (which wins) or as a file's name."""
+    """The content of a field: the inline base64 value, else the file that it names, else None."""
     if inline:
         try:
-            # Line ends are allowed, as Go's decoder allows them.
+            # Line breaks are allowed, as in Go's decoder.
             return base64.b64decode(re.sub(r"[\r\n]", "", inline), validate=True)
         except (binascii.Error, ValueError):
-            _refuse(f"{where}-data", "it is not base64; encode the PEM file whole")
+            _refuse(f"{where}-data", "it is not base64; encode the whole PEM file")
     if name:
         return _read_bytes(path.parent / name, where)
     return None
@@ -344,18 +349,18 @@ def _read_bytes(path: Path, where: str) -> bytes:
     except OSError as error:
         raise KubeconfigError(f"{where}: {path} can't be read: {error.strerror}") from None
     except ValueError:
-        _refuse(where, "not the name of a file")
+        _refuse(where, "it is not a valid file name")
 
 
 def _tls(where: str, ca: bytes | None, *, insecure: bool) -> ssl.SSLContext:
     try:
-        # An empty file is no wish for the machine's own CAs.
+        # With an empty cadata, Python would load the machine's own CAs. "empty" fails instead.
         trusted = None if ca is None else ca.decode("ascii") or "empty"
         context = ssl.create_default_context(cadata=trusted)
     except (ssl.SSLError, UnicodeDecodeError):
-        raise KubeconfigError(f"{where}: holds no PEM certificate") from None
-    # Python 3.13 turned RFC 5280's strict form on; the CAs of many clusters lack the key
-    # identifiers it wants, and Go's verifier, which they were made for, does not ask for them.
+        raise KubeconfigError(f"{where}: contains no PEM certificate") from None
+    # Python 3.13 enables strict RFC 5280 verification by default. The CAs of many clusters lack the
+    # key identifiers that it requires, because Go's verifier does not require them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if insecure:
         context.check_hostname = False

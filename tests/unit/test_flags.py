@@ -323,8 +323,8 @@ def test_durations_as_in_go(text: str, seconds: float | None) -> None:
         pytest.param("--", 'unexpected word "--"', id="the end of flags"),
         pytest.param("-", 'unexpected word "-"', id="a lone dash"),
         pytest.param("--leader-elect=maybe", 'is "maybe": write true or false', id="no boolean"),
-        pytest.param("-v=high", '--v is "high": write a whole number', id="no number"),
-        pytest.param("-v 9999999999", "write a whole number", id="a number too long"),
+        pytest.param("-v=high", '--v is "high": write an integer', id="no number"),
+        pytest.param("-v 9999999999", "write an integer", id="a number too long"),
         pytest.param("--workers=0", "--workers is 0: give a number from 1", id="no worker"),
         pytest.param("--kubeconfig", "write --kubeconfig=PATH", id="no value at the end"),
         pytest.param("-d --debug", "but --debug follows", id="a flag instead of a value"),
@@ -346,7 +346,7 @@ def test_durations_as_in_go(text: str, seconds: float | None) -> None:
         ),
         pytest.param("--trace-endpoint=otel:4317", "write http://host:port", id="no URL"),
         pytest.param(
-            "--trace-endpoint=http://me:hunter2@otel:4318", "--trace-endpoint is no address",
+            "--trace-endpoint=http://me:hunter2@otel:4318", "--trace-endpoint is not the URL",
             id="a password in the URL",
         ),
         pytest.param("--retry-policy=csi", "--retry-policy: ", id="no such policy"),
@@ -356,16 +356,19 @@ def test_durations_as_in_go(text: str, seconds: float | None) -> None:
         pytest.param("--retry-override=X=requeue", "--retry-override: ", id="no such code"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_used_is_named(line: str, words: str) -> None:
+def test_the_error_names_the_invalid_word(line: str, words: str) -> None:
     text = refusal(*line.split())
     assert words in text
     assert "hunter2" not in text
 
 
-def test_a_word_after_a_switch_is_left_alone_as_upstream_does() -> None:
+def test_a_word_after_a_switch_is_ignored_as_upstream_does() -> None:
     assert sidecar("--debug", "false", "-v", "1").log_level is LogLevel.DEBUG
     (note,) = notes("--debug", "false")
-    assert 'the word "false" after --debug has no effect; write --debug=false' in note
+    assert (
+        'the word "false" after --debug has no effect; to set the switch, write --debug=false'
+        in note
+    )
     assert "unexpected word" in refusal("--debug=true", "false")
     assert "unexpected word" in refusal("--debug", "true", "true")
 

@@ -1,4 +1,4 @@
-"""The resources of Kubernetes itself that we use."""
+"""The built-in Kubernetes resources that the operator uses."""
 
 from cosi_operator.api.view import Resource
 

@@ -1,20 +1,20 @@
-"""The record of a Bucket: which ids may be sent to its driver, and for whom.
+"""The record of a Bucket: which ids may be sent to its driver, and for which objects.
 
-A tenant may write everything in its own namespace: specs, annotations, Secrets and often status.
-The record is therefore an annotation of the Bucket, which is cluster-scoped, and nothing else that
-is stored decides which account is revoked or which bucket is deleted (docs/adr/0012). An annotation
-and not a status field, because upstream's CRDs drop unknown status fields.
+A tenant may write everything in its own namespace: specs, annotations, Secrets and often status. So
+the record is an annotation of the Bucket, which is cluster-scoped. No other stored value determines
+which account is revoked or which bucket is deleted (docs/adr/0012). The record is not a status
+field, because upstream's CRDs drop unknown status fields.
 
 Shape of the annotation `RECORD_ANNOTATION`, as JSON; absent means empty:
 
-    bucket    UID of the Bucket that the record was written for; a copy on another object is void
-    name      its name: under another one, the object is a copy and leads to another bucket
+    bucket    UID of the Bucket that the record was written for; on any other object it is ignored
+    name      name of that Bucket; on an object with another name the record is ignored
     driver    name of the driver, set before the first driver call
     bucketID  the driver's id of the bucket
     claim     {namespace, name, uid} of the BucketClaim that the Bucket is bound to
     accesses  UID of each BucketAccess -> its AccessRecord
-    former    UID of each BucketAccess that was granted before there was a record -> the account in
-              its status when the record was started; an entry of `accesses` replaces it
+    former    UID of each BucketAccess that was granted before the record was created -> the account
+              in its status at that time; an entry of `accesses` replaces it
 """
 
 import enum
@@ -29,21 +29,22 @@ from cosi_operator.scrub import MAX_ID_BYTES
 RECORD_ANNOTATION = "cosi.objectstorage.k8s.io/record"
 
 # The API server stores at most 256 KiB of annotations for one object (apimachinery's
-# TotalAnnotationSizeLimitB); the other annotations of a Bucket get the rest.
+# TotalAnnotationSizeLimitB). The remainder is for the other annotations of a Bucket.
 RECORD_LIMIT_BYTES = 224 * 1024
-# Former accesses get so many bytes at most, so that there is room for their entries.
+# The limit for `former`, so that the entries that replace it have room.
 FORMER_LIMIT_BYTES = 64 * 1024
-# So many bytes the record may have while keys are rotated, so that a full one can rotate too.
+# The limit for the record during a key rotation. It is higher, so that the keys of a full record
+# can be rotated.
 ROTATION_LIMIT_BYTES = RECORD_LIMIT_BYTES + 16 * 1024
-# Longer ids are refused: every id has to fit into the record, whatever the driver returns.
+# Longer ids are refused, because every id must fit into the record.
 ID_LIMIT_BYTES = MAX_ID_BYTES
-# What one more access may add: its key, the names of class and Secret, and two accounts of full
-# length.
+# The most that one access adds: its key, the names of the class and the Secret, and two account ids
+# of maximum length.
 ENTRY_RESERVE_BYTES = 2 * ID_LIMIT_BYTES + 1536
 
 
 class ClaimIdentity(Struct, frozen=True, omit_defaults=True):
-    """One BucketClaim object: a later claim of the same name has another UID."""
+    """Identifies one BucketClaim object. A later claim with the same name has another UID."""
 
     namespace: str = ""
     name: str = ""
@@ -51,16 +52,20 @@ class ClaimIdentity(Struct, frozen=True, omit_defaults=True):
 
 
 class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """What the driver was asked to make for one BucketAccess.
+    """The driver calls that were made for one BucketAccess, and the accounts that resulted.
 
     An entry is written before the first DriverGrantBucketAccess and removed after the last
-    DriverRevokeBucketAccess, so an access without an entry has no account. `class_name` is its
-    class, for the parameters of the Revoke of an access that no longer exists. `accounts` are the
-    driver's ids, the newest last: two while keys are rotated, none while the result of a call is
-    unknown. `minted` is the newest account until the Secret is known to hold its keys; then the
-    older accounts can be revoked. `keys` is what the last rotation has brought without a new
-    account: `same` keys, or `added` ones, so that the old ones may still work. `unanswered` counts
-    calls that got no answer, `since` and `last` are their times.
+    DriverRevokeBucketAccess, so an access without an entry has no account.
+
+    - `class_name`: the class, whose parameters the Revoke needs after the access was deleted.
+    - `accounts`: the driver's account ids, the newest last. Two during a key rotation, none while
+      the result of a call is unknown.
+    - `minted`: the newest account until the Secret is known to contain its keys; afterwards "", and
+      the older accounts can be revoked.
+    - `keys`: the result of the last rotation if it returned no new account. `same`: the driver
+      returned the same keys. `added`: it returned other keys, so the old keys may still work.
+    - `unanswered`: the number of calls without a reply; `since` and `last`: the first and the last
+      time of these.
     """
 
     namespace: str
@@ -78,7 +83,7 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
 
 
 class BucketRecord(Struct, frozen=True, omit_defaults=True):
-    """See the module."""
+    """The decoded record; the module's docstring describes the fields."""
 
     bucket: str = ""
     name: str = ""
@@ -94,7 +99,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def decode_record(text: str | None) -> BucketRecord | None:
-    """The record, or None when there is none, when it is empty or when it can't be read."""
+    """Decode the annotation; None if it is absent, empty or can't be decoded."""
     if not text:
         return None
     try:
@@ -105,15 +110,15 @@ def decode_record(text: str | None) -> BucketRecord | None:
 
 
 def encode_record(record: BucketRecord) -> str:
-    """The value of the annotation; equal records give equal texts."""
+    """Return the value of the annotation. Equal records have equal texts."""
     return _encoder.encode(record).decode()
 
 
 class Room(enum.Enum):
-    """Whether a record has room for one more account, whatever id the driver returns for it.
+    """Whether a record has room for one more account id of maximum length.
 
-    LATER: when the calls for accesses without an account have ended. The longest possible id is
-    kept free for each of these, and most of them will have a shorter one.
+    LATER: not now, but probably after the pending calls. Space for an id of maximum length is
+    reserved for each access without an account, and most ids are shorter.
     """
 
     NOW = "now"
@@ -122,7 +127,7 @@ class Room(enum.Enum):
 
 
 def room_in(record: BucketRecord, *, rotating: bool = False) -> Room:
-    """`rotating`: for the second account of an access, else for an access."""
+    """Return the room in `record` for another access, or for a second account if `rotating`."""
     limit_bytes = ROTATION_LIMIT_BYTES if rotating else RECORD_LIMIT_BYTES
     left_bytes = limit_bytes - len(_encoder.encode(record)) - ENTRY_RESERVE_BYTES
     pending = sum(not entry.accounts for entry in record.accesses.values())
@@ -132,7 +137,7 @@ def room_in(record: BucketRecord, *, rotating: bool = False) -> Room:
 
 
 def is_storable_id(text: str) -> bool:
-    """Whether the record can hold an id that a driver returned: as JSON, quotes take two bytes."""
+    """Whether the record can hold an id that a driver returned. Its JSON adds two quotes."""
     try:
         return len(_encoder.encode(text)) <= ID_LIMIT_BYTES + 2
     except UnicodeEncodeError:

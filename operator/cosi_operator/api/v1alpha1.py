@@ -1,11 +1,10 @@
-"""The wire form of objectstorage.k8s.io/v1alpha1: the only module that knows its field names.
+"""Converts objects of objectstorage.k8s.io/v1alpha1 between JSON and the records of `view`.
 
-Reading: `decode_*` turn one object's JSON into the neutral record of `view`. They are tolerant
-where upstream's schema is: what is absent or null becomes the record's default. What has a wrong
-type raises `msgspec.ValidationError`, whose text names the path of the field.
+Only this module and `v1alpha1_wire.py` use the field names of the API.
 
-Writing: `bucket_body` makes a new Bucket; `with_status`, `with_plain_status` and `annotate_status`
-put a status into a whole decoded object, because a PUT replaces what it leaves out.
+Reading: each `decode_*` function converts the JSON of one object to a record. A field that is
+absent or null gets the record's default if upstream's schema allows that. A field of a wrong type
+raises `msgspec.ValidationError`, whose text gives the path of the field.
 
 Our part of a status is `conditions`, `observedGeneration`, `observedRetry` and `lastCall`.
 Upstream's CRDs do not have these fields and drop them. There the annotation `STATUS_ANNOTATION` has
@@ -46,11 +45,12 @@ BUCKETS = Resource(GROUP, VERSION, "buckets", "Bucket", namespaced=False)
 BUCKET_ACCESSES = Resource(GROUP, VERSION, "bucketaccesses", "BucketAccess", namespaced=True)
 
 STATUS_ANNOTATION = "cosi.objectstorage.k8s.io/status"
-# What `kube/kept.py` holds of a huge object has to hold our own status. If the words of a driver
-# are so odd that their quotes need more room, each message keeps so many characters.
+"""Contains our own status fields as JSON if the served schema drops them."""
+# The conditions must fit into the part of a huge object that `kube/kept.py` holds. If they exceed
+# the limit, for example because a driver's message needs many escapes, each message is cut to
+# SHORT_MESSAGE characters.
 CONDITIONS_LIMIT_BYTES = 6 * 1024
 SHORT_MESSAGE = 300
-"""Holds our part of the status as JSON where the served schema has no room for it."""
 
 
 # Reading
@@ -74,12 +74,13 @@ _last_call_decoder = msgspec.json.Decoder(wire.LastCall | None)
 
 
 def decode_bucket_class(raw: bytes | Raw) -> view.BucketClass:
-    """One BucketClass. A deletionPolicy other than "Delete" is Retain: never delete by misreading.
+    """Decode a BucketClass.
 
-    `unknown_policy` holds a deletionPolicy that is neither "Delete" nor "Retain".
+    Any deletionPolicy other than "Delete" becomes Retain, so that an unknown value never deletes
+    data. `unknown_policy` is a deletionPolicy that is neither "Delete" nor "Retain".
 
     Raises:
-        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+        msgspec.ValidationError: a field has a wrong type; the text gives its path.
     """
     found = _decode(_class_decoder, raw)
     return view.BucketClass(
@@ -92,10 +93,10 @@ def decode_bucket_class(raw: bytes | Raw) -> view.BucketClass:
 
 
 def decode_bucket_access_class(raw: bytes | Raw) -> view.BucketAccessClass:
-    """One BucketAccessClass; authenticationType as it stands, known or not.
+    """Decode a BucketAccessClass. An unknown authenticationType is kept.
 
     Raises:
-        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+        msgspec.ValidationError: a field has a wrong type; the text gives its path.
     """
     found = _decode(_access_class_decoder, raw)
     return view.BucketAccessClass(
@@ -107,10 +108,10 @@ def decode_bucket_access_class(raw: bytes | Raw) -> view.BucketAccessClass:
 
 
 def decode_bucket_claim(raw: bytes | Raw) -> view.BucketClaim:
-    """One BucketClaim; of one that is too large to be kept only the metadata (`meta.oversized`).
+    """Decode a BucketClaim. An oversized one has only metadata (`meta.oversized`).
 
     Raises:
-        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+        msgspec.ValidationError: a field has a wrong type; the text gives its path.
     """
     found = _decode(_claim_decoder, raw)
     meta = found.metadata.to_view(oversized=found.oversized)
@@ -130,12 +131,13 @@ def decode_bucket_claim(raw: bytes | Raw) -> view.BucketClaim:
 
 
 def decode_bucket(raw: bytes | Raw) -> view.Bucket:
-    """One Bucket. The empty claim reference of a Bucket written by hand is none at all.
+    """Decode a Bucket. An empty claim reference, as in a manual Bucket, becomes None.
 
-    A deletionPolicy other than "Delete" is Retain: never delete by misreading.
+    Any deletionPolicy other than "Delete" becomes Retain, so that an unknown value never deletes
+    data.
 
     Raises:
-        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+        msgspec.ValidationError: a field has a wrong type; the text gives its path.
     """
     found = _decode(_bucket_decoder, raw)
     meta = found.metadata.to_view()
@@ -165,10 +167,10 @@ def decode_bucket(raw: bytes | Raw) -> view.Bucket:
 
 
 def decode_bucket_access(raw: bytes | Raw) -> view.BucketAccess:
-    """One BucketAccess; of one that is too large to be kept only metadata (`meta.oversized`).
+    """Decode a BucketAccess. An oversized one has only metadata (`meta.oversized`).
 
     Raises:
-        msgspec.ValidationError: not an object of this shape; the text names the field's path.
+        msgspec.ValidationError: a field has a wrong type; the text gives its path.
     """
     found = _decode(_access_decoder, raw)
     meta = found.metadata.to_view(oversized=found.oversized)
@@ -196,7 +198,7 @@ def _decode[W: wire.Wire](decoder: msgspec.json.Decoder[W], raw: bytes | Raw) ->
     except ValidationError:
         raise
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ValidationError(f"not readable as JSON: {error}") from error
+        raise ValidationError(f"not valid JSON: {error}") from error
 
 
 def _deletion_policy(text: str | None) -> view.DeletionPolicy:
@@ -210,7 +212,7 @@ def _unknown_policy(text: str | None) -> str:
 
 
 def _own(status: wire.Status, meta: view.Meta) -> _Own:
-    """Our part, from the status if it has any of it, else from the annotation."""
+    """Our own fields: from the status if it has any of them, else from the annotation."""
     raws = (status.conditions, status.observed_generation, status.last_call)
     if any(bytes(raw) not in (b"", b"null") for raw in raws):
         conditions = _lenient(_conditions_decoder, status.conditions)
@@ -233,14 +235,14 @@ def _own(status: wire.Status, meta: view.Meta) -> _Own:
 
 
 def _own_verdict(call: wire.LastCall | None, meta: view.Meta) -> view.LastCall | None:
-    """The stored verdict, unless it was copied from another object, as a restore does."""
+    """The stored verdict; None if it was copied from another object, for example by a restore."""
     if call is None or call.object_uid not in ("", meta.uid):
         return None
     return call.to_view()
 
 
 def _lenient[W](decoder: msgspec.json.Decoder[W], raw: Raw | str) -> W | None:
-    """What it says, or None: a broken status is written anew, and must not stop anything."""
+    """Decode `raw`; None if it is invalid, because an invalid status is only rewritten."""
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError):
@@ -251,7 +253,7 @@ def _lenient[W](decoder: msgspec.json.Decoder[W], raw: Raw | str) -> W | None:
 
 
 class _StatusNames(NamedTuple):
-    """What a kind calls the parts of its status."""
+    """The names of the status fields of one kind."""
 
     ready: str
     name: str  # the field of the status that holds `attribute` of view.Status
@@ -273,9 +275,9 @@ def bucket_body(
     bucket_class: view.BucketClass,
     protocols: tuple[str, ...],
 ) -> dict[str, Any]:
-    """The body for POST of the Bucket of a claim, all but the claim taken from its class.
+    """Return the body that creates the Bucket of a claim, with the values of the claim's class.
 
-    Its record is as old as the Bucket, so nothing can be taken over into it later.
+    The body contains the record, so `former` (accesses older than the record) stays empty.
     """
     record = BucketRecord(name=name, claim=ClaimIdentity(claim.namespace, claim.name, claim.uid))
     spec: dict[str, Any] = {
@@ -296,7 +298,7 @@ def bucket_body(
 
 
 def claim_reference(claim: view.ClaimRef) -> dict[str, str]:
-    """The core/v1 ObjectReference for a Bucket's `spec.bucketClaim`."""
+    """Return the core/v1 ObjectReference for a Bucket's `spec.bucketClaim`."""
     return {
         "apiVersion": BUCKET_CLAIMS.api_version,
         "kind": BUCKET_CLAIMS.kind,
@@ -307,13 +309,13 @@ def claim_reference(claim: view.ClaimRef) -> dict[str, str]:
 
 
 def with_status(raw: Mapping[str, Any], status: view.Status) -> dict[str, Any]:
-    """A copy of the whole object `raw` for PUT /status, our part of the status included.
+    """Return a copy of the whole object `raw` for PUT /status, with our own status fields.
 
-    Fields of `status` that are None, and fields we do not know, stay as they are; an empty string
-    removes the field, as upstream writes it. The required boolean is always there.
+    Fields of `status` that are None and unknown fields are unchanged. An empty string removes the
+    field, as upstream does. The required boolean is always set.
 
     Raises:
-        ValueError: `raw` is of a kind without a status.
+        ValueError: the kind of `raw` has no status.
     """
     plain = with_plain_status(raw, status)
     plain["status"] |= _own_json(_status_names(raw), status)
@@ -321,7 +323,7 @@ def with_status(raw: Mapping[str, Any], status: view.Status) -> dict[str, Any]:
 
 
 def with_plain_status(raw: Mapping[str, Any], status: view.Status) -> dict[str, Any]:
-    """Like `with_status`, but only the fields that upstream's CRDs keep too."""
+    """Like `with_status`, but only with the fields that upstream's CRDs have."""
     names = _status_names(raw)
     stored = raw.get("status")
     after: dict[str, Any] = dict(stored) if isinstance(stored, Mapping) else {}
@@ -338,9 +340,9 @@ def with_plain_status(raw: Mapping[str, Any], status: view.Status) -> dict[str, 
 
 
 def annotate_status(raw: dict[str, Any], status: view.Status) -> None:
-    """Put our part of the status into the annotation of `raw`, for PUT of the object itself.
+    """Write our own status fields into the annotation of `raw`, for a PUT of the object itself.
 
-    A last call and a retry that the annotation tells, and `status` does not, stay.
+    If `status` has no last call or no retry, the value in the annotation is unchanged.
     """
     own = _own_json(_status_names(raw), status)
     metadata = raw["metadata"]
@@ -355,36 +357,36 @@ def annotate_status(raw: dict[str, Any], status: view.Status) -> None:
 
 
 def keeps_conditions(reply: Mapping[str, Any], status: view.Status) -> bool:
-    """Whether the served schema kept our part: `reply` answers a PUT /status of `status`.
+    """Whether the served schema kept our own fields; `reply` is the reply to a PUT of `status`.
 
-    A schema keeps a field or drops it for every object alike, so the answer holds for the kind.
+    A schema keeps or drops a field for every object, so the result applies to the whole kind.
     """
     kept = reply.get("status")
     if not isinstance(kept, Mapping):
         return False
     wanted = _own_json(_status_names(reply), status)
     if "objectUID" not in (kept.get("lastCall") or {}):
-        # Our own CRDs of an earlier release keep all but this field.
+        # Our CRDs of an earlier release lack only this field.
         wanted.get("lastCall", {}).pop("objectUID", None)
     if "observedRetry" not in kept:
-        wanted.pop("observedRetry", None)  # the same
+        wanted.pop("observedRetry", None)  # our CRDs of an earlier release lack this field too
     return all(kept.get(name) == value for name, value in wanted.items())
 
 
 def _status_names(raw: Mapping[str, Any]) -> _StatusNames:
     names = _STATUS_NAMES.get(raw.get("kind", ""))
     if names is None:
-        raise ValueError(f"{raw.get('kind')!r} is not a kind with a status")
+        raise ValueError(f"kind {raw.get('kind')!r} has no status")
     return names
 
 
 def _own_json(names: _StatusNames, status: view.Status) -> dict[str, Any]:
-    told = [_condition_json(condition) for condition in status.conditions]
-    # As text in an annotation, because that needs the most room.
-    if len(msgspec.json.encode(msgspec.json.encode(told).decode())) > CONDITIONS_LIMIT_BYTES:
-        told = [{**c, "message": cut(c["message"], SHORT_MESSAGE)} for c in told]
+    written = [_condition_json(condition) for condition in status.conditions]
+    # Measured as the string in an annotation, because that form is the longest.
+    if len(msgspec.json.encode(msgspec.json.encode(written).decode())) > CONDITIONS_LIMIT_BYTES:
+        written = [{**c, "message": cut(c["message"], SHORT_MESSAGE)} for c in written]
     own: dict[str, Any] = {
-        "conditions": told,
+        "conditions": written,
         "observedGeneration": status.observed_generation,
     }
     if names.has_last_call and status.last_call is not None:

@@ -1,8 +1,8 @@
-"""The field names and types of objectstorage.k8s.io/v1alpha1, as msgspec reads them.
+"""The field names and types of objectstorage.k8s.io/v1alpha1, as msgspec structs.
 
-For `v1alpha1` alone. `hack/verify-crds` compares these records with deploy/crds/, name by name and
-type by type. A field that upstream's schema lets be absent or null is so here, and a few more:
-decoding is lenient.
+Only `v1alpha1.py` uses these structs. `hack/verify-crds` compares their names and types with
+deploy/crds/. Decoding is lenient: every field that upstream's schema allows to be absent or null is
+optional here, and so are some that the schema requires.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ RETRY_LIMIT = 256
 
 
 class Wire(Struct, frozen=True, gc=False, rename="camel"):
-    """Base of all that is read; gc=False is safe, as JSON has no cycles."""
+    """Base class of these structs. gc=False is safe, because JSON has no cycles."""
 
 
 class Meta(Wire, frozen=True):
@@ -48,7 +48,10 @@ class Meta(Wire, frozen=True):
 
 
 def _with_short_retry(annotations: dict[str, str]) -> dict[str, str]:
-    """A digest for a long retry annotation: it is compared only, and stored in a status."""
+    """Replace a long retry annotation by its digest, because the status stores the value.
+
+    The digest is sufficient, because the value is only compared.
+    """
     value = annotations.get(RETRY_ANNOTATION, "")
     if len(value) <= RETRY_LIMIT:
         return annotations
@@ -107,7 +110,7 @@ class LastCall(Wire, frozen=True):
 
 
 class Own(Wire, frozen=True):
-    """Our part of a status, and all of the annotation."""
+    """Our own fields of a status; also the content of the status annotation."""
 
     conditions: list[Condition] | None = None
     observed_generation: int | None = None
@@ -116,7 +119,7 @@ class Own(Wire, frozen=True):
 
 
 class Status(Wire, frozen=True):
-    """Our part stays raw at first: what is broken in it must not make the object unreadable."""
+    """Our own fields stay raw here, so that an invalid one does not make the object unreadable."""
 
     conditions: Raw = Raw()
     observed_generation: Raw = Raw()
@@ -126,7 +129,7 @@ class Status(Wire, frozen=True):
 class ClaimStatus(Status, frozen=True):
     bucket_ready: bool | None = None
     bucket_name: str | None = None
-    observed_retry: Raw = Raw()  # for people
+    observed_retry: Raw = Raw()  # only shown to users, never read
 
 
 class BucketStatus(Status, frozen=True):
@@ -147,7 +150,7 @@ class ClaimRef(Wire, frozen=True):
     uid: str | None = None
 
     def to_view(self) -> view.ClaimRef | None:
-        """None when it says nothing: `bucketClaim: {}` on a Bucket written by hand."""
+        """Return None if all fields are empty, as in `bucketClaim: {}` of a manual Bucket."""
         if not (self.namespace or self.name or self.uid):
             return None
         return view.ClaimRef(self.namespace or "", self.name or "", self.uid or "")

@@ -1,6 +1,6 @@
-"""The one shape of the API objects that all other modules see, whatever version is served.
+"""The API objects as all other modules use them, independent of the served version.
 
-Every record is frozen. Absent strings are "", absent maps and lists are empty.
+Every record is frozen. An absent string is "", an absent map or list is empty.
 """
 
 import enum
@@ -16,7 +16,7 @@ from cosi_operator.outcome import Effect
 
 
 class Key(NamedTuple):
-    """Names one object of a kind; `namespace` is "" for cluster objects."""
+    """The key of one object of a kind; `namespace` is "" for cluster-scoped objects."""
 
     namespace: str
     name: str
@@ -26,7 +26,7 @@ class Key(NamedTuple):
 
 
 def stamp(now: datetime) -> str:
-    """A time as the API server writes it: RFC 3339, UTC, whole seconds."""
+    """Format a time as the API server does: RFC 3339, UTC, whole seconds."""
     return now.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -45,7 +45,7 @@ def _api_version(group: str, version: str) -> str:
 
 
 class Resource(NamedTuple):
-    """Where a kind is served."""
+    """A kind, and the API path that serves it."""
 
     group: str
     version: str
@@ -58,7 +58,7 @@ class Resource(NamedTuple):
         return _api_version(self.group, self.version)
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """The URL path, for instance /apis/objectstorage.k8s.io/v1alpha1/buckets/b-1/status."""
+        """Return the URL path, e.g. /apis/objectstorage.k8s.io/v1alpha1/buckets/b-1/status."""
         parts = ["", "apis", self.group, self.version] if self.group else ["", "api", self.version]
         if self.namespaced and namespace:
             parts += ["namespaces", namespace]
@@ -78,9 +78,9 @@ class AuthenticationType(enum.StrEnum):
 
 
 class Meta(Struct, frozen=True):
-    """The part of ObjectMeta that decisions need.
+    """The fields of ObjectMeta that the operator reads.
 
-    `generation` counts changes of the spec; `created` is RFC 3339, in whole seconds.
+    `generation` counts changes of the spec. `created` is RFC 3339 in whole seconds.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Meta(Struct, frozen=True):
     finalizers: tuple[str, ...] = ()
     annotations: Mapping[str, str] = {}
     created: str = ""
-    # Larger than what is kept of one object: only its metadata was read, the spec is empty.
+    # The object is too large to hold (`kube/kept.py`), so only its metadata is set.
     oversized: bool = False
 
     @property
@@ -112,10 +112,10 @@ class Condition(Struct, frozen=True):
 
 
 class LastCall(Struct, frozen=True):
-    """The verdict that is stored with an object, and what it was judged on.
+    """The verdict on a driver call that is stored with an object, and the inputs of the verdict.
 
-    It stands (the driver is not asked again) while `generation`, `driver_instance` and
-    `retry_token` are still what they were. Shape of `status.lastCall` in our CRDs.
+    The verdict is valid, so the driver is not called again, while `generation`, `driver_instance`
+    and `retry_token` are unchanged. Source: `status.lastCall` in our CRDs.
     """
 
     call: str
@@ -129,7 +129,7 @@ class LastCall(Struct, frozen=True):
     driver_instance: str
     retry_token: str
     time: str  # RFC 3339
-    # Of the object that was judged; "" in verdicts of earlier releases.
+    # UID of the object that was judged; "" in verdicts of earlier releases.
     object_uid: str = ""
 
 
@@ -148,7 +148,7 @@ class BucketClass(Struct, frozen=True):
     driver_name: str = ""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     parameters: Mapping[str, str] = {}
-    # The deletionPolicy as written when it is none of "", "Delete" and "Retain".
+    # The deletionPolicy as written if it is not "", "Delete" or "Retain"; otherwise "".
     unknown_policy: str = ""
 
 
@@ -186,7 +186,7 @@ class Bucket(Struct, frozen=True):
     observed_generation: int = 0
     last_call: LastCall | None = None
     record: BucketRecord | None = None
-    copied_record: BucketRecord | None = None  # made for another Bucket object, so void
+    copied_record: BucketRecord | None = None  # written for another Bucket, so ignored
 
 
 class BucketAccess(Struct, frozen=True):
@@ -208,7 +208,7 @@ class BucketAccess(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """Status fields to write; None leaves a field as it stands.
+    """Status fields to write; None leaves a field unchanged.
 
     `observed_retry` is only for a BucketClaim, and `last_call` only for the other kinds.
     """

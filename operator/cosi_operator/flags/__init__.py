@@ -1,8 +1,8 @@
-"""Command line and environment to settings. Pure, but for what `Machine` is asked.
+"""Converts the command line and the environment to settings. Pure, except for `Machine`.
 
-A flag overrides its environment variable, which overrides the default; an empty value is as
-good as none. Everything upstream's processes accept is accepted, whatever the spelling; what has
-no meaning here is ignored, and a note says so. A word that nobody knows is an error.
+A flag overrides its environment variable, which overrides the default. An empty value counts as
+absent. Every flag of upstream's processes is accepted in every spelling that they accept. A flag
+that has no effect here is ignored, and a note for the log names it. An unknown flag is an error.
 """
 
 import os
@@ -60,7 +60,7 @@ _RELATIVE = re.compile(r"unix:[^/].*(?<!/)", re.DOTALL)
 
 
 class HelpRequested(Exception):  # noqa: N818 - not an error
-    """`--help` or `--version` was asked for: print `text` and exit with 0."""
+    """`--help` or `--version` was given. The caller prints `text` and exits with 0."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -76,7 +76,7 @@ def _service_account_namespace() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the settings take from the machine. `read_namespace` gives "" if there is no file."""
+    """The inputs from the machine. `read_namespace` returns "" if the file does not exist."""
 
     read_namespace: Callable[[], str] = _service_account_namespace
     hostname: Callable[[], str] = socket.gethostname
@@ -88,7 +88,7 @@ HERE = Machine()
 
 @dataclass(frozen=True, slots=True)
 class ParsedSidecar:
-    """`notes` are for the log: what was ignored, one line each."""
+    """The sidecar's settings. `notes` are lines for the log about ignored input."""
 
     settings: SidecarSettings
     notes: tuple[str, ...]
@@ -96,7 +96,7 @@ class ParsedSidecar:
 
 @dataclass(frozen=True, slots=True)
 class ParsedController:
-    """`notes` are for the log: what was ignored, one line each."""
+    """The controller's settings. `notes` are lines for the log about ignored input."""
 
     settings: ControllerSettings
     notes: tuple[str, ...]
@@ -105,13 +105,13 @@ class ParsedController:
 def parse_sidecar(
     argv: Sequence[str], environ: Mapping[str, str], machine: Machine = HERE
 ) -> ParsedSidecar:
-    """The sidecar's settings.
+    """Parse the sidecar's settings.
 
     Args:
-        argv: without the program's name.
+        argv: the command line without the program's name.
     Raises:
-        UsageError: a word that can't be used; exit with 2.
-        HelpRequested: see there.
+        UsageError: the command line or the environment is invalid; the caller exits with 2.
+        HelpRequested: `--help` or `--version` was given.
     """
     words = _Words("cosi-sidecar", SIDECAR, argv, environ)
     common = words.common(machine)
@@ -137,7 +137,7 @@ def parse_sidecar(
 def parse_controller(
     argv: Sequence[str], environ: Mapping[str, str], machine: Machine = HERE
 ) -> ParsedController:
-    """The controller's settings; arguments and errors as for `parse_sidecar`."""
+    """Parse the controller's settings; arguments and errors as for `parse_sidecar`."""
     words = _Words("cosi-controller", CONTROLLER, argv, environ)
     common = words.common(machine)
     try:
@@ -148,7 +148,7 @@ def parse_controller(
 
 
 class _Common(TypedDict, total=False):
-    """Arguments of `ProcessSettings`; one that is left out keeps the default that stands there."""
+    """Arguments of `ProcessSettings`; an absent one has the default that `ProcessSettings` sets."""
 
     kubeconfig: str | None
     namespace: str
@@ -163,7 +163,7 @@ class _Common(TypedDict, total=False):
 
 
 class _Words:
-    """The words of one command line, and how each is read."""
+    """Reads the values of the flags from one command line and the environment."""
 
     def __init__(
         self, program: str, groups: Groups, argv: Sequence[str], environ: Mapping[str, str]
@@ -214,12 +214,12 @@ class _Words:
         return common
 
     def recheck_s(self, name: str, default_s: float | None) -> float | None:
-        """None when it is turned off by 0."""
+        """Return an interval in seconds; None if the flag is 0, which turns the recheck off."""
         seconds = self.duration_s(name)
         return default_s if seconds is None else seconds or None
 
     def driver_address(self) -> str:
-        """As a gRPC target: unix:///absolute or unix:relative."""
+        """Return the address as a gRPC target: unix:///absolute or unix:relative."""
         source, address = self._sourced("driver-addr")
         if address is None:
             return DEFAULT_DRIVER_ADDRESS
@@ -228,8 +228,8 @@ class _Words:
         if _RELATIVE.fullmatch(address):
             return address
         raise UsageError(
-            f'{source} is "{address}": a driver is reached by a Unix socket alone,'
-            f" so write unix:///path, unix:path or /path, for instance {DEFAULT_DRIVER_ADDRESS}"
+            f'{source} is "{address}": the address of a driver must be a Unix socket,'
+            f" so write unix:///path, unix:path or /path, for example {DEFAULT_DRIVER_ADDRESS}"
         )
 
     def retry_policy(self) -> str:
@@ -242,7 +242,7 @@ class _Words:
         return profile or ""
 
     def retry_overrides(self) -> tuple[str, ...]:
-        """All of the flags; without one, those of the environment, separated by commas."""
+        """Return the values of all flags; without a flag, the comma-separated variable."""
         source, last = self._sourced("retry-override")
         overrides = tuple(self._given.values.get("retry-override", ()))
         if not overrides and last:
@@ -255,7 +255,7 @@ class _Words:
         return overrides
 
     def lane_scope(self) -> LaneScope | None:
-        """The scope that the flag names; None leaves the choice to the policy file."""
+        """Return the scope that the flag sets; None if the policy file sets the scope."""
         source, scope = self._sourced("serialize-access-calls")
         try:
             return parse_lane_scope(scope) if scope else None
@@ -263,7 +263,7 @@ class _Words:
             raise UsageError(f"{source}: {error}") from None
 
     def _sourced(self, name: str) -> tuple[str, str | None]:
-        """How errors name the source, and the value, None if there is none."""
+        """Return the source, as error messages name it, and the value; None if it is not set."""
         flag: Flag = self._flags[name]
         if (value := self._given.last(name)) is not None:
             return f"--{name}", value
@@ -290,7 +290,10 @@ class _Words:
             ) from None
 
     def _lenient[T](self, name: str, read: Callable[[str, str], T]) -> T | None:
-        """A flag has to be right. DEBUG and V may be meant for others: wrong ones are noted."""
+        """Read a flag that also has an environment variable that other programs use (DEBUG, V).
+
+        An invalid variable is ignored with a note. An invalid flag raises UsageError.
+        """
         source, text = self._sourced(name)
         if text is None:
             return None
@@ -318,8 +321,8 @@ class _Words:
             return None
         if not _URL.fullmatch(text):
             raise UsageError(
-                f"{source} is no address of a collector: write http://host:port, usually with"
-                " port 4318; OTLP over gRPC (port 4317) is not spoken"
+                f"{source} is not the URL of a collector: write http://host:port, usually with"
+                " port 4318; OTLP over gRPC (port 4317) is not supported"
             )
         return text
 
@@ -329,7 +332,7 @@ class _Words:
 
 
 def package_version() -> str:
-    """The version of the installed package."""
+    """Return the version of the installed package; "0.0.0+source" in a source tree."""
     try:
         return version("cosi-operator")
     except PackageNotFoundError:  # run from a source tree
@@ -337,7 +340,7 @@ def package_version() -> str:
 
 
 def package_commit() -> str:
-    """The commit that the image was built from, as the image says; "unknown" elsewhere."""
+    """Return the commit that the image was built from; "unknown" outside an image."""
     return os.environ.get("COSI_OPERATOR_COMMIT") or "unknown"
 
 
@@ -352,7 +355,7 @@ def _help(program: str, groups: Groups) -> str:
             continue
         for flag in flags:
             lines += _help_of(flag)
-    lines += ["", "Durations are written as in Go: 30s, 10m, 1h30m."]
+    lines += ["", "Durations have Go's format: 30s, 10m, 1h30m."]
     return "\n".join(lines)
 
 

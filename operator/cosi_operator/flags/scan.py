@@ -1,8 +1,8 @@
-"""Command lines in all the spellings that Go programs accept, by a table of flags.
+"""Parses command lines in all the spellings that Go programs accept, according to a table of flags.
 
-Long flags with one dash or two, `_` for `-`, `--name=value` and `--name value`; short flags as in
-pflag: `-v 5`, `-v=5`, `-v5`, `-gv5`. A switch takes a value only after `=`. An empty value counts
-as "not given", as templates leave such flags behind. Knows no particular flag.
+Long flags have one dash or two, `_` is the same as `-`, and a value follows `=` or is the next
+word. Short flags are as in pflag: `-v 5`, `-v=5`, `-v5`, `-gv5`. A switch takes a value only after
+`=`. An empty value counts as absent, because templates often produce such flags.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-# strconv.ParseBool of Go, without regard to case.
+# The values of Go's strconv.ParseBool, ignoring case.
 TRUE = frozenset({"1", "t", "true"})
 FALSE = frozenset({"0", "f", "false"})
 
@@ -20,16 +20,16 @@ _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1,
 
 
 class UsageError(Exception):
-    """The command line can't be used. The text names the word and what to write instead."""
+    """The command line is invalid. The text names the word and the correct form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
     """One flag.
 
-    `value` is the word for its value in the help; "" makes it a switch. `env` are environment
-    variables that stand in for it, the first that is set. One that is `ignored` is accepted for
-    the sake of old command lines and does nothing.
+    `value` is the placeholder for its value in the help; "" makes it a switch. `env` are
+    environment variables; the first one that is set applies if the flag is absent. An `ignored`
+    flag is accepted for compatibility and has no effect.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a command line says: the values of each flag in their order, never an empty one."""
+    """The parsed command line: the values of each flag in order, without empty ones."""
 
     values: Mapping[str, Sequence[str]]
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def last(self, name: str) -> str | None:
-        """The value that counts when a flag stands there more than once."""
+        """Return the last value of a flag, which takes precedence; None if it was not given."""
         values = self.values.get(name)
         return values[-1] if values else None
 
@@ -67,7 +67,7 @@ class _Scan:
     notes: list[str] = field(default_factory=list)
 
     def words(self, words: Iterator[str]) -> None:
-        switch: Flag | None = None  # the word before was this switch, without a value
+        switch: Flag | None = None  # the previous word, if it is a switch without a value
         for word in words:
             if word == "--" or not word.startswith("-") or word == "-":
                 self._stray(word, switch)
@@ -84,7 +84,7 @@ class _Scan:
                 switch = self._cluster(word, words)
 
     def _cluster(self, word: str, words: Iterator[str]) -> Flag | None:
-        """Short flags in one word; one with a value is the last and takes the rest."""
+        """Parse short flags in one word. The first one with a value takes the rest of the word."""
         switch = None
         rest = word[1:]
         while rest:
@@ -99,7 +99,7 @@ class _Scan:
         return switch
 
     def _take(self, flag: Flag, value: str | None, words: Iterator[str]) -> Flag | None:
-        """Note one flag; returns it if it is a switch that a word could follow by mistake."""
+        """Record one flag; return it if it is a switch without a value, otherwise None."""
         bare = value is None
         if value is None:
             value = "true" if flag.is_switch else self._next(flag, words)
@@ -123,13 +123,13 @@ class _Scan:
     def _stray(self, word: str, switch: Flag | None) -> None:
         if switch is None or word.lower() not in TRUE | FALSE:
             raise UsageError(
-                f'unexpected word "{word}": flags begin with a dash'
+                f'unexpected word "{word}": a flag starts with a dash'
                 f"{_did_you_mean(word.partition('=')[0], self.flags)} (--help lists them)"
             )
-        # pflag leaves such a word alone, too, and upstream never looked at it.
+        # pflag treats such a word as a positional argument, which upstream ignores.
         self.notes.append(
             f'the word "{word}" after --{switch.name} has no effect;'
-            f" write --{switch.name}={word.lower()} if it should have one"
+            f" to set the switch, write --{switch.name}={word.lower()}"
         )
 
     def _unknown(self, word: str) -> UsageError:
@@ -138,10 +138,10 @@ class _Scan:
 
 
 def scan(argv: Sequence[str], flags: Sequence[Flag]) -> Given:
-    """Read a command line, without the program's name.
+    """Parse a command line without the program's name.
 
     Raises:
-        UsageError: a flag that is not in the table, one without its value, or a stray word.
+        UsageError: a flag is unknown or lacks its value, or a word is not a flag.
     """
     state = _Scan(
         flags={flag.name: flag for flag in flags},
@@ -152,7 +152,7 @@ def scan(argv: Sequence[str], flags: Sequence[Flag]) -> Given:
 
 
 def read_switch(name: str, text: str) -> bool:
-    """A boolean in Go's spelling."""
+    """Parse a boolean in Go's spelling. `name` is the source, for the UsageError."""
     if text.lower() in TRUE:
         return True
     if text.lower() in FALSE:
@@ -161,14 +161,14 @@ def read_switch(name: str, text: str) -> bool:
 
 
 def read_integer(name: str, text: str) -> int:
-    """A whole number of at most 9 digits."""
+    """Parse an integer of at most 9 digits. `name` is the source, for the UsageError."""
     if not re.fullmatch(r"[+-]?\d{1,9}", text, re.ASCII):
-        raise UsageError(f'{name} is "{text}": write a whole number')
+        raise UsageError(f'{name} is "{text}": write an integer of at most 9 digits')
     return int(text)
 
 
 def read_duration_s(name: str, text: str) -> float:
-    """Seconds from Go's spelling of durations: 10m, 1h30m, 1.5s, 300ms; a bare 0 is 0."""
+    """Parse a duration in Go's format (10m, 1h30m, 1.5s, 300ms, 0); return seconds."""
     if re.fullmatch(r"[+-]?0", text):
         return 0.0
     parts = _GO_DURATION.findall(text.removeprefix("+"))
@@ -178,11 +178,11 @@ def read_duration_s(name: str, text: str) -> float:
         return sum(float(n) * _UNIT_S[unit] for n, unit in zip(numbers, units, strict=True))
     if re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise UsageError(f"{name} is {text} without a unit: write {text}s or {text}m")
-    raise UsageError(f'{name} is "{text}": write a duration, for instance 30s, 10m or 1h30m')
+    raise UsageError(f'{name} is "{text}": write a duration, for example 30s, 10m or 1h30m')
 
 
 def _is_long(name: str) -> bool:
-    """Meant as a long flag, though one dash stands before it."""
+    """Whether a word with one dash is probably a long flag."""
     return len(name) > 2 and all(letter.isalpha() or letter in "-_" for letter in name)
 
 

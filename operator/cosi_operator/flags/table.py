@@ -1,4 +1,4 @@
-"""The flags of both processes, in the groups of their help."""
+"""The flags of both processes, grouped as in their help."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ DRIVER = (
     ),
     Flag(
         "driver-call-timeout",
-        "the longest one attempt of a driver call may take (default 60s)",
+        "time limit for one attempt of a driver call (default 60s)",
         value="DURATION",
     ),
     Flag(
@@ -32,8 +32,8 @@ DRIVER = (
 SECRETS = (
     Flag(
         "secret-extra-keys",
-        "write COSI_*, AWS_* and AZURE_* keys, for envFrom of a Pod, into each Secret beside"
-        " BucketInfo (default true)",
+        "add COSI_*, AWS_* and AZURE_* keys to each Secret besides BucketInfo, for envFrom of a"
+        " Pod (default true)",
         env=("COSI_SECRET_EXTRA_KEYS",),
     ),
 )
@@ -41,16 +41,16 @@ SECRETS = (
 RETRIES = (
     Flag(
         "retry-policy",
-        "which status codes of the driver are tried again: conservative, cosi-spec or csi-like"
-        " (default conservative)",
+        "policy that decides which status codes of the driver are retried: conservative, cosi-spec"
+        " or csi-like (default conservative)",
         value="PROFILE",
         env=("COSI_RETRY_POLICY",),
     ),
     Flag(
         "retry-override",
-        "an exception from the policy, [driver/][Call:]CODE=verdict, for instance"
-        " DriverGrantBucketAccess:UNKNOWN=requeue; can be given more than once"
-        " (in the environment: separated by commas)",
+        "an exception to the policy, [driver/][Call:]CODE=verdict, for example"
+        " DriverGrantBucketAccess:UNKNOWN=requeue; may be repeated (in the environment: separated"
+        " by commas)",
         value="OVERRIDE",
         env=("COSI_RETRY_OVERRIDES",),
     ),
@@ -65,12 +65,12 @@ RETRIES = (
 RECHECKS = (
     Flag(
         "terminal-recheck-interval",
-        "ask the driver again about what it refused, this often; 0 is never (default 0)",
+        "interval at which calls that the driver refused are retried; 0 is never (default 0)",
         value="DURATION",
     ),
     Flag(
         "deletion-recheck-interval",
-        "try a refused deletion again, this often; 0 is never (default 10m)",
+        "interval at which deletions that the driver refused are retried; 0 is never (default 10m)",
         value="DURATION",
     ),
 )
@@ -84,25 +84,25 @@ CLUSTER = (
     ),
     Flag(
         "leader-elect",
-        "let only one of several replicas work at a time (default true)",
+        "let only one of several replicas reconcile at a time (default true)",
     ),
     Flag(
         "workers",
-        "objects of a kind reconciled at the same time; at most half of them of one class, a third"
-        " of one class and namespace (default 120)",
+        "maximum number of objects of one kind that are reconciled at the same time; at most half"
+        " of them for one class, a third for one class in one namespace (default 120)",
         value="NUMBER",
     ),
 )
 
-WATCHING = (
+OBSERVABILITY = (
     Flag(
         "metrics-bind-address",
-        "serve /metrics and the probes here, host:port or :port; 0 is off (default 0)",
+        "address for /metrics and the probes, host:port or :port; 0 is off (default 0)",
         value="ADDRESS",
     ),
     Flag(
         "health-probe-bind-address",
-        "serve the probes /healthz and /readyz here; 0 is off (default 0)",
+        "address for the probes /healthz and /readyz; 0 is off (default 0)",
         value="ADDRESS",
     ),
 )
@@ -110,7 +110,7 @@ WATCHING = (
 TRACES = (
     Flag(
         "trace-endpoint",
-        "send traces to this OpenTelemetry collector over OTLP/HTTP, for instance"
+        "send traces to this OpenTelemetry collector over OTLP/HTTP, for example"
         " http://collector:4318 (default: no traces)",
         value="URL",
         env=("OTEL_EXPORTER_OTLP_ENDPOINT",),
@@ -119,7 +119,7 @@ TRACES = (
 
 LOGS = (
     Flag("debug", "write debugging logs", short="g", env=("DEBUG",)),
-    Flag("v", "klog's verbosity: 4 and more is --debug", value="LEVEL", short="v", env=("V",)),
+    Flag("v", "klog verbosity; 4 or more means --debug", value="LEVEL", short="v", env=("V",)),
     Flag(
         "log-format",
         "json, human, or auto: human on a terminal, else json (default auto)",
@@ -127,10 +127,10 @@ LOGS = (
     ),
     Flag(
         "zap-log-level",
-        "debug, info, warning, error, or a number: 1 and more is debug",
+        "debug, info, warning, error, or a number: 1 or more means debug",
         value="LEVEL",
     ),
-    Flag("zap-encoder", "json, or console for human; --log-format overrides it", value="FORMAT"),
+    Flag("zap-encoder", "json or console (human); --log-format overrides it", value="FORMAT"),
 )
 
 OTHER = (
@@ -138,7 +138,7 @@ OTHER = (
     Flag("version", "show the version"),
 )
 
-# klog's and glog's flags, those of controller-runtime's logger and of upstream's metrics server.
+# Flags of klog, glog, controller-runtime's logger and upstream's metrics server.
 IGNORED = (
     *(
         Flag(name, ignored=True)
@@ -158,10 +158,10 @@ IGNORED = (
     ),
 )  # fmt: skip
 
-# Earlier releases accepted them in the controller, where they never had an effect.
+# Earlier releases accepted these flags in the controller, where they never had an effect.
 IGNORED_BY_CONTROLLER = tuple(Flag(flag.name, value="VALUE", ignored=True) for flag in RECHECKS)
 
-WITHOUT_EFFECT = "Accepted without effect, so that existing command lines still work"
+WITHOUT_EFFECT = "Accepted for compatibility, without effect"
 
 type Groups = Mapping[str, Sequence[Flag]]
 
@@ -170,7 +170,7 @@ SIDECAR: Groups = {
     "Secrets": SECRETS,
     "Retries": (*RETRIES, *RECHECKS),
     "Cluster": CLUSTER,
-    "Watching it": (*WATCHING, *TRACES),
+    "Observability": (*OBSERVABILITY, *TRACES),
     "Logs": LOGS,
     "Other": OTHER,
     WITHOUT_EFFECT: IGNORED,
@@ -178,7 +178,7 @@ SIDECAR: Groups = {
 
 CONTROLLER: Groups = {
     "Cluster": CLUSTER,
-    "Watching it": (*WATCHING, *TRACES),
+    "Observability": (*OBSERVABILITY, *TRACES),
     "Logs": LOGS,
     "Other": OTHER,
     WITHOUT_EFFECT: (*IGNORED, *IGNORED_BY_CONTROLLER),

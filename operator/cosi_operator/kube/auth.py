@@ -1,8 +1,8 @@
-"""Where a request's Authorization header comes from, and how it is renewed.
+"""Provides the Authorization header of each request, and renews the credentials.
 
-kr8s reads credentials once and again only after a failure, knows no tokenFile, runs exec
-plugins without a deadline and forgets when their answer expires; so this part is our own.
-A credential never appears in a log line, an exception or a repr.
+kr8s is not used for this, because it reads credentials again only after a failure, does not support
+tokenFile, runs exec plugins without a deadline and ignores when their credential expires. A
+credential never appears in a log line, an exception or a repr.
 """
 
 import os
@@ -24,50 +24,56 @@ from cosi_operator.clock import Clock
 
 TOKEN_MAX_AGE_S = 60.0
 EXEC_DEADLINE_S = 60.0
-# Renewed this long before its end, as a request takes time and clocks differ a little.
+# A credential is renewed this long before it expires, because a request takes time and clocks
+# differ slightly.
 EXPIRY_MARGIN = timedelta(seconds=10)
-# Without any, OpenSSL would ask for an encrypted key's password at the terminal, and wait.
+# An explicit password, because OpenSSL would otherwise prompt for the password of an encrypted key
+# at the terminal and block.
 NO_PASSWORD = ""
 EXEC_API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 
 
-# What fits into a header: the rest of a line of visible ASCII.
+# The characters that are valid in the header: visible ASCII.
 _TOKEN = re.compile(r"[!-~]+")
 
 
 class CredentialError(Exception):
-    """A credential can't be had just now; the message names the source, never the value."""
+    """A credential is not available; the message names its source and never contains its value."""
 
 
 class Credentials(Protocol):
-    """Gives the Authorization header of the next request."""
+    """Provides the Authorization header of the next request."""
 
     async def authorization(self) -> str:
-        """The header's value, or "" for none.
+        """Return the header's value, or "" for no header.
 
         Raises:
-            CredentialError: the source does not give one.
+            CredentialError: the source does not provide a credential.
         """
 
     def reject(self, authorization: str) -> bool:
-        """The server refused `authorization` (401). True: asking again may give another one."""
+        """Record that the server refused `authorization` (401).
+
+        Returns:
+            Whether the next `authorization()` may return another value.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class FixedToken:
-    """A token that never changes, or none (client certificates, an open port)."""
+    """A token that never changes; "" for no token (client certificates, an open port)."""
 
     token: str = field(default="", repr=False)
 
     async def authorization(self) -> str:
         return f"Bearer {self.token}" if self.token else ""
 
-    def reject(self, authorization: str) -> bool:  # noqa: ARG002 - there is no other one
+    def reject(self, authorization: str) -> bool:  # noqa: ARG002 - the only token
         return False
 
 
 class TokenFile:
-    """A token that the kubelet replaces in place: read again each minute and after a 401."""
+    """A token file that the kubelet updates; read again after TOKEN_MAX_AGE_S and after a 401."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
@@ -83,16 +89,16 @@ class TokenFile:
         return self._header
 
     def reject(self, authorization: str) -> bool:
-        # Another request may have read the new token already: then just use it.
+        # If another request has already read the new token, use that token.
         if authorization == self._header:
             self._read_at_s = float("-inf")
         return True
 
     def _read(self) -> None:
-        problem = "it holds no token"
+        problem = "the file contains no token"
         try:
             token = self._path.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not a valid path
             token, problem = "", _cause(error)
         if is_token(token):
             self._header = f"Bearer {token}"
@@ -107,7 +113,10 @@ class TokenFile:
 
 @dataclass(frozen=True, slots=True)
 class ExecPlugin:
-    """The `exec` part of a kubeconfig user, resolved. `cluster` goes to the plugin if asked."""
+    """The `exec` field of a kubeconfig user, resolved.
+
+    `cluster` is passed to the plugin; None unless the kubeconfig sets provideClusterInfo.
+    """
 
     command: str
     args: Sequence[str]
@@ -119,7 +128,7 @@ class ExecPlugin:
 
 class _ExecStatus(Struct, rename="camel"):
     token: str = ""
-    # With its zone, as the API asks; without one it can't be compared with our clock.
+    # The API requires a time zone, and a time without a zone can't be compared with our clock.
     expiration_timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     client_certificate_data: str = ""
     client_key_data: str = ""
@@ -132,9 +141,9 @@ class _ExecCredential(Struct, rename="camel"):
 
 
 class ExecCredentials:
-    """What an exec plugin answered; run again when that expires and after a 401.
+    """The credential of an exec plugin. The plugin runs again on expiry and after a 401.
 
-    A client certificate is loaded into `tls` and used by connections opened from then on.
+    A client certificate is loaded into `tls` and used by connections that are opened afterwards.
     Source: client authentication API, client.authentication.k8s.io/v1.
     """
 
@@ -148,7 +157,7 @@ class ExecCredentials:
         self._running = anyio.Lock()
 
     async def authorization(self) -> str:
-        async with self._running:  # many requests, one run of the plugin
+        async with self._running:  # concurrent requests share one run of the plugin
             if not self._valid or (
                 self._expires is not None and self._clock.wall() >= self._expires - EXPIRY_MARGIN
             ):
@@ -163,7 +172,9 @@ class ExecCredentials:
     def _accept(self, status: _ExecStatus) -> None:
         name = f"exec plugin {self._plugin.command}"
         if status.token and not is_token(status.token):
-            raise CredentialError(f"{name} gave a token that no header can carry")
+            raise CredentialError(
+                f"{name} returned a token with characters that are invalid in a header"
+            )
         if status.client_certificate_data and status.client_key_data and self._tls is not None:
             try:
                 load_client_certificate(
@@ -173,10 +184,10 @@ class ExecCredentials:
                 )
             except ssl.SSLError:
                 raise CredentialError(
-                    f"{name} gave no PEM certificate with its key, unencrypted"
+                    f"{name} did not return a PEM certificate with its key, unencrypted"
                 ) from None
         elif not status.token:
-            raise CredentialError(f"{name} gave no credential")
+            raise CredentialError(f"{name} returned no credential")
         self._header = f"Bearer {status.token}" if status.token else ""
         self._expires = status.expiration_timestamp
         self._valid = True
@@ -194,7 +205,7 @@ class ExecCredentials:
             **plugin.env,
             "KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode(),
         }
-        # Its stderr goes to ours: plugins explain themselves there, to people.
+        # The plugin inherits our stderr, because plugins print instructions for the user there.
         try:
             with anyio.fail_after(EXEC_DEADLINE_S):
                 done = await anyio.run_process(
@@ -206,41 +217,43 @@ class ExecCredentials:
                 )
         except TimeoutError:
             raise CredentialError(
-                f"exec plugin {plugin.command}: no answer in {EXEC_DEADLINE_S:g} s"
+                f"exec plugin {plugin.command} did not finish within {EXEC_DEADLINE_S:g} s"
             ) from None
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the command or its env
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the command or env
             hint = f"; {plugin.install_hint.strip()}" if plugin.install_hint else ""
             raise CredentialError(
                 f"exec plugin {plugin.command} can't be run: {_cause(error)}{hint}"
             ) from None
         if done.returncode != 0:
-            raise CredentialError(f"exec plugin {plugin.command} failed ({done.returncode})")
+            raise CredentialError(
+                f"exec plugin {plugin.command} failed with exit code {done.returncode}"
+            )
         try:
             answer = msgspec.json.decode(done.stdout, type=_ExecCredential)
         except msgspec.DecodeError as error:
             raise CredentialError(f"exec plugin {plugin.command}: {error}") from None
         if answer.api_version != plugin.api_version:
             raise CredentialError(
-                f"exec plugin {plugin.command} answered in {answer.api_version}, "
-                f"the kubeconfig asks for {plugin.api_version}"
+                f"exec plugin {plugin.command} returned apiVersion {answer.api_version}, "
+                f"but the kubeconfig requires {plugin.api_version}"
             )
         return answer.status
 
 
 def is_token(text: str) -> bool:
-    """Whether it can stand in an Authorization header."""
+    """Whether `text` is valid in an Authorization header."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def load_client_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Load a PEM pair that is not in files.
+    """Load a PEM certificate and its key from memory.
 
-    OpenSSL's Python binding takes only paths. Where the system has anonymous memory files the
-    key never meets a disk (and the root may be read-only); elsewhere a private file is deleted
-    at once.
+    Python's ssl module accepts only paths. If the system supports anonymous memory files, the key
+    is never written to a disk, and the root file system may be read-only. Otherwise the key is
+    written to a private temporary file, which is deleted immediately.
 
     Raises:
-        ssl.SSLError: no PEM, no pair, or the key is encrypted.
+        ssl.SSLError: not PEM, the key does not match the certificate, or the key is encrypted.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("client-certificate")
@@ -258,5 +271,5 @@ def load_client_certificate(tls: ssl.SSLContext, certificate: bytes, key: bytes)
 
 
 def _cause(error: OSError | ValueError) -> str:
-    """What went wrong, without the content of the file (a UnicodeDecodeError carries it)."""
+    """Describe the error without the file's content, which a UnicodeDecodeError contains."""
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__

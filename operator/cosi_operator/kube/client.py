@@ -1,9 +1,9 @@
-"""The verbs of the API server: raw JSON in and out, and no patch.
+"""The Kubernetes API client: one method for each verb, with raw JSON in and out, without patch.
 
-Drivers' roles often lack `patch`, so every write is a PUT with a resourceVersion, or a create,
-or a delete with a uid. kr8s is not used here: it is 7 to 20 times slower than aiohttp, and it
-answers a 403 by closing the connections of everyone else. Deadlines and what is tried again:
-transport.py; errors: errors.py.
+Drivers' roles often lack `patch`, so every write is a PUT with a resourceVersion, a create, or a
+delete with a uid. This module does not use kr8s, because kr8s is 7 to 20 times slower than aiohttp
+and closes the connections of all other requests after a 403. transport.py defines the deadlines and
+the retries, errors.py the errors.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from cosi_operator.kube.rights import Rights
 from cosi_operator.kube.transport import OnRequest, Request, Transport
 
 REQUEST_DEADLINE_S = 30.0
-# A watch that goes on after its own end is half-open: the other side is gone.
+# A watch that is still open this long after its server-side timeout is half-open.
 IDLE_MARGIN_S = 5.0
-# 500 objects of ours take 1 MiB, but tenants can make each as large as etcd takes, 1.5 MiB. So
-# pages begin small and grow while they stay small, and a page that is too large is asked for in
-# parts.
+# 500 typical COSI objects take 1 MiB, but tenants can create objects of up to 1.5 MiB (etcd's
+# limit). So the first page has few items, the next pages have more while the replies stay small,
+# and a page that is too large is requested again with fewer items.
 PAGE_LIMIT_BYTES = 4 * 2**20
 FIRST_PAGE = 125
 PAGE_GROWTH = 4
@@ -37,9 +37,9 @@ PAGE_GROWTH = 4
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """One page of a list. Each item is its JSON, where apiVersion and kind may be missing.
+    """One page of a list. Each item is JSON, possibly without apiVersion and kind.
 
-    `continue_token` is "" on the last page; `resource_version` is the same on all of them.
+    `continue_token` is "" on the last page. `resource_version` is the same on all pages.
     """
 
     items: tuple[bytes, ...]
@@ -62,7 +62,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class KubeClient:
-    """One pool of connections to one API server. Close it, or use it as a context manager."""
+    """A pool of connections to one API server. Close it, or use it as a context manager."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class KubeClient:
         timeout_s: float = REQUEST_DEADLINE_S,
         on_request: OnRequest | None = None,
     ) -> None:
-        """Call it within a running event loop; `connect` is the usual way.
+        """Call within a running event loop. To read the configuration too, call `connect`.
 
-        `timeout_s` bounds each request with all its attempts and pauses.
+        `timeout_s` bounds each request, including all its attempts and pauses.
         """
-        # Whole objects that are much larger than what is held of them: one at a time.
+        # Limits memory: only one whole huge object (`kept.is_partial`) is read at a time.
         self.huge_objects = asyncio.Semaphore(1)
         self._page_limits: dict[Resource, int] = {}
         self._connection = connection
@@ -98,10 +98,10 @@ class KubeClient:
         user_agent: str,
         on_request: OnRequest | None = None,
     ) -> Self:
-        """Read the configuration (see kubeconfig.py). Sends nothing yet.
+        """Create a client from the configuration (see kubeconfig.py). Sends no request.
 
         Raises:
-            KubeconfigError: it is missing or can't be used.
+            KubeconfigError: the configuration is missing or can't be used.
         """
         connection = await load(Sources(kubeconfig, os.environ), clock)
         return cls(connection, clock=clock, user_agent=user_agent, on_request=on_request)
@@ -118,24 +118,25 @@ class KubeClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections. First end the tasks that use them."""
+        """Close all connections. The tasks that use them must have ended."""
         await self._transport.close()
 
     @property
     def default_namespace(self) -> str:
-        """Of the kubeconfig's context or the service account, else "default"."""
+        """The namespace of the kubeconfig's context or of the service account, else "default"."""
         return self._connection.namespace
 
     @property
     def rights(self) -> Rights:
-        """Which rights this client lacks, as far as it was refused."""
+        """The rights that this client lacks, according to the refusals so far."""
         return self._transport.rights
 
     async def get(self, resource: Resource, key: Key) -> bytes:
-        """The object's JSON.
+        """Return the object's JSON.
 
         Raises:
-            ApiError: NotFound and the others of errors.py. ApiSilent: no answer. So all verbs.
+            ApiError: NotFound or another refusal (errors.py); all verbs raise these.
+            ApiSilent: there was no usable reply; all verbs raise this.
         """
         return await self._transport.send(Request("get", resource, key))
 
@@ -147,9 +148,9 @@ class KubeClient:
         namespace: str = "",
         dry_run: bool = False,
     ) -> bytes:
-        """Create, and give what was stored. After ApiSilent or ServerError it may exist.
+        """Create an object; return the stored JSON. After ApiSilent or ServerError it may exist.
 
-        `dry_run`: the server checks everything (rights, admission, quota) and stores nothing.
+        `dry_run`: the server checks the request (rights, admission, quota) and stores nothing.
         """
         return await self._transport.send(
             Request(
@@ -164,12 +165,13 @@ class KubeClient:
     async def update(
         self, resource: Resource, body: Mapping[str, Any], *, subresource: str = ""
     ) -> bytes:
-        """Replace the object (or one subresource), and give what was stored.
+        """Replace the object (or one subresource); return the stored JSON.
 
-        It is sent again after a lost connection, so a Conflict may be due to our own first try.
+        The request is retried after a lost connection, so its own first attempt may have caused a
+        Conflict.
 
         Raises:
-            ValueError: `body` has no metadata.resourceVersion: it would overwrite blindly.
+            ValueError: `body` has no metadata.resourceVersion, so it would overwrite any changes.
         """
         metadata = body.get("metadata") or {}
         if not metadata.get("resourceVersion"):
@@ -182,13 +184,14 @@ class KubeClient:
     async def delete(
         self, resource: Resource, key: Key, *, uid: str, resource_version: str | None = None
     ) -> bytes:
-        """Ask for the deletion of exactly the object with `uid` (and `resource_version`).
+        """Delete the object only if it has this `uid` (and `resource_version`).
 
         Returns:
-            The object as it now is, while finalizers hold it; a Status when it is gone.
+            The current object while it has finalizers; a Status when it no longer exists.
         Raises:
-            ValueError: no uid: it might hit a successor of the same name.
-            NotFound: it is gone. Conflict: another object has the name, or it changed.
+            ValueError: `uid` is empty, so a later object with the same name could be deleted.
+            NotFound: the object no longer exists.
+            Conflict: another object has the name, or the object has changed.
         """
         if not uid:
             raise ValueError(f"delete of {resource.plural} {key} without a uid")
@@ -212,10 +215,10 @@ class KubeClient:
         continue_token: str = "",
         resource_version: str = "",
     ) -> ListPage:
-        """One page. Without `resource_version` nothing newer exists when the reply is made.
+        """Return one page. Without `resource_version`, the list is the most recent one.
 
         Raises:
-            Expired: the continue token is too old; start again.
+            Expired: the continue token is too old; list again from the first page.
         """
         body = await self._page(resource, namespace, limit, continue_token, resource_version)
         try:
@@ -223,7 +226,7 @@ class KubeClient:
         except msgspec.DecodeError as error:
             raise ApiSilent(f"list {resource.plural}: {error}") from None
         return ListPage(
-            # Copies: a Raw would keep the whole page alive.
+            # Copy each item, because a Raw would keep the whole page in memory.
             tuple(bytes(item) for item in page.items or ()),
             page.metadata.version,
             page.metadata.continue_token,
@@ -232,7 +235,7 @@ class KubeClient:
     async def _page(
         self, resource: Resource, namespace: str, limit: int, token: str, version: str
     ) -> bytes:
-        """A page that is not longer than PAGE_LIMIT_BYTES, unless one object alone is."""
+        """Return a page of at most PAGE_LIMIT_BYTES, or one with a single larger object."""
         at_once = min(limit, self._page_limits.get(resource, FIRST_PAGE))
         while True:
             query = {"limit": str(at_once), "continue": token, "resourceVersion": version}
@@ -242,7 +245,7 @@ class KubeClient:
                 Key(namespace, ""),
                 query=query,
                 reply_limit_bytes=PAGE_LIMIT_BYTES if at_once > 1 else 0,
-                # To compress giants takes the server longer than to send them.
+                # Not compressed when objects are huge, because that takes longer than sending.
                 compressed=at_once >= min(limit, FIRST_PAGE),
             )
             try:
@@ -262,13 +265,14 @@ class KubeClient:
         resource_version: str,
         timeout_s: float,
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open a watch with bookmarks; its lines come as raw JSON, without the newline.
+        """Open a watch with bookmarks; yields its lines as raw JSON, without the newline.
 
         The iterator ends when the server ends the watch properly (after `timeout_s`).
 
         Raises:
-            ApiError: it was refused. ApiSilent: cut, maybe within a line, or without an end
-            after `timeout_s` + 5 s. Entering raises them, and so do the lines.
+            ApiError: the server refused the watch.
+            ApiSilent: the stream was cut, maybe within a line, or did not end within `timeout_s`
+                + 5 s. Entering the context and reading a line raise both.
         """
         query = {
             "watch": "1",

@@ -1,4 +1,4 @@
-"""A deadline on the given clock, so that tests decide when it passes."""
+"""A deadline on the given clock, so that tests control when it passes."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,12 +8,14 @@ from cosi_operator.clock import Clock, RealClock
 
 
 async def within[T](clock: Clock, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
-    """Await `call()`; cancel it and raise TimeoutError when `seconds` pass first.
+    """Return the result of `call()`, which is cancelled after `seconds`.
 
-    What `call` raises comes out as it is, not in a group.
+    With a RealClock, the deadline is a timer of the event loop: 7 us instead of 44 us for a second
+    task. Each chunk of a watch has a deadline.
 
-    On the machine's clock the event loop's own timers do it: 7 us instead of 44 for a task that
-    sleeps, and each piece of a watch needs one.
+    Raises:
+        TimeoutError: `call` did not end within `seconds`.
+        Exception: the error that `call` raised, not in an ExceptionGroup.
     """
     if isinstance(clock, RealClock):
         with anyio.fail_after(seconds):
@@ -30,8 +32,8 @@ async def within[T](clock: Clock, seconds: float, call: Callable[[], Awaitable[T
             results.append(await call())
             group.cancel_scope.cancel()
     except ExceptionGroup as failed:
-        # The timer raises nothing, so the one member is what `call` raised.
+        # The timer raises nothing, so the group contains only the error that `call` raised.
         raise failed.exceptions[0] from failed.exceptions[0].__cause__
     if not results:
-        raise TimeoutError(f"no end within {seconds:g} s")
+        raise TimeoutError(f"not finished within {seconds:g} s")
     return results[0]

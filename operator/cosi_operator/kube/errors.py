@@ -1,26 +1,26 @@
 # ruff: noqa: N818 - the names are the API's own reasons, as its users know them
-"""What a request to the API server can end with, other than a reply.
+"""The errors that a request to the API server can raise.
 
     Exception
-    ├── ApiError              the server answered with a status: it knows what it did
-    │   ├── Unauthorized      401, after the credentials were read afresh once
+    ├── ApiError              the server replied with an unsuccessful status
+    │   ├── Unauthorized      401, after the credentials were read again once
     │   ├── Forbidden         403
     │   ├── NotFound          404
     │   ├── AlreadyExists     409, reason AlreadyExists (create)
-    │   ├── Conflict          409, all others: reread, then decide again
+    │   ├── Conflict          409, all others: read the object again, then plan again
     │   ├── Expired           410: the resourceVersion or continue token is too old
-    │   ├── Invalid           400 or 422: repeating it can't help
+    │   ├── Invalid           400 or 422: the same request will fail again
     │   ├── TooManyRequests   429, after the client's own retries
     │   └── ServerError       5xx, after the client's own retries; a create may have happened
-    ├── ApiSilent             no usable answer: a write may or may not have happened
-    │   └── ReplyTooLarge     more than the caller wanted to hold; a list asks for smaller pages
+    ├── ApiSilent             no usable reply: a write may or may not have happened
+    │   └── ReplyTooLarge     the reply exceeds the request's limit; a list requests smaller pages
     ├── KubeconfigError       (kubeconfig.py) the configuration can't be used
     └── LeaseLost             (lease.py) no longer the leader
 
-Nothing here ever carries a request's body or a credential. The server quotes the values it
-refuses, so of the refusal of a core Secret with data only status and reason are kept; of other
-refusals its words are scrubbed and cut here, before anything else sees them. What the authorizer
-says about a missing right is kept as it is.
+An error never contains a request's body or a credential. The server's message can quote the values
+that it rejects. So for a core Secret with data, an error has only the status and the reason. Every
+other message is scrubbed and shortened here. The authorizer's message about a missing right is
+quoted unchanged, because it can't contain a value of an object.
 """
 
 import re
@@ -30,17 +30,18 @@ from msgspec import Struct
 
 from cosi_operator.scrub import shown_message, shown_name
 
-# The longest wait that a server can ask for. One answer with `Retry-After: 3600`, from the API
-# server or from a proxy before it, must not stop the operator for an hour.
+# The upper limit for Retry-After. One reply with `Retry-After: 3600`, from the API server or from a
+# proxy in front of it, must not stop the operator for an hour.
 RETRY_AFTER_CAP_S = 60.0
 
 
 class ApiError(Exception):
-    """The API server answered with a status that is not a success.
+    """The API server replied with an unsuccessful status.
 
-    `status` is the HTTP status (of an ERROR line of a watch: its code), `reason` and `message`
-    come from the metav1.Status. `retry_after_s` is what the Retry-After header (of an ERROR line:
-    the Status) asked for, at most RETRY_AFTER_CAP_S; the text says so if it asked for more.
+    `status` is the HTTP status, or the code of a watch's ERROR line. `reason` and `message` come
+    from the metav1.Status. `retry_after_s` comes from the Retry-After header, or from the Status of
+    an ERROR line, and is at most RETRY_AFTER_CAP_S. If the server requested more, the error's text
+    gives both values.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ApiError(Exception):
 
 
 class Unauthorized(ApiError):
-    """401, and fresh credentials did not help or there are none."""
+    """401, and there are no newer credentials, or the server refused them too."""
 
 
 class Forbidden(ApiError):
@@ -76,38 +77,38 @@ class NotFound(ApiError):
 
 
 class AlreadyExists(ApiError):
-    """409 of a create: the name is taken."""
+    """409 of a create: an object with this name exists."""
 
 
 class Conflict(ApiError):
-    """409: the resourceVersion or uid is not the current one. Reread, then decide again."""
+    """409: the resourceVersion or uid is not the current one. Read again, then plan again."""
 
 
 class Expired(ApiError):
-    """410: that resourceVersion is compacted. List again."""
+    """410: the resourceVersion or continue token is too old. List again."""
 
 
 class Invalid(ApiError):
-    """400 or 422: the server will refuse the same request again."""
+    """400 or 422: the server would refuse the same request again."""
 
 
 class TooManyRequests(ApiError):
-    """429, still, after the client's retries."""
+    """429, also after the client's retries."""
 
 
 class ServerError(ApiError):
-    """5xx, still, after the client's retries. Of a create: it may have happened."""
+    """5xx, also after the client's retries. If it was a create, the object may exist."""
 
 
 class ApiSilent(Exception):
-    """No answer: connection refused or lost, or the deadline passed.
+    """No usable reply: the connection was refused or lost, or the deadline passed.
 
-    A write may or may not have happened; the next read tells.
+    A write may or may not have happened, so read the object before the next write.
     """
 
 
 class ReplyTooLarge(ApiSilent):
-    """The reply was longer than the request's limit and was not read to its end; never retried."""
+    """The reply exceeded the request's limit and was not read completely; never retried."""
 
 
 class _Status(Struct):
@@ -116,7 +117,7 @@ class _Status(Struct):
     code: int = 0
 
 
-# The words of apiserver's ForbiddenMessage. No part of it can hold a value of an object.
+# The text of the API server's ForbiddenMessage. No part of it can contain a value of an object.
 DENIED = re.compile(
     r'User "(?P<user>[\w:.@/-]{1,300})" cannot (?P<verb>[a-z]{1,30}) '
     r'resource "(?P<resource>[\w./-]{1,200})" in API group "(?P<group>[\w.-]{0,200})"'
@@ -140,32 +141,32 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 def error_of(
     status: int, body: bytes, *, what: str, confidential: bool, retry_after_s: float | None = None
 ) -> ApiError:
-    """The error for a refused request.
+    """Return the error for a refused request.
 
     Args:
         status: HTTP status; 0 takes the code from the body (an ERROR line of a watch).
-        body: a metav1.Status, or anything (a proxy's HTML page), which is then not quoted.
-        what: the request in words, without values, e.g. "update secrets a/b".
-        confidential: keep the server's message out (core Secrets with data), unless it says which
-            right is missing.
-        retry_after_s: what the Retry-After header said.
+        body: a metav1.Status. Any other content (a proxy's HTML page) is not quoted.
+        what: a description of the request without values, e.g. "update secrets a/b".
+        confidential: omit the server's message (core Secrets with data), unless it names a missing
+            right.
+        retry_after_s: the seconds in the Retry-After header.
     """
     try:
-        told = _decode_status(body)
+        reply = _decode_status(body)
     except msgspec.DecodeError:
-        told = _Status()
-    status = status or told.code
-    if status == 409 and told.reason == "AlreadyExists":
+        reply = _Status()
+    status = status or reply.code
+    if status == 409 and reply.reason == "AlreadyExists":
         kind: type[ApiError] = AlreadyExists
     elif status >= 500:
         kind = ServerError
     else:
         kind = _BY_STATUS.get(status, ApiError)
     message = what
-    denied = DENIED.search(told.message) if status == 403 else None
+    denied = DENIED.search(reply.message) if status == 403 else None
     if denied:
         message = f"{what}: {denied[0]}"
-    elif told.message and not confidential:
-        message = f"{what}: {shown_message(told.message)}"
-    reason = shown_name(told.reason) or "Unknown"
+    elif reply.message and not confidential:
+        message = f"{what}: {shown_message(reply.message)}"
+    reason = shown_name(reply.reason) or "Unknown"
     return kind(status, reason, message, retry_after_s=retry_after_s)

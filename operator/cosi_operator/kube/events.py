@@ -1,16 +1,17 @@
-"""Kubernetes Events: what happened to an object, for people who run `kubectl describe`.
+"""Emits Kubernetes Events, which users see with `kubectl describe`.
 
-Emitting never waits and never fails, because a task sends the Events. Rights: create and update of
-core/v1 Events.
-Some drivers' roles lack update; after the first refusal each repeat is a separate Event.
-Three limits keep a fault that repeats from flooding etcd:
+Emitting never waits and never fails, because a separate task sends the Events. Rights: create and
+update of core/v1 Events. Some drivers' roles lack update. After the first refusal of an update,
+each repetition becomes a separate Event.
 
-- repeats within an hour are one Event whose `count` grows;
-- Events that wait to be sent are merged before they are sent;
-- each object has a token bucket of 25, refilled by one in 300 s (client-go's spam filter);
-  suppressed Events are counted, and the next Event that is sent contains the count.
+Three limits prevent a repeating failure from filling etcd:
 
-Failures are sent first. When too many Events wait, a success is dropped for a failure.
+- repetitions within SERIES_S become one Event with an increasing `count`;
+- Events that have not been sent yet are merged;
+- each object has a token bucket of 25, refilled with one token every 300 s (client-go's spam
+  filter). Suppressed Events are counted, and the next Event that is sent contains the count.
+
+Failures are sent before successes. When the buffer is full, a failure replaces a success.
 """
 
 import secrets
@@ -42,10 +43,11 @@ from cosi_operator.scrub import cut_bytes, escaped
 
 log = structlog.get_logger(__name__)
 
-# Two Events each about four thousand objects at once; one that is dropped here is never told.
+# Enough for two Events about each of 4096 objects. An Event that does not fit is never sent.
 BUFFER_LIMIT = 8192
 REMEMBERED_LIMIT = 4096
-# A success is hardly ever told twice: 10,000 claims that become ready at once took 4 MiB here.
+# Lower than for failures, because a success rarely repeats. With the same limit, 10,000 claims that
+# become ready together took 4 MiB.
 REMEMBERED_SUCCESSES = 256
 SERIES_S = 3600.0
 BURST = 25.0
@@ -61,7 +63,7 @@ type _SeriesKey = tuple[str, str, EventType, str, str]  # kind, uid, type, reaso
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """What an Event is about; `namespace` is "" for cluster objects."""
+    """The object that an Event is about; `namespace` is "" for cluster-scoped objects."""
 
     api_version: str
     kind: str
@@ -73,7 +75,7 @@ class ObjectRef:
 
 @dataclass(slots=True)
 class _Series:
-    """One Event as it should stand on the server; `name` is "" until it was created."""
+    """The wanted content of one Event; `name` is "" until the Event was created."""
 
     about: ObjectRef
     type: EventType
@@ -94,8 +96,8 @@ class _Bucket:
 
 
 @dataclass(slots=True)
-class _Memory[K, V]:
-    """A map that forgets what was not used for longest."""
+class _LruMap[K, V]:
+    """A map of at most `limit` entries that evicts the least recently used entry."""
 
     limit: int
     entries: OrderedDict[K, V] = field(default_factory=OrderedDict)
@@ -113,10 +115,10 @@ class _Memory[K, V]:
 
 
 class EventRecorder:
-    """Takes Events at any time and sends them while `run` runs.
+    """Accepts Events at any time and sends them while `run` runs.
 
-    `component` is the program, `instance` the replica. `dropped` counts what was never sent:
-    held back by a limit (unless a later one carried its count), refused, or not deliverable.
+    `component` is the name of the program, `instance` of the replica. `dropped` counts the Events
+    that were suppressed by a limit, refused, or not deliverable.
     """
 
     def __init__(self, client: KubeClient, *, component: str, instance: str, clock: Clock) -> None:
@@ -125,9 +127,9 @@ class EventRecorder:
         self._component = component
         self._instance = instance
         self._clock = clock
-        self._series: _Memory[_SeriesKey, _Series] = _Memory(REMEMBERED_LIMIT)
-        self._successes: _Memory[_SeriesKey, _Series] = _Memory(REMEMBERED_SUCCESSES)
-        self._buckets: _Memory[tuple[str, str], _Bucket] = _Memory(REMEMBERED_LIMIT)
+        self._series: _LruMap[_SeriesKey, _Series] = _LruMap(REMEMBERED_LIMIT)
+        self._successes: _LruMap[_SeriesKey, _Series] = _LruMap(REMEMBERED_SUCCESSES)
+        self._buckets: _LruMap[tuple[str, str], _Bucket] = _LruMap(REMEMBERED_LIMIT)
         self._waiting: dict[EventType, OrderedDict[_SeriesKey, _Series]] = {
             "Warning": OrderedDict(),
             "Normal": OrderedDict(),
@@ -148,14 +150,16 @@ class EventRecorder:
     ) -> None:
         """Queue an Event; never blocks, never raises.
 
-        `fingerprint` tells what is the same thing again, if the message changes each time (a
-        request id in it); by default that is the message. The latest message is shown.
+        Events with the same `fingerprint` are repetitions. Pass one if the message changes each
+        time, for example if it contains a request id. The default is the message. The Event shows
+        the latest message.
         """
-        message = escaped(cut_bytes(message, MESSAGE_LIMIT_BYTES))  # kept until it is sent
+        # Shorten the message now, because it is held until it is sent.
+        message = escaped(cut_bytes(message, MESSAGE_LIMIT_BYTES))
         now, now_s = self._clock.wall(), self._clock.monotonic()
         key = (*_identity(about), type, reason, fingerprint or message)
         waiting = self._waiting[type]
-        # What waits is still told, however old it is.
+        # A waiting Event is merged however old it is.
         series = waiting.get(key) or self._recent(key, now_s)
         if series is None:
             series = _Series(about, type, reason, message, first=now, last=now, last_s=now_s)
@@ -164,7 +168,7 @@ class EventRecorder:
         series.last, series.last_s = now, now_s
         series.count += 1
         if key in waiting:
-            return  # merged: it is not sent yet
+            return  # merged into the waiting Event
         if not self._take_token(about, now_s) or not self._has_room(type):
             self.dropped += 1
             return
@@ -172,7 +176,7 @@ class EventRecorder:
         self._more.set()
 
     async def run(self) -> None:
-        """Send what is emitted until cancelled."""
+        """Send emitted Events until cancelled."""
         while True:
             while not (waiting := self._waiting["Warning"] or self._waiting["Normal"]):
                 self._more = anyio.Event()
@@ -185,7 +189,7 @@ class EventRecorder:
             self._progress = anyio.Event()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Wait until all is sent, `timeout_s` at most; False if something is left.
+        """Wait at most `timeout_s` until all Events are sent; return whether they were.
 
         `run` must still be running.
         """
@@ -204,7 +208,7 @@ class EventRecorder:
         return series if series is not None and now_s - series.last_s <= SERIES_S else None
 
     def _has_room(self, type: EventType) -> bool:  # noqa: A002
-        """Whether one more can wait; the oldest success makes room for a failure."""
+        """Whether the buffer has room; if not, a failure replaces the oldest success."""
         failures, successes = self._waiting["Warning"], self._waiting["Normal"]
         if len(failures) + len(successes) < BUFFER_LIMIT:
             return True
@@ -214,7 +218,7 @@ class EventRecorder:
         self.dropped += 1
         return True
 
-    def _memory_of(self, key: _SeriesKey) -> _Memory[_SeriesKey, _Series]:
+    def _memory_of(self, key: _SeriesKey) -> _LruMap[_SeriesKey, _Series]:
         return self._successes if key[2] == "Normal" else self._series
 
     def _take_token(self, about: ObjectRef, now_s: float) -> bool:
@@ -240,15 +244,18 @@ class EventRecorder:
             try:
                 await self._write(series)
             except AlreadyExists:
-                series.name = ""  # a create whose reply was lost; a repeat gets its own Event
+                series.name = (
+                    ""  # created, but the reply was lost; the next repetition is a new Event
+                )
                 return
             except (ApiSilent, ServerError, TooManyRequests) as error:
                 problem = error
             except (NotFound, Conflict) as error:
                 if not series.resource_version:
-                    problem = error  # not even the namespace is there
+                    problem = error  # the namespace does not exist
                     break
-                # The server forgets Events after an hour or so, and anyone may edit them.
+                # The server deletes Events after about an hour, and other clients may edit them.
+                # Create a new one.
                 series.name = series.resource_version = ""
             except Forbidden as error:
                 if not series.resource_version:
@@ -272,14 +279,14 @@ class EventRecorder:
         else:
             if not series.name:
                 suffix = secrets.token_hex(8)
-                # Cut within a DNS name, what is left must not end in a dot or dash.
+                # A DNS name that was shortened must not end in a dot or dash.
                 stem = series.about.name[: NAME_LIMIT - 17].rstrip(".-")
                 series.name = f"{stem}.{suffix}"
             body = self._body(series)
             raw = await self._client.create(EVENTS, body, namespace=_namespace(series.about))
         try:
             series.resource_version = identify(raw).resource_version
-        except msgspec.DecodeError:  # taken, by its status; the next one is a separate Event
+        except msgspec.DecodeError:  # accepted, but unreadable; a repetition becomes a new Event
             series.name = series.resource_version = ""
 
     def _body(self, series: _Series) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""What is held of one object: all of an ordinary one, and of a huge one what decisions need.
+"""Bounds the memory that one object takes: drops the parts of a huge object that no decision needs.
 
-A tenant can make thousands of claims and accesses of 1.5 MiB each (etcd's limit) on a cluster whose
-CRDs have no `maxLength`. Of an object that is larger than OBJECT_LIMIT_BYTES only this is kept: the
-metadata that is read, our own annotations, the spec unless it is the spec that is huge, and what
-its status says of ids. Two marks tell so: PARTIAL (a PUT needs the whole object, so it is read
-again for that) and OVERSIZED (the spec is missing as well). The API server prunes fields that no
-schema names, so nobody else can set these marks.
+A tenant can create thousands of claims and accesses of 1.5 MiB each (etcd's limit) on a cluster
+whose CRDs have no `maxLength`. Of an object that is larger than OBJECT_LIMIT_BYTES, only these
+parts are held: the metadata that the operator reads, our own annotations, the spec (unless the spec
+itself is huge), and the ids in the status. Two marks record this:
+
+- PARTIAL: parts are missing. A PUT needs the whole object, so it is read again for a PUT.
+- OVERSIZED: the spec is missing too.
+
+Only this module can set the marks, because the API server prunes fields that no schema contains.
 """
 
 from typing import Any
@@ -16,12 +19,12 @@ from msgspec import Raw
 OBJECT_LIMIT_BYTES = 8 * 1024
 SPEC_LIMIT_BYTES = 4 * 1024
 STATUS_LIMIT_BYTES = 9 * 1024
-# Of our own annotations together: the status that upstream's CRDs have no room for is the largest;
-# `api/v1alpha1.py` keeps it small enough.
+# Of all our own annotations together. The largest holds the status fields that upstream's CRDs
+# lack; `api/v1alpha1.py` keeps it below this limit.
 ANNOTATIONS_LIMIT_BYTES = 10 * 1024
 FINALIZERS_LIMIT = 32
 KEPT_LIMIT_BYTES = 40 * 1024
-"""No object takes more than this, whatever is in it; tests/unit/kube/test_kept.py counts."""
+"""The most that one object takes, whatever it contains; tests/unit/kube/test_kept.py measures."""
 
 PARTIAL = "$partial"
 OVERSIZED = "$oversized"
@@ -39,9 +42,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def without_managed_fields(raw: bytes) -> bytes:
-    """Drop metadata.managedFields, often half of an object; all else is copied byte by byte.
+    """Drop metadata.managedFields, often half of an object; copy the rest byte by byte.
 
-    A PUT without them is fine: the API server then keeps the live ones.
+    A PUT without managedFields is safe, because the API server then keeps the stored ones.
     """
     if b'"managedFields"' not in raw:
         return raw
@@ -54,10 +57,10 @@ def without_managed_fields(raw: bytes) -> bytes:
 
 
 def bounded(raw: bytes) -> bytes:
-    """The object without managed fields; of a huge one the part that decisions need.
+    """Return the object without managedFields; of a huge object, only the parts that are held.
 
     Raises:
-        msgspec.DecodeError: not a Kubernetes object.
+        msgspec.DecodeError: `raw` is not a Kubernetes object.
     """
     raw = without_managed_fields(raw)
     if len(raw) <= OBJECT_LIMIT_BYTES:
@@ -79,12 +82,12 @@ def bounded(raw: bytes) -> bytes:
 
 
 def is_partial(body: dict[str, Any]) -> bool:
-    """Whether a decoded object lacks something that a PUT must not take away."""
+    """Whether a decoded object lacks parts, so that a PUT of it would delete them."""
     return PARTIAL in body
 
 
 def is_oversized(body: dict[str, Any]) -> bool:
-    """Whether the spec of a decoded object was too large to be kept."""
+    """Whether the spec of a decoded object is missing because it was too large."""
     return OVERSIZED in body
 
 

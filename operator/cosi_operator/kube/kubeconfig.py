@@ -1,4 +1,4 @@
-"""Finds out which API server to talk to, and how: kubeconfig files or the pod's own account.
+"""Reads the address of the API server and the credentials: kubeconfig files or a service account.
 
 The order: the files named by the caller, else by KUBECONFIG, else the pod's service account,
 else ~/.kube/config. How several files become one: kubeconfig_merge.py.
@@ -54,14 +54,14 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """All that a client needs. `server` has no trailing slash; `tls` is None for plain HTTP."""
+    """How to connect to one server. `server` has no trailing slash; `tls` is None for HTTP."""
 
     server: str
     namespace: str
     credentials: Credentials
     tls: ssl.SSLContext | None = None
     tls_server_name: str | None = None
-    proxy: str | None = field(default=None, repr=False)  # may hold a password
+    proxy: str | None = field(default=None, repr=False)  # may contain a password
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ async def load(sources: Sources, clock: Clock) -> Connection:
     """Find and read the configuration.
 
     Raises:
-        KubeconfigError: nothing was found, or what was found can't be used.
+        KubeconfigError: no configuration was found, or the one that was found can't be used.
     """
     match await find(sources):
         case ServiceAccount():
@@ -190,7 +190,7 @@ def _proxy_from_environment(server: str, sources: Sources) -> str | None:
     found = proxy_for(server, sources.environ)
     if found is None:
         return None
-    if found.url.startswith(("socks5:", "socks5h:")):
+    if found.url.startswith(("socks5:", "socks5h:")):  # client-go supports these
         _refuse(found.variable, "only http and https proxies are supported, not SOCKS")
     if _url(found.url) is None:  # client-go ignores it too, but says nothing
         _log(
@@ -206,13 +206,13 @@ def _proxy_from_environment(server: str, sources: Sources) -> str | None:
 
 
 def _url(text: str) -> SplitResult | None:
-    """The parts of an http or https URL that can be connected to, else None."""
+    """The parts of a valid http or https URL; None for any other text."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname or "", parts.port
-    except ValueError:  # a port of 99999, brackets around no address
+    except ValueError:  # a port above 65535, or brackets around an invalid address
         return None
-    is_host = ":" in host or _HOST_NAME.fullmatch(host)  # brackets were looked into
+    is_host = ":" in host or _HOST_NAME.fullmatch(host)  # urlsplit has validated brackets
     usable = parts.scheme in ("http", "https") and is_host and is_token(text)
     return parts if usable else None
 
@@ -228,23 +228,25 @@ def _credentials(
 ) -> Credentials:
     clock, tls, cluster = context
     if user.username is not None:
-        _refuse(f"{where}.username", "basic authentication left Kubernetes in 1.19; use a token")
+        _refuse(
+            f"{where}.username", "Kubernetes 1.19 removed basic authentication; use a token instead"
+        )
     if user.auth_provider is not None:
-        _refuse(f"{where}.auth-provider", "it left Kubernetes in 1.26; use an exec plugin")
+        _refuse(f"{where}.auth-provider", "Kubernetes 1.26 removed this field; use an exec plugin")
     if user.impersonate is not None:
-        _refuse(f"{where}.as", "impersonation is not supported; use the account itself")
+        _refuse(f"{where}.as", "impersonation is not supported; use that account directly")
     if user.token_file:
         return TokenFile(path.parent / user.token_file, clock)
     if user.token:
         if not is_token(user.token):
-            _refuse(f"{where}.token", "it has characters that no header can carry; write it anew")
+            _refuse(f"{where}.token", "it has characters that are invalid in a header; replace it")
         return FixedToken(user.token)
     if user.exec is None:
         return FixedToken()
     plugin = user.exec
     if plugin.api_version not in EXEC_API_VERSIONS:
         _refuse(f"{where}.exec.apiVersion", f"use one of {', '.join(EXEC_API_VERSIONS)}")
-    # A bare name is looked up in PATH; anything with a slash is relative to the file.
+    # A name without a slash is searched in PATH; a path is relative to the kubeconfig file.
     command = str(path.parent / plugin.command) if "/" in plugin.command else plugin.command
     return ExecCredentials(
         ExecPlugin(
@@ -284,7 +286,7 @@ def _client_certificate(tls: ssl.SSLContext, user: User, path: Path, where: str)
     if certificate is None and key is None:
         return
     if certificate is None or key is None:
-        raise KubeconfigError(f"{where}: client-certificate and client-key belong together")
+        raise KubeconfigError(f"{where}: set both client-certificate and client-key")
     try:
         load_client_certificate(tls, certificate, key)
     except ssl.SSLError:
@@ -294,12 +296,12 @@ def _client_certificate(tls: ssl.SSLContext, user: User, path: Path, where: str)
 
 
 def _bytes(inline: str | None, name: str | None, path: Path, where: str) -> bytes | None:
-    """The content of a field that comes inline in base64 (which wins) or as a file's name."""
+    """The content of a field: the inline base64 value, else the file that it names, else None."""
     if inline:
         try:
             return from_base64(inline)
         except (binascii.Error, ValueError):
-            _refuse(f"{where}-data", "it is not base64; encode the PEM file whole")
+            _refuse(f"{where}-data", "it is not base64; encode the whole PEM file")
     if name:
         return _read_bytes(path.parent / name, where)
     return None
@@ -316,18 +318,18 @@ def _read_bytes(path: Path, where: str) -> bytes:
     except OSError as error:
         raise KubeconfigError(f"{where}: {path} can't be read: {error.strerror}") from None
     except ValueError:
-        _refuse(where, "not the name of a file")
+        _refuse(where, "it is not a valid file name")
 
 
 def _tls(where: str, ca: bytes | None, *, insecure: bool) -> ssl.SSLContext:
     try:
-        # An empty file is no wish for the machine's own CAs.
+        # With an empty cadata, Python would load the machine's own CAs. "empty" fails instead.
         trusted = None if ca is None else ca.decode("ascii") or "empty"
         context = ssl.create_default_context(cadata=trusted)
     except (ssl.SSLError, UnicodeDecodeError):
-        raise KubeconfigError(f"{where}: holds no PEM certificate") from None
-    # Python 3.13 turned RFC 5280's strict form on; the CAs of many clusters lack the key
-    # identifiers it wants, and Go's verifier, which they were made for, does not ask for them.
+        raise KubeconfigError(f"{where}: contains no PEM certificate") from None
+    # Python 3.13 enables strict RFC 5280 verification by default. The CAs of many clusters lack the
+    # key identifiers that it requires, because Go's verifier does not require them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if insecure:
         context.check_hostname = False

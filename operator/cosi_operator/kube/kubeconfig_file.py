@@ -1,4 +1,4 @@
-"""The parts of a kubeconfig file that are read; all else in it is left alone.
+"""The fields of a kubeconfig file that are read; all other fields are ignored.
 
 Source: the kubeconfig v1 reference of Kubernetes.
 """

@@ -1,14 +1,14 @@
-"""Leader election over one Lease: at most one holder works, if clocks advance at the same rate.
+"""Leader election with one Lease: at most one process leads if clocks advance at the same rate.
 
-Promised: `lead` runs only while this process holds the Lease, and is cancelled `renew_deadline_s`
-after the last renewal was sent, which is before anyone else may take the Lease (`lease_s` after
-they saw it renewed). Time of day plays no part: each process times what it saw on its own
-monotonic clock, so clocks may differ by years, but not run faster than lease_s/renew_deadline_s
-(1.5) times one another.
+Guaranteed: `lead` runs only while this process holds the Lease. It is cancelled `renew_deadline_s`
+after the last successful renewal was sent. Another process may acquire the Lease only `lease_s`
+after it saw that renewal, which is later. The time of day is not used, because each process
+measures intervals on its own monotonic clock. So clocks may differ by years, but one clock must not
+run faster than lease_s/renew_deadline_s (1.5) times another.
 
-Not promised: fencing. A process that is suspended for longer than `lease_s` may still have a
-request under way when it wakes, while another leads already. All effects must be safe under two
-leaders for a moment: conditional writes, idempotent driver calls.
+Not guaranteed: fencing. If a process is suspended for longer than `lease_s`, its request may still
+be in flight when it resumes, while another process already leads. So every effect must be safe with
+two leaders for a short time: writes are conditional and driver calls are idempotent.
 
 Rights: get, create and update of one Lease. No watch, no list, no patch.
 """
@@ -47,16 +47,16 @@ RELEASE_DEADLINE_S = 3.0
 JITTER = 0.2
 
 
-class LeaseLost(Exception):  # noqa: N818 - what happened, not a fault
-    """No longer the leader; `lead` has been cancelled. The process should exit."""
+class LeaseLost(Exception):  # noqa: N818 - a state, not a defect
+    """This process is no longer the leader and `lead` was cancelled. The process should exit."""
 
 
 class Attempt(enum.Enum):
-    """What one attempt to get or keep the Lease came to."""
+    """The result of one attempt to acquire or renew the Lease."""
 
     HELD = "held"
     HELD_BY_OTHER = "held by another"
-    FAILED = "failed"  # no usable answer, or somebody was faster: it is not known who holds it
+    FAILED = "failed"  # no usable reply, or a conflicting write, so the holder is unknown
 
 
 class _Spec(Struct, rename="camel", frozen=True):
@@ -73,14 +73,14 @@ class _Lease(Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Another's record, and when it was first seen on our own clock."""
+    """The Lease's spec as another holder wrote it; `since_s` is the monotonic time of that read."""
 
     spec: _Spec
     since_s: float
 
 
 class LeaderElection:
-    """Gets the Lease, runs the work, keeps the Lease, gives it back. For one `run`."""
+    """Acquires the Lease, renews it while the work runs, and releases it. For one `run` only."""
 
     def __init__(
         self,
@@ -92,9 +92,9 @@ class LeaderElection:
         rng: random.Random,
         durations: LeaseDurations | None = None,
     ) -> None:
-        """`identity` must be unique to this process: host name and a random part."""
+        """`identity` must be unique to this process: the host name and a random part."""
         if not identity:
-            raise ValueError("the identity of a Lease's holder can't be empty: that means nobody")
+            raise ValueError("identity must not be empty: an empty holder means a free Lease")
         self._client = client
         self._key = key
         self._identity = identity
@@ -104,29 +104,29 @@ class LeaderElection:
         self._body: dict[str, Any] | None = None  # the Lease as last read or written
         self._seen: _Seen | None = None
         self._renewed_s = 0.0
-        self._may_hold = False  # a request was sent that takes the Lease
-        self._trouble = ""
+        self._may_hold = False  # a request to acquire the Lease was sent and may have succeeded
+        self._logged = ""  # the event of the last logged failure; "" after a success
         self._log = log.bind(lease=str(key), identity=identity)
         self.notes: Mapping[str, str] = {}
         """Annotations for people, written with each renewal, for instance the version."""
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
-        """Wait for the Lease, then run `lead` while it is held. Returns when `lead` does.
+        """Wait for the Lease, then run `lead` while it is held. Returns when `lead` returns.
 
-        The Lease is released when `lead` ends, raises or is cancelled, not when it was lost. It is
-        also released when this is cancelled while a request that takes it has no answer yet.
+        The Lease is released when `lead` ends, raises or is cancelled, but not when it was lost. It
+        is also released if `run` is cancelled before the reply to a request that acquires it.
 
         Raises:
-            LeaseLost: it could not be renewed in time, or another took it.
-            ExceptionGroup: around what `lead` raised.
+            LeaseLost: the Lease was not renewed in time, or another process acquired it.
+            ExceptionGroup: contains the error that `lead` raised.
         """
-        # No longer than a renewal may take: what is held then is not late already.
+        # Acquiring has the deadline of a renewal, so that the Lease is not overdue when acquired.
         try:
             while await self._attempt(self._durations.renew_deadline_s) is not Attempt.HELD:
                 await self._clock.sleep(self._pause_s())
         except BaseException:
             if self._may_hold:
-                self._body = None  # it is not known what was stored
+                self._body = None  # the stored Lease is unknown
                 with anyio.CancelScope(shield=True):
                     await self._release()
             raise
@@ -151,7 +151,7 @@ class LeaderElection:
             raise LeaseLost(f"Lease {self._key}: {lost}")
 
     def lease(self) -> ObjectRef:
-        """The Lease that this process holds, as an Event names it."""
+        """A reference to the Lease that this process holds, for an Event."""
         metadata = self._body["metadata"] if self._body else {}
         return ObjectRef(
             api_version=LEASES.api_version,
@@ -162,7 +162,7 @@ class LeaderElection:
         )
 
     async def _renew_until_lost(self) -> str:
-        """Renew each retry period; returns why it can't go on, in time for the work to stop."""
+        """Renew every retry period; return why the Lease was lost, before it expires."""
         while True:
             give_up_s = self._renewed_s + self._durations.renew_deadline_s
             await self._clock.sleep(
@@ -172,25 +172,25 @@ class LeaderElection:
             if left_s <= 0:
                 return f"not renewed for {self._durations.renew_deadline_s:g} s"
             if await self._attempt(left_s) is Attempt.HELD_BY_OTHER:
-                return "taken by another"
+                return "acquired by another process"
 
     async def _attempt(self, deadline_s: float) -> Attempt:
         try:
             attempt = await within(self._clock, deadline_s, self._get_or_renew)
         except Forbidden as error:
-            self._tell(
+            self._log_once(
                 "lease_forbidden",
                 error,
                 remedy="grant get, create and update on leases of coordination.k8s.io"
                 f" in namespace {self._key.namespace}",
             )
         except (Conflict, AlreadyExists):
-            self._body = None  # somebody was faster; look again at the next attempt
+            self._body = None  # another process wrote first; the next attempt reads the Lease
         except (ApiError, ApiSilent, TimeoutError, msgspec.DecodeError) as error:
             self._body = None  # a write may have happened
-            self._tell("lease_request_failed", error)
+            self._log_once("lease_request_failed", error)
         else:
-            self._trouble = ""
+            self._logged = ""
             return attempt
         return Attempt.FAILED
 
@@ -207,7 +207,7 @@ class LeaderElection:
             return await self._write(self._body, spec)
         if self._is_free(spec):
             return await self._write(self._body, spec)
-        self._body = None  # read afresh next time
+        self._body = None  # the next attempt reads the Lease again
         return Attempt.HELD_BY_OTHER
 
     def _is_free(self, spec: _Spec) -> bool:
@@ -218,7 +218,7 @@ class LeaderElection:
             self._log.info("lease_held_by_other", holder=spec.holder_identity)
         if self._seen is None or self._seen.spec != spec:
             self._seen = _Seen(spec, now_s)
-        # The holder's own duration: upstream's processes hold theirs for 150 s.
+        # Respect the holder's own duration, because upstream's processes use 150 s.
         lasts_s = max(float(spec.lease_duration_seconds or 0), self._durations.lease_s)
         return now_s - self._seen.since_s > lasts_s
 
@@ -263,19 +263,20 @@ class LeaderElection:
         }
 
     def _held(self, raw: bytes, sent_s: float) -> Attempt:
-        # Counted from before it was sent: others count from after it was stored.
+        # Count from before the request was sent. Other processes count from when they read it,
+        # which is always later.
         self._renewed_s = sent_s
         self._body = msgspec.json.decode(raw)
         return Attempt.HELD
 
     async def _release(self) -> None:
-        """Let the next one take over at once instead of after `lease_s`."""
+        """Release the Lease, so that another process can acquire it before `lease_s` has passed."""
         try:
-            await within(self._clock, RELEASE_DEADLINE_S, self._give_back)
+            await within(self._clock, RELEASE_DEADLINE_S, self._clear_holder)
         except (ApiError, ApiSilent, TimeoutError, msgspec.DecodeError) as error:
             self._log.warning("lease_not_released", error=_cause(error))
 
-    async def _give_back(self) -> None:
+    async def _clear_holder(self) -> None:
         for _ in range(2):
             body = self._body or msgspec.json.decode(await self._client.get(LEASES, self._key))
             if body["spec"].get("holderIdentity") != self._identity:
@@ -289,7 +290,7 @@ class LeaderElection:
             try:
                 await self._client.update(LEASES, body)
             except Conflict:
-                self._body = None  # a renewal was cancelled after it was stored: read it
+                self._body = None  # a renewal was stored before it was cancelled, so read again
             else:
                 self._log.info("lease_released")
                 return
@@ -297,15 +298,15 @@ class LeaderElection:
     def _pause_s(self) -> float:
         return self._durations.retry_period_s * (1 + JITTER * self._rng.random())
 
-    def _tell(self, event: str, error: Exception, **fields: str) -> None:
-        """Log each kind of trouble once until an attempt goes well."""
-        if self._trouble != event:
+    def _log_once(self, event: str, error: Exception, **fields: str) -> None:
+        """Log each kind of failure once until an attempt succeeds."""
+        if self._logged != event:
             self._log.error(event, error=_cause(error), **fields)
-        self._trouble = event
+        self._logged = event
 
 
 def _micro_time(when: datetime) -> str:
-    """The form of a metav1.MicroTime."""
+    """Format a time as a metav1.MicroTime."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

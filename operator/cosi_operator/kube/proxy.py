@@ -1,8 +1,8 @@
-"""Which proxy leads to a server, by the environment variables that client-go reads.
+"""Selects the proxy for a server from the environment variables that client-go reads.
 
-HTTPS_PROXY (for https servers) and HTTP_PROXY (for http servers) name the proxy, NO_PROXY the
-servers that are reached without it. Upper case takes precedence over lower case. NO_PROXY is a list
-with commas of:
+HTTPS_PROXY (for https servers) and HTTP_PROXY (for http servers) name the proxy. NO_PROXY names the
+servers that are connected to directly. Upper case takes precedence over lower case. NO_PROXY is a
+comma-separated list of:
 
 | entry                            | matches                                         |
 | -------------------------------- | ----------------------------------------------- |
@@ -12,9 +12,9 @@ with commas of:
 | `.example.com`, `*.example.com`  | only names that end with `.example.com`         |
 | `example.com:6443`, `[fd00::1]:6443` | the same, on that port only                 |
 
-`localhost` and loopback addresses are never proxied. No name is looked up to decide.
+`localhost` and loopback addresses are never proxied. The selection never resolves a name.
 
-Source: golang.org/x/net/http/httpproxy, which client-go uses by http.ProxyFromEnvironment.
+Source: golang.org/x/net/http/httpproxy, which client-go uses through http.ProxyFromEnvironment.
 """
 
 import ipaddress
@@ -32,7 +32,7 @@ type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class FromEnvironment:
-    """The proxy's URL and the variable that names it. The URL may hold a password."""
+    """The proxy's URL and the variable that names it. The URL may contain a password."""
 
     url: str
     variable: str
@@ -43,7 +43,7 @@ class FromEnvironment:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A server as the entries of NO_PROXY are compared with it."""
+    """A server, in the form that is compared with the entries of NO_PROXY."""
 
     host: str
     port: str
@@ -51,10 +51,9 @@ class _Target:
 
 
 def proxy_for(server: str, environ: Mapping[str, str]) -> FromEnvironment | None:
-    """The proxy to reach `server` (a URL) by; None for a direct connection.
+    """Return the proxy for `server` (a URL); None for a direct connection.
 
-    As in client-go, a URL without a scheme is an http proxy, and the variable's value is not
-    checked further: the caller does that.
+    As in client-go, a value without a scheme is an http proxy. The caller must check the URL.
     """
     parts = urlsplit(server)
     variable, value = _first(environ, VARIABLES.get(parts.scheme, ()))
@@ -68,7 +67,7 @@ def proxy_for(server: str, environ: Mapping[str, str]) -> FromEnvironment | None
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, str]:
-    """The first of the variables that is not empty, and its value."""
+    """The name and value of the first variable that is not empty; ("", "") if all are empty."""
     return next(((name, text) for name in names if (text := environ.get(name))), ("", ""))
 
 
@@ -83,7 +82,7 @@ def _address(text: str) -> Address | None:
         found = ipaddress.ip_address(text)
     except ValueError:
         return None
-    # Go compares 10.0.0.1 and ::ffff:10.0.0.1 as equal.
+    # Go treats 10.0.0.1 and ::ffff:10.0.0.1 as equal.
     return getattr(found, "ipv4_mapped", None) or found
 
 
@@ -116,7 +115,7 @@ def _matches(target: _Target, entry: str) -> bool:
 
 def _network(entry: str) -> Network | None:
     _, slash, bits = entry.partition("/")
-    if not slash or not (bits.isascii() and bits.isdigit()):  # Go takes no netmask
+    if not slash or not (bits.isascii() and bits.isdigit()):  # Go accepts no netmask
         return None
     try:
         return ipaddress.ip_network(entry, strict=False)

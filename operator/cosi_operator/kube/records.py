@@ -11,16 +11,17 @@ from cosi_operator.plan.records import RecordEdit
 
 
 class EntryChangedError(Exception):
-    """The entry of the access is not what the plan saw, so the plan has to decide again."""
+    """The entry of the access has changed since the plan read it, so plan again."""
 
 
 def edit_record(body: Body, edit: RecordEdit, *, start: bool = True) -> BucketRecord | None:
-    """Apply an edit to the record in `body`; returns the record after it.
+    """Apply an edit to the record in `body`, and return the record after the edit.
 
     Args:
-        start: whether a Bucket without a record gets one; without, nothing is changed then.
+        start: whether to create the record if the Bucket has none. If False and the Bucket has
+            none, nothing is changed and None is returned.
     Raises:
-        EntryChangedError: nothing was changed.
+        EntryChangedError: the entry has changed; `body` was not modified.
     """
     meta = body["metadata"]
     annotations = dict(meta.get("annotations") or {})

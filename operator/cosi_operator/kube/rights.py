@@ -1,8 +1,8 @@
-"""Which rights this process lacks, as the API server's own refusals say.
+"""Tracks the rights that this process lacks, according to the API server's refusals.
 
-A missing right is logged at error level once, when it is first refused, and at warning level when
-it is granted. In between it is a metric. Quota and admission are refused with 403 too. Those
-refusals are no missing rights, because their message does not have the authorizer's form.
+A missing right is logged at error level once, when a request is first refused, and at warning level
+when it is granted. Between the two, a metric reports it. Quota and admission also refuse with 403.
+Those refusals are not counted, because their message does not have the authorizer's form.
 """
 
 import re
@@ -17,12 +17,13 @@ from cosi_operator.kube.errors import DENIED, ApiError, Forbidden
 log = structlog.get_logger(__name__)
 
 _ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):(.+)")
-# Whatever lacks a right asks again within 5 minutes; what no longer asks is gone.
+# Every request that is refused is retried within 5 minutes. A right that was not refused for this
+# long is no longer needed.
 FORGOTTEN_AFTER_S = 900.0
 AUTHORIZED_STATUSES = (404, 409, 410, 422)
-"""Refusals that come after the authorizer has let a request through."""
+"""Statuses that are sent only after the authorizer has allowed the request."""
 CAPACITY = 1024
-"""Different rights and namespaces remembered; more are logged again."""
+"""Maximum number of pairs of right and namespace to store; others are logged again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,12 @@ class MissingRight:
 
     @property
     def target(self) -> str:
-        """As in `buckets/status.objectstorage.k8s.io`."""
+        """The resource and group, e.g. `buckets/status.objectstorage.k8s.io`."""
         return f"{self.resource}{f'.{self.group}' if self.group else ''}"
 
     @property
     def call(self) -> str:
-        """As in `create buckets.objectstorage.k8s.io`."""
+        """The verb and target, e.g. `create buckets.objectstorage.k8s.io`."""
         return f"{self.verb} {self.target}"
 
     @property
@@ -51,7 +52,7 @@ class MissingRight:
 
     @property
     def role(self) -> str:
-        """What has to be repaired."""
+        """The role that has to grant the right, identified by its subject."""
         kind = "Role" if self.resource == "leases" else "ClusterRole"
         account = _ACCOUNT.fullmatch(self.user)
         whom = f"ServiceAccount {account[1]}/{account[2]}" if account else f"user {self.user}"
@@ -59,12 +60,12 @@ class MissingRight:
 
     @property
     def words(self) -> str:
-        """One sentence for a condition or an Event."""
+        """A sentence without a full stop, for a condition or an Event."""
         return f'{self.role} lacks the verb "{self.verb}" on {self.target} in {self.place}'
 
 
 def missing_right(error: BaseException) -> MissingRight | None:
-    """The right that a refused request lacked; None for every other failure."""
+    """The right that a refused request lacked; None for any other failure."""
     if not isinstance(error, Forbidden):
         return None
     found = DENIED.search(error.message)
@@ -76,21 +77,21 @@ def missing_right(error: BaseException) -> MissingRight | None:
 
 
 class Rights:
-    """The missing rights of one process, as far as it has asked for them lately."""
+    """The rights of one process that were refused within the last FORGOTTEN_AFTER_S."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._missing: dict[tuple[str, str], tuple[MissingRight, float]] = {}
 
     def answered(self, call: str, namespace: str, error: ApiError | None) -> None:
-        """Take notice of an answer to a request; `error` is None if it was not refused."""
+        """Record the reply to a request; `error` is None if the request succeeded."""
         if error is None or error.status in AUTHORIZED_STATUSES:
             self.allowed(call, namespace)
         else:
             self.refused(error)
 
     def refused(self, error: ApiError) -> None:
-        """Take notice of a refusal, if it is about a right."""
+        """Record a refusal if a missing right caused it."""
         right = missing_right(error)
         if right is None:
             return
@@ -98,22 +99,22 @@ class Rights:
         if len(self._missing) >= CAPACITY:
             self._missing.pop(next(iter(self._missing)))
         self._missing[right.call, right.namespace] = right, self._clock.monotonic()
-        if is_news:  # else it is the same right once more, or in one more namespace
+        if is_news:  # otherwise the same right was logged before, perhaps for another namespace
             log.error(
                 "permission_missing",
                 verb=right.verb,
                 resource=right.target,
                 place=right.place,
                 role=right.role,
-                remedy="grant it there; deploy/rbac lists all rules that are needed",
+                remedy="add the verb to this role; deploy/rbac lists all required rules",
             )
 
     def allowed(self, call: str, namespace: str) -> None:
-        """Take notice of a request that was not refused."""
+        """Record that the authorizer allowed a request."""
         if not self._missing:  # the usual case
             return
         found = [
-            # A right at the cluster scope holds in each namespace.
+            # A right at the cluster scope applies in each namespace.
             self._missing.pop((call, place), None)
             for place in {namespace, ""}
         ]
@@ -121,7 +122,7 @@ class Rights:
             log.warning("permission_granted", call=call)
 
     def missing(self) -> frozenset[str]:
-        """The calls that are refused somewhere, such as `create buckets.objectstorage.k8s.io`."""
+        """The calls refused in any namespace, such as `create buckets.objectstorage.k8s.io`."""
         oldest_s = self._clock.monotonic() - FORGOTTEN_AFTER_S
         for place in [place for place, (_, at_s) in self._missing.items() if at_s < oldest_s]:
             del self._missing[place]
@@ -129,6 +130,6 @@ class Rights:
 
 
 def call_of(verb: str, resource: Resource, subresource: str) -> str:
-    """The name of a request in the words of a role."""
+    """The verb, resource and group of a request, in the form of `MissingRight.call`."""
     target = f"{resource.plural}/{subresource}".rstrip("/")
     return f"{verb} {target}{f'.{resource.group}' if resource.group else ''}"

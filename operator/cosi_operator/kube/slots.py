@@ -1,8 +1,8 @@
-"""How many requests are sent at once, shared fairly by the namespaces that they are made for.
+"""Limits the requests that are sent at the same time, and shares the limit between namespaces.
 
-The queue hands out its keys fairly, but the requests of a run that has begun would still wait
-behind those of all other runs. So the free slots go to the namespaces in turn: a request waits for
-at most as many others as there are namespaces that wait, however many requests each of them has.
+The queue orders keys fairly, but the requests of runs that have started would still be sent in
+order of arrival. So free slots are given to the waiting namespaces in turn. Before a namespace gets
+its next slot, each other waiting namespace gets at most one, however many requests wait in each.
 """
 
 import asyncio
@@ -10,17 +10,17 @@ from collections import OrderedDict, deque
 from contextvars import ContextVar
 from types import TracebackType
 
-# The namespace that the requests of this task are made for; "" is one group like any other.
+# The namespace that the requests of this task are sent for. "" is a group like any namespace.
 NAMESPACE: ContextVar[str] = ContextVar("namespace", default="")
 
 
 class FairSlots:
-    """An async context manager that holds one of `count` slots. Belongs to one event loop."""
+    """An async context manager that holds one of `count` slots. For one event loop only."""
 
     def __init__(self, count: int) -> None:
         self._free = count
-        # Who waits, by namespace; first is the namespace whose turn it is. None waits while a
-        # slot is free, and no line is empty.
+        # The waiting requests by namespace; the first namespace gets the next slot. Empty while a
+        # slot is free, and no deque in it is empty.
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def __aenter__(self) -> None:
@@ -34,9 +34,9 @@ class FairSlots:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._leave(namespace, turn)
-            else:  # the slot was given to us in the same moment
-                self._give()
+                self._withdraw(namespace, turn)
+            else:  # the slot was assigned just before the cancellation
+                self._release()
             raise
 
     async def __aexit__(
@@ -45,14 +45,14 @@ class FairSlots:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._give()
+        self._release()
 
-    def _give(self) -> None:
-        """Give a slot to the first of the namespace whose turn it is, else make it free."""
+    def _release(self) -> None:
+        """Assign the slot to the next namespace's first request; without one, mark it free."""
         while self._waiting:
-            namespace, line = next(iter(self._waiting.items()))
-            turn = line.popleft()
-            if line:
+            namespace, turns = next(iter(self._waiting.items()))
+            turn = turns.popleft()
+            if turns:
                 self._waiting.move_to_end(namespace)
             else:
                 del self._waiting[namespace]
@@ -61,10 +61,10 @@ class FairSlots:
                 return
         self._free += 1
 
-    def _leave(self, namespace: str, turn: asyncio.Future[None]) -> None:
-        line = self._waiting.get(namespace)
-        if line is None or turn not in line:
+    def _withdraw(self, namespace: str, turn: asyncio.Future[None]) -> None:
+        turns = self._waiting.get(namespace)
+        if turns is None or turn not in turns:
             return
-        line.remove(turn)
-        if not line:
+        turns.remove(turn)
+        if not turns:
             del self._waiting[namespace]

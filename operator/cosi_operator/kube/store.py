@@ -1,18 +1,21 @@
-"""The cached objects of one kind, with reads that never go back in time.
+"""The cached objects of one kind. A read never returns an older copy than an earlier read.
 
-Three sources fill a store: complete lists (`replace`), watch lines, and the replies to our own
-writes (`upsert`, `remove`), so that the next run sees what this process wrote even if the watch
-is late. They arrive in any order, so a copy is taken only if it is newer than what is known.
+A store has three sources: complete lists (`replace`), watch lines, and the replies to our own
+writes (both by `upsert` and `remove`). Because of the replies, the next run sees what this process
+wrote even if the watch is late. The three arrive in any order, so the store accepts a copy only if
+it is newer than both:
 
-What is known: the resourceVersion of each held object, and `seen`, up to which the list-watch
-has delivered everything. A key that is not held at `seen` is deleted or was never created
-before, so an older copy, for instance a late reply, must not resurrect the object. resourceVersions
-are compared as numbers if both are decimal (documented for all API servers since Kubernetes 1.35,
-KEP-5504; always so with etcd). Otherwise the newest call wins, except that a deleted object stays
-deleted.
+- the resourceVersion of the held object;
+- `seen`, the version up to which the list-watch has delivered every change. If a key is not held,
+  its object did not exist at `seen`, so an older copy (a late reply) must not resurrect it.
 
-Most objects do not change for hours, so each is held compressed and is decoded when it is read; the
-last decoded objects stay decoded (docs/adr/0010). A read that misses costs 10 us.
+resourceVersions are compared as numbers if both are decimal. That is documented for all API servers
+since Kubernetes 1.35 (KEP-5504) and always true with etcd. Otherwise the latest call takes
+precedence, except that a deleted object stays deleted.
+
+Most objects do not change for hours, so each is held compressed and is decoded when it is read. The
+READY_LIMIT objects that were decoded last stay decoded (docs/adr/0010). Reading any other object
+takes 10 us.
 """
 
 import sys
@@ -27,15 +30,15 @@ from cosi_operator.api.view import Key
 from cosi_operator.kube.kept import without_managed_fields
 from cosi_operator.kube.packed import Packed, Packer
 
-# Objects that are kept decoded as well: more than the workers have in hand.
+# Objects that are also held decoded; more than the workers reconcile at the same time.
 READY_LIMIT = 256
-# More deletions than can be under way while one reply is late.
-TOMBSTONES = 4096
+# UIDs of deleted objects to remember; more than are deleted while one reply is late.
+TOMBSTONE_LIMIT = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Cached[T]:
-    """An object, decoded and as JSON for a PUT; only a part of a huge one (`kept.is_partial`)."""
+    """An object, decoded and as JSON for a PUT. A huge object is incomplete (`kept.is_partial`)."""
 
     view: T
     raw: bytes
@@ -43,7 +46,7 @@ class Cached[T]:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An object that `decode` refused; `error` says where in it, and why."""
+    """An object that `decode` rejected; `error` gives the field and the cause."""
 
     key: Key
     raw: bytes
@@ -60,13 +63,14 @@ class Identity(Struct, frozen=True, rename="camel"):
 
     @property
     def key(self) -> Key:
-        return Key(sys.intern(self.namespace), self.name)  # one text for all in a namespace
+        return Key(sys.intern(self.namespace), self.name)  # one string for each namespace
 
 
 class _Index:
-    """Keys by value, each value's in the order in which they came.
+    """Maps a value to its keys, in the order in which the keys were added.
 
-    Nearly every value has one key; a dict for each would be a quarter of what an object takes.
+    Nearly every value has one key, so a single key is stored without a dict. A dict for each value
+    would take a quarter of the memory of an object.
     """
 
     def __init__(self) -> None:
@@ -111,9 +115,9 @@ class Store[T]:
     """The objects of one kind by key. Not async, so no reader sees a partial change.
 
     Args:
-        decode: raw JSON to a view; raises msgspec.ValidationError for what it can't read.
-        indexes: for each name, the values under which a view is found.
-        kept: what is held of an object (`kept.bounded` where tenants make them).
+        decode: converts raw JSON to a view; raises msgspec.ValidationError if it can't.
+        indexes: by index name, a function from a view to the values that find it.
+        kept: reduces raw JSON to the part that is held (`kept.bounded` for objects of tenants).
     """
 
     def __init__(
@@ -127,7 +131,7 @@ class Store[T]:
         self._index_values = dict(indexes or {})
         self._indexes = {name: _Index() for name in self._index_values}
         self._held: dict[Key, Packed] = {}
-        self._errors: dict[Key, str] = {}  # of the objects that `decode` refused
+        self._errors: dict[Key, str] = {}  # of the objects that `decode` rejected
         self._ready: OrderedDict[Key, Cached[T]] = OrderedDict()
         self._packer = Packer()
         self._deleted_uids: OrderedDict[str, None] = OrderedDict()
@@ -138,21 +142,21 @@ class Store[T]:
         return len(self._held)
 
     def keys(self) -> Iterator[Key]:
-        """All keys, those of broken objects included; a copy, safe to change the store under."""
+        """All keys, broken objects included; a copy, so the store may change meanwhile."""
         return iter(list(self._held))
 
     def held_bytes(self) -> dict[Key, int]:
-        """What each object takes here, compressed; for tests and measurements."""
+        """The compressed size of each object in bytes; for tests and measurements."""
         return {key: len(held.data) for key, held in self._held.items()}
 
     def items(self) -> Iterator[tuple[Key, Cached[T]]]:
-        """All objects that could be decoded; safe to change the store under."""
+        """All objects that could be decoded; the store may change during the iteration."""
         for key in list(self._held):
             if (cached := self.get(key)) is not None:
                 yield key, cached
 
     def get(self, key: Key) -> Cached[T] | None:
-        """The object, or None if there is none or it is broken."""
+        """The object; None if it is not held or could not be decoded."""
         if (ready := self._ready.get(key)) is not None:
             return ready
         held = self._held.get(key)
@@ -162,7 +166,7 @@ class Store[T]:
         return self._keep_ready(key, Cached(self._decode(raw), raw))
 
     def broken(self, key: Key) -> Broken | None:
-        """The object if it could not be decoded."""
+        """The object if it could not be decoded; otherwise None."""
         error = self._errors.get(key)
         return Broken(key, self._held[key].unpack(), error) if error else None
 
@@ -173,13 +177,13 @@ class Store[T]:
                 yield cached
 
     def upsert(self, raw: bytes) -> tuple[T | None, T | None] | None:
-        """Take an object from a watch line or from the reply to a write.
+        """Store an object from a watch line or from the reply to a write.
 
         Returns:
-            The views before and after (None: absent or broken), or None if this copy is not
-            newer than what is known.
+            The views before and after (None: absent or broken), or None if this copy is not newer
+            than the held one.
         Raises:
-            msgspec.DecodeError: not a Kubernetes object at all.
+            msgspec.DecodeError: `raw` is not a Kubernetes object.
         """
         identity = identify(raw)
         held = self._identity(identity.key)
@@ -201,7 +205,7 @@ class Store[T]:
         return self._drop(key, held.uid)
 
     def advance(self, resource_version: str) -> None:
-        """Note that all changes up to this version were delivered (a watch line, a bookmark)."""
+        """Record that all changes up to this version have arrived (a watch line, a bookmark)."""
         if _is_newer(resource_version, self._seen):
             self._seen = resource_version
 
@@ -210,12 +214,14 @@ class Store[T]:
     ) -> Iterator[tuple[Key, T | None, T | None]]:
         """Replace the content by a complete list; keep our writes that are newer than the list.
 
-        All is done when this returns. It gives key, old and new view of each object that is not
-        what it was; the new ones are decoded as they are taken, since the first list of a large
-        cluster is nothing but differences (100,000 of each kind: 289 MiB, not 420).
+        A list that is older than `seen` means that the server's data was restored from a backup, so
+        the list then replaces every held object.
 
-        A list older than what was delivered before means that the server's data was restored
-        from a backup: then nothing that is held counts.
+        Returns:
+            An iterator over the objects that changed: key, old view and new view. The store is
+            complete before the iteration. A new view is decoded during the iteration, because in
+            the first list of a large cluster every object is new (100,000 of each kind: 289 MiB
+            instead of 420).
         """
         restored = is_proven_newer(self._seen, resource_version)
         differences: list[tuple[Key, T | None]] = []
@@ -233,7 +239,9 @@ class Store[T]:
             assert held is not None
             if restored or not is_proven_newer(held.resource_version, resource_version):
                 differences.append((key, self._drop(key, held.uid)))
-        if restored:  # or the list came from a cache that lags; either way nothing is proven dead
+        # The list may also come from a cache that lags. In both cases a UID that was deleted may
+        # exist again.
+        if restored:
             self._deleted_uids.clear()
         self._seen = resource_version
         return ((key, old, self._view(key)) for key, old in differences)
@@ -243,7 +251,10 @@ class Store[T]:
         return cached.view if cached else None
 
     def _identity(self, key: Key) -> Identity | None:
-        """Of a held object. It is read out of it: to keep it apart takes as much as the rest."""
+        """The identity of a held object.
+
+        It is decoded from the object, because a separate copy takes as much memory as the object.
+        """
         held = self._held.get(key)
         return identify(held.unpack()) if held else None
 
@@ -302,7 +313,7 @@ class Store[T]:
         """Remember a deletion, because an object with this UID never exists again."""
         if uid:
             self._deleted_uids[uid] = None
-            if len(self._deleted_uids) > TOMBSTONES:
+            if len(self._deleted_uids) > TOMBSTONE_LIMIT:
                 self._deleted_uids.popitem(last=False)
 
 
@@ -311,12 +322,12 @@ def _is_decimal(version: str) -> bool:
 
 
 def _is_newer(version: str, than: str) -> bool:
-    """Versions that can't be compared count as newer unless they are the same."""
+    """Whether `version` is newer. Different versions that can't be compared count as newer."""
     if _is_decimal(version) and _is_decimal(than):
         return int(version) > int(than)
     return version != than
 
 
 def is_proven_newer(version: str, than: str) -> bool:
-    """Both can be compared, and `version` is the later one."""
+    """Whether both versions can be compared and `version` is newer."""
     return _is_decimal(version) and _is_decimal(than) and int(version) > int(than)

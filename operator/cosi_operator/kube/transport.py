@@ -1,6 +1,6 @@
-"""One pool of connections: sends a request, reports its result, and retries where it may.
+"""Sends requests over one pool of connections, and retries those that are safe to repeat.
 
-Requests that are repeated after a pause, until the deadline:
+Requests that are retried after a pause, until the deadline:
 
 | request        | connection lost         | 429, or any status with Retry-After | 502, 503, 504 |
 | -------------- | ----------------------- | ----------------------------------- | ------------- |
@@ -9,9 +9,10 @@ Requests that are repeated after a pause, until the deadline:
 | create         | no, ApiSilent           | 429 and 503                         | no            |
 | watch          | never: watch.py decides |                                     |               |
 
-An update that is sent twice can't overwrite anything: its resourceVersion fits only once, and a
-Conflict makes the caller reread. A delete is bound to a uid. A 401 renews the credentials once.
-aiohttp repeats all but a create once more, at once, because a kept connection may be stale.
+An update that is sent twice can't overwrite another change, because its resourceVersion matches
+only once. After a Conflict the caller reads the object again. A delete is limited to one uid. A 401
+renews the credentials once. aiohttp itself retries every request except a create once, without a
+pause, because an idle connection from the pool may be closed.
 """
 
 import random
@@ -47,23 +48,24 @@ from cosi_operator.kube.slots import FairSlots
 from cosi_operator.settings import Backoff
 
 type OnRequest = Callable[[str, str, int, float], None]
-"""Called after each attempt: verb, the resource's plural, HTTP status (0: none), seconds."""
+"""Called after each attempt: verb, plural of the resource, HTTP status (0: none), seconds."""
 
 CONNECT_DEADLINE_S = 10.0
-# The server keeps idle connections for minutes; load balancers in between often for 60 s.
+# The server keeps idle connections for minutes, but many load balancers close them after 60 s.
 KEEPALIVE_S = 50.0
-# Each TLS connection takes 256 KiB (uvloop's read buffer), so 80 workers with one each took 20 MiB.
-# 16 requests at once are more than an API server works on at a time for one client; the others
-# wait here instead of there. A Lease's requests never wait.
+# Each TLS connection takes 256 KiB (uvloop's read buffer), so one for each of 80 workers would take
+# 20 MiB. An API server processes fewer than 16 requests of one client at the same time, so a higher
+# limit would only move the waiting to the server. Requests for a Lease never wait.
 REQUESTS_AT_ONCE = 16
 ATTEMPTS = 5
 BACKOFF = Backoff(base_s=0.1, cap_s=5.0, jitter=1.0)
 GATEWAY_STATUSES = (502, 503, 504)
-# etcd takes 1.5 MiB per object, so this is never met by an honest server.
+# etcd accepts at most 1.5 MiB for each object, so a line of a real API server is always shorter.
 LINE_LIMIT_BYTES = 16 * 2**20
 
-# The kernel asks an idle other end after 30 s, then each 10 s, and gives up after three times. A
-# node that vanished says nothing, and a watch would wait for it until its own end.
+# TCP keep-alive: the kernel sends the first probe after 30 s without data, then one every 10 s, and
+# closes the connection after three probes without a reply. Without probes, a watch to a node that
+# has failed would wait until its own timeout.
 PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 METHODS = {
@@ -75,15 +77,15 @@ METHODS = {
     "delete": "DELETE",
 }
 
-# No object has another name, and "." or "/" from a spec must not become another path.
+# Every valid object name matches. A "." or "/" from a spec must not change the path.
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `key.name` is "" for a collection. Its repr holds no body.
+    """One request; `key.name` is "" for a collection. The repr omits the body.
 
-    A reply that is longer than `reply_limit_bytes` is not read to its end: ReplyTooLarge.
+    A reply that is longer than `reply_limit_bytes` raises ReplyTooLarge.
     """
 
     verb: str
@@ -97,28 +99,32 @@ class Request:
 
     @property
     def what(self) -> str:
-        """The request in words that may be shown to anyone who may see object names."""
+        """A description of the request; it contains object names but no other values."""
         target = f"{self.resource.plural}/{self.subresource}".rstrip("/")
         return f"{self.verb} {target} {self.key}".rstrip(" /")
 
     def url(self, server: str) -> URL:
-        """Raises NotFound for a name that no object can have."""
+        """Return the request's URL.
+
+        Raises:
+            NotFound: the namespace or name is not valid, so no such object can exist.
+        """
         needs_name = self.verb in ("get", "update", "delete")
         for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
             if (needed or segment) and not _PATH_SEGMENT.fullmatch(segment):
-                raise NotFound(404, "NotFound", f"{self.what}: not a name that an object can have")
+                raise NotFound(404, "NotFound", f"{self.what}: not a valid name")
         path = self.resource.path(self.key.namespace, self.key.name, self.subresource)
         query = urlencode({name: value for name, value in self.query.items() if value})
         return URL(f"{server}{path}{'?' if query else ''}{query}", encoded=True)
 
 
 def keeping_alive(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket for that address, with TCP keep-alive."""
+    """Create a socket for `address` with TCP keep-alive."""
     family, kind, protocol, _, _ = address
     made = socket.socket(family=family, type=kind, proto=protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in PROBES.items():
-        if hasattr(socket, name):  # each system has its own
+        if hasattr(socket, name):  # the options differ between systems
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return made
 
@@ -126,9 +132,10 @@ def keeping_alive(address: aiohttp.AddrInfoType) -> socket.socket:
 def pause_before_retry(
     request: Request, failure: ApiError | ApiSilent, attempt: int, draw: float
 ) -> float | None:
-    """Seconds to wait before attempt number `attempt` + 1, or None to give up.
+    """Return the seconds to wait before the next attempt; None if the request must not be retried.
 
-    `draw` is random in [0, 1). The table is in the module's docstring.
+    `attempt` is the number of the failed attempt, starting at 1. `draw` is random in [0, 1). The
+    rules are the table in the module's docstring.
     """
     creates = request.verb == "create"
     asked_s: float | None = None
@@ -139,7 +146,7 @@ def pause_before_retry(
             again = True
         case ServerError(retry_after_s=asked_s, status=status):
             if creates:
-                # 503 with Retry-After is the server's own word that it did nothing.
+                # With 503 and Retry-After, the server states that it did not process the request.
                 again = status == 503 and asked_s is not None
             else:
                 again = status in GATEWAY_STATUSES or asked_s is not None
@@ -148,12 +155,12 @@ def pause_before_retry(
     if not again or attempt >= ATTEMPTS:
         return None
     backoff_s = BACKOFF.pause_s(attempt, draw)
-    # Never earlier than asked, and not all at the same moment.
+    # The backoff's jitter spreads the retries of clients that received the same Retry-After.
     return backoff_s if asked_s is None else asked_s + backoff_s
 
 
 class Transport:
-    """Sends requests over one aiohttp session. Make it within a running event loop."""
+    """Sends requests over one aiohttp session. Create it within a running event loop."""
 
     def __init__(
         self,
@@ -164,13 +171,13 @@ class Transport:
         timeout_s: float,
         on_request: OnRequest | None,
     ) -> None:
-        """`timeout_s` bounds a request with all its attempts and pauses."""
+        """`timeout_s` bounds a request, including all its attempts and pauses."""
         self._connection = connection
         self._clock = clock
         self._timeout_s = timeout_s
         self._on_request = on_request
         self.rights = Rights(clock)
-        self._rng = random.Random()  # noqa: S311 - spreads retries, protects nothing
+        self._rng = random.Random()  # noqa: S311 - not for security, only for jitter
         self._slots = FairSlots(REQUESTS_AT_ONCE)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -180,7 +187,7 @@ class Transport:
                 socket_factory=keeping_alive,
             ),
             headers={"Accept": "application/json", "User-Agent": user_agent},
-            # Deadlines stand around each request; a total here would end watches.
+            # Each request has its own deadline. A total timeout here would also end watches.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_DEADLINE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -189,10 +196,11 @@ class Transport:
         await self._session.close()
 
     async def send(self, request: Request) -> bytes:
-        """The body of the successful reply.
+        """Send a request, retry it if the module's table permits, and return the reply's body.
 
         Raises:
-            ApiError: the server refused. ApiSilent: it gave no usable answer.
+            ApiError: the server refused the request.
+            ApiSilent: there was no usable reply.
         """
         url = request.url(self._connection.server)
         started_s = self._clock.monotonic()
@@ -222,11 +230,12 @@ class Transport:
     async def stream(
         self, request: Request, *, limit_s: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a watch; gives its lines. One attempt, and one more after a 401.
+        """Open a watch and yield its lines. One attempt, and a second one after a 401.
 
         Raises:
-            ApiError: refused. ApiSilent: cut, or it had no end within `limit_s`; also from the
-            lines.
+            ApiError: the server refused the watch.
+            ApiSilent: the stream was cut or did not end within `limit_s`. Entering the context and
+                reading a line raise this.
         """
         url = request.url(self._connection.server)
         header = await self._authorization(request, self._timeout_s)
@@ -241,7 +250,7 @@ class Transport:
         try:
             yield lines
         finally:
-            response.close()  # not kept alive: more of the stream may be under way
+            response.close()  # close the connection, because unread data may follow
             await lines.aclose()
 
     async def _authorization(self, request: Request, left_s: float) -> str:
@@ -251,7 +260,7 @@ class Transport:
         except CredentialError as error:
             raise Unauthorized(401, "NoCredentials", f"{request.what}: {error}") from None
         except TimeoutError:
-            raise ApiSilent(f"{request.what}: no credentials in time") from None
+            raise ApiSilent(f"{request.what}: reading the credentials timed out") from None
 
     async def _attempt(self, request: Request, url: URL, header: str, left_s: float) -> bytes:
         started_s = self._clock.monotonic()
@@ -303,7 +312,7 @@ class Transport:
             url,
             data=request.body,
             headers=headers,
-            allow_redirects=False,  # a token is for one server only
+            allow_redirects=False,  # never send the token to another server
             server_hostname=self._connection.tls_server_name,
             proxy=self._connection.proxy,
         )
@@ -324,7 +333,7 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
-    """The body, unless it is too long: then no more of it is held than the limit."""
+    """Read the body; raise ReplyTooLarge, and stop reading, if it exceeds the request's limit."""
     limit = request.reply_limit_bytes or LINE_LIMIT_BYTES
     parts: list[bytes] = []
     length = 0
@@ -332,7 +341,7 @@ async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
         length += len(chunk)
         if length > limit:
             response.close()
-            raise ReplyTooLarge(f"{request.what}: a reply of more than {limit} bytes")
+            raise ReplyTooLarge(f"{request.what}: the reply is longer than {limit} bytes")
         parts.append(chunk)
     return b"".join(parts)
 
@@ -340,9 +349,12 @@ async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
 async def _lines(
     response: aiohttp.ClientResponse, clock: Clock, limit_s: float, what: str
 ) -> AsyncGenerator[bytes]:
-    """Split on the byte 0x0A alone: U+0085 and U+2028 are ordinary characters within JSON."""
+    """Yield the lines of a watch.
+
+    Lines are split only at byte 0x0A, because U+0085 and U+2028 are ordinary characters in JSON.
+    """
     pending = bytearray()
-    # From the start, not from each line: a late one must not prolong a half-open watch.
+    # The limit counts from the start, because a late line must not prolong a half-open watch.
     end_s = clock.monotonic() + limit_s
     while True:
         try:
@@ -359,9 +371,9 @@ async def _lines(
                 pending.clear()
         pending += rest
         if len(pending) > LINE_LIMIT_BYTES:
-            raise ApiSilent(f"{what}: a line longer than {LINE_LIMIT_BYTES} bytes")
+            raise ApiSilent(f"{what}: a line is longer than {LINE_LIMIT_BYTES} bytes")
     if pending:
-        raise ApiSilent(f"{what}: cut within a line")
+        raise ApiSilent(f"{what}: the stream ended within a line")
 
 
 def _refusal(request: Request, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
@@ -376,12 +388,12 @@ def _refusal(request: Request, response: aiohttp.ClientResponse, body: bytes) ->
 
 
 def _has_data(request: Request) -> bool:
-    """Whether the body may hold a key; that of a dry run has only names."""
+    """Whether the body may contain a credential. The body of a dry run contains only names."""
     return request.body is not None and "dryRun" not in request.query
 
 
 def _retry_after_s(value: str | None) -> float | None:
-    """Only the form in seconds: the API server sends no dates."""
+    """Parse Retry-After in seconds. A date is ignored, because the API server never sends one."""
     if value is None or not (value.isascii() and value.isdigit()):
         return None
     return float(value)
@@ -393,6 +405,6 @@ def _silent(request: Request, error: Exception) -> ApiSilent:
 
 def _cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
-        # Its text quotes the URL, which for a proxy holds the password.
+        # The error's text quotes the URL, and the URL of a proxy may contain a password.
         return f"{type(error).__name__}: {error.status} {error.message}"[:256]
     return f"{type(error).__name__}: {error}".rstrip(": ")[:256]

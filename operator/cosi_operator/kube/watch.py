@@ -1,7 +1,7 @@
-"""List-watch: keeps a store equal to the server's objects, through every way a watch ends.
+"""List-watch: keeps a store equal to the server's objects, however a watch ends.
 
-`watch_state.step` decides what comes next; `Reflector` does what a state says, puts what arrives
-into the store, and reports what happened.
+`watch_state.step` returns the next state. `Reflector` performs the state's request, stores the
+objects that arrive, and passes the result to `step`.
 """
 
 import random
@@ -45,7 +45,8 @@ PAGE_LIMIT = 500
 class Change[T]:
     """A change of an object: new (`old` is None), changed, or deleted (`new` is None).
 
-    Both None: it is broken, or a broken one is gone; `Store.broken` tells.
+    Both are None if the object can't be decoded, or if such an object was deleted. `Store.broken`
+    returns the object in the first case and None in the second.
     """
 
     key: Key
@@ -83,11 +84,11 @@ _decode_status = msgspec.json.Decoder(_StatusLine).decode
 class Reflector[T]:
     """Fills one store and reports each change while `run` runs.
 
-    `synced` is set after the first complete list. Lists and lines that change nothing that is
-    held (our own write comes back) make no Change.
+    `synced` is set after the first complete list. A list or line that does not change the store,
+    such as the watch event of our own write, is not reported.
     """
 
-    def __init__(  # noqa: PLR0913 - joins six things, all required
+    def __init__(  # noqa: PLR0913 - all six are required
         self,
         client: KubeClient,
         resource: Resource,
@@ -98,7 +99,7 @@ class Reflector[T]:
         rng: random.Random,
         namespace: str = "",
     ) -> None:
-        """`on_change` is called within the loop and must be quick; `namespace` "" means all."""
+        """`on_change` runs in the event loop and must be fast; `namespace` "" means all."""
         self.synced = anyio.Event()
         self._client = client
         self._resource = resource
@@ -107,11 +108,11 @@ class Reflector[T]:
         self._clock = clock
         self._rng = rng
         self._namespace = namespace
-        # Packed as they come: the list of a large cluster is whole only when its last page is
-        # there, and as plain JSON it would be the largest thing this process ever holds.
+        # Pages are compressed on arrival, because all of them are held until the last page
+        # arrives. As plain JSON, the list of a large cluster would determine the peak memory.
         self._pages: list[Packed] = []
         self._packer = Packer()
-        self._told: tuple[str, int] | None = None
+        self._logged: tuple[str, int] | None = None  # verb and status of the last logged failure
         self._log = log.bind(resource=resource.plural, group=resource.group)
 
     async def run(self) -> None:
@@ -157,11 +158,11 @@ class Reflector[T]:
     def _replace(self, version: str) -> None:
         pages, self._pages = self._pages, []
         for key, old, new in self._store.replace((page.unpack() for page in pages), version):
-            self._tell(key, old, new)
+            self._report(key, old, new)
         self.synced.set()
-        if self._told is not None and self._told[0] == "list":
+        if self._logged is not None and self._logged[0] == "list":
             self._log.info("list_recovered")
-            self._told = None
+            self._logged = None
 
     async def _watch(self, state: Watching) -> State:
         """Read one stream until the state changes."""
@@ -173,9 +174,9 @@ class Reflector[T]:
                 resource_version=state.version,
                 timeout_s=state.timeout_s,
             ) as lines:
-                if self._told is not None:
+                if self._logged is not None:
                     self._log.info("watch_recovered")
-                    self._told = None
+                    self._logged = None
                 async for line in lines:
                     then = self._step(current, self._read(line, current.version))
                     if not isinstance(then, Watching):
@@ -189,7 +190,7 @@ class Reflector[T]:
         return self._step(current, happening)
 
     def _read(self, raw: bytes, known: str) -> Happening:
-        """The meaning of a line; `known` is the version that the watch had reached before."""
+        """Decode and store one line; `known` is the version that the watch had reached before."""
         try:
             line = _decode_line(raw)
             match line.type:
@@ -200,12 +201,14 @@ class Reflector[T]:
                 case "ERROR":
                     return self._error_line(bytes(line.object))
                 case other:
-                    return self._unreadable("watch", f"a line of type {other[:40]}")
+                    return self._unreadable("watch", f"a line has the type {other[:40]}")
         except msgspec.DecodeError as error:
             return self._unreadable("watch", str(error))
         if is_proven_newer(known, version):
-            # The server's data was restored from a backup under an open watch.
-            return self._unreadable("watch", f"from resourceVersion {known} back to {version}")
+            # The server's data was restored from a backup while the watch was open.
+            return self._unreadable(
+                "watch", f"the resourceVersion went back from {known} to {version}"
+            )
         self._store.advance(version)
         return Progress(version)
 
@@ -216,12 +219,12 @@ class Reflector[T]:
             was_held = self._store.get(key) is not None or self._store.broken(key) is not None
             old = self._store.remove(key, version)
             if was_held and self._store.get(key) is None:
-                self._tell(key, old, None)
+                self._report(key, old, None)
         elif (views := self._store.upsert(raw)) is not None:
-            self._tell(key, *views)
+            self._report(key, *views)
         return version
 
-    def _tell(self, key: Key, old: T | None, new: T | None) -> None:
+    def _report(self, key: Key, old: T | None, new: T | None) -> None:
         broken = self._store.broken(key)
         if broken is not None:
             old = None
@@ -238,7 +241,7 @@ class Reflector[T]:
         )
         return self._refused("watch", refused)
 
-    # Each kind of trouble is told once, until it is over or another kind comes.
+    # Each kind of failure is logged once, until it is resolved or another kind occurs.
 
     def _refused(self, verb: str, error: ApiError) -> Refused:
         if error.status == 410:
@@ -249,7 +252,7 @@ class Reflector[T]:
                     f"{verb}_forbidden",
                     remedy=f"grant {verb!r} on {self._resource.plural!r}"
                     f" of API group {self._resource.group!r}",
-                    meanwhile="listing every 60 s" if verb == "watch" else "trying again",
+                    meanwhile="listing every 60 s" if verb == "watch" else "retrying",
                     error=str(error),
                 )
             else:
@@ -257,7 +260,7 @@ class Reflector[T]:
         return Refused(error.status, error.retry_after_s)
 
     def _silent(self, verb: str, error: ApiSilent) -> Silent:
-        if verb == "watch":  # load balancers cut streams all day
+        if verb == "watch":  # debug only, because load balancers often close streams
             self._log.debug("watch_lost", error=str(error))
         elif self._is_new((verb, 0)):
             self._log.warning("list_failed", error=str(error))
@@ -268,6 +271,6 @@ class Reflector[T]:
             self._log.warning(f"{verb}_unreadable", error=error)
         return Unreadable()
 
-    def _is_new(self, trouble: tuple[str, int]) -> bool:
-        is_new, self._told = self._told != trouble, trouble
+    def _is_new(self, failure: tuple[str, int]) -> bool:
+        is_new, self._logged = self._logged != failure, failure
         return is_new

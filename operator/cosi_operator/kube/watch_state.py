@@ -2,14 +2,15 @@
 
     Listing ──last page──> Watching ──lines──> Watching
        ^  ^──────────────────┤  │  410, ERROR line, unreadable line: list again
-       │                     │  └─ cut, ended, silent, 429, 5xx: watch again from where it was
-       └── Pausing <─────────┘     each restart rests first; 403: list every 60 s instead
+       │                     │  └─ ended, cut, silent, 429, 500, 502, 503: watch from `version`
+       └── Pausing <─────────┘     every restart pauses first; 403: list every 60 s
 
-Restarts are spaced by a growing backoff counted from the start of the try that failed, so a
-stream that lived for a while starts again nearly at once, and a dead one can't spin. The backoff
-is forgotten after 2 healthy minutes, and by a watch that brought something and goes on from there:
-a proxy that cuts often must not leave us blind for 30 s each time. (The cases are those of
-client-go's reflector; the form is that of kube-rs' watcher.)
+The pause between restarts is a growing backoff, counted from the start of the failed attempt. So a
+stream that was open for minutes restarts almost immediately, and a stream that always fails does
+not cause a busy loop. The backoff starts again from its first step after a stream was open for 2
+minutes, or when a stream delivered a line and the next watch continues from the same version.
+Otherwise a proxy that often closes connections would delay changes by up to 30 s each time. (The
+cases are those of client-go's reflector; the form is that of kube-rs' watcher.)
 """
 
 from dataclasses import dataclass, replace
@@ -20,11 +21,12 @@ from cosi_operator.settings import Backoff
 BACKOFF = Backoff(base_s=0.8, cap_s=30.0, jitter=0.25)
 HEALTHY_S = 120.0
 POLL_S = 60.0
-# Random, so that a thousand clients do not all come back in the same second.
+# The server-side timeout is random, so that a thousand clients do not reconnect in the same second.
 WATCH_MIN_S = 300.0
 WATCH_MAX_S = 600.0
-# ERROR lines and refusals after which the resourceVersion is still good. Not 504: that is also
-# how the server says that it has not yet reached that version, after a restore for instance.
+# Statuses of ERROR lines and replies after which the resourceVersion is still valid. Without 504,
+# because the server also sends 504 when it has not reached that version, for example after a
+# restore.
 RESUMABLE_STATUSES = (429, 500, 502, 503)
 
 
@@ -33,7 +35,7 @@ RESUMABLE_STATUSES = (429, 500, 502, 503)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Ask for the page at `token` ("" for the first); `failures` in a row so far."""
+    """Request the page at `token` ("" for the first); `failures` counts failures in a row."""
 
     started_s: float
     token: str = ""
@@ -44,19 +46,19 @@ class Listing:
 class Watching:
     """Read changes after `version`; the server ends the watch after `timeout_s`.
 
-    fruitful: it has brought a line.
+    `has_progress`: the stream has delivered a line.
     """
 
     started_s: float
     version: str
     timeout_s: float
     failures: int = 0
-    fruitful: bool = False
+    has_progress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Pausing:
-    """Wait `delay_s`, then watch from `version`, or list if that is None."""
+    """Wait `delay_s`, then watch from `version`, or list if `version` is None."""
 
     delay_s: float
     version: str | None
@@ -71,7 +73,7 @@ type State = Listing | Watching | Pausing
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page arrived; `token` is that of the next page, "" after the last."""
+    """A page of the list arrived; `token` requests the next page and is "" after the last."""
 
     version: str
     token: str
@@ -79,24 +81,24 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A change or a bookmark: all is known up to `version`."""
+    """A change or a bookmark arrived, so every change up to `version` has arrived."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The server ended the watch in order."""
+    """The server ended the watch properly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """The connection was lost, cut within a line, or half-open until the idle limit."""
+    """The connection was lost, ended within a line, or was half-open until the idle limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An HTTP status that is no success, or an ERROR line with that code."""
+    """The server replied with an unsuccessful HTTP status, or sent an ERROR line with that code."""
 
     status: int
     retry_after_s: float | None = None
@@ -104,7 +106,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A line or page that breaks the API's contract."""
+    """A line or page does not conform to the API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ type Happening = Page | Progress | Ended | Silent | Refused | Unreadable | Pause
 
 
 def step(state: State, happening: Happening, now_s: float, draw: float) -> State:
-    """The next state. `now_s` is monotonic time, `draw` is random in [0, 1)."""
+    """Return the next state. `now_s` is monotonic time, `draw` is random in [0, 1)."""
     match state:
         case Pausing(version=version, failures=failures):
             if version is None:
@@ -137,26 +139,27 @@ def _after_list(state: Listing, happening: Happening, now_s: float, draw: float)
         case Page(token=token):
             return Listing(state.started_s, token, state.failures)
         case Refused(retry_after_s=asked_s):
-            return _rest(state, None, asked_s, now_s, draw)
+            return _pause(state, None, asked_s, now_s, draw)
         case _:
-            return _rest(state, None, None, now_s, draw)
+            return _pause(state, None, None, now_s, draw)
 
 
 def _after_watch(state: Watching, happening: Happening, now_s: float, draw: float) -> State:
     match happening:
         case Progress(version=version):
-            return replace(state, version=version, fruitful=True)
+            return replace(state, version=version, has_progress=True)
         case Ended() | Silent():
-            return _rest(state, state.version, None, now_s, draw)
+            return _pause(state, state.version, None, now_s, draw)
         case Refused(status=403):
-            # The list before it went well; and the right may be granted any time.
+            # List without backoff, because the list before this watch succeeded. An administrator
+            # may grant the right to watch at any time.
             return Pausing(POLL_S, None, 0)
         case Refused(status=status, retry_after_s=asked_s) if status in RESUMABLE_STATUSES:
-            return _rest(state, state.version, asked_s, now_s, draw)
+            return _pause(state, state.version, asked_s, now_s, draw)
         case Refused(retry_after_s=asked_s):
-            return _rest(state, None, asked_s, now_s, draw)
+            return _pause(state, None, asked_s, now_s, draw)
         case _:
-            return _rest(state, None, None, now_s, draw)
+            return _pause(state, None, None, now_s, draw)
 
 
 def _watch_from(version: str, failures: int, now_s: float, draw: float) -> Watching:
@@ -164,13 +167,14 @@ def _watch_from(version: str, failures: int, now_s: float, draw: float) -> Watch
     return Watching(now_s, version, timeout_s, failures)
 
 
-def _rest(
+def _pause(
     state: Listing | Watching, version: str | None, asked_s: float | None, now_s: float, draw: float
 ) -> Pausing:
-    lived_s = now_s - state.started_s
-    goes_on = version is not None
-    healthy = isinstance(state, Watching) and (lived_s >= HEALTHY_S or (state.fruitful and goes_on))
-    failures = 1 if healthy else state.failures + 1
-    # From start to start, but never without any pause.
-    delay_s = max(BACKOFF.pause_s(failures, draw) - lived_s, BACKOFF.pause_s(1, draw))
+    age_s = now_s - state.started_s
+    was_healthy = isinstance(state, Watching) and (
+        age_s >= HEALTHY_S or (state.has_progress and version is not None)
+    )
+    failures = 1 if was_healthy else state.failures + 1
+    # The backoff counts from start to start. The pause is never shorter than the first step.
+    delay_s = max(BACKOFF.pause_s(failures, draw) - age_s, BACKOFF.pause_s(1, draw))
     return Pausing(max(delay_s, asked_s or 0.0), version, failures)

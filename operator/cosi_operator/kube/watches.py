@@ -18,13 +18,13 @@ from cosi_operator.kube.watch import Change, Reflector
 log = structlog.get_logger(__name__)
 
 type Listener[T] = Callable[[Key, T | None, T | None], None]
-"""Called with the key, the old object and the new one; one of both may be None."""
+"""Called with the key, the old object and the new object; either may be None."""
 
 type Indexes[T] = Mapping[str, Callable[[T], Iterable[Hashable]]]
 
 
 class Watching(Protocol):
-    """Where `controller/watches.py` and `sidecar/watches.py` register what they watch."""
+    """Registers the kinds that `controller/watches.py` and `sidecar/watches.py` watch."""
 
     def add[T](
         self,
@@ -36,7 +36,7 @@ class Watching(Protocol):
 
 
 class Watches:
-    """Lists and watches every added kind; `run` them, then wait `until_synced`."""
+    """Lists and watches every added kind. Start `run`, then await `until_synced`."""
 
     def __init__(self, client: KubeClient, *, clock: Clock, rng: random.Random) -> None:
         self._client = client
@@ -51,8 +51,9 @@ class Watches:
         changed: Listener[T],
         indexes: Indexes[T] | None = None,
     ) -> Objects[T]:
-        """Watch one kind. `changed` is called for watch events and for own writes alike."""
-        # Tenants create the namespaced kinds; administrators create the others.
+        """Watch one kind. `changed` is called for watch events and for own writes."""
+        # Bound the size only of namespaced kinds, because tenants create them. Administrators
+        # create the other kinds.
         kept = bounded if resource.namespaced else without_managed_fields
         store = Store(decode, indexes, kept)
 
@@ -63,7 +64,7 @@ class Watches:
                     kind=resource.kind,
                     key=str(change.key),
                     error=bad.error,
-                    remedy="repair or delete the object; the others go on",
+                    remedy="repair or delete the object; other objects are not affected",
                 )
             changed(change.key, change.old, change.new)
 

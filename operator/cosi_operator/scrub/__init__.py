@@ -1,18 +1,17 @@
-r"""The one scrubber of foreign text: what drivers, backends and servers say, and what tenants name.
+r"""Scrubs texts from drivers, backends, API servers and tenants before a user can see them.
 
-Three things are done to a text that somebody else wrote before a person sees it, in a log line, a
-condition, an Event, a span or the output of `cosi`:
+A log line, a condition, an Event, a span and the output of `cosi` contain such a text only after:
 
-- `scrub` blanks credentials: values that are named (`password=...`, headers, URLs, PEM), and words
-  that look like a key, also when they are encoded, in lower case or split into pieces.
-- `shown_name` and `shown_message` write control characters, and those that turn the direction of
-  text, as escapes (`\x1b`, `\u202e`), on one line, and cut what is too long.
-- `KnownSecrets` blanks keys that this process has seen, to the letter.
+- `scrub`: replaces credentials. These are values with a name (`password=...`, headers, URLs, PEM)
+  and words that look like a key, even if they are encoded, in lower case or split into pieces.
+- `shown_name` and `shown_message`: write the text on one line, with control characters and
+  characters that change the direction of text as escapes (`\x1b`, `\u202e`), and shorten it.
+- `KnownSecrets`: replaces keys that this process has seen.
 
-All of it is pure, reads a bounded part of a text, and takes time that is linear in that. Ids and
-parameters are never changed on their way to a driver; only what is shown is.
+The functions are pure, read a bounded part of a text, and take linear time. They apply only to
+displayed texts. Ids and parameters are passed to a driver unchanged.
 
-Not promised: a secret that looks like a word, in a text that does not name it.
+Not guaranteed: a secret that looks like an ordinary word is not found if the text does not name it.
 """
 
 from collections.abc import Iterable
@@ -26,28 +25,29 @@ from cosi_operator.scrub.shapes import Span, is_plain, key_spans
 
 REDACTED = "[redacted]"
 UNKNOWN_KEY = "<id>"
-"""Stands for a word that looks like a key, and may be a mere request id."""
+"""Replaces a word that looks like a key but may be only a request id."""
 
 NAME_LIMIT = 256
-"""Characters of a name that are shown: names of objects have at most 253."""
+"""Maximum number of characters of a displayed name. Object names have at most 253."""
 MESSAGE_LIMIT_BYTES = 1024
-"""Bytes of a foreign message that are shown: as many as an Event takes."""
+"""Maximum size of a displayed message; the API server's limit for the message of an Event."""
 
 MAX_ID_BYTES = 2048
-"""Longest id of a bucket or an account that is accepted from a driver or a person.
+"""Maximum size of a bucket id or account id, from a driver or a user.
 
-The longest ids that are documented are AWS's ARNs, of at most 2048 characters. A longer one is
-refused, never cut: a cut id would name another bucket. `maxLength` in our CRDs is the same.
+The longest documented ids are AWS's ARNs, of at most 2048 characters. A longer id is refused and
+never shortened, because a shortened id could name another bucket. `maxLength` in our CRDs is the
+same.
 """
 
-# Invisible letters: they are printable by Unicode's categories, but take no ink.
+# Characters that Unicode's categories count as printable but that are invisible.
 _FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-# A text whose every blanking reveals another key is no honest text.
+# After this many passes that each found another credential, the whole text is replaced.
 _PASSES = 6
 
 
 def scrub(text: str, *, limit: int = READ_LIMIT) -> str:
-    """`text` without credentials; of a longer one the first `limit` characters, then "…"."""
+    """Return at most the first `limit` characters of `text` without credentials."""
     text = _head(text, limit)
     if names_nothing(text) and is_plain(text):
         return text
@@ -60,26 +60,26 @@ def scrub(text: str, *, limit: int = READ_LIMIT) -> str:
 
 
 def shown_name(text: str) -> str:
-    """A name that somebody else chose, safe to print, at most NAME_LIMIT characters."""
+    """Return a name of foreign origin, safe to print, with at most NAME_LIMIT characters."""
     return cut(escaped(text[: NAME_LIMIT + 1]), NAME_LIMIT)
 
 
 def shown_message(text: str) -> str:
-    """What somebody else said: one line, no credentials, at most MESSAGE_LIMIT_BYTES."""
+    """Return a foreign message on one line without credentials, of at most MESSAGE_LIMIT_BYTES."""
     return cut_bytes(one_line(scrub(text)), MESSAGE_LIMIT_BYTES)
 
 
 def one_line(text: str) -> str:
-    """White space as single blanks, and what else can't be seen as an escape."""
+    """Replace white space by single spaces and other invisible characters by escapes."""
     if text.isascii() and text.isprintable() and "  " not in text:
         return text.strip()
     return escaped(" ".join(text.split()))
 
 
 def escaped(text: str, *, keep: str = "") -> str:
-    r"""Control, invisible and direction-turning characters as `\x1b` or `\u202e`.
+    r"""Replace control, invisible and direction-changing characters by `\x1b` or `\u202e`.
 
-    `keep`: characters that stay, a line break for instance.
+    `keep`: characters that are not replaced, for example a line break.
     """
     if text.isprintable() and not _FILLERS.intersection(text):
         return text
@@ -90,12 +90,15 @@ def escaped(text: str, *, keep: str = "") -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` characters, with an ellipsis where something was cut."""
+    """Shorten to at most `limit` characters; a shortened text ends in an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def cut_bytes(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8, never half a character, with an ellipsis if cut."""
+    """Shorten to at most `limit` bytes of UTF-8; a shortened text ends in an ellipsis.
+
+    A character is never split.
+    """
     encoded = text.encode(errors="replace")
     if len(encoded) <= limit:
         return encoded.decode()
@@ -107,7 +110,7 @@ def _escape(char: str) -> str:
 
 
 def _head(text: str, limit: int) -> str:
-    """The first part; a word that the cut goes through is left out, as it may be half a key."""
+    """Return the first part. A word that would be split is omitted, because it may be a key."""
     if len(text) <= limit:
         return text
     head = text[:limit]
@@ -133,14 +136,14 @@ def _in_original(view: Decoded, spans: Iterable[Span], mark: str) -> list[tuple[
 
 
 def _blanked(text: str, found: list[tuple[Span, str]]) -> str:
-    """`text` with each span replaced by its mark; overlapping ones by one mark."""
+    """Replace each span of `text` by its mark. Overlapping spans get one mark."""
     parts: list[str] = []
     at, mark = 0, ""
     end = -1
     for (start, stop), kind in sorted(found):
         if start >= stop:
             continue
-        if start < end or (start == end and mark):  # goes on
+        if start < end or (start == end and mark):  # continues the span
             end = max(end, stop)
             if kind == REDACTED and mark != REDACTED:
                 mark = parts[-1] = REDACTED

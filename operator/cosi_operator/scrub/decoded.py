@@ -1,7 +1,7 @@
-r"""A text as its reader would decode it, with the way back to the characters that were written.
+r"""Decodes the escapes of a text, and maps each decoded character to its place in the original.
 
-`%41`, `\u0041`, `\x41`, `\101` and `&#65;` are all the letter A, and a key that is written so is as
-much a key. A decoded view is made for looking only: what is found there is blanked in the original.
+`%41`, `\u0041`, `\x41`, `\101` and `&#65;` all mean the letter A, so an escaped key is still
+readable. The decoded text is only searched. What is found in it is replaced in the original.
 """
 
 import re
@@ -16,16 +16,18 @@ _ESCAPE = re.compile(
 _NAMED = {"n": "\n", "r": "\n", "t": "\t", "b": " ", "f": " "}
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
 READ_LIMIT = 4096
-"""Characters of one text that are read; the rest is never looked at, and never shown."""
-# Escaped twice, as JSON in JSON in a URL; deeper, nobody who reads it sees a key.
+"""Maximum number of characters of one text that are read. The rest is never displayed."""
+# Decodes text that is escaped three times, such as JSON in JSON in a URL. A key that is escaped
+# more often is not readable.
 ROUNDS = 3
-# So many letters and figures in a row are escaped by nobody who wants to be read.
+# This many escaped letters or digits in a row are replaced, because normal text does not escape
+# them.
 HIDING_ESCAPES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """`text`; its character i stands for original[starts[i]:ends[i]]."""
+    """The decoded text; its character i is the decoded form of original[starts[i]:ends[i]]."""
 
     text: str
     starts: tuple[int, ...] | range
@@ -33,12 +35,12 @@ class Decoded:
     hidden: tuple[tuple[int, int], ...] = ()  # runs of escaped letters, in the original
 
     def original(self, start: int, end: int) -> tuple[int, int]:
-        """The span of the original that text[start:end] stands for (not empty)."""
+        """Return the span of the original from which text[start:end] (not empty) was decoded."""
         return self.starts[start], self.ends[end - 1]
 
 
 def decode(text: str) -> Decoded:
-    """The view of `text`, after at most ROUNDS of decoding; invisible characters are left out."""
+    """Decode `text` at most ROUNDS times, and drop invisible characters."""
     view = Decoded(text, range(len(text)), range(1, len(text) + 1))
     for _ in range(ROUNDS):
         if not text.isascii() or not text.isprintable():
@@ -87,7 +89,7 @@ def _decode_once(view: Decoded) -> Decoded:
 
 
 def _meaning(escape: str) -> str:
-    """One character, always."""
+    """Return the one character that an escape means."""
     if escape in _ENTITIES:
         return _ENTITIES[escape]
     if escape.startswith("&#"):
@@ -105,7 +107,7 @@ def _meaning(escape: str) -> str:
 
 
 def _visible(view: Decoded) -> Decoded:
-    """Without what takes no room, and with full-width letters as plain ones."""
+    """Drop invisible characters, and replace full-width characters by ASCII."""
     if view.text.isascii() and view.text.isprintable():
         return view
     kept = [i for i, char in enumerate(view.text) if char.isprintable() or char.isspace()]

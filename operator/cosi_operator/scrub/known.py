@@ -1,4 +1,4 @@
-"""Keys that this process has seen, so that a driver can't repeat them in any spelling."""
+"""Replaces keys that this process has seen, in case a driver's message repeats them."""
 
 import base64
 import secrets
@@ -7,35 +7,38 @@ from collections.abc import Iterable, Iterator
 
 from cosi_operator.scrub.decoded import READ_LIMIT, decode
 
-# Shorter values are words like "admin", which would blank every message that has the word.
+# Shorter values may be words like "admin", which would then be replaced in every message.
 LEAST_LENGTH = 12
-# A Grant's two values take about 1 KiB here, so this is 1 MiB at most.
+# Maximum number of owners. The two values of a Grant take about 1 KiB, so at most 1 MiB in all.
 LIMIT = 1024
 _MODULUS = 2**61 - 1
 _MARK = "[redacted]"
 
 
 class KnownSecrets:
-    """Recognises secrets of which it holds hashes only, in memory only.
+    """Finds known secrets in texts. Only hashes of the secrets are held, only in memory.
 
-    Compared are letters and figures alone, without case: so a spelling with blanks, line breaks,
-    dashes, percent or other escapes, or in lower case, is the same. Hexadecimal and base64 are
-    learned beside the value. A text is hashed once, however many secrets are known: a rolling hash
-    over LEAST_LENGTH characters, of a base that is random for each process.
+    Only letters and digits are compared, ignoring case, so spaces, line breaks, dashes, escapes and
+    case do not matter. The hexadecimal and base64 forms of each value are learned too. A text is
+    hashed once, however many secrets are known, with a rolling hash over LEAST_LENGTH characters.
+    Its base is random in each process.
     """
 
     def __init__(self) -> None:
         self._base = secrets.randbelow(_MODULUS - 2**32) + 2**32
         self._lead = pow(self._base, LEAST_LENGTH - 1, _MODULUS)
         self._by_owner: OrderedDict[str, tuple[tuple[int, int], ...]] = OrderedDict()
-        self._lengths: dict[int, int] = {}  # hash of the beginning -> characters in all
+        self._lengths: dict[int, int] = {}  # hash of the first characters -> total length
 
     def __len__(self) -> int:
         """The number of owners."""
         return len(self._by_owner)
 
     def learn(self, owner: str, values: Iterable[str]) -> None:
-        """Remember `values` until `owner` (an account) is forgotten, or LIMIT others came."""
+        """Store the hashes of `values` until `forget(owner)`; evict the oldest owner above LIMIT.
+
+        `owner` is an account id. Earlier values of the same owner are forgotten.
+        """
         self.forget(owner)
         found: dict[int, int] = {}
         for value in values:
@@ -49,19 +52,22 @@ class KnownSecrets:
             self.forget(next(iter(self._by_owner)))
 
     def forget(self, owner: str) -> None:
-        """Forget what was learned of `owner`; nothing happens if it is unknown."""
+        """Remove the values of `owner`. An unknown owner is ignored."""
         for beginning, _ in self._by_owner.pop(owner, ()):
             self._lengths.pop(beginning, None)
 
     def blank(self, text: str) -> str:
-        """`text` without any secret that is known; the first READ_LIMIT characters of it."""
+        """Return the first READ_LIMIT characters of `text`, with each known secret replaced.
+
+        If no secret is known, the whole `text` is returned unchanged.
+        """
         if not self._lengths:
             return text
         text = text[:READ_LIMIT]
         view = decode(text)
         kept = [i for i, char in enumerate(view.text) if char.isalnum()]
         squeezed = "".join(view.text[i] for i in kept).lower()
-        if len(squeezed) != len(kept):  # letters whose lower case is longer; no key has one
+        if len(squeezed) != len(kept):  # some letters have a longer lower case; no key contains one
             squeezed = "".join(view.text[i].lower()[:1] for i in kept)
         parts: list[str] = []
         at = done = 0
@@ -76,7 +82,7 @@ class KnownSecrets:
         return "".join([*parts, text[at:]])
 
     def _hashes(self, squeezed: str) -> Iterator[int]:
-        """Of each LEAST_LENGTH characters that follow one another."""
+        """Yield the hash of each substring of LEAST_LENGTH characters."""
         value = 0
         for i, char in enumerate(squeezed):
             if i >= LEAST_LENGTH:
@@ -94,8 +100,8 @@ def _spellings(value: str) -> Iterator[str]:
     yield value
     raw = value.encode(errors="replace")
     yield raw.hex()
-    for shift in range(3):  # base64 of a text that the value stands in
+    for shift in range(3):  # base64 of a text that contains the value at any position
         encoded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
-        # What depends on the neighbours is left out.
+        # Omit the characters that depend on the bytes before and after the value.
         whole = len(raw) + shift
         yield encoded[(0, 2, 3)[shift] : (whole // 3) * 4]

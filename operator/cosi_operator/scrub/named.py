@@ -1,6 +1,6 @@
-r"""Credentials that a text names: `password=...`, headers, URLs with a password, PEM, JWT. Pure.
+r"""Finds credentials with a name: `password=...`, headers, URLs with a password, PEM, JWT. Pure.
 
-Every pattern is linear: no repetition can match the same character in two ways.
+Every pattern takes linear time, because no repetition can match a character in two ways.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from cosi_operator.scrub.shapes import Span, is_odd
 
-# What is blanked already is no value, so that scrubbing twice is scrubbing once.
+# A mark is not a value, so scrubbing a text twice has the same result as scrubbing it once.
 _NOT_BLANKED = r"(?!\[redacted\]|<id>)"
 _STRONG = r"""
     pass(?:word|wd|phrase) | (?<![A-Za-z])pwd | api[ _-]?key
@@ -17,7 +17,8 @@ _STRONG = r"""
   | client[ _-]?secret | security[ _-]?token | session[ _-]?token | access[ _-]?token
   | refresh[ _-]?token | id[ _-]?token | sas[ _-]?token | bearer[ _-]?token
   | connection[ _-]?string | (?<![A-Za-z])sig"""
-# Of these a sentence may speak: "token: expired"; and a quota counts them: "secrets=4".
+# These names also occur without a credential: in sentences ("token: expired") and in quotas
+# ("secrets=4").
 _WEAK = r"""
     access[ _-]?key[ _-]?id | secrets? | token | credentials? | signature
   | (?<![A-Za-z])auth | (?<![A-Za-z])cookie"""
@@ -31,7 +32,7 @@ _PAIR = re.compile(
     rf"(?ixs) (?: (?P<weak>{_WEAK}) | (?P<strong>{_STRONG}) )"
     rf" (?:[_-]?(?:id|value|data|string|s3|azure))? \d{{0,2}} {_SEPARATOR} {_NOT_BLANKED} {_VALUE}"
 )
-# The flags of a command line: --secret-key hunter2.
+# Flags of a command line, such as --secret-key hunter2.
 _FLAG = re.compile(
     rf"(?ix) (?<![\w-])--?[a-z-]*(?:{_STRONG}|secret|token)\s++{_NOT_BLANKED}"
     r"""(?P<value>(?!-)[^\s"',;]++)"""
@@ -56,19 +57,19 @@ _WORD = re.compile(r"[A-Za-z]{1,20}")
 
 
 def names_nothing(text: str) -> bool:
-    """Whether `text` can't name a credential; quick."""
+    """Whether `text` can't contain a named credential; a fast check."""
     return _SIGNS.search(text) is None and "://" not in text and "--" not in text
 
 
 def named_spans(text: str) -> Iterator[Span]:
-    """Where in `text` the value of a named credential stands. Spans may overlap."""
+    """Yield the spans of the values of named credentials in `text`. Spans may overlap."""
     for sign, pattern, group in (
         ("-----BEGIN", _PEM, "body"),
         ("eyJ", _JWT, 0),
         ("://", _USER_INFO, "pair"),
         ("-", _FLAG, "value"),
     ):
-        if sign in text:  # most texts have none of them
+        if sign in text:  # most texts contain none of these
             for found in pattern.finditer(text):
                 yield found.span(group)
     if _SIGNS.search(text) is None:
@@ -85,7 +86,7 @@ def _header_spans(text: str) -> Iterator[Span]:
         if found["one"] is None:
             yield found.span("rest" if found["rest"] is not None else "pair")
         elif not _WORD.fullmatch(found["token"]) or is_odd(found["token"]):
-            yield found.span("token")  # and not "basic authentication"
+            yield found.span("token")  # but not in "basic authentication"
     done = 0
     for found in _HEADER.finditer(text):
         start = found.end()
@@ -98,7 +99,7 @@ def _header_spans(text: str) -> Iterator[Span]:
 
 
 def _is_sentence(separator: str, value: str) -> bool:
-    """`token: expired` or `secrets=4` and not `token=hunter2`."""
+    """Whether a pair is ordinary text, as `token: expired` or `secrets=4`, not `token=hunter2`."""
     if value.isdigit() and len(value) < 6:
         return True
     return separator.endswith(" ") and "=" not in separator and bool(_WORD.fullmatch(value))

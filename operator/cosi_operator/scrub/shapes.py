@@ -1,8 +1,9 @@
-"""Which words look like a key, whatever their encoding. Pure, and linear in the length of the text.
+"""Finds words that look like a key, in any encoding. Pure; takes time linear in the text's length.
 
-A driver's message can repeat a key without its name. What gives a key away is its shape: capitals
-and figures in odd places, long hexadecimal, letter pairs that no word has. Words that a reader
-needs stay: names of Kubernetes objects, `bucket-<UID>`, CamelCase error codes, hosts, paths.
+A driver's message can contain a key without a name. A key is recognized by its form: capitals and
+digits in unusual places, long hexadecimal numbers, or letter pairs that words do not have. Words
+that a reader needs are not matched: names of Kubernetes objects, `bucket-<UID>`, CamelCase error
+codes, hosts and paths.
 """
 
 import itertools
@@ -11,9 +12,9 @@ from collections.abc import Iterator
 
 type Span = tuple[int, int]
 
-# Followers of each letter that cover 98.5 % of the letter pairs in 30,000 words of documentation
-# and code. Two random letters are no such pair in 30 of 100 cases; of the words, 1 in 400 has two
-# such pairs, and nearly none has three.
+# For each letter, the letters that usually follow it. They cover 98.5 % of the letter pairs in
+# 30,000 words of documentation and code. All other pairs are odd: 30 of 100 pairs of random letters
+# are odd, but only 1 of 400 words has two odd pairs, and almost no word has three.
 _FOLLOWERS = {
     "a": "abcdefghijklmnoprstuvwxyz", "b": "abcdefgijlmnoprstuy", "c": "abcdefghiklmnoprstuvy",
     "d": "abcdefghijklmnoprstuvwy", "e": "abcdefghijklmnopqrstuvwxyz", "f": "abcdefgilmnoprstuy",
@@ -31,21 +32,21 @@ _ODD_PAIR = re.compile(
 _FIGURE_EDGE = re.compile(r"(?=[a-z][0-9]|[0-9][a-z])")
 _ODD_PAIR_POINTS = 2
 _ODD_ENOUGH = 6
-# Shorter than every access key of S3 (16 to 20), longer than most words.
+# The length of the shortest access key of S3 (16 to 20). Most words are shorter.
 KEY_LENGTH = 16
 S3_SECRET_LENGTH = 40
 
 _WHOLE_KEYS = (
-    # URL-safe base64 goes first and whole: a dash may stand anywhere in it, and what the others
-    # leave of it would be pieces of a key. Two figures, or the size of an S3 secret. Names of
-    # Kubernetes have no capitals.
+    # URL-safe base64 with two digits or the length of an S3 secret. It is first, because it may
+    # contain dashes, and the other patterns would then match only a part of it. Names of Kubernetes
+    # objects have no capitals.
     re.compile(
         r"(?<![\w+/%-])(?=[\w-]*[A-Z])(?=[\w-]*[a-z])"
         r"(?:(?=(?:[A-Za-z_-]*\d){2})[\w-]{24,}|(?=[A-Za-z0-9]*[-_])[\w-]{40,})={0,2}(?![\w+/%-])",
         re.ASCII,
     ),
-    # Long random-looking words. Two figures at least, so that AmazonS3Exception stays; all
-    # capitals, or the size of an S3 secret, need fewer.
+    # Long words with at least two digits, so that AmazonS3Exception does not match. Words of only
+    # capitals or with the length of an S3 secret (the patterns below) need fewer digits.
     re.compile(
         r"(?<![\w+/%])(?=(?:[A-Za-z+/_%]*\d){2})(?=[a-z0-9+/_%]*[A-Z])[\w+/%]{16,}={0,2}",
         re.ASCII,
@@ -56,15 +57,15 @@ _WHOLE_KEYS = (
         r"(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])[A-Za-z0-9+/]{40}"
         r"(?![A-Za-z0-9+/])"
     ),
-    # Short base64 shows itself by its padding.
+    # Short base64, recognized by its padding.
     re.compile(
         r"(?<![\w+/=])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])(?=[A-Za-z]*[0-9+/])"
         r"[A-Za-z0-9+/]{10,}={1,2}(?![\w=])"
     ),
-    # Bytes as Go prints them with %v: [119 74 97 108 114 88 85 116].
+    # Bytes in the form of Go's %v: [119 74 97 108 114 88 85 116].
     re.compile(r"(?<=\[)\d{1,3}(?:[ ,] ?\d{1,3}){7,}(?=\])"),
 )
-# Prefixes of AWS's ids; in lower case only where no English word begins so.
+# Prefixes of AWS's ids; in lower case only a prefix with which no English word starts.
 _AWS_ID = re.compile(r"(?:A[KS]IA|A(?:ID|RO|GP|NP|NV|BI|CC|IP|PK)A|akia)[A-Za-z0-9]{12,}")
 _UUID = re.compile(
     r"(?i)(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-f])"
@@ -72,13 +73,13 @@ _UUID = re.compile(
 _TIME = re.compile(
     r"(?<!\d)\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?(?!\d)"
 )
-# Words with figures that everybody writes, and quantities: no pieces of a key.
+# Common words with digits, and quantities. These are never parts of a key.
 _KNOWN = re.compile(
     r"(?i)(?<![A-Za-z0-9])(?:k8s|v\d(?:(?:alpha|beta)\d+)?|s3|ec2|x509|http2|oauth2|h2|md5|sha\d+"
     r"|base64|utf8|ipv[46]|tls1|(?:\d+(?:[.,]\d+)*)?(?:[kmgtp]i?b?|b|[mun]?s)(?:/s)?"
     r"|\d+(?:[.,]\d+)*/s)(?![A-Za-z0-9])"
 )
-# The best-known of them also in pieces; it needs a figure as well.
+# An id with the most common AWS prefix, split into pieces; it must also contain a digit.
 _SPLIT_AWS_ID = re.compile(
     r"(?<![A-Za-z0-9])(?:{0}(?:{1}[A-Z0-9]){{16}}|{2}(?:{1}[a-z0-9]){{16}})".format(
         *(r"[\s\-.,:;_|]{0,3}".join("AKIA"), r"[\s\-.,:;_|]{0,3}"),
@@ -88,12 +89,13 @@ _SPLIT_AWS_ID = re.compile(
 _TOKEN = re.compile(r"[A-Za-z0-9+/_~]+={0,2}")
 _SEPARATORS = re.compile(r"""[\s\-:.,;|"']{1,4}""")
 _CAMEL = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[+/_=~]")
-# Within the name of a Pod, pieces of 10 and 5 random letters stand side by side.
+# The name of a Pod contains random parts of 10 and 5 characters, so lower-case runs with dashes
+# must be longer than that.
 _DASHED_EQUAL_LENGTH = 20
 _DASHED_LENGTH = 30
 
 
-# A sentence of words, CamelCase, names, small numbers and single acronyms, as most texts are.
+# A text of only words, CamelCase, names, small numbers and single acronyms. Most texts match.
 _PLAIN = re.compile(
     r"""(?x) [ ,.;:'()"/\n]*+
     (?: (?: (?:[A-Z][a-z]{2,15}+|[a-z]{3,15}+) (?:[A-Z][a-z]{2,15}+){0,3}+
@@ -106,13 +108,13 @@ _PLAIN = re.compile(
 
 
 def is_plain(text: str) -> bool:
-    """Whether no key stands in `text`; quick, and right about most of what is ever scrubbed."""
+    """Whether `text` certainly contains no key; a fast check that is True for most texts."""
     text = _UUID.sub("\ufffd", text)
     return _PLAIN.fullmatch(text) is not None and len(_ODD_PAIR.findall(text.lower())) < 2
 
 
 def key_spans(text: str) -> Iterator[Span]:
-    """Where in `text` a key seems to stand, whole or in pieces. Spans may overlap."""
+    """Yield the spans of `text` that look like a key, whole or in pieces. Spans may overlap."""
     for pattern in (*_WHOLE_KEYS, _AWS_ID):
         for found in pattern.finditer(text):
             yield found.span()
@@ -129,7 +131,7 @@ def key_spans(text: str) -> Iterator[Span]:
 
 
 def _halves(text: str, tokens: list[Span]) -> Iterator[Span]:
-    """A secret key of S3 that was cut once, when one part alone already looks like a key."""
+    """Yield the spans of S3 secret keys in two pieces of which one already looks like a key."""
     for one, two in itertools.pairwise(tokens):
         joined = text[slice(*one)] + text[slice(*two)]
         if len(joined) == S3_SECRET_LENGTH and _gap(text, one, two):
@@ -140,14 +142,14 @@ def _halves(text: str, tokens: list[Span]) -> Iterator[Span]:
 
 
 def _without_names(text: str) -> str:
-    """The same length, where UUIDs, times and quantities are no pieces of a key any more."""
+    """Replace UUIDs, times and quantities by text of the same length that matches no key."""
     for pattern in (_UUID, _TIME):
         text = pattern.sub(lambda found: " " * len(found.group()), text)
     return _KNOWN.sub(lambda found: re.sub("[0-9/]", "e", found.group().lower()), text)
 
 
 def is_odd(word: str) -> bool:
-    """Whether no name and no sentence has such a word: by its letter pairs, and by its figures."""
+    """Whether the letter pairs and digits of `word` are too unusual for a name or a sentence."""
     return _oddness(word.lower()) >= _ODD_ENOUGH
 
 
@@ -156,7 +158,7 @@ def _oddness(word: str) -> int:
 
 
 def _looks_like_key(joined: str) -> bool:
-    """The same judgement on pieces that were put together again."""
+    """Whether pieces that were joined look like a key, by the rules for whole words."""
     if len(joined) < KEY_LENGTH:
         return False
     whole = any(
@@ -168,7 +170,7 @@ def _looks_like_key(joined: str) -> bool:
 
 
 def _is_strange(token: str) -> bool:
-    """A piece that is no word, no name with a number, and no CamelCase."""
+    """Whether a piece is not a word, a name with a number, or CamelCase."""
     pieces = _CAMEL.findall(token)
     if len(pieces) > 1 and len(token) < 3.0 * len(pieces):
         return True
@@ -179,26 +181,32 @@ def _is_strange(token: str) -> bool:
 
 
 def _may_continue(token: str, *, on_new_line: bool) -> bool:
-    """Also a piece that could be a word: MDEN, 4040; on the next line also RfiCYEXAMPLEKEY."""
+    """Whether a piece that could be a word may continue a key: MDEN, 4040.
+
+    On the next line, a word with inner capitals may too: RfiCYEXAMPLEKEY.
+    """
     has_inner_capital = token[1:].lower() != token[1:]
     return token.isupper() or token.isdigit() or (on_new_line and has_inner_capital)
 
 
 def _runs(text: str, tokens: list[Span]) -> Iterator[Span]:
-    """Keys that were split: by spaces, line breaks, dashes, commas or quotes."""
+    """Yield the spans of keys that are split by spaces, line breaks, dashes, commas or quotes."""
     first = 0
     while first < len(tokens):
         last = _end_of_equal_run(text, tokens, first)
         if last > first and _is_split_key(text, tokens[first : last + 1]):
             yield tokens[first][0], tokens[last][1]
             first = last + 1
-        else:  # begin again within the run only at its end: each token is looked at twice at most
+        else:  # continue at the end of the run, so that each token is examined at most twice
             first = max(last, first + 1)
     yield from _strange_runs(text, tokens)
 
 
 def _end_of_equal_run(text: str, tokens: list[Span], first: int) -> int:
-    """The last token of a run of equally long ones with one separator; the last may be shorter."""
+    """Return the index of the last token of a run of equal length with one separator.
+
+    The last token may be shorter.
+    """
     start, end = tokens[first]
     size = end - start
     if size >= KEY_LENGTH:
@@ -225,12 +233,12 @@ def _is_split_key(text: str, run: list[Span]) -> bool:
 
 
 def _is_dns_like(text: str, run: list[Span], joined: str) -> bool:
-    """Lower case with dashes or dots: it could be the name of an object or a host."""
+    """Whether a run could be the name of an object or a host: lower case with dashes or dots."""
     return joined == joined.lower() and text[run[0][1] : run[1][0]] in {"-", ".", "_"}
 
 
 def _strange_runs(text: str, tokens: list[Span]) -> Iterator[Span]:
-    """Pieces of any length, one after the other, of which at least one is no word."""
+    """Yield the spans of adjacent pieces of any length of which at least one is not a word."""
     run: list[Span] = []
     for token in tokens:
         on_new_line = bool(run) and "\n" in text[run[-1][1] : token[0]]
@@ -252,7 +260,8 @@ def _judged(text: str, run: list[Span]) -> Iterator[Span]:
     if len(run) < 2:
         return
     words = [text[start:end] for start, end in run]
-    # An error code may stand beside a key in a line, but a line that ends in a key goes on with it.
+    # Pieces on one line need two strange ones, because an error code may be next to a word. If the
+    # pieces are on several lines, one is sufficient, because keys are often wrapped.
     needed = 1 if "\n" in text[run[0][1] : run[-1][0]] else 2
     if sum(map(_is_strange, words)) < needed:
         return
@@ -264,7 +273,7 @@ def _judged(text: str, run: list[Span]) -> Iterator[Span]:
 
 
 def _gap(text: str, one: Span, two: Span) -> str:
-    """What separates two pieces, all white space being alike; "" if too much does."""
+    """Return the separator of two pieces; "" if it is too long. White space becomes " "."""
     between = text[one[1] : two[0]]
     if not _SEPARATORS.fullmatch(between):
         return ""

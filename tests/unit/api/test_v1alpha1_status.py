@@ -139,7 +139,7 @@ def test_the_crds_of_an_earlier_release_keep_conditions_without_the_observed_ret
 
 
 def test_a_kind_without_a_status_is_refused() -> None:
-    with pytest.raises(ValueError, match="'BucketClass' is not a kind with a status"):
+    with pytest.raises(ValueError, match="kind 'BucketClass' has no status"):
         v1alpha1.with_status(whole("BucketClass"), STATUS)
 
 

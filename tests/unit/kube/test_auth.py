@@ -219,23 +219,23 @@ def _answer(status: object, **fields: object) -> dict[str, object]:
 ANSWERS = {
     "nothing": (None, "exec plugin"),
     "no status": (_answer(None), "status"),
-    "no credential": (_answer({}), "gave no credential"),
+    "no credential": (_answer({}), "returned no credential"),
     "a certificate without its key": (
         _answer({"clientCertificateData": SECRET}),
-        "gave no credential",
+        "returned no credential",
     ),
     "a pair that is none": (
         _answer({"clientCertificateData": SECRET, "clientKeyData": SECRET}),
-        "gave no PEM certificate",
+        "did not return a PEM certificate",
     ),
-    "a token of two lines": (_answer({"token": f"{SECRET}\nX-Evil: 1"}), "no header can carry"),
+    "a token of two lines": (_answer({"token": f"{SECRET}\nX-Evil: 1"}), "invalid in a header"),
     "a time without a zone": (
         _answer({"token": SECRET, "expirationTimestamp": "2026-01-01T00:00:00"}),
         "expirationTimestamp",
     ),
     "another version": (
         _answer({"token": SECRET}, apiVersion="client.authentication.k8s.io/v1beta1"),
-        "answered in client.authentication.k8s.io/v1beta1",
+        "returned apiVersion client.authentication.k8s.io/v1beta1",
     ),
 }
 
@@ -253,15 +253,15 @@ async def test_an_unusable_answer_is_an_error_without_values(
     assert SECRET not in repr(raised.value)
 
 
-async def test_a_plugin_that_fails_is_told_by_its_status(plugin: Plugin) -> None:
+async def test_the_error_of_a_failed_plugin_names_its_exit_code(plugin: Plugin) -> None:
     (plugin.home / "exit").write_text("3")
-    with pytest.raises(CredentialError, match=r"failed \(3\)") as raised:
+    with pytest.raises(CredentialError, match="failed with exit code 3") as raised:
         await plugin.credentials(FakeClock()).authorization()
     assert SECRET not in str(raised.value)
     (plugin.home / "exit").unlink()
 
 
-async def test_a_missing_plugin_is_told_with_its_install_hint(plugin: Plugin) -> None:
+async def test_the_error_of_a_missing_plugin_contains_its_install_hint(plugin: Plugin) -> None:
     credentials = plugin.credentials(
         FakeClock(), command="no-such-plugin", install_hint="Get it from your admin.\n"
     )
@@ -279,7 +279,7 @@ async def test_a_plugin_that_hangs_is_ended(
 ) -> None:
     monkeypatch.setattr("cosi_operator.kube.auth.EXEC_DEADLINE_S", 0.2)
     waits = "import time; time.sleep(600)"
-    with pytest.raises(CredentialError, match=r"no answer in 0\.2 s"):
+    with pytest.raises(CredentialError, match=r"did not finish within 0\.2 s"):
         await plugin.credentials(FakeClock(), args=["-c", waits]).authorization()
 
 

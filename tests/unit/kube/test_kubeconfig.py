@@ -289,8 +289,11 @@ def _user(**fields: object) -> Json:
 BAD = {
     "no YAML": ("a: [", r"is not YAML \(line 1\)"),
     "a tag that asks for code": ("!!python/object/apply:os.getcwd []", "is not YAML"),
-    "brackets without end": ("[" * 3000, "holds values that no kubeconfig has"),
-    "a date that does not exist": ("a: 2026-02-31", "holds values that no kubeconfig has"),
+    "brackets without end": ("[" * 3000, "contains values that are invalid in a kubeconfig"),
+    "a date that does not exist": (
+        "a: 2026-02-31",
+        "contains values that are invalid in a kubeconfig",
+    ),
     "empty": ("", "Expected `object`, got `null`"),
     "a list": ([], "Expected `object`, got `array`"),
     "no current context": (
@@ -322,7 +325,7 @@ BAD = {
     ),
     "a CA path that is none": (
         _cluster(certificate_authority="\0"),
-        r"\.certificate-authority: not the name of a file",
+        r"\.certificate-authority: it is not a valid file name",
     ),
     "CA data that is not base64": (
         _cluster(certificate_authority_data="%"),
@@ -330,15 +333,15 @@ BAD = {
     ),
     "CA data that is no certificate": (
         _cluster(certificate_authority_data=_b64(b"x")),
-        r"\.certificate-authority: holds no PEM certificate",
+        r"\.certificate-authority: contains no PEM certificate",
     ),
     "CA data that is not even text": (
         _cluster(certificate_authority_data=_b64(b"\xff")),
-        r"\.certificate-authority: holds no PEM certificate",
+        r"\.certificate-authority: contains no PEM certificate",
     ),
     "an empty CA file is no wish for the machine's own CAs": (
         _cluster(certificate_authority="/dev/null"),
-        r"\.certificate-authority: holds no PEM certificate",
+        r"\.certificate-authority: contains no PEM certificate",
     ),
     "a TLS name that is none": (
         _cluster(tls_server_name=".h"),
@@ -349,16 +352,16 @@ BAD = {
         r"\.proxy-url: only http and https proxies",
     ),
     "a proxy that is no URL": (_cluster(proxy_url="http://h:x"), r"\.proxy-url: only http"),
-    "a token of two lines": (_user(token=f"{SECRET}\nb"), r"users\[u\]\.token: .*; write it anew"),
+    "a token of two lines": (_user(token=f"{SECRET}\nb"), r"users\[u\]\.token: .*; replace it"),
     "basic authentication": (
         _user(username="me", password=SECRET),
-        r"\.username: basic authentication left Kubernetes in 1\.19; use a token",
+        r"\.username: Kubernetes 1\.19 removed basic authentication; use a token",
     ),
     "an auth provider": (_user(auth_provider={"name": "gcp"}), r"\.auth-provider: .*exec plugin"),
     "impersonation": (config(user={"as": "root"}), r"\.as: impersonation is not supported"),
     "a certificate without its key": (
         _user(client_certificate_data=_b64(PAIR.certificate)),
-        r"users\[u\]: client-certificate and client-key belong together",
+        r"users\[u\]: set both client-certificate and client-key",
     ),
     "a key that is none": (
         _user(client_certificate_data=_b64(PAIR.certificate), client_key_data=_b64(b"x")),
@@ -397,10 +400,13 @@ async def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
 async def test_a_directory_and_a_file_that_is_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(KubeconfigError, match=r"can't be read"):
         await loaded(str(tmp_path))
-    with pytest.raises(KubeconfigError, match=r"--kubeconfig: .*missing does not exist; write it"):
+    with pytest.raises(
+        KubeconfigError, match=r"--kubeconfig: .*missing does not exist; create the file"
+    ):
         await loaded(str(tmp_path / "missing"))
     with pytest.raises(
-        KubeconfigError, match=r"--kubeconfig: can't be looked up .*; name the file"
+        KubeconfigError,
+        match=r"--kubeconfig: the path can't be resolved .*; give the path",
     ):
         await loaded("~no-such-user-here/config")
 

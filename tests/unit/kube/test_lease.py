@@ -426,7 +426,7 @@ async def test_a_leader_that_sees_another_holder_stops_at_once(server: StubApiSe
         await a.tries(1)  # a conflict: somebody wrote it
         a.clock.advance(2)
         await within_patience(a.over)
-        assert a.lost == "Lease storage/driver-cosi: taken by another"
+        assert a.lost == "Lease storage/driver-cosi: acquired by another process"
     assert spec_of(server)["holderIdentity"] == "b"
 
 
@@ -479,8 +479,8 @@ async def test_a_missing_right_is_told_once_with_its_remedy(server: StubApiServe
     ]
 
 
-def test_an_empty_identity_would_mean_nobody() -> None:
-    with pytest.raises(ValueError, match="can't be empty"):
+def test_an_empty_identity_is_rejected() -> None:
+    with pytest.raises(ValueError, match="must not be empty"):
         LeaderElection(
             None,  # type: ignore[arg-type] # never used
             KEY,

@@ -250,7 +250,7 @@ def test_replies_in_any_order_never_beat_the_watch(history: list[bool], order: A
 
 
 def test_the_memory_of_deletions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cosi_operator.kube.store.TOMBSTONES", 2)
+    monkeypatch.setattr("cosi_operator.kube.store.TOMBSTONE_LIMIT", 2)
     store = new_store()
     for number, name in enumerate("abc"):
         store.upsert(raw(name, 10 * number + 1))

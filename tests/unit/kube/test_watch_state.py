@@ -61,7 +61,7 @@ LIST_AGAIN = Pausing(BACKOFF.pause_s(1, 1.0), None, failures=1)
             WATCHING,
             Progress("8"),
             1.0,
-            Watching(0.0, "8", 400.0, fruitful=True),
+            Watching(0.0, "8", 400.0, has_progress=True),
             id="a change or bookmark moves the version",
         ),
         pytest.param(WATCHING, Ended(), LONG_S, AGAIN, id="a normal end: watch on"),

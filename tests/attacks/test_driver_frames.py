@@ -1,8 +1,10 @@
 """A hostile driver's HTTP/2 frames cost one call, and neither memory nor the next call."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from random import Random, randrange
 
 import anyio
 import pytest
@@ -11,7 +13,7 @@ from tests.support.scripteddriver import Peer, frame, framed, scripted_driver
 from cosi_operator.driver.channel import DriverChannel
 from cosi_operator.driver.errors import DriverError
 from cosi_operator.driver.v1alpha1 import Driver
-from cosi_operator.outcome import MadeBy
+from cosi_operator.outcome import Code, MadeBy
 from cosi_operator.rpc import cosi_pb2
 
 REPLY = framed(cosi_pb2.DriverCreateBucketResponse(bucket_id="id-1").SerializeToString())
@@ -20,7 +22,8 @@ FLOODED_S = 3.0  # gRPC stops to read from a peer that floods it, so the deadlin
 FRAME_BYTES = 16384
 SENT_BYTES = 64 * 2**20
 MEMORY_LIMIT_BYTES = 8 * 2**20
-HEADERS, SETTINGS, PING, CONTINUATION = 0x1, 0x4, 0x6, 0x9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0x0, 0x1, 0x3, 0x4, 0x6
+GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x7, 0x8, 0x9
 
 type Flood = Callable[[Peer, int], Awaitable[None]]
 
@@ -123,3 +126,72 @@ async def test_a_flood_of_frames_costs_the_call_and_not_the_process(
         assert peak_bytes() - before < MEMORY_LIMIT_BYTES
         created = await driver.create_bucket("b-1", {}, timeout_s=TIMEOUT_S)
         assert created.bucket_id == "id-1"
+
+
+RANDOM_CALLS = 400
+OK_BLOCK = b"\x88\x5f\x10application/grpc"  # HPACK: :status 200, content-type
+
+
+class RandomDriver:
+    """Answers each connection with some frames: sound ones, broken ones and plain noise.
+
+    It sends no other grpc-status than 0 and some that are not a code.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            writer.write(frame(SETTINGS, 0))
+            await reader.read(4096)
+            for _ in range(self._random.randrange(1, 9)):
+                writer.write(self._piece(self._random.choice((1, 1, 1, 3))))
+                await writer.drain()
+            await anyio.sleep(self._random.choice((0, 0.02)))
+        writer.close()
+
+    def _piece(self, stream: int) -> bytes:
+        random, noise = self._random, self._random.randbytes
+        number = random.choice((0, 1, 2, 7, 11, 13, 14, 255, 2**31 - 1, 2**32 - 1)).to_bytes(4)
+        status = b"\x00\x0bgrpc-status" + random.choice((b"\x010", b"\x02-1", b"\x01x", b"\x0299"))
+        return random.choice(
+            (
+                noise(random.randrange(60)),
+                frame(random.randrange(12), random.choice((0, stream)), noise(20), noise(1)[0]),
+                frame(HEADERS, stream, OK_BLOCK, flags=4),
+                frame(HEADERS, stream, OK_BLOCK + noise(20), flags=random.choice((0, 1, 4, 5))),
+                frame(HEADERS, stream, OK_BLOCK + status, flags=5),
+                frame(CONTINUATION, stream, noise(20), flags=random.choice((0, 4))),
+                frame(DATA, stream, REPLY[: random.randrange(len(REPLY) + 1)]),
+                frame(RST_STREAM, stream, number),
+                frame(SETTINGS, 0, random.randrange(10).to_bytes(2) + number),
+                frame(GOAWAY, 0, stream.to_bytes(4) + number + noise(9)),
+                frame(WINDOW_UPDATE, random.choice((0, stream)), number),
+            )
+        )
+
+
+@pytest.mark.attack("the driver answers with frames at random")
+async def test_random_frames_neither_end_the_process_nor_pass_for_a_status(tmp_path: Path) -> None:
+    seed = randrange(2**32)
+    print("seed", seed)
+    path = tmp_path / "cosi.sock"
+    server = await asyncio.start_unix_server(RandomDriver(Random(seed)).serve, path)
+    channel = DriverChannel(f"unix://{path}")
+    async with server:
+        for _ in range(RANDOM_CALLS):
+            try:
+                await Driver(channel).create_bucket("b-1", {}, timeout_s=0.5)
+            except DriverError as error:
+                status = error.status
+                assert status.made_by is not MadeBy.DRIVER or status.code is Code.UNKNOWN, status
+        channel.close()
+        path.unlink()
+    async with scripted_driver(path, answer):
+        created = await Driver(channel).create_bucket("b-1", {}, timeout_s=TIMEOUT_S)
+    assert created.bucket_id == "id-1"
+
+
+async def answer(peer: Peer, stream_id: int) -> None:
+    peer.reply(stream_id, REPLY)

@@ -43,8 +43,10 @@ class LocalStatus:
     words: str
 
 
-# The transport wraps the reason why it ended a call; what follows is looked up behind the wrapper.
-_WRAPPER = "Stream removed ("
+# The transport wraps the reason why it ended a call, often more than once.
+_WRAPPERS = re.compile(
+    r"(?:(?:Stream removed|Transport closed|Delayed close due to in-progress write) \()+"
+)
 
 # The first that matches at the start of the text decides; {} takes the group.
 _MEANINGS = tuple(
@@ -55,7 +57,7 @@ _MEANINGS = tuple(
             MadeBy.REPLY,
             "the reply is larger than {} bytes",
         ),
-        (r"Compression algorithm '[^']*' is disabled\.\)?\Z", MadeBy.REPLY, COMPRESSED),
+        (r"Compression algorithm '[^']*' is disabled\.\)*\Z", MadeBy.REPLY, COMPRESSED),
         (
             r"Received http2 header with status: (\d+)\Z",
             MadeBy.TRANSPORT,
@@ -84,6 +86,7 @@ _WRAPPED = tuple(
 )
 # Others that end a call before or outside the transport. All of them mean: no answer.
 _OTHERS = re.compile(
+    r"(?:unix:/proc/self/fd/\d+: )?"
     r"(?:Stream removed|Pending writes failed due to stream closure|Transport (?:closed|destroyed)"
     r"|Channel (?:shutdown|Destroyed)|lame client channel|failed to connect to all addresses"
     r"|connections to all backends failing|empty address list|LB picker queued call"
@@ -95,11 +98,12 @@ _OTHERS = re.compile(
 
 def local_status(details: str) -> LocalStatus | None:
     """What a status with this text means if the library made it; None if the driver sent it."""
-    inner = details.removeprefix(_WRAPPER)
+    wrapped = _WRAPPERS.match(details)
+    inner = details[wrapped.end() :] if wrapped else details
     for pattern, made_by, words in _MEANINGS:
         if found := pattern.match(inner):
             return LocalStatus(made_by, words.format(*found.groups()))
-    if inner is not details:
+    if wrapped:
         return LocalStatus(MadeBy.TRANSPORT, _transport_words(inner))
     if _OTHERS.match(details):
         return LocalStatus(MadeBy.TRANSPORT, CLOSED_BY_DRIVER)

@@ -235,3 +235,19 @@ def test_data_stay_while_another_bucket_of_the_id_waits_or_keeps_them(
     world.run_until_idle()
     assert world.find(BUCKETS, "a-twin") is None
     assert world.backend.count(Call.DELETE_BUCKET) == (1 if policy == "Delete" else 0)
+
+
+@pytest.mark.parametrize("class_name", ["gold", "silver"], ids=["Delete", "Retain"])
+def test_a_claim_that_is_lost_and_restored_in_a_gap_of_the_watch_keeps_its_data(
+    world: HostileWorld, class_name: str
+) -> None:
+    add_claim(world, bucketClassName=class_name)
+    world.run_until_idle()
+    world.edit(BUCKET_CLAIMS, PHOTOS, lambda body: body["metadata"].pop("finalizers"))
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    add_claim(world, bucketClassName=class_name)
+    for kind in world.processes["controller"].kinds:
+        kind.relist(world.api)
+    world.run_until_idle()
+    assert list(world.backend.buckets.values()) == [f"id-of-{DYNAMIC}"]
+    assert world.ready(BUCKET_CLAIMS, "photos") == ("False", "FormerBucketFound")

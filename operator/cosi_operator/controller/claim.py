@@ -72,10 +72,9 @@ class ClaimReconciler:
 
     async def reconcile(self, key: Key) -> Outcome:
         """Reconcile one key. Safe to repeat at any time."""
-        view = self._read(key)
         try:
             await self._delete_leaked(key)
-            end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=fold)
+            end = await run_steps(self._read(key), plan=planning.plan, apply=self._apply, fold=fold)
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
             return await self._refusals.end(self._claims, key, error)
@@ -84,6 +83,9 @@ class ClaimReconciler:
         """Delete the Bucket of a claim that the API server removed despite our finalizer."""
         claim = await self._watches.vanished.find(self._claims, key)
         if claim is None:
+            return
+        if self._claims.get(key) is not None:  # restored: it says that the former Bucket exists
+            self._watches.vanished.forget(key)
             return
         bucket = await self._buckets.refresh(Key("", names.bucket_name(claim.meta.uid)))
         bound = bucket is not None and records.is_bound_to(bucket, claim)

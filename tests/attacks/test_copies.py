@@ -108,7 +108,8 @@ def test_a_restored_claim_is_never_silently_empty(bed: Testbed, name: str) -> No
     claim = bed.get("bucketclaims", name)
     message = condition(claim)["message"]
     assert bucket["metadata"]["name"] in message
-    assert f'{{"spec":{{"bucketClaim":{{"uid":"{claim["metadata"]["uid"]}"}}}}}}' in message
+    patch = json.loads(message.split("--type merge -p '")[1].split("'")[0])
+    assert patch["spec"]["bucketClaim"]["uid"] == claim["metadata"]["uid"]
     assert f"{NEW_BUCKET}={claim['metadata']['uid']}" in message
 
     run_page(

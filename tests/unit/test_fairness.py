@@ -361,6 +361,6 @@ def test_what_has_left_a_lane_takes_no_memory() -> None:
         lane.add(f"{number}", 0.0, groups)
         held.take(groups)
     while (key := lane.next(held)) is not None:
-        held.give_back(lane.take(key)[1])
+        held.release(lane.take(key)[1])
     assert not any(vars(lane)[name] for name in ("_groups", "_lines", "_namespaces"))
     assert not any(vars(held)[name] for name in ("_classes", "_namespaces", "_lines"))

@@ -160,8 +160,8 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "`cosi retry bucketaccess/NAME`. If that does not help: delete the access and create it"
         " again.",
     ),
-    Reason.DRIVER_CANCELLED: ("The driver gave up by its own decision.", OVERRIDE),
-    Reason.DRIVER_UNKNOWN: ("The driver failed and gave no code.", OVERRIDE),
+    Reason.DRIVER_CANCELLED: ("The driver cancelled the call itself.", OVERRIDE),
+    Reason.DRIVER_UNKNOWN: ("The driver failed and sent no specific code.", OVERRIDE),
     Reason.DRIVER_INVALID_ARGUMENT: (
         "The driver refuses the request itself: a name or a parameter.",
         "Correct the parameters of the class; the call is then retried automatically.",

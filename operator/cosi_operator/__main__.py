@@ -1,9 +1,9 @@
-"""`python -m cosi_operator controller|sidecar|cosi ...`: the entry points, without installing."""
+"""`python -m cosi_operator controller|sidecar|cosi ...` runs an entry point without installing."""
 
 import sys
 from importlib import import_module
 
-# Only the module of the process that was asked for is loaded.
+# Only the module of the requested process is imported.
 ENTRIES = {
     "controller": ("cosi_operator.app", "controller"),
     "sidecar": ("cosi_operator.app", "sidecar"),

@@ -50,12 +50,13 @@ CONSERVATIVE: Mapping[Code, Row] = {
     Code.CANCELLED: Row(
         Reason.DRIVER_CANCELLED,
         _MAYBE,
-        "The driver gave up by its own decision; nothing says that it would not do so again.",
+        "The driver cancelled the call itself, and nothing indicates that a retry would succeed.",
     ),
     Code.UNKNOWN: Row(
         Reason.DRIVER_UNKNOWN,
         _MAYBE,
-        "The driver gave no code. Many send it for faults that last; one override makes it retry.",
+        "The driver sent no specific code. Many drivers send it for permanent failures; an override"
+        " makes it retryable.",
     ),
     Code.INVALID_ARGUMENT: Row(
         Reason.DRIVER_INVALID_ARGUMENT,
@@ -65,86 +66,89 @@ CONSERVATIVE: Mapping[Code, Row] = {
     Code.DEADLINE_EXCEEDED: Row(
         Reason.DRIVER_SENT_DEADLINE,
         _MAYBE,
-        "Sent by the driver: its own time limit, not ours (ours is always tried again).",
+        "The driver's own time limit passed. A call that exceeds the operator's deadline is always"
+        " retried.",
     ),
     Code.NOT_FOUND: Row(
         Reason.DRIVER_NOT_FOUND,
         _NONE,
-        "What the call needs is not there; for Delete and Revoke that is the goal.",
+        "Something that the call needs does not exist. For Delete and Revoke that is a success.",
         {Call.DELETE_BUCKET: _S, Call.REVOKE_ACCESS: _S},
     ),
     Code.ALREADY_EXISTS: Row(
         Reason.DRIVER_ALREADY_EXISTS,
         _NONE,
-        "Names are made from UIDs, so what exists under this name is ours from an earlier try.",
+        "Names contain UIDs, so an earlier attempt of the operator created what has this name.",
         {Call.CREATE_BUCKET: _S, Call.GRANT_ACCESS: _S},
     ),
     Code.PERMISSION_DENIED: Row(
         Reason.DRIVER_PERMISSION_DENIED,
         _NONE,
-        "The driver's own rights on the backend do not suffice; a person has to widen them.",
+        "The driver lacks a right on the backend; an administrator has to grant it.",
     ),
     Code.RESOURCE_EXHAUSTED: Row(
         Reason.DRIVER_RESOURCE_EXHAUSTED,
         _NONE,
-        "A quota is used up; asking again does not raise it.",
+        "A quota is exhausted; a retry does not raise it.",
     ),
     Code.FAILED_PRECONDITION: Row(
         Reason.DRIVER_FAILED_PRECONDITION,
         _NONE,
-        "The backend has to change first, for instance a bucket has to be emptied.",
+        "The backend has to change first; for example, a bucket has to be emptied.",
     ),
     Code.ABORTED: Row(
         Reason.DRIVER_ABORTED,
         _MAYBE,
-        "Another operation was in the way, and the driver does not say that it has ended.",
+        "Another operation prevented the call, and the driver does not report when it ends.",
     ),
     Code.OUT_OF_RANGE: Row(
         Reason.DRIVER_OUT_OF_RANGE,
         _NONE,
-        "A value of the request is outside what the backend can do.",
+        "A value of the request is outside the range that the backend supports.",
     ),
     Code.UNIMPLEMENTED: Row(
         Reason.DRIVER_UNIMPLEMENTED,
         _NONE,
-        "This driver cannot do it; a newer one may.",
+        "This version of the driver does not support the call or a parameter of it.",
     ),
     Code.INTERNAL: Row(
         Reason.DRIVER_INTERNAL,
         _MAYBE,
-        "What most drivers send while their backend is down; tried again, slower each time.",
+        "Most drivers send it while their backend is down, so it is retried with backoff.",
     ),
     Code.UNAVAILABLE: Row(
         Reason.DRIVER_UNAVAILABLE,
         _MAYBE,
-        "Sent by the driver itself, which is there; measured drivers never send it for a backend"
-        " that is down.",
+        "The driver itself sent it, so the driver is reachable. No driver that was tested sends it"
+        " while its backend is down.",
     ),
     Code.DATA_LOSS: Row(
         Reason.DRIVER_DATA_LOSS,
         _MAYBE,
-        "Something is broken beyond repair by repetition.",
+        "Data is lost or corrupt; a retry does not repair it.",
     ),
     Code.UNAUTHENTICATED: Row(
         Reason.DRIVER_UNAUTHENTICATED,
         _NONE,
-        "The driver's own credentials for the backend are wrong; a person has to replace them.",
+        "The driver's credentials for the backend are invalid; an administrator has to replace"
+        " them.",
     ),
 }
 
-# What each profile changes. Codes that are not named keep the conservative verdict, and so do the
-# per-call successes (NOT_FOUND on Delete and Revoke, ALREADY_EXISTS on Create and Grant).
+# The verdicts that each profile changes. All other codes keep the conservative verdict, and so do
+# the successes for single calls (NOT_FOUND on Delete and Revoke, ALREADY_EXISTS on Create and
+# Grant).
 PROFILES: Mapping[str, Mapping[Code, Verdict]] = {
     "conservative": {},
-    # sidecar/pkg/reconciler/driver.go of the COSI repository, main of 2026-03: it retries every
-    # code but INVALID_ARGUMENT, ALREADY_EXISTS and UNIMPLEMENTED.
+    # Source: sidecar/pkg/reconciler/driver.go of the COSI repository, main of 2026-03. It retries
+    # every code except INVALID_ARGUMENT, ALREADY_EXISTS and UNIMPLEMENTED.
     "cosi-spec": {
         code: _R
         for code in CONSERVATIVE
         if code not in {Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.UNIMPLEMENTED}
     },
-    # The codes after which a CSI external-provisioner (checkError in its controller.go) holds that
-    # the operation may still be running, and INTERNAL.
+    # INTERNAL, and the codes after which CSI's external-provisioner (checkError in its
+    # controller.go) assumes that the operation may still be running.
     "csi-like": {
         Code.CANCELLED: _R,
         Code.DEADLINE_EXCEEDED: _R,
@@ -163,12 +167,12 @@ _LOCAL_REASON: Mapping[MadeBy, Reason] = {
 
 
 class PolicyError(ValueError):
-    """A policy setting can't be used; the text names the bad word and the allowed ones."""
+    """A policy setting is invalid; the text names the invalid word and the allowed words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One exception from the profile. None stands for every call or every driver."""
+    """One exception to the profile. A `call` or `driver` of None applies to every one."""
 
     code: Code
     verdict: Verdict
@@ -184,13 +188,16 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The table in force for one driver: a profile and the overrides that name this driver."""
+    """The policy of one driver: a profile and the overrides that apply to this driver."""
 
     profile: str = "conservative"
     overrides: tuple[Override, ...] = ()
 
     def verdict(self, call: Call, code: Code) -> Verdict:
-        """The verdict for a status that the driver sent. The last override that fits wins."""
+        """Return the verdict on a status that the driver sent.
+
+        The last matching override takes precedence.
+        """
         if code is Code.OK:
             return Verdict.SUCCESS
         for override in reversed(self.overrides):
@@ -207,7 +214,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one status means; `effect` matters only for a failure."""
+    """The meaning of one status; `effect` is relevant only for a failure."""
 
     verdict: Verdict
     reason: Reason
@@ -235,11 +242,11 @@ def is_retryable_error(status: DriverStatus) -> bool:
 
 
 def classify(policy: Policy, status: DriverStatus) -> Judgement:
-    """Judge one status of one call.
+    """Judge the status of one call.
 
     Args:
-        policy: the table in force. The policy covers only statuses that the driver sent.
-        status: the status, with who made it.
+        policy: the policy of the driver. It applies only to statuses that the driver sent.
+        status: the status and its origin.
     """
     if status.made_by is not MadeBy.DRIVER:
         verdict = Verdict.REQUEUE if is_retryable_error(status) else Verdict.TERMINAL
@@ -254,11 +261,12 @@ def classify(policy: Policy, status: DriverStatus) -> Judgement:
 def policy_for(
     driver: str, profile: str = "conservative", overrides: Iterable[Override] = ()
 ) -> Policy:
-    """The policy for one driver: overrides that name another driver are left out.
+    """Return the policy for one driver, without overrides that name another driver.
 
-    Overrides that name the driver win over those that name none, whatever their order.
+    Overrides that name the driver take precedence over those that name none, in any order.
+
     Raises:
-        PolicyError: there is no such profile.
+        PolicyError: the profile does not exist.
     """
     if profile not in PROFILES:
         raise PolicyError(unknown_word("profile", profile, PROFILES))
@@ -267,17 +275,18 @@ def policy_for(
 
 
 def parse_override(text: str) -> Override:
-    """Parse `[driver/][Call:]CODE=verdict`, for instance DriverGrantBucketAccess:UNKNOWN=requeue.
+    """Parse `[driver/][Call:]CODE=verdict`, for example DriverGrantBucketAccess:UNKNOWN=requeue.
 
-    Words are compared without regard to case; `*` or nothing stands for every call.
+    Case is ignored. An absent call or `*` means every call.
+
     Raises:
-        PolicyError: a word is not known, or the form is wrong.
+        PolicyError: a word is unknown or the form is wrong.
     """
     left, equals, verdict_word = text.strip().partition("=")
     if not equals:
         raise PolicyError(
             f"{text!r}: write [driver/][Call:]CODE=verdict,"
-            " for instance DriverGrantBucketAccess:UNKNOWN=requeue"
+            " for example DriverGrantBucketAccess:UNKNOWN=requeue"
         )
     driver, slash, rest = left.rpartition("/")
     call_word, _, code_word = rest.rpartition(":")
@@ -299,9 +308,9 @@ def _lookup[T](what: str, word: str, known: Mapping[str, T]) -> T:
 
 
 def unknown_word(what: str, word: str, known: Iterable[str]) -> str:
-    """Say that `word` is none of the `known` ones, and which of them may have been meant."""
+    """Return an error text that lists the `known` words and suggests the one nearest to `word`."""
     names = list(known)
     folded = {name.lower(): name for name in names}
     near = get_close_matches(word.lower(), folded, n=1)
     hint = f" (did you mean {folded[near[0]]}?)" if near else ""
-    return f"{word!r} is no {what}{hint}; allowed: {', '.join(names)}"
+    return f"unknown {what} {word!r}{hint}; allowed: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""The only module that touches the clock; everything else is given a `Clock` or a time."""
+"""The only module that reads the system clock. All other code gets a `Clock` or a time."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,13 +11,13 @@ class Clock(Protocol):
     """The time of day, a monotonic time, and sleep. Tests pass a clock that they advance."""
 
     def wall(self) -> datetime:
-        """The time of day in UTC: for people and for timestamps, never for intervals."""
+        """The time of day in UTC; for timestamps, never for intervals."""
 
     def monotonic(self) -> float:
-        """Seconds since some start, never backwards: for intervals and deadlines."""
+        """Seconds since an arbitrary start; never decreases. For intervals and deadlines."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; cancellable. Returns at once for 0 or less, as for a deadline that has passed."""
+        """Wait; cancellable. Returns immediately if `seconds` is 0 or negative."""
 
 
 class RealClock:
@@ -30,14 +30,14 @@ class RealClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(max(0.0, seconds))  # anyio refuses what is below 0
+        await anyio.sleep(max(0.0, seconds))  # anyio rejects negative values
 
 
 class SteadyTime:
-    """The time of day at this object's creation, moved on by monotonic seconds only.
+    """The time of day at this object's creation plus the monotonic seconds since then.
 
-    For waits that begin at a stored time of day, because the system clock may be set forward or
-    back while a wait runs.
+    For waits that start at a stored time of day, because the system clock may be changed during a
+    wait.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -1,27 +1,29 @@
-"""Keys that wait, in an order in which no namespace and no class delays another. Pure.
+"""Orders waiting keys so that no namespace and no class delays another. Pure.
 
 **Round robin over namespaces.** While a namespace has a key that may run, no other namespace is
-served twice. Within a namespace the same holds for its classes, and within a class of a namespace
-the first key comes first. So a key waits for at most (keys before it in its namespace and class) x
-(classes of its namespace) x (namespaces that wait) turns, however many keys the others have.
+served twice. The same applies to the classes within a namespace. Within one class of a namespace,
+keys are served in order of arrival. So a key waits for at most (keys before it in its namespace and
+class) x (classes of its namespace) x (waiting namespaces) turns, however many keys the other
+namespaces have.
 
-**Shares.** Turns bound a wait only if workers become free, and a driver call that hangs frees none
-for minutes. So a class takes a worker only if as many are free afterwards as it then holds: alone
-at most half of them, beside a class that holds half at most a quarter, and so on. A namespace holds
-at most five twelfths, and one class within one namespace (a line) at most a third. Why these, and
-why always:
+**Shares.** Round robin bounds a wait only if workers become free, and a hanging driver call does
+not free its worker for minutes. So a class takes a worker only if afterwards at least as many
+workers are free as the class holds. A single class holds at most half of the workers, a second
+class at most a quarter, and so on. A namespace holds at most five twelfths, and one class within
+one namespace (a line) at most a third. The reasons:
 
-- A limit that counts only runs that are already long does not help: of 40 calls that begin at once
-  and hang, none is long when it begins, and together they hold every worker. A running call is not
-  cancelled to make room, because its effect would be unknown. So the limit must hold before a run
-  begins.
-- A line gets less than its namespace, so that a tenant whose claims of one class hang can still use
-  other classes. It gets less than its class too, so that other tenants of that class can go on.
-- A namespace and a class that both hang hold eleven twelfths together, so a worker is left at once
+- The limit applies before a run starts. A limit on only the runs that are already long does not
+  help: if 40 calls start together and hang, none is long when it starts, and together they hold
+  every worker. A running call is not cancelled to free a worker, because its effect would be
+  unknown.
+- A line has a smaller share than its namespace, so that a tenant whose claims of one class hang can
+  still use other classes. It has a smaller share than its class, so that other tenants can still
+  use that class.
+- A namespace and a class that both hang hold at most eleven twelfths together, so a worker is free
   for a key of any other namespace and class.
-- Several classes can hang at once. If each could hold half, two would hold every worker.
-- The price is that a cluster with one tenant and one class uses a third of the workers. The default
-  of `--workers` allows for it: docs/scaling.md has the figures.
+- Several classes can hang together. If each could hold half, two would hold every worker.
+- The disadvantage is that a cluster with one tenant and one class uses only a third of the workers.
+  The default of `--workers` allows for that (docs/scaling.md gives the figures).
 """
 
 import itertools
@@ -33,7 +35,7 @@ from typing import NamedTuple
 
 
 class Groups(NamedTuple):
-    """The groups of a key. Keys of unknown origin share the group ""."""
+    """The groups of a key. Keys without a known namespace or class share the group ""."""
 
     namespace: str = ""
     class_name: str = ""
@@ -41,9 +43,9 @@ class Groups(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """The most workers that one class, one namespace, or one class in a namespace may hold.
+    """The maximum number of workers for one class, one namespace, or one class in a namespace.
 
-    workers: how many there are; of these a class leaves as many free as it holds.
+    workers: the total. A class leaves as many of these free as it holds.
     """
 
     class_name: float = math.inf
@@ -53,7 +55,7 @@ class Shares:
 
     @classmethod
     def of(cls, workers: int) -> "Shares":
-        """The shares of so many workers. Fewer than 12 can't leave room in each case."""
+        """The shares for a number of workers. Below 12, not every guarantee is possible."""
         return cls(
             class_name=max(1, workers // 2),
             namespace=max(1, workers * 5 // 12),
@@ -66,7 +68,7 @@ class Shares:
 class Sharing[K]:
     """The rules by which the keys of a queue share its workers.
 
-    groups_of: asked when a key becomes ready, so it must be quick.
+    groups_of: called whenever a key becomes ready, so it must be fast.
     """
 
     groups_of: Callable[[K], Groups]
@@ -84,13 +86,13 @@ class WorkersInUse:
         self._lines: Counter[Groups] = Counter()
 
     def class_may_run(self, class_name: str) -> bool:
-        """Whether the class holds less than its share, and leaves as many workers as it takes."""
+        """Whether the class may take one more worker without exceeding its share."""
         held = self._classes[class_name]
         left = self._shares.workers - self._all - 1
         return held < self._shares.class_name and (held < left or not held)
 
     def is_crowded(self) -> bool:
-        """Whether so few workers are free that some class may wait for any of them."""
+        """Whether so few workers are free that any free worker may let a class run."""
         return 2 * self._all > self._shares.workers
 
     def may_run(self, groups: Groups) -> bool:
@@ -98,7 +100,7 @@ class WorkersInUse:
         return not self.full(groups)
 
     def full(self, groups: Groups) -> int:
-        """How many of the class, the namespace and the line hold their whole share."""
+        """How many of these hold their whole share: the class, the namespace, the line."""
         return (
             (not self.class_may_run(groups.class_name))
             + (self._namespaces[groups.namespace] >= self._shares.namespace)
@@ -106,21 +108,21 @@ class WorkersInUse:
         )
 
     def take(self, groups: Groups) -> None:
-        """A worker begins with a key of these groups."""
+        """Count one worker that starts a key of these groups."""
         self._all += 1
         self._classes[groups.class_name] += 1
         self._namespaces[groups.namespace] += 1
         self._lines[groups] += 1
 
-    def give_back(self, groups: Groups) -> None:
-        """The worker has ended. Groups that hold nothing take no memory."""
+    def release(self, groups: Groups) -> None:
+        """Uncount one worker that ended. A group without workers takes no memory."""
         self._all -= 1
-        _less(self._classes, groups.class_name)
-        _less(self._namespaces, groups.namespace)
-        _less(self._lines, groups)
+        _decrement(self._classes, groups.class_name)
+        _decrement(self._namespaces, groups.namespace)
+        _decrement(self._lines, groups)
 
 
-def _less[G: Hashable](counter: Counter[G], group: G) -> None:
+def _decrement[G: Hashable](counter: Counter[G], group: G) -> None:
     counter[group] -= 1
     if not counter[group]:
         del counter[group]
@@ -130,7 +132,7 @@ def _less[G: Hashable](counter: Counter[G], group: G) -> None:
 class _Line[K]:
     """The waiting keys of one namespace and class, in order, with the time each became ready.
 
-    turn: when the line was last served, or began.
+    turn: the number of the turn when the line was last served or created.
     """
 
     turn: int
@@ -139,24 +141,24 @@ class _Line[K]:
 
 @dataclass(slots=True)
 class _Namespace:
-    """A namespace that waits. turn: when it was last served, or began to wait."""
+    """A waiting namespace. turn: the number of the turn when it was last served or added."""
 
     turn: int
     classes: set[str] = field(default_factory=set)
 
 
 class FairLane[K: Hashable]:
-    """See the module.
+    """Waiting keys in the order that the module's docstring describes.
 
-    Adding and removing a key take constant time. Finding the next one takes time in proportion to
-    the classes that wait, not to the keys or namespaces.
+    Adding and removing a key take constant time. Finding the next key takes time proportional to
+    the number of waiting classes, not of keys or namespaces.
     """
 
     def __init__(self) -> None:
         self._turns = itertools.count()
-        self._groups: dict[K, Groups] = {}  # of each key
-        # By class, then namespace. First in a class is the namespace that was served longest ago,
-        # or began to wait there first.
+        self._groups: dict[K, Groups] = {}
+        # By class, then by namespace. The first namespace of a class is the one that was served
+        # longest ago or, if none was served, added first.
         self._lines: dict[str, OrderedDict[str, _Line[K]]] = {}
         self._namespaces: dict[str, _Namespace] = {}
 
@@ -165,7 +167,7 @@ class FairLane[K: Hashable]:
         return len(self._groups)
 
     def __contains__(self, key: object) -> bool:
-        """Whether the key waits here."""
+        """Whether the key is in this lane."""
         return key in self._groups
 
     def times(self) -> Iterator[float]:
@@ -175,7 +177,7 @@ class FairLane[K: Hashable]:
                 yield from line.keys.values()
 
     def blocked(self, held: WorkersInUse) -> int:
-        """How many keys wait because their namespace or class holds its whole share."""
+        """The number of keys that wait because their namespace or class holds its whole share."""
         return sum(
             len(line.keys)
             for class_name, lines in self._lines.items()
@@ -184,7 +186,7 @@ class FairLane[K: Hashable]:
         )
 
     def add(self, key: K, since: float, groups: Groups) -> None:
-        """Add a key that does not wait here yet. A namespace that begins to wait goes last."""
+        """Add a key that is not in this lane. A namespace without waiting keys is added last."""
         namespace = self._namespaces.get(groups.namespace)
         if namespace is None:
             namespace = self._namespaces[groups.namespace] = _Namespace(next(self._turns))
@@ -197,10 +199,10 @@ class FairLane[K: Hashable]:
         self._groups[key] = groups
 
     def remove(self, key: K) -> tuple[float, Groups]:
-        """Remove a key; returns its time and groups.
+        """Remove a key; return its time and groups.
 
         Raises:
-            KeyError: it does not wait here.
+            KeyError: the key is not in this lane.
         """
         groups = self._groups.pop(key)
         lines = self._lines[groups.class_name]
@@ -223,14 +225,14 @@ class FairLane[K: Hashable]:
         self._namespaces.clear()
 
     def next(self, held: WorkersInUse) -> K | None:
-        """The key whose turn it is among those that may run; None if there is none."""
+        """Return the next key that may run; None if no key may run."""
         best: tuple[int, int] | None = None
         chosen: _Line[K] | None = None
         for class_name, lines in self._lines.items():
             if not held.class_may_run(class_name):
                 continue
             for name, line in lines.items():
-                # Only a few can hold their whole share, so that this ends soon.
+                # Only a few namespaces can hold their whole share, so this loop is short.
                 if held.may_run(Groups(name, class_name)):
                     turn = (self._namespaces[name].turn, line.turn)
                     if best is None or turn < best:
@@ -239,7 +241,7 @@ class FairLane[K: Hashable]:
         return next(iter(chosen.keys)) if chosen else None
 
     def take(self, key: K) -> tuple[float, Groups]:
-        """Remove a key because its turn has come: its namespace and line go last."""
+        """Remove a key that is served next; its namespace and line move to the end."""
         groups = self._groups[key]
         lines = self._lines[groups.class_name]
         lines[groups.namespace].turn = next(self._turns)

@@ -1,11 +1,12 @@
 """Writes log lines to a stream without ever blocking the caller.
 
-A pipe that nobody reads is full after 64 KiB, and then a write to it blocks: on the event loop it
-would stop everything, the renewal of the Lease included. So a thread does the writing, and the
-callers only put their lines in a bounded buffer. If the buffer is full, or if a write fails, the
-line is dropped and counted. When writing works again, `on_recovered` is called once.
+If the reader of a pipe stops, the pipe is full after 64 KiB and every further write blocks. A
+blocked write on the event loop would block all tasks, including the renewal of the Lease. So a
+thread writes the lines, and callers only add lines to a bounded buffer. If the buffer is full or a
+write fails, the line is dropped and counted. When a write succeeds again, `on_recovered` is called
+once.
 
-The thread is a daemon thread, so a blocked write does not keep the process from exiting.
+The thread is a daemon thread, so a blocked write does not prevent the process from exiting.
 """
 
 import io
@@ -18,19 +19,19 @@ from contextlib import suppress
 from typing import override
 
 PENDING_LIMIT_BYTES = 1024 * 1024
-"""How much waits for a slow reader; about 3000 lines."""
+"""The size of the buffer, about 3000 lines."""
 DRAIN_DEADLINE_S = 1.0
-"""How long `drain` waits for the last lines to be written."""
+"""The longest time that `drain` waits for the last lines to be written."""
 STANDARD_STREAMS = (0, 1, 2)
-_installed: list["LogSink"] = []  # of this process: none, or one
+_installed: list["LogSink"] = []  # the sink of this process, or empty
 
 
 class LogSink(io.RawIOBase):
     """A binary stream over a file descriptor, for an io.TextIOWrapper that writes through.
 
     Args:
-        descriptor: where the lines are written. The sink does not close it.
-        limit_bytes: of what waits to be written. A line that does not fit is dropped.
+        descriptor: the file descriptor for the lines. The sink does not close it.
+        limit_bytes: the size of the buffer. A line that does not fit is dropped.
     """
 
     name = "<log sink>"
@@ -50,7 +51,7 @@ class LogSink(io.RawIOBase):
         self._thread: threading.Thread | None = None
 
     def text(self) -> io.TextIOWrapper:
-        """A text stream that hands each written text to this sink at once."""
+        """Return a text stream that passes each written text to this sink immediately."""
         return io.TextIOWrapper(
             self,
             encoding="utf-8",
@@ -60,7 +61,7 @@ class LogSink(io.RawIOBase):
 
     @override
     def write(self, line: Buffer, /) -> int:
-        """Take a line to be written; returns at once."""
+        """Add a line to the buffer; never blocks."""
         line = bytes(line)
         with self._changed:
             if self._pending_bytes + len(line) > self._limit_bytes:
@@ -113,13 +114,13 @@ class LogSink(io.RawIOBase):
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
-            except OSError:  # closed, no reader, no space
+            except OSError:  # the descriptor is closed, or there is no reader or space
                 return False
         return True
 
 
 def replace_stderr() -> LogSink:
-    """Make sys.stderr a sink, so that no writer of this process can block on it or fail.
+    """Replace sys.stderr by a sink, so that writing to it never blocks or fails.
 
     A closed standard stream is opened on /dev/null first. Otherwise the next socket would get the
     number of the stream, and a log line would be sent to the other end of that socket.
@@ -138,5 +139,5 @@ def replace_stderr() -> LogSink:
 
 
 def dropped_lines() -> int:
-    """How many log lines this process has dropped."""
+    """Return the number of log lines that this process has dropped."""
     return sum(sink.dropped for sink in _installed)

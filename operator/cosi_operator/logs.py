@@ -1,12 +1,17 @@
-"""Structured logs on one stream: JSON for machines, coloured lines for people, no credentials.
+"""Structured logs on one stream, as JSON or as coloured lines, without credentials.
 
-`configure` is called once by `cli`. The standard library's loggers (grpc, aiohttp, asyncio) and
-Python's warnings end in the same stream and the same shape.
+`app` calls `configure` once. The loggers of libraries (grpc, aiohttp, asyncio) and Python's
+warnings are written to the same stream in the same format.
 
-What keeps credentials out, in this order: callers do not log them; a field with a credential's
-name is blanked, at any depth; only plain values are written, any other object is named by its
-type; and every text goes through `scrub`, which reads a bounded part of it. Names and ids that we
-print ourselves (OWN_FIELDS) stay as they are, but for their length. Control characters are escaped.
+These measures keep credentials out of the log:
+
+- Callers do not log credentials.
+- A field with the name of a credential is redacted, at any depth.
+- Only plain values are written. Of any other object, only the type is written.
+- Every text passes through `scrub`, which reads a bounded part of it. Names and ids that the
+  operator logs itself (OWN_FIELDS) are only shortened.
+
+Control characters are escaped.
 """
 
 import enum
@@ -23,7 +28,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from cosi_operator.scrub import REDACTED, cut, escaped, scrub
 from cosi_operator.settings import LogFormat, LogLevel
 
-# Compared in lower case with everything but letters and digits taken out.
+# Compared in lower case, with only letters and digits.
 SECRET_NAMES = frozenset(
     {
         "accesskey",
@@ -54,12 +59,12 @@ SECRET_NAMES = frozenset(
         "token",
     }
 )
-# Deeper than this is cut, so that no value can make logging expensive or endless.
+# Values that are nested deeper are replaced, so that a value can't make logging slow or endless.
 MAX_DEPTH = 6
-# More items of one list or map than this are cut: `keys` of a drain has one for each worker.
+# Further items of a list or map are omitted. `keys` of a drain has one item for each worker.
 MAX_ITEMS = 100
 TEXT_LIMIT = 8192
-"""Characters of one text that are read and written; tracebacks are the longest honest ones."""
+"""Maximum number of characters of one text; the longest legitimate texts are tracebacks."""
 OWN_FIELDS = frozenset(
     {
         *("account_id", "at", "bucket_id", "controller", "driver", "driver_instance", "group"),
@@ -67,8 +72,8 @@ OWN_FIELDS = frozenset(
         *("kind", "name", "namespace", "path", "resource", "server", "socket", "timestamp", "uid"),
     }
 )
-"""Fields with names and ids that we print ourselves; a name may look like a key, and stays."""
-# A traceback keeps its lines.
+"""Fields with names and ids. They are not scrubbed, because a name may look like a key."""
+# Fields whose line breaks are not escaped, for tracebacks.
 _MANY_LINES = frozenset({"exception", "stack"})
 
 
@@ -77,7 +82,7 @@ _level = LogLevel.INFO
 
 
 def current_level() -> LogLevel:
-    """The lowest level that is logged."""
+    """Return the lowest level that is logged."""
     return _level
 
 
@@ -100,7 +105,7 @@ def _is_secret(name: object) -> bool:
 
 
 def _plain(value: object, name: str = "", depth: int = 0) -> object:
-    """The value of the field `name` as plain data that is safe to write."""
+    """Convert the value of the field `name` to plain data without credentials."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -143,17 +148,17 @@ def _text(value: str, name: str = "") -> str:
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Processor: leave only plain values without credentials."""
+    """Processor: convert all fields to plain data without credentials."""
     return {name: _field(name, value, 0) for name, value in event.items()}
 
 
 def configure(
     *, level: LogLevel, log_format: LogFormat, stream: TextIO
 ) -> structlog.typing.FilteringBoundLogger:
-    """Send all logs of the process to `stream`; returns the logger to bind and pass around.
+    """Write all logs of the process to `stream`, and return the logger.
 
-    Other libraries' loggers are written from WARNING on, whatever `level` says: at DEBUG they
-    would write bodies of requests, and these hold credentials.
+    The loggers of libraries are written from WARNING on, whatever `level` is, because at DEBUG they
+    write the bodies of requests, which contain credentials.
     """
     set_level(level)
     shared: list[Processor] = [
@@ -166,7 +171,7 @@ def configure(
     render = _renderer(log_format, stream)
     structlog.configure(
         processors=[_drop_below_level, *shared, render],
-        # The processor filters, since loggers that were bound keep their class.
+        # `_drop_below_level` filters, because the class of a bound logger can't change its level.
         wrapper_class=structlog.make_filtering_bound_logger(LogLevel.DEBUG.value),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
@@ -197,5 +202,5 @@ def _renderer(log_format: LogFormat, stream: TextIO) -> Processor:
 
 
 def _dumps(value: Any, **_: object) -> str:
-    """JSON in one line. A lone surrogate is escaped, so that no text can break the stream."""
+    """Encode JSON on one line, with lone surrogates escaped, because UTF-8 can't encode them."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)

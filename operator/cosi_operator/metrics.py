@@ -1,9 +1,9 @@
-"""Every series, on a separate registry, with the usual label values seeded with 0.
+"""Defines every metric, on a separate registry, with the common label values seeded with 0.
 
-Seeding makes a graph exist before the first fault, so `rate()` sees the first fault. A series is
-seeded only where it can change: driver calls are seeded by the process that calls a driver. Names
-and labels are those of controller-runtime and client-go where these have such a series, so existing
-dashboards fit. Seconds and bytes are in the names.
+A seeded series exists before the first failure, so `rate()` includes the first failure. Only the
+process that can change a series seeds it: the sidecar seeds the driver calls. If controller-runtime
+or client-go has an equivalent series, its name and labels are used, so that existing dashboards
+work. Units are in the names.
 """
 
 import enum
@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from cosi_operator.outcome import Call, Code, MadeBy
 
-# The API server's verbs by the HTTP method that client-go's series names them by.
+# The HTTP method of each verb, which is the label value in client-go's series.
 METHODS = {
     "get": "GET",
     "list": "GET",
@@ -34,33 +34,33 @@ METHODS = {
     "update": "PUT",
     "delete": "DELETE",
 }
-# The answers that an API server gives in daily life; others appear when they first happen.
+# The common statuses of an API server. Others are added when they first occur.
 HTTP_CODES = ("200", "201", "400", "401", "403", "404", "409", "410", "422", "429", "500", "503")
-# client-go's label value for a request that got no answer.
+# client-go's label value for a request without a reply.
 NO_ANSWER = "<error>"
 CALL_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 RECONCILE_BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 30, 60, 120)
 QUEUE_BUCKETS_S = (0.001, 0.01, 0.1, 1, 10, 60, 300)
 
-# Each counter and histogram would have a second series with the time of its creation, which
-# controller-runtime and client-go do not expose and no alert reads. The library's function has no
-# annotations, so it is called by a name that has.
+# By default, each counter and histogram has a second series with its time of creation. This is
+# disabled, because controller-runtime and client-go do not have it and no alert uses it. The
+# library's function has no annotations, so a name with annotations refers to it.
 _disable_created_metrics: Callable[[], None] = disable_created_metrics
 _disable_created_metrics()
 
 
 class Result(enum.StrEnum):
-    """How a run ended: controller-runtime's values, and `terminal`, which it counts as `error`.
+    """The result of a run: controller-runtime's values, and `terminal`.
 
-    A run that ends with an object that waits for another object counts as `success`, or as
-    `requeue_after` if the outcome names a time: so a Go controller would end it, and a share of
-    failures computed from this series means the same for both. `terminal` therefore always means
-    that a person has to change something.
+    controller-runtime counts a terminal error as `error`. A run whose object waits for another
+    object counts as `success`, or as `requeue_after` if the outcome has a time. A Go controller
+    counts such a run in the same way, so error ratios from this series are comparable. So
+    `terminal` always means that a user or administrator has to change something.
     """
 
     SUCCESS = "success"
     REQUEUE = "requeue"  # with the key's own backoff
-    REQUEUE_AFTER = "requeue_after"  # after a time that the outcome named
+    REQUEUE_AFTER = "requeue_after"  # after the time in the outcome
     TERMINAL = "terminal"
     ERROR = "error"  # an unexpected exception, or the run's time limit
 
@@ -89,17 +89,17 @@ class State(enum.StrEnum):
 
     READY = "ready"
     RECONCILING = "reconciling"  # waits or is retried automatically
-    STALLED = "stalled"  # nothing happens before something changes
+    STALLED = "stalled"  # not retried until something changes
     DELETING = "deleting"
-    NEW = "new"  # nothing has been said about it yet
+    NEW = "new"  # has no Ready condition yet
 
 
 type ObjectCounts = Mapping[tuple[State, str], int]
-"""How many objects are in a state for a reason ("" where the state says it all)."""
+"""The number of objects by state and reason ("" if the state is sufficient)."""
 
 
 class _Objects(Collector):
-    """Counts the objects of each kind when it is scraped."""
+    """Counts the objects of each kind at every scrape."""
 
     def __init__(self) -> None:
         self._read: dict[str, Callable[[], ObjectCounts]] = {}
@@ -144,19 +144,21 @@ class _Queues(Collector):
 
         yield gauge("workqueue_depth", "Keys ready to be reconciled", lambda q: q.depth)
         yield gauge("workqueue_processing", "Keys being reconciled", lambda q: q.processing)
-        yield gauge("workqueue_delayed", "Keys that wait for their time", lambda q: q.delayed)
+        yield gauge(
+            "workqueue_delayed", "Keys whose time or turn has not come", lambda q: q.delayed
+        )
         yield gauge(
             "workqueue_oldest_age_seconds",
-            "How long the longest-waiting ready key waits",
+            "The longest time that a ready key has waited",
             lambda q: q.oldest_age_s,
         )
         yield gauge(
             "workqueue_longest_running_processor_seconds",
-            "How long the longest run has been running",
+            "The longest time that a current run has taken",
             lambda q: q.longest_run_s,
         )
         yield counter("workqueue_adds", "Keys that became ready", lambda q: q.adds)
-        yield counter("workqueue_retries", "Looks asked for later", lambda q: q.retries)
+        yield counter("workqueue_retries", "Runs requested for a later time", lambda q: q.retries)
 
 
 class _DroppedLines(Collector):
@@ -167,14 +169,14 @@ class _DroppedLines(Collector):
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(
-            "cosi_log_lines_dropped", "Log lines dropped because nobody read them in time"
+            "cosi_log_lines_dropped", "Log lines dropped because stderr was blocked"
         )
         family.add_metric((), self._read())
         yield family
 
 
 class _MissingPermissions(Collector):
-    """Reads the missing rights at every scrape, for instance `create buckets.example.com`."""
+    """Reads the missing rights at every scrape, for example `create buckets.example.com`."""
 
     def __init__(self, read: Callable[[], Iterable[str]]) -> None:
         self._read = read
@@ -182,7 +184,7 @@ class _MissingPermissions(Collector):
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "cosi_missing_permissions",
-            "1 for each verb that the API server refuses because a role lacks it",
+            "1 for each verb and resource that the API server refuses because a role lacks it",
             labels=("verb", "resource"),
         )
         for call in sorted(self._read()):
@@ -192,10 +194,10 @@ class _MissingPermissions(Collector):
 
 
 class Metrics:
-    """The series of one process. Make one and pass it around.
+    """The metrics of one process, created once.
 
     Args:
-        controllers: names of the reconcile loops, seeded in their series.
+        controllers: the names of the reconcile loops, which are seeded.
     """
 
     def __init__(self, *, controllers: Sequence[str] = ()) -> None:
@@ -205,13 +207,13 @@ class Metrics:
         self.registry.register(self._queues)
         self._runs = Counter(
             "controller_runtime_reconcile",
-            "Reconcile runs by how they ended",
+            "Reconcile runs by result",
             ("controller", "result"),
             registry=self.registry,
         )
         self._run_seconds = Histogram(
             "controller_runtime_reconcile_time_seconds",
-            "Length of reconcile runs",
+            "Duration of reconcile runs",
             ("controller",),
             buckets=RECONCILE_BUCKETS_S,
             registry=self.registry,
@@ -220,27 +222,27 @@ class Metrics:
         self.registry.register(self._objects)
         self._waits = Histogram(
             "workqueue_queue_duration_seconds",
-            "How long a ready key waited for a worker",
+            "Time that a ready key waited for a worker",
             ("name",),
             buckets=QUEUE_BUCKETS_S,
             registry=self.registry,
         )
         self._build = Gauge(
             "cosi_build_info",
-            "Always 1; the labels say which build this process runs",
+            "Always 1; the labels identify the build of this process",
             ("component", "version", "commit", "python_version"),
             registry=self.registry,
         )
         self._calls = Histogram(
             "cosi_sidecar_operations_seconds",
-            "Driver calls by result; made_by says who made the code",
+            "Driver calls by result; made_by is the origin of the code",
             ("call", "code", "made_by"),
             buckets=CALL_BUCKETS_S,
             registry=self.registry,
         )
         self._requests = Counter(
             "rest_client_requests",
-            "Requests to the API server by answer",
+            "Requests to the API server by status",
             ("code", "method"),
             registry=self.registry,
         )
@@ -259,13 +261,13 @@ class Metrics:
         self._seed(controllers)
 
     def built(self, component: str, *, version: str, commit: str) -> None:
-        """Expose which build this process runs."""
+        """Expose the build of this process."""
         self._build.labels(component, version, commit, platform.python_version()).set(1)
 
     def seed_calls(self) -> None:
-        """Expose the driver calls before the first one. Only for a process that calls a driver."""
+        """Seed the series of driver calls. Only for a process that calls a driver."""
         for call in Call:
-            # DriverGetInfo is a probe: no alert reads its codes, so they are not seeded.
+            # DriverGetInfo is a probe whose failure codes no alert uses, so they are not seeded.
             for code in Code if call is not Call.GET_INFO else (Code.OK,):
                 self._calls.labels(call.value, code.name, MadeBy.DRIVER.value)
             self._calls.labels(call.value, Code.UNAVAILABLE.name, MadeBy.TRANSPORT.value)
@@ -294,7 +296,7 @@ class Metrics:
         self._objects.watch(kind, read)
 
     def waited(self, queue: str, seconds: float) -> None:
-        """Count one key that a worker took."""
+        """Count one key that a worker took, and the seconds that it was ready."""
         self._waits.labels(queue).observe(seconds)
 
     def called(self, call: Call, code: Code, made_by: MadeBy, seconds: float) -> None:
@@ -302,7 +304,7 @@ class Metrics:
         self._calls.labels(call.value, code.name, made_by.value).observe(seconds)
 
     def requested(self, verb: str, code: int | None) -> None:
-        """Count one request to the API server; `code` is None if no answer came."""
+        """Count one request to the API server; `code` is None if there was no reply."""
         self._requests.labels(NO_ANSWER if code is None else str(code), METHODS[verb]).inc()
 
     def driver(self, name: str, *, up: bool) -> None:
@@ -314,7 +316,7 @@ class Metrics:
         self._leads.labels(lease).set(1 if leading else 0)
 
     def expose(self) -> bytes:
-        """All series in Prometheus' text format."""
+        """Return all series in the text format of Prometheus."""
         return generate_latest(self.registry)
 
     def _seed(self, controllers: Iterable[str]) -> None:

@@ -1,9 +1,9 @@
-"""The policy of a driver from its three sources: flags, a policy file, the defaults. Pure.
+"""Determines the policy of a driver from the flags, a policy file and the defaults. Pure.
 
 The policy has two parts: which status codes are retried (`resolve_policy`), and which calls run one
 at a time (`resolve_lane_scope`).
 
-The file is YAML or JSON. All of it is optional:
+The file is YAML or JSON. All fields are optional:
 
     profile: csi-like
     serializeAccessCalls: bucket
@@ -15,14 +15,14 @@ The file is YAML or JSON. All of it is optional:
         profile: conservative
         overrides: [INTERNAL=terminal]
 
-Precedence, first what wins: the flags; in the file what stands under `drivers` for this driver;
-the rest of the file; the defaults. The profile comes from the first of these that names one.
-The same holds for serializeAccessCalls. Overrides add up, and for one call and code the one of the
-highest source counts. Within a source
-an override that names the driver beats one that names none, then the last one beats the earlier.
+The sources in order of precedence: the flags, the section of this driver under `drivers`, the rest
+of the file, the defaults. The profile and serializeAccessCalls each come from the first source that
+sets them. Overrides of all sources are combined. If several match a call and code, the one from the
+source with the highest precedence applies. Within a source, an override that names the driver takes
+precedence over one that names none, and a later one over an earlier one.
 
-Every word of a file is checked, also of other drivers: a typing error shows at start, not when
-that driver is installed.
+Every word of a file is checked, including the sections of other drivers. So a mistake is reported
+at the start of any sidecar, not only when that driver is installed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ LANE_SCOPE = "serializeAccessCalls"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A profile, "" if none is named, overrides in the order of the file, and a scope, if any."""
+    """A profile ("" if absent), overrides in the file's order, and a scope (None if absent)."""
 
     profile: str = ""
     overrides: tuple[Override, ...] = ()
@@ -69,23 +69,24 @@ def resolve_policy(
     file_text: str | None = None,
     file_name: str = "policy file",
 ) -> Policy:
-    """The policy in force for one driver.
+    """Return the policy of one driver.
 
     Args:
-        driver: its name, compared without regard to case; "" fits no override that names one.
-        profile: of the flag; None or "" when it was not given.
-        overrides: of the flag, in their order.
-        file_text: the file's text; None when there is none.
-        file_name: how errors name the file.
+        driver: the name of the driver, in any case; "" matches no override that names a driver.
+        profile: the value of the flag; None or "" if it was not given.
+        overrides: the values of the flag, in order.
+        file_text: the text of the file; None if there is no file.
+        file_name: the name of the file in error messages.
     Raises:
-        PolicyError: names the setting, or the file with line and field, the bad word and the
-            allowed ones.
+        PolicyError: the text names the setting, or the file with line and field, the invalid word
+            and the allowed words.
     """
     file = PolicyFile() if file_text is None else parse_policy_file(file_text, file_name)
     own = file.drivers.get(driver.lower(), Section())
     given = tuple(_given(text) for text in overrides)
     chosen = profile or own.profile or file.everyone.profile or DEFAULT_PROFILE
-    # `policy_for` sorts within one source; a flag without a driver still beats a file with one.
+    # `policy_for` sorts only within one source, because an override of the flag without a driver
+    # takes precedence over an override of the file with a driver.
     layers = [
         policy_for(driver, chosen, source)
         for source in (file.everyone.overrides, own.overrides, given)
@@ -100,12 +101,13 @@ def resolve_lane_scope(
     file_text: str | None = None,
     file_name: str = "policy file",
 ) -> LaneScope:
-    """Which Grant and Revoke calls of one driver run one at a time.
+    """Return which Grant and Revoke calls of one driver run one at a time.
 
     Args:
-        given: by the flag; None when it was not given.
+        given: the value of the flag; None if it was not given. The other arguments are those of
+            `resolve_policy`.
     Raises:
-        PolicyError: as `resolve_policy`; the other arguments are as there, too.
+        PolicyError: as in `resolve_policy`.
     """
     file = PolicyFile() if file_text is None else parse_policy_file(file_text, file_name)
     own = file.drivers.get(driver.lower(), Section())
@@ -113,10 +115,10 @@ def resolve_lane_scope(
 
 
 def parse_lane_scope(text: str) -> LaneScope:
-    """The scope that a word names, in any case.
+    """Return the scope with this name, in any case.
 
     Raises:
-        PolicyError: no scope has this name; the message lists them.
+        PolicyError: no scope has this name; the message lists the scopes.
     """
     try:
         return LaneScope(text.strip().lower())
@@ -125,28 +127,28 @@ def parse_lane_scope(text: str) -> LaneScope:
 
 
 def parse_policy_file(text: str, name: str) -> PolicyFile:
-    """Read and check a whole file; an empty one changes nothing.
+    """Parse and check a whole file. An empty file has no effect.
 
     Raises:
         PolicyError: as in `resolve_policy`.
     """
-    import yaml  # late: 6 MiB that a sidecar without a policy file never pays
+    import yaml  # imported here, because it takes 6 MiB, which most sidecars do not need
 
-    # JSON may be indented by tabs, YAML may not; within braces they mean the same as blanks.
+    # Tabs are valid in JSON but not in YAML. Within braces, a space has the same meaning.
     if text.lstrip().startswith("{"):
         text = text.replace("\t", " ")
     try:
-        # Nodes, not values: each keeps its line, a key given twice shows, and every word stays a
-        # string, where YAML would read `no` and `on` as booleans.
+        # Compose nodes instead of loading values, because a node has its line, duplicate keys are
+        # visible, and every word is a string. YAML would load `no` and `on` as booleans.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        hint = "; put words that begin with * in quotes" if "*" in text else ""
-        raise PolicyError(f"{where}: not readable as YAML or JSON: {problem}{hint}") from None
+        hint = "; put words that start with * in quotes" if "*" in text else ""
+        raise PolicyError(f"{where}: not valid YAML or JSON: {problem}{hint}") from None
     except RecursionError:
-        raise PolicyError(f"{name}: not readable: brackets are nested without end") from None
+        raise PolicyError(f"{name}: brackets are nested too deeply") from None
     if root is None:
         return PolicyFile()
     fields = _mapping(_At(name, root), "profile", "overrides", LANE_SCOPE, "drivers")
@@ -154,22 +156,22 @@ def parse_policy_file(text: str, name: str) -> PolicyFile:
     sections: dict[str, Section] = {}
     for driver, at in drivers.items():
         if driver.lower() in sections:
-            raise at.error(f"driver {driver!r} stands here twice; case makes no difference")
+            raise at.error(f"driver {driver!r} occurs twice; case is ignored")
         sections[driver.lower()] = _driver_section(driver, at)
     return PolicyFile(_section(fields), sections)
 
 
 @dataclass(frozen=True, slots=True)
 class _At:
-    """One node of the file and the way to it, for instance `drivers.ceph.overrides[1]`."""
+    """One node of the file and its path, for example `drivers.ceph.overrides[1]`."""
 
     file: str
-    node: Any  # a yaml.Node; its type stubs do not know `id`
+    node: Any  # a yaml.Node, whose type stubs lack `id`
     path: str = ""
 
     def error(self, problem: str) -> PolicyError:
         line = self.node.start_mark.line + 1
-        path = "".join(c if c.isprintable() else "?" for c in self.path)  # names of the file's own
+        path = "".join(c if c.isprintable() else "?" for c in self.path)  # names from the file
         return PolicyError(f"{self.file}:{line}: {f'{path}: ' if path else ''}{problem}")
 
 
@@ -184,7 +186,7 @@ def _driver_section(driver: str, at: _At) -> Section:
     section = _section(_mapping(at, "profile", "overrides", LANE_SCOPE))
     for override in section.overrides:
         if override.driver and override.driver.lower() != driver.lower():
-            raise at.error(f"an override in here names another driver, {override.driver!r}")
+            raise at.error(f"an override in this section names another driver, {override.driver!r}")
     return section
 
 
@@ -215,16 +217,16 @@ def _lane_scope(at: _At | None) -> LaneScope | None:
 
 
 def _is_empty(at: _At) -> bool:
-    """True for a key with nothing after it, as templates leave behind, and for `null`."""
+    """Whether a key has no value, which templates often produce, or the value `null`."""
     return str(at.node.tag) == "tag:yaml.org,2002:null"
 
 
 def _mapping(at: _At, *allowed: str) -> Mapping[str, _At]:
-    """The fields of a mapping; any name goes when none is listed in `allowed`."""
+    """Return the fields of a mapping. If `allowed` is empty, any name is allowed."""
     if _is_empty(at):
         return {}
     if at.node.id != "mapping":
-        raise at.error(f"a {at.node.id} stands here; write fields (name: value)")
+        raise at.error(f"expected fields (name: value), found a {at.node.id}")
     fields: dict[str, _At] = {}
     for key, value in at.node.value:
         here = _At(at.file, key, at.path)
@@ -232,7 +234,7 @@ def _mapping(at: _At, *allowed: str) -> Mapping[str, _At]:
         if allowed and name not in allowed:
             raise here.error(unknown_word("field", name, allowed))
         if name in fields:
-            raise here.error(f"the field {name!r} stands here twice")
+            raise here.error(f"the field {name!r} occurs twice")
         fields[name] = _At(at.file, value, f"{at.path}.{name}" if at.path else name)
     return fields
 
@@ -241,12 +243,12 @@ def _items(at: _At) -> Sequence[_At]:
     if _is_empty(at):
         return ()
     if at.node.id != "sequence":
-        raise at.error(f"a {at.node.id} stands here; write a list, also of one ('- ...')")
+        raise at.error(f"expected a list ('- ...'), found a {at.node.id}")
     return [_At(at.file, node, f"{at.path}[{i}]") for i, node in enumerate(at.node.value)]
 
 
 def _word(at: _At) -> str:
     if at.node.id != "scalar":
-        raise at.error(f"a {at.node.id} stands here; write one word")
+        raise at.error(f"expected one word, found a {at.node.id}")
     word: str = at.node.value
     return word

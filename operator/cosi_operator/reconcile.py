@@ -1,5 +1,8 @@
-"""Shared by all reconcilers: the loop (plan a step, apply it, fold, until Done), and the memory of
-unconfirmed writes and of vanished objects."""
+"""The parts that all reconcilers share.
+
+`run_steps` is the loop: plan a step, apply it, fold the result, until Done. `UnconfirmedWrites` and
+`VanishedObjects` remember keys between runs.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -26,7 +29,7 @@ MAX_STEPS = 32
 
 @dataclass(frozen=True, slots=True)
 class End[V]:
-    """How a run ended. `report` is False when the stored status already shows the outcome."""
+    """The result of a run. `report` is False if the stored status already shows the outcome."""
 
     view: V
     outcome: Outcome
@@ -35,7 +38,7 @@ class End[V]:
 
 @dataclass(slots=True)
 class UnconfirmedWrites:
-    """Keys whose last write got no answer, so the cached copy may be stale.
+    """Keys whose last write got no reply, so the cached copy may be stale.
 
     Read such an object again before any driver call, because the write may have succeeded. If the
     Bucket no longer exists, a call for the stale copy would create a backend bucket without a
@@ -49,7 +52,7 @@ class UnconfirmedWrites:
             self._keys.add(key)
 
     async def clear(self, objects: Objects[Any], key: Key) -> None:
-        """Read the object if its last write got no answer.
+        """Read the object if its last write got no reply.
 
         Raises:
             ApiError, ApiSilent: the read failed; the key stays in the set.
@@ -111,10 +114,10 @@ async def run_steps[V, S, F](
     apply: Callable[[V, S], Awaitable[F]],
     fold: Callable[[V, F], V],
 ) -> End[V]:
-    """Run steps until the plan is Done.
+    """Run steps until the plan is Done, at most MAX_STEPS.
 
     Raises:
-        ApiError, ApiSilent: a request failed; see `outcome_of`.
+        ApiError, ApiSilent: a request failed; `outcome_of` converts the error to an outcome.
     """
     for _ in range(MAX_STEPS):
         step = plan(view)
@@ -126,7 +129,7 @@ async def run_steps[V, S, F](
 
 
 def outcome_of(error: ApiError | ApiSilent) -> Outcome:
-    """The outcome of a run whose API request failed. Nearly always: retry with a fresh copy."""
+    """Return the outcome of a run whose API request failed: a retry, except after `Invalid`."""
     match error:
         case Conflict() | NotFound():
             return Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True)

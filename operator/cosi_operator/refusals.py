@@ -1,9 +1,9 @@
-"""Requests that the API server refuses: when they are repeated, and how a refusal is reported.
+"""Reports requests that the API server refuses, and decides when they are retried.
 
 The API server refuses a request because the operator lacks a permission (403 of the authorizer), or
-because of admission, quota or validation (403, 400, 422). A person has to correct the cause, and no
-watch shows when that is done. So the request is repeated after 1 s, 2 s, 4 s and so on, and then
-every 30 s.
+because of admission, quota or validation (403, 400, 422). An administrator has to correct the
+cause, and no watch event shows when that is done. So the request is retried after 1 s, 2 s, 4 s and
+so on, and then every 30 s.
 
 A refusal is written into the object's conditions and emitted as an Event; if the API server refuses
 the status write too, the Event is the only report. The first 403 is not reported, because an API
@@ -53,7 +53,7 @@ class Refusals:
     async def end[T: Reported](
         self, objects: Objects[T], key: Key, error: ApiError | ApiSilent
     ) -> Outcome:
-        """Report a refusal on the object, and return the outcome of the run that failed so."""
+        """Report a refusal on the object, and return the outcome of the run."""
         outcome = self.outcome(key, error)
         await self.report(objects, key, outcome)
         return outcome

@@ -1,7 +1,7 @@
-"""Runs any `reconcile(key)` on a work queue: workers, time limits, draining. Knows no kind.
+"""Runs any `reconcile(key)` on a work queue, with workers, time limits and draining.
 
-`settle` is the one place where an outcome becomes a queue operation; `Runner` is the one place
-where an unexpected exception ends, and where a run is counted and logged.
+This module does not depend on the kinds of objects. Only `settle` converts an outcome to a queue
+operation. Only `Runner` handles unexpected exceptions, and counts and logs runs.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from cosi_operator.workqueue import ShutDown, WorkQueue
 
 # Frames of a traceback that are logged, the innermost last.
 LOGGED_FRAMES = 5
-# Of so many keys it is known what was last logged about them.
+# Maximum number of keys whose last logged line is remembered.
 REMEMBERED_LINES = 8192
 
 
@@ -35,7 +35,7 @@ def settle[K: Hashable](queue: WorkQueue[K], key: K, outcome: Outcome) -> float 
                 return queue.add_rate_limited(key)
             queue.add_after(key, delay)
         case Success(recheck_s=delay) | Terminal(recheck_s=delay):
-            queue.forget(key)  # the next fault starts a fresh backoff
+            queue.forget(key)  # the next failure starts with the shortest backoff
             if delay is not None:
                 queue.add_after(key, delay)
         case _:
@@ -45,7 +45,7 @@ def settle[K: Hashable](queue: WorkQueue[K], key: K, outcome: Outcome) -> float 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A running reconcile. Only our own deadline (monotonic seconds) cancels `scope`."""
+    """A running reconcile. `scope` is cancelled at `deadline` (monotonic seconds)."""
 
     scope: anyio.CancelScope
     deadline: float
@@ -56,16 +56,17 @@ class Runner[K: Hashable]:
     """A bounded number of workers on one queue.
 
     Args:
-        name: of the reconcile loop, in logs and metrics.
-        reconcile: runs one key to its outcome; safe to cancel at every await.
-        workers: runs at the same time, at most.
-        run_timeout_s: a run that takes longer is cancelled, counted as an error and requeued. It
-            is the last net: each wait within a run has its own, shorter deadline.
-        drain_s: what running reconciles get to finish once asked to stop.
-        log: bound with what is common to the process.
+        name: the name of the reconcile loop in logs and metrics.
+        reconcile: runs one key and returns its outcome; safe to cancel at every await.
+        workers: the maximum number of runs at the same time.
+        run_timeout_s: a run that takes longer is cancelled, counted as an error and requeued. Each
+            wait within a run has its own, shorter deadline, so this limit is reached only after a
+            defect.
+        drain_s: the time for running reconciles to finish after `stop`.
+        log: the logger, bound with the fields of the process.
 
-    The log's context (structlog.contextvars) of a run holds `controller`, `key` and `run_id`.
-    `logs.configure` writes it with every line.
+    During a run, the log's context (structlog.contextvars) contains `controller`, `key` and
+    `run_id`, so every line of the run has these fields.
     """
 
     name: str
@@ -86,10 +87,10 @@ class Runner[K: Hashable]:
     _logged: dict[K, int] = field(default_factory=dict, init=False)  # hash of the last line
 
     async def run(self, stop: anyio.Event) -> None:
-        """Work until `stop` is set and the running reconciles have ended, or had their time.
+        """Work until `stop` is set and the running reconciles have ended or timed out.
 
-        After `stop` no key is begun any more. Cancelling this cancels the running reconciles at
-        once; nothing is lost by it that the API server does not know.
+        After `stop`, no new run starts. Cancelling this cancels the running reconciles immediately.
+        That loses no state, because all state is stored in the API server.
         """
         self.metrics.watch_queue(self.name, self.queue.statistics)
         self._common = structlog.contextvars.get_contextvars()
@@ -101,9 +102,10 @@ class Runner[K: Hashable]:
             group.cancel_scope.cancel()
 
     def _start_worker(self, workers: anyio.abc.TaskGroup) -> None:
-        """Start one more worker, as each worker does that takes a key while none is idle.
+        """Start another worker. A worker that takes a key while no worker is idle calls this.
 
-        An idle worker takes 6 KiB, and most clusters never need more than a few.
+        Workers start on demand, because an idle worker takes 6 KiB and most clusters need only a
+        few.
         """
         self._started += 1
         self._idle += 1
@@ -123,9 +125,9 @@ class Runner[K: Hashable]:
         everything.cancel()
 
     async def _expire_runs(self) -> None:
-        """Cancel the runs that take too long.
+        """Cancel the runs that exceed the time limit.
 
-        All have the same time limit, so none that begins during a sleep is due before its end.
+        All runs have the same limit, so a run that starts during a sleep expires after the sleep.
         """
         while True:
             now = self.clock.monotonic()
@@ -153,7 +155,7 @@ class Runner[K: Hashable]:
             structlog.contextvars.bind_contextvars(
                 **self._common, controller=self.name, key=str(key), run_id=next(self._run_ids)
             )
-            NAMESPACE.set(self.queue.namespace(key))  # its requests take turns with others'
+            NAMESPACE.set(self.queue.namespace(key))  # for `FairSlots`
             await self._run_once(key)
             self._idle += 1
 
@@ -173,21 +175,21 @@ class Runner[K: Hashable]:
                 fields["next_in_s"] = round(next_in_s, 3)
             self._log(key, outcome, fields, failures=failures)
         finally:
-            if not settled:  # cancelled: the key is still wanted
+            if not settled:  # the run was cancelled, so the key needs another run
                 self.queue.add(key)
             self.queue.done(key)
 
     async def _outcome(self, key: K, began: float) -> tuple[Outcome, dict[str, Any]]:
-        """The run's outcome, and what to log of an unexpected end (empty if there was none).
+        """Run a key; return its outcome, and log fields about an unexpected error, else {}.
 
-        Of an exception only the type and the place are told: its text can hold anything, also
+        Only the type and the place of an exception are logged, because its text may contain
         credentials.
         """
         run = self._runs[key] = _Run(anyio.CancelScope(), began + self.run_timeout_s)
         try:
             with run.scope:
                 return await self.reconcile(key), {}
-        except Exception as error:  # noqa: BLE001 - the queue task's edge (docs: style, habits)
+        except Exception as error:  # noqa: BLE001 - the outermost caller of a run
             kind = _type_names(error)
             return (
                 Requeue(Reason.INTERNAL_ERROR, f"unexpected {kind}; see the log"),
@@ -196,19 +198,19 @@ class Runner[K: Hashable]:
         finally:
             del self._runs[key]
         return (
-            Requeue(Reason.INTERNAL_ERROR, f"no end after {self.run_timeout_s:g} s"),
+            Requeue(Reason.INTERNAL_ERROR, f"not finished within {self.run_timeout_s:g} s"),
             {"error": "RunTimeout", "limit_s": self.run_timeout_s},
         )
 
     def _log(self, key: K, outcome: Outcome, fields: dict[str, Any], *, failures: int) -> None:
-        """Log one line per run; a final outcome that does not change, only once."""
+        """Log one line for each run. A final outcome that repeats is logged only at debug level."""
         match outcome:
             case Success():
-                was_told = self._logged.pop(key, None) is not None or failures > 0
-                write = self.log.info if was_told else self.log.debug
+                has_recovered = self._logged.pop(key, None) is not None or failures > 0
+                write = self.log.info if has_recovered else self.log.debug
                 write("reconcile_succeeded", outcome="success", **fields)
             case Requeue():
-                fields = {"outcome": "requeue", **_told(outcome), **fields}
+                fields = {"outcome": "requeue", **_failure_fields(outcome), **fields}
                 if outcome.quiet:
                     self.log.debug("reconcile_requeued", **fields)
                     return
@@ -220,16 +222,17 @@ class Runner[K: Hashable]:
                 if not self._is_news(key, outcome):
                     write = self.log.debug
                 kind = "waiting" if outcome.waiting else "terminal"
-                write("reconcile_stopped", outcome=kind, **_told(outcome), **fields)
+                write("reconcile_stopped", outcome=kind, **_failure_fields(outcome), **fields)
             case _:
                 assert_never(outcome)
 
     def _is_news(self, key: K, outcome: Requeue | Terminal) -> bool:
-        """Whether the last line about the key said something else."""
+        """Whether the outcome differs from the one that was last logged for the key."""
         status = outcome.status
-        # A stored verdict has other words than the call that gave it.
-        said = (status.call, status.code, status.made_by) if status else outcome.message
-        line = hash((type(outcome), outcome.reason, said))
+        # Compare the status and not the message, because the message of a stored verdict differs
+        # from the message of the call.
+        cause = (status.call, status.code, status.made_by) if status else outcome.message
+        line = hash((type(outcome), outcome.reason, cause))
         if self._logged.get(key) == line:
             return False
         self._logged.pop(key, None)
@@ -253,11 +256,13 @@ def _result(outcome: Outcome) -> Result:
             assert_never(outcome)
 
 
-def _told(outcome: Requeue | Terminal) -> dict[str, Any]:
+def _failure_fields(outcome: Requeue | Terminal) -> dict[str, Any]:
+    """The log fields that describe an outcome that is not a Success."""
     fields: dict[str, Any] = {"reason": outcome.reason.value, "message": outcome.message}
     if (status := outcome.status) is not None:
-        is_standing = outcome.message.startswith(f"{status.call}")  # the words are in it
-        if not is_standing:
+        # The message of a stored verdict already starts with the call and its failure.
+        is_stored = outcome.message.startswith(f"{status.call}")
+        if not is_stored:
             fields["message"] = f"{describe_failure(status)} {outcome.message}".strip()
         fields |= {"call": status.call.value, "code": status.code.name}
         fields["made_by"] = status.made_by.value
@@ -265,7 +270,7 @@ def _told(outcome: Requeue | Terminal) -> dict[str, Any]:
 
 
 def leaves(error: BaseException) -> list[BaseException]:
-    """The exceptions within a group, however deep; a single one is its own leaf."""
+    """Return the exceptions within nested groups; for a single exception, only that one."""
     if isinstance(error, BaseExceptionGroup):
         return [leaf for part in error.exceptions for leaf in leaves(part)]
     return [error]
@@ -276,6 +281,6 @@ def _type_names(error: BaseException) -> str:
 
 
 def _places(error: BaseException) -> list[str]:
-    """Where the first of the faults was raised, as file:line function, the innermost last."""
+    """The innermost frames of the first exception, as "file:line function", innermost last."""
     frames = traceback.extract_tb(leaves(error)[0].__traceback__)[-LOGGED_FRAMES:]
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]

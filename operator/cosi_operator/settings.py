@@ -1,8 +1,8 @@
-"""Every setting of the two processes, as frozen records that refuse invalid values.
+"""The settings of both processes, as frozen records that reject invalid values.
 
-Seconds end in `_s`. None means "off". A record that exists is valid: the constructors raise
-`SettingError`, whose message names the flag and how to put it right. Nothing here reads flags,
-files or the environment; `flags` does.
+Durations in seconds end in `_s`. None means "off". Every record is valid, because the constructors
+raise `SettingError`, whose message names the flag and a valid value. This module does not read
+flags, files or the environment; `flags` does.
 """
 
 import enum
@@ -10,12 +10,12 @@ import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 
 DEFAULT_DRIVER_ADDRESS = "unix:///var/lib/cosi/cosi.sock"
-# The kernel keeps a socket's path in 108 bytes, the closing zero included (unix(7)).
+# The kernel limits a socket's path to 108 bytes, including the terminating zero (unix(7)).
 MAX_SOCKET_PATH_BYTES = 107
 DELETION_RECHECK_S = 600.0
-# A recheck faster than this is a retry loop by another name.
+# A shorter interval would be a retry loop without backoff.
 MIN_RECHECK_S = 1.0
-# 2**63 times any base is far above any cap, and still a float.
+# 2**63 times any base is above any cap and does not overflow a float.
 MAX_DOUBLINGS = 63
 
 
@@ -24,7 +24,7 @@ class SettingError(ValueError):
 
 
 class LogFormat(enum.StrEnum):
-    AUTO = "auto"  # a terminal gets HUMAN, anything else JSON
+    AUTO = "auto"  # HUMAN on a terminal, otherwise JSON
     JSON = "json"
     HUMAN = "human"
 
@@ -57,8 +57,8 @@ def _is_duration(seconds: float) -> bool:
 class Backoff:
     """The pause after consecutive failures: `base_s`, doubled per failure, at most `cap_s`.
 
-    Up to `jitter` (a fraction) is added, so that what failed together parts. All pauses of this
-    project that grow are made here.
+    A random part of up to `jitter` (a fraction) is added, so that keys that failed together are not
+    retried together. This class computes all growing pauses of the project.
     """
 
     base_s: float = 1.0
@@ -74,13 +74,14 @@ class Backoff:
         _check(0 <= self.jitter <= 1, f"backoff jitter is {self.jitter}: give 0 to 1")
 
     def pause_s(self, failures: int, draw: float = 0.0) -> float:
-        """The pause in seconds after so many failures in a row, from 1 on.
+        """Return the pause in seconds after this number of consecutive failures.
 
-        At least the doubled base, at most the cap. The jitter comes on top, and the doubling stops
-        early enough to leave room for it below the cap: keys that have all reached the cap must not
-        come back in step.
+        The pause is at least the doubled base and at most the cap. The doubling stops below the
+        cap, so that the jitter still applies. Otherwise keys that have all reached the cap would be
+        retried together.
 
         Args:
+            failures: the number of consecutive failures, at least 1.
             draw: a random number from 0 to 1.
         """
         doubled = self.base_s * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
@@ -90,10 +91,12 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class LeaseDurations:
-    """Leader election: a lease lasts `lease_s`, its holder gives up after `renew_deadline_s`.
+    """The durations of leader election.
 
-    The order is what keeps two leaders apart: the holder must stop before the lease can expire,
-    and must have had more than one attempt (every `retry_period_s`) by then.
+    A lease expires after `lease_s`. Its holder stops leading `renew_deadline_s` after the last
+    renewal, and tries to renew every `retry_period_s`. Two processes never lead together, because
+    the holder stops before the lease expires. The constructor checks that the holder has more than
+    one attempt until then.
     Source: the checks of client-go's leaderelection package.
     """
 
@@ -120,7 +123,7 @@ class LeaseDurations:
 
 @dataclass(frozen=True, slots=True)
 class CallTimeouts:
-    """Seconds for one attempt of a driver call, connecting included."""
+    """The time limits for one attempt of a driver call, including the connection, in seconds."""
 
     call_s: float = 60.0
     get_info_s: float = 5.0
@@ -141,10 +144,12 @@ class CallTimeouts:
 class ProcessSettings:
     """The settings that the sidecar and the controller share.
 
-    `kubeconfig` None: the Pod's own service account. `namespace` holds the Lease. `identity` is
-    the Lease's holder, different for every process. The addresses are `host:port`, with an empty
-    host for all interfaces. `trace_endpoint` is the URL of a collector, None for no traces.
-    `stop_grace_s` is all the time between SIGTERM and the end.
+    - `kubeconfig`: the path; None means the Pod's own service account.
+    - `namespace`: the namespace of the Lease.
+    - `identity`: the Lease's holder, unique to the process.
+    - `metrics_address`, `health_address`: `host:port`; an empty host means all interfaces.
+    - `trace_endpoint`: the URL of a collector; None means no traces.
+    - `stop_grace_s`: the time between SIGTERM and the exit.
     """
 
     kubeconfig: str | None
@@ -177,7 +182,7 @@ class ProcessSettings:
         )
         _check(
             math.isfinite(self.stop_grace_s) and self.stop_grace_s >= 0,
-            f"the grace of stopping is {self.stop_grace_s} s: it can't be negative",
+            f"the grace period is {self.stop_grace_s} s: it must not be negative",
         )
 
 
@@ -185,12 +190,13 @@ class ProcessSettings:
 class SidecarSettings(ProcessSettings):
     """All settings of the sidecar.
 
-    `driver_address` is a gRPC target of a Unix socket. `retry_policy` names a built-in profile, ""
-    leaves the choice to the file and the default; `retry_overrides` are those of the flags.
-    `policy_file.resolve_policy` joins the three. `secret_extra_keys`: whether Secrets get keys for
-    `envFrom` beside `BucketInfo`.
-    `serialize_access_calls` None leaves the choice to the file and the default:
-    `policy_file.resolve_lane_scope`.
+    - `driver_address`: the gRPC target of a Unix socket.
+    - `retry_policy`: a built-in profile; "" means that the policy file or the default applies.
+    - `retry_overrides`: the overrides of the flags. `policy_file.resolve_policy` combines them with
+      the file.
+    - `secret_extra_keys`: whether Secrets get keys for `envFrom` besides `BucketInfo`.
+    - `serialize_access_calls`: None means that the file or the default applies
+      (`policy_file.resolve_lane_scope`).
     """
 
     driver_address: str = DEFAULT_DRIVER_ADDRESS
@@ -214,11 +220,11 @@ class SidecarSettings(ProcessSettings):
             f'--driver-addr is "{self.driver_address}": give a Unix socket,'
             f" for instance {DEFAULT_DRIVER_ADDRESS}",
         )
-        size_bytes = len(path.encode(errors="replace"))  # a byte that is no UTF-8 counts as one
+        size_bytes = len(path.encode(errors="replace"))  # an invalid byte counts as one
         _check(
             size_bytes <= MAX_SOCKET_PATH_BYTES and "\0" not in path,
-            f"--driver-addr has a path of {size_bytes} bytes: a socket's path can have"
-            f" {MAX_SOCKET_PATH_BYTES} at most and no zero byte, so move the socket",
+            f"--driver-addr has a path of {size_bytes} bytes: the path of a socket may have at most"
+            f" {MAX_SOCKET_PATH_BYTES} bytes and no zero byte, so move the socket",
         )
 
 
@@ -228,7 +234,7 @@ class ControllerSettings(ProcessSettings):
 
 
 def changed_settings(settings: ProcessSettings) -> dict[str, object]:
-    """The settings that differ from the default, by name; and those that have no default."""
+    """Return the settings that differ from their default or have none, by name."""
     changed: dict[str, object] = {}
     for each in fields(settings):
         value = getattr(settings, each.name)

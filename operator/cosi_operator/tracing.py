@@ -1,13 +1,13 @@
-"""Traces over OTLP/HTTP. Off by default, and then nothing of OpenTelemetry is imported.
+"""Sends traces over OTLP/HTTP. Off by default; OpenTelemetry is imported only if it is on.
 
-Each run of a reconcile loop is a trace: the run, and below it every request to the API server and
-every driver call that it made. What no run asked for (watches, the Lease, Events, probes) is not
-traced. A span holds names, codes and times, and never a body, a parameter or a driver's words, so
-no credential can be in it.
+Each run of a reconcile loop is a trace. Its root span is the run; the child spans are the run's
+requests to the API server and driver calls. Requests outside a run (watches, the Lease, Events,
+probes) are not traced. A span contains names, codes and times. It never contains a body, a
+parameter or a driver's message, so it can't contain a credential.
 
-Headers, certificates, sampling and batches are set by the SDK's own environment variables
-(OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and so on). Names: the semantic conventions of
-OpenTelemetry where they have one, `cosi.` before the others.
+The environment variables of the OpenTelemetry SDK configure headers, certificates, sampling and
+batches (OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and so on). Attribute names follow the
+semantic conventions of OpenTelemetry; names that these lack start with `cosi.`.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ from cosi_operator.scrub import shown_message, shown_name
 
 
 class Tracing:
-    """Where the spans of one process go.
+    """Sends the spans of one process to a collector.
 
     Args:
-        endpoint: base URL of the collector; spans are posted to /v1/traces below it.
-        service: name of the process; OTEL_SERVICE_NAME overrides it.
-        version: of the process.
-        instance: the one process among its replicas.
+        endpoint: the base URL of the collector; spans are sent to its path /v1/traces.
+        service: the name of the process; OTEL_SERVICE_NAME overrides it.
+        version: the version of the process.
+        instance: identifies the process among its replicas.
     """
 
     def __init__(self, endpoint: str, *, service: str, version: str, instance: str) -> None:
@@ -49,9 +49,9 @@ class Tracing:
         }
         self._provider = TracerProvider(
             resource=Resource(about).merge(OTELResourceDetector().detect()),
-            shutdown_on_exit=False,  # it would wait for a collector that is gone; see `close`
+            shutdown_on_exit=False,  # would wait for a collector that is down; see `close`
         )
-        # One line when a batch is given up, none for each try.
+        # Log one line for a batch that was dropped, and none for each attempt.
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -61,13 +61,13 @@ class Tracing:
     def traced[K: Hashable](
         self, controller: str, reconcile: Callable[[K], Awaitable[Outcome]]
     ) -> Callable[[K], Awaitable[Outcome]]:
-        """The same reconcile, with a span around each run."""
+        """Return `reconcile` with a span around each run."""
 
         async def run(key: K) -> Outcome:
             with self._tracer.start_as_current_span(
                 f"reconcile {controller}",
                 attributes=_safe({"cosi.controller": controller, "cosi.key": str(key)}),
-                record_exception=False,  # its text may hold anything
+                record_exception=False,  # its text may contain credentials
                 set_status_on_exception=False,
             ) as span:
                 try:
@@ -75,13 +75,13 @@ class Tracing:
                 except Exception as error:
                     span.set_status(Status(StatusCode.ERROR, type(error).__name__))
                     raise
-                _tell(span, outcome)
+                _set_outcome(span, outcome)
                 return outcome
 
         return run
 
     def called(self, call: Call, code: Code, made_by: MadeBy, seconds: float) -> None:
-        """Note one driver call that has just ended."""
+        """Record one driver call that has just ended."""
         self._ended(
             call.value,
             seconds,
@@ -95,14 +95,14 @@ class Tracing:
         )
 
     def requested(self, verb: str, plural: str, status: int, seconds: float) -> None:
-        """Note one request to the API server that has just ended; status 0 is no answer."""
-        told: dict[str, AttributeValue] = {"cosi.verb": verb, "cosi.resource": plural}
+        """Record one request to the API server that has just ended; status 0 means no reply."""
+        attributes: dict[str, AttributeValue] = {"cosi.verb": verb, "cosi.resource": plural}
         if status:
-            told["http.response.status_code"] = status
-        self._ended(f"{verb} {plural}", seconds, told, failed=not 200 <= status < 400)
+            attributes["http.response.status_code"] = status
+        self._ended(f"{verb} {plural}", seconds, attributes, failed=not 200 <= status < 400)
 
     def headers(self) -> dict[str, str]:
-        """The headers by which a driver adds its own spans to the run that calls it."""
+        """Return the headers with which a driver can add its own spans to the current run."""
         found: dict[str, str] = {}
         self._propagator.inject(found)
         return found
@@ -113,16 +113,16 @@ class Tracing:
 
         def shut_down() -> None:
             self._provider.shutdown()
-            with contextlib.suppress(RuntimeError):  # too late: the loop is closed
+            with contextlib.suppress(RuntimeError):  # the loop is already closed
                 loop.call_soon_threadsafe(sent.set)
 
-        # It can take long and can't be cancelled; the process does not wait for a daemon's end.
+        # In a daemon thread, because the shutdown can't be cancelled and must not delay the exit.
         threading.Thread(target=shut_down, daemon=True).start()
         with anyio.move_on_after(within_s):
             await sent.wait()
 
     def _ended(
-        self, name: str, seconds: float, told: dict[str, AttributeValue], *, failed: bool
+        self, name: str, seconds: float, attributes: dict[str, AttributeValue], *, failed: bool
     ) -> None:
         if not trace.get_current_span().get_span_context().is_valid:
             return  # not within a run
@@ -130,7 +130,7 @@ class Tracing:
         span = self._tracer.start_span(
             name,
             kind=SpanKind.CLIENT,
-            attributes=_safe(told),
+            attributes=_safe(attributes),
             start_time=now_ns - round(seconds * 1e9),
         )
         if failed:
@@ -138,18 +138,18 @@ class Tracing:
         span.end(now_ns)
 
 
-def _safe(told: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
-    """A second line of defence: blank text of drivers and tenants, which spans do not contain."""
+def _safe(attributes: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
+    """Scrub all texts, in case an attribute contains text of a driver or tenant."""
     return {
         name: (shown_name(value) if name == "cosi.key" else shown_message(value))
         if isinstance(value, str)
         else value
-        for name, value in told.items()
+        for name, value in attributes.items()
     }
 
 
-def _tell(span: Span, outcome: Outcome) -> None:
-    told: dict[str, AttributeValue] = {"cosi.outcome": type(outcome).__name__}
+def _set_outcome(span: Span, outcome: Outcome) -> None:
+    attributes: dict[str, AttributeValue] = {"cosi.outcome": type(outcome).__name__}
     if not isinstance(outcome, Success):
-        told["cosi.reason"] = outcome.reason.value
-    span.set_attributes(_safe(told))
+        attributes["cosi.reason"] = outcome.reason.value
+    span.set_attributes(_safe(attributes))

@@ -1,27 +1,29 @@
-"""The queue between changes and reconcilers; knows keys, not Kubernetes.
+"""The queue between changes and reconcilers. It contains keys and does not depend on Kubernetes.
 
 The contract is that of client-go's workqueue: `add` requests a run of a key, `get` takes a key,
-`done` ends its run, and `forget` only stops counting its failures. All rules are in methods without
-an await; only `get` waits.
+`done` ends its run, and `forget` only resets its count of failures. Only `get` waits; all rules are
+in methods without an await.
 
 Rule: **a key has at most one next run, at the earliest requested time**. Therefore:
-- Two workers never hold one key, and no request is lost: a request during a run becomes the key's
+- Two workers never hold one key, and no request is lost. A request during a run becomes the key's
   next run after `done`.
-- `add_after` on a delayed key keeps the earlier time. On a key that is due already, it changes
+- `add_after` on a delayed key keeps the earlier time. On a key that is already due, it changes
   nothing.
-- `add` ends a key's delay. The later time is dropped, whereas client-go keeps it for an extra run:
-  a run reads the whole state, and its own outcome requests the next run. So no recheck runs twice.
+- `add` ends a key's delay and drops the later time. client-go keeps the later time for an extra
+  run. Here it is not needed, because a run reads the whole state and its own outcome requests the
+  next run. So no recheck runs twice.
 - `forget` leaves a scheduled run in place.
 
 A key added by `add_paced` waits in a separate lane, from which one key is taken per turn of a
-`Pace`. Unused turns are not saved up, so a stall is not followed by a burst. When its turn comes, a
-paced key runs before the others, which it can't starve; until then it holds no worker.
+`Pace`. Unused turns expire, so a stall is not followed by a burst. When its turn comes, a paced key
+runs before the other keys. It can't starve them, because turns are limited. A waiting paced key
+holds no worker.
 
 Both lanes are fair to the groups of the keys, and no group holds more workers than its share
 (`fairness`). If the group of a due key holds its whole share, the key stays due, and `get` waits
 until `done` of another key of that group.
 
-Not promised: an order between paced and other keys, and state that survives a restart.
+Not guaranteed: an order between paced and other keys, and state that survives a restart.
 """
 
 import heapq
@@ -39,23 +41,26 @@ from cosi_operator.clock import Clock
 from cosi_operator.fairness import FairLane, Groups, Shares, Sharing, WorkersInUse
 from cosi_operator.settings import Backoff
 
-# Superseded entries of the heap are swept when they outnumber the live ones by this.
+# Superseded entries of the heap are removed when they outnumber the valid ones by this.
 SWEEP_SLACK = 64
 
 
-class ShutDown(Exception):  # noqa: N818 - client-go's word; it is an end, not an error
+class ShutDown(Exception):  # noqa: N818 - client-go's name; not an error
     """Raised by `get` when the queue was shut down and is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
-    """A snapshot. `adds` and `retries` only grow and count what client-go's series count.
+    """A snapshot. `adds` and `retries` only increase, and count as client-go's series do.
 
-    depth: keys ready to be taken. blocked: those of them whose group holds its whole share of the
-    workers. processing: keys held by workers. delayed: keys whose time or turn has not come.
-    oldest_age_s: how long the longest-waiting ready key waits. longest_run_s: how long the
-    longest-held key is held. adds: wishes that made a key due. retries: calls of `add_after` and
-    `add_rate_limited`.
+    - depth: keys that are ready to be taken
+    - blocked: ready keys whose group holds its whole share of the workers
+    - processing: keys held by workers
+    - delayed: keys whose time or turn has not come yet
+    - oldest_age_s: the longest time that a ready key has waited
+    - longest_run_s: the longest time that a worker has held its key
+    - adds: requests that made a key due
+    - retries: calls of `add_after` and `add_rate_limited`
     """
 
     depth: int
@@ -72,14 +77,14 @@ class QueueStatistics:
 class Pace:
     """Turns at least `1 / per_s` seconds apart. Queues can share one `Pace`.
 
-    next_at: when the next turn may be taken (monotonic seconds).
+    next_at: the time of the next turn (monotonic seconds).
     """
 
     per_s: float = math.inf
     next_at: float = 0.0
 
     def take(self, now: float) -> bool:
-        """Take the next turn if it is due."""
+        """Take the next turn if it is due; return whether it was."""
         if now < self.next_at:
             return False
         self.next_at = now + 1 / self.per_s
@@ -87,7 +92,7 @@ class Pace:
 
 
 class NewQueue[K: Hashable](Protocol):
-    """Makes the queue of the given name whose keys share the workers by their groups."""
+    """Creates the queue of the given name, whose keys share the workers by their groups."""
 
     def __call__(
         self, name: str, groups_of: Callable[[K], Groups], *, pace: Pace | None = None
@@ -95,15 +100,15 @@ class NewQueue[K: Hashable](Protocol):
 
 
 class WorkQueue[K: Hashable]:
-    """See the module. Belongs to one event loop; the methods without await never block.
+    """The queue that the module's docstring describes; for one event loop only.
 
     Args:
         clock: only its monotonic time and sleep are used.
         random: the source of the jitter.
-        backoff: for `add_rate_limited`.
-        pace: for `add_paced`; without one, every turn has come.
-        sharing: how the keys share the workers; by default, first come, first served.
-        on_taken: told of each key that is taken, how many seconds it was ready before.
+        backoff: the backoff of `add_rate_limited`.
+        pace: the turns of `add_paced`; by default, unlimited.
+        sharing: how the keys share the workers; by default, in order of arrival.
+        on_taken: called for each key that is taken, with the seconds that the key was ready.
     """
 
     def __init__(
@@ -124,26 +129,28 @@ class WorkQueue[K: Hashable]:
         self._groups_of = sharing.groups_of
         self._held = WorkersInUse(sharing.shares)
         self._on_taken = on_taken
-        # Due and held by nobody, since a time (monotonic s). A key is in at most one of these two
-        # lanes, and then not in _processing.
+        # Due keys that no worker holds, with the time when they became due (monotonic s). A key is
+        # in at most one of these two lanes, and then not in _processing.
         self._ready: FairLane[K] = FairLane()
         self._paced: FairLane[K] = FairLane()
-        # Held by a worker; the value is the time of `get`, and the groups that the key counts for.
+        # Keys held by a worker; the value is the time of `get` and the groups of the key.
         self._processing: dict[K, tuple[float, Groups]] = {}
-        # Due again while held: ready as soon as it is done. Always a subset of _processing.
-        # True: it waits for the paced lane.
+        # Held keys that are due again after `done`; a subset of _processing. True: `done` puts the
+        # key into the paced lane.
         self._dirty: dict[K, bool] = {}
-        # Not due yet; the value is the time. Never a ready or dirty key; maybe one that is held.
+        # Keys that are not due yet; the value is the time. Never a ready or dirty key, but possibly
+        # a held key.
         self._delayed: dict[K, float] = {}
-        # (time, tie-breaker, key). Holds every entry of _delayed, and superseded ones, which
-        # are known by a time that differs from _delayed's.
+        # (time, tie-breaker, key). Contains every entry of _delayed, and superseded entries, whose
+        # time differs from the time in _delayed.
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
-        # Failures in a row, never 0.
+        # Failures in a row; never 0.
         self._failures: dict[K, int] = {}
-        # Those who wait in `get`, oldest first; each is set once, when taken out.
+        # The events of the calls that wait in `get`, oldest first. An event is removed when it is
+        # set.
         self._waiters: OrderedDict[anyio.Event, None] = OrderedDict()
-        # The one waiter that also watches the time, until it returns from `_wait`.
+        # The waiter that also waits for the next time or turn, until it returns from `_wait`.
         self._timekeeper: anyio.Event | None = None
         self._adds = 0
         self._retries = 0
@@ -156,7 +163,7 @@ class WorkQueue[K: Hashable]:
             self._make_due(key, self._clock.monotonic(), paced=False)
 
     def add_paced(self, key: K) -> None:
-        """Run the key in its turn, even if it is delayed. A due key stays due."""
+        """Run the key at a turn of the pace, even if it is delayed. A due key stays due."""
         if not self._stopping:
             self._delayed.pop(key, None)
             self._make_due(key, self._clock.monotonic(), paced=True)
@@ -180,9 +187,9 @@ class WorkQueue[K: Hashable]:
             self._wake(self._timekeeper)
 
     def add_rate_limited(self, key: K) -> float:
-        """Count a failure and run the key after its backoff; return the backoff's seconds.
+        """Count a failure and run the key after its backoff; return the backoff in seconds.
 
-        An earlier look that is already wanted stays, and the failure still counts.
+        If an earlier run is scheduled, it stays scheduled, and the failure still counts.
         """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay_s = self._backoff.pause_s(failures, self._random.random())
@@ -190,7 +197,7 @@ class WorkQueue[K: Hashable]:
         return delay_s
 
     def get_nowait(self) -> K | None:
-        """Take the next key, until `done`; None when no due key may run."""
+        """Take the next key until `done`; return None if no due key may run."""
         self._promote()
         now = self._clock.monotonic()
         key = self._paced.next(self._held)
@@ -211,7 +218,7 @@ class WorkQueue[K: Hashable]:
         """Wait for the next key and take it. Cancelling this loses no key.
 
         Raises:
-            ShutDown: after `shut_down`, once nothing is due (also not after a run that goes on).
+            ShutDown: after `shut_down`, when no key is due and no running key is due again.
         """
         while (key := self.get_nowait()) is None:
             if self._stopping and not (self._dirty or self._ready):
@@ -220,26 +227,26 @@ class WorkQueue[K: Hashable]:
         return key
 
     def namespace(self, key: K) -> str:
-        """The namespace that a held key counts for.
+        """The namespace of the groups of a held key.
 
         Raises:
-            KeyError: nobody holds the key.
+            KeyError: no worker holds the key.
         """
         _, groups = self._processing[key]
         return groups.namespace
 
     def done(self, key: K) -> None:
-        """End the run that `get` began. A run that was requested meanwhile becomes due.
+        """End the run that `get` started. A run that was requested meanwhile becomes due.
 
         Raises:
-            ValueError: nobody holds the key; the caller has a bug.
+            ValueError: no worker holds the key, so the caller has a bug.
         """
         held = self._processing.pop(key, None)
         if held is None:
             raise ValueError(f"done without get: {key}")
         _, groups = held
         full_groups = self._held.full(groups) + self._held.is_crowded()
-        self._held.give_back(groups)
+        self._held.release(groups)
         paced = self._dirty.pop(key, None)
         if paced is not None:
             self._enqueue(key, self._clock.monotonic(), paced=paced)
@@ -249,7 +256,7 @@ class WorkQueue[K: Hashable]:
             self._wake_all()
 
     def forget(self, key: K) -> None:
-        """Stop counting the key's failures: the next one starts with the shortest backoff."""
+        """Reset the key's count of failures, so the next failure has the shortest backoff."""
         self._failures.pop(key, None)
 
     def failures(self, key: K) -> int:
@@ -257,7 +264,7 @@ class WorkQueue[K: Hashable]:
         return self._failures.get(key, 0)
 
     def shut_down(self) -> None:
-        """Accept no more keys and drop delayed and paced keys; due keys can still be taken."""
+        """Ignore new keys and drop delayed and paced keys. Due keys can still be taken."""
         self._promote()
         self._stopping = True
         self._delayed.clear()
@@ -267,7 +274,7 @@ class WorkQueue[K: Hashable]:
         self._wake_all()
 
     def statistics(self) -> QueueStatistics:
-        """A snapshot of now; delays that have ended count as due."""
+        """Return the current numbers. Keys whose delay has ended count as due."""
         self._promote()
         now = self._clock.monotonic()
         return QueueStatistics(
@@ -285,7 +292,7 @@ class WorkQueue[K: Hashable]:
         return key in self._ready or key in self._paced or key in self._dirty
 
     def _make_due(self, key: K, since: float, *, paced: bool) -> None:
-        """Make a key that is not delayed due: in its lane, or dirty while it is held."""
+        """Make a key due that is not delayed: add it to its lane, or mark it dirty if held."""
         if not self._is_due(key):
             self._adds += 1
         if key in self._processing:
@@ -304,14 +311,14 @@ class WorkQueue[K: Hashable]:
             self._wake(self._timekeeper if paced else None)
 
     def _wake_for_room(self, groups: int) -> None:
-        """So many groups may hold less than their share again: a key of each may run now."""
+        """Wake waiters after `groups` groups got below their share; a key of each may run now."""
         if self._paced:
             self._wake(self._timekeeper)
         for _ in range(min(groups, len(self._ready))):
             self._wake()
 
     def _promote(self) -> None:
-        """Make the delayed keys due whose time has come."""
+        """Make the delayed keys due whose time has passed."""
         now = self._clock.monotonic()
         while self._heap and self._heap[0][0] <= now:
             due, _, key = heapq.heappop(self._heap)
@@ -320,7 +327,7 @@ class WorkQueue[K: Hashable]:
                 self._make_due(key, due, paced=False)
 
     def _sweep(self) -> None:
-        """Keep the heap's size in proportion to the delayed keys."""
+        """Remove superseded entries if they outnumber the delayed keys."""
         if len(self._heap) > 2 * len(self._delayed) + SWEEP_SLACK:
             self._heap = [entry for entry in self._heap if self._delayed.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
@@ -337,17 +344,17 @@ class WorkQueue[K: Hashable]:
             else:
                 await waiter.wait()
         except BaseException:
-            if waiter.is_set():  # this wake-up was meant for a key: pass it on
+            if waiter.is_set():  # a key became due for this waiter, so wake another one
                 self._wake()
             raise
         finally:
             self._waiters.pop(waiter, None)
             if self._timekeeper is waiter:
                 self._timekeeper = None
-                self._wake()  # who wakes finds nothing due, and watches the time from now on
+                self._wake()  # the next waiter becomes the timekeeper
 
     def _next_at(self) -> float:
-        """When the next delay passes or a paced key's turn comes; inf if nothing waits for them."""
+        """The time when the next delay ends or the next turn comes; inf if no key needs it."""
         delay = self._heap[0][0] if self._heap else math.inf
         has_turn = self._paced.next(self._held) is not None
         return min(delay, self._pace.next_at) if has_turn else delay
@@ -364,7 +371,7 @@ class WorkQueue[K: Hashable]:
             group.cancel_scope.cancel()
 
     def _wake(self, waiter: anyio.Event | None = None) -> None:
-        """Wake this waiter, or the one that waits longest, if there is one."""
+        """Wake `waiter`; if it is None, wake the waiter that has waited longest, if any."""
         if waiter is None and self._waiters:
             waiter = next(iter(self._waiters))
         if waiter is not None:

@@ -149,7 +149,10 @@ def _camel(code: str) -> str:
     ("flags", "environment", "words"),
     [
         pytest.param(
-            ["--retry-policy=csi"], {}, "--retry-policy: 'csi' is no profile", id="no such profile"
+            ["--retry-policy=csi"],
+            {},
+            "--retry-policy: unknown profile 'csi'",
+            id="no such profile",
         ),
         pytest.param(
             ["--retry-override=UNKNWN=requeue"], {}, "did you mean UNKNOWN?", id="no such code"

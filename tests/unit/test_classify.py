@@ -168,7 +168,7 @@ def test_the_proposal_has_a_row_for_each_code() -> None:
     assert len(PROPOSAL) == len(Code)
 
 
-def test_the_proposal_document_says_what_the_code_does() -> None:
+def test_the_proposal_document_matches_the_code() -> None:
     root = Path(__file__).resolve().parents[2]
     text = (root / "docs" / "rfc-retry-only-internal.md").read_text(encoding="utf-8")
     _, _, section = text.partition("\n## Classification\n")
@@ -210,19 +210,19 @@ def test_the_default_policy_requeues_exactly_the_retryable_errors(
 
 
 @pytest.mark.parametrize("profile", list(TABLES))
-def test_a_profile_changes_what_it_says_and_nothing_else(profile: str) -> None:
+def test_a_profile_changes_only_the_codes_that_it_names(profile: str) -> None:
     policy = policy_for("s3.example.com", profile)
     found = {(code, call): policy.verdict(call, code) for code in Code for call in Call}
     assert found == {(code, call): verdict for code, call, verdict in cells(TABLES[profile])}
 
 
 @pytest.mark.parametrize(("name", "left"), list(LEFT_OPEN.items()))
-def test_a_failure_says_whether_the_backend_may_have_changed(name: str, left: str) -> None:
+def test_each_failure_has_the_effect_on_the_backend(name: str, left: str) -> None:
     judgement = classify(Policy(), sent(Call.CREATE_BUCKET, Code[name]))
     assert judgement.effect is (Effect.NONE if left == "N" else Effect.MAYBE)
 
 
-def test_each_code_has_a_reason_of_its_own_and_a_sentence_why() -> None:
+def test_each_code_has_a_unique_reason_and_an_explanation() -> None:
     assert set(CONSERVATIVE) == set(Code) - {Code.OK}
     reasons = [row.reason for row in CONSERVATIVE.values()]
     assert len(set(reasons)) == len(reasons)
@@ -240,13 +240,13 @@ def test_each_code_has_a_reason_of_its_own_and_a_sentence_why() -> None:
             MadeBy.TRANSPORT,
             Verdict.REQUEUE,
             Reason.DRIVER_UNREACHABLE,
-            id="a socket that is gone is no verdict",
+            id="a lost connection -> retried",
         ),
         pytest.param(
             MadeBy.DEADLINE,
             Verdict.REQUEUE,
             Reason.DRIVER_DEADLINE,
-            id="our own deadline is no verdict",
+            id="the operator's own deadline -> retried",
         ),
         pytest.param(
             MadeBy.REPLY,
@@ -311,19 +311,19 @@ def test_a_status_that_the_driver_never_sent_is_not_looked_up(
             ["UNKNOWN=requeue", "UNKNOWN=success"],
             Call.CREATE_BUCKET,
             Verdict.SUCCESS,
-            id="the last one wins",
+            id="two overrides match -> the last takes precedence",
         ),
         pytest.param(
             ["ceph.example.com/UNKNOWN=requeue", "UNKNOWN=success"],
             Call.CREATE_BUCKET,
             Verdict.REQUEUE,
-            id="one that names the driver wins over a later one that does not",
+            id="an override with the driver and a later one without -> the one with the driver",
         ),
         pytest.param(
             ["ceph.example.com/DriverCreateBucket:UNKNOWN=success", "UNKNOWN=requeue"],
             Call.DELETE_BUCKET,
             Verdict.REQUEUE,
-            id="one for another call does not stand in the way",
+            id="an override for another call -> ignored",
         ),
     ],
 )
@@ -335,7 +335,7 @@ def test_overrides_by_code_by_call_and_by_driver(
     assert policy.verdict(call, Code.UNKNOWN) is expected
 
 
-def test_an_override_wins_over_a_profile_and_over_a_success_of_the_table() -> None:
+def test_an_override_takes_precedence_over_a_profile_and_over_a_success_of_the_table() -> None:
     overrides = [
         parse_override("UNAVAILABLE=terminal"),
         parse_override("DriverDeleteBucket:NOT_FOUND=terminal"),
@@ -351,7 +351,7 @@ def test_an_override_changes_the_verdict_but_not_what_may_be_left_behind() -> No
     assert classify(policy, sent(Call.CREATE_BUCKET, Code.UNKNOWN)).effect is Effect.MAYBE
 
 
-def test_ok_is_a_success_whatever_an_override_says() -> None:
+def test_ok_is_a_success_with_any_override() -> None:
     policy = Policy(overrides=(Override(Code.OK, Verdict.TERMINAL),))
     assert policy.verdict(Call.CREATE_BUCKET, Code.OK) is Verdict.SUCCESS
 

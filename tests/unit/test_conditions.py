@@ -171,7 +171,7 @@ def test_the_same_fault_has_the_same_text_at_every_try(first: str, second: str, 
         pytest.param("версия 2: нет доступа", id="another language"),
     ],
 )
-def test_words_without_ids_stay_as_they_are(words: str) -> None:
+def test_words_without_ids_are_unchanged(words: str) -> None:
     assert conditions.strip_ids(words) == words
 
 
@@ -259,7 +259,7 @@ def test_a_text_is_cut_to_its_limit_and_shows_it(text: str, limit: int) -> None:
             REFUSED,
             "DriverCreateBucket failed: the driver answered PERMISSION_DENIED: “not allowed"
             " (request id: <id>)”.",
-            id="the driver's words stand in quotes, without ids",
+            id="the driver's message -> in quotes, without ids",
         ),
         pytest.param(
             DriverStatus(Call.DELETE_BUCKET, Code.INTERNAL, MadeBy.DRIVER),
@@ -299,7 +299,7 @@ def test_a_failed_call_is_described(status: DriverStatus, text: str) -> None:
                 "The operator retries automatically, at least every 5 minutes.",
             ],
             ["annotate", "16"],
-            id="a retry says when it failed and how often, and no time that is left",
+            id="a retry -> the time of the failure and the attempts, no countdown",
         ),
         pytest.param(
             Requeue(Reason.API_UNAVAILABLE, "The API server is away."),
@@ -319,7 +319,7 @@ def test_a_failed_call_is_described(status: DriverStatus, text: str) -> None:
                 "kubectl annotate --overwrite bucket b objectstorage.k8s.io/retry=1",
             ],
             [],
-            id="a final verdict says what to do and how to have it tried again",
+            id="a final verdict -> the remedy and the command that retries",
         ),
         pytest.param(
             Terminal(Reason.DRIVER_UNKNOWN, "", status=REFUSED, recheck_s=600.0),
@@ -344,7 +344,7 @@ def test_a_failed_call_is_described(status: DriverStatus, text: str) -> None:
         ),
     ],
 )
-def test_a_message_tells_what_failed_and_what_comes_next(
+def test_a_message_gives_the_failure_and_the_next_step(
     outcome: Requeue | Terminal, parts: list[str], absent: list[str]
 ) -> None:
     text = conditions.failure_message(
@@ -361,7 +361,7 @@ def test_a_message_tells_what_failed_and_what_comes_next(
         assert part not in text
 
 
-def test_a_message_is_cut_whatever_the_driver_says() -> None:
+def test_a_message_of_any_driver_is_shortened() -> None:
     endless = DriverStatus(Call.CREATE_BUCKET, Code.UNKNOWN, MadeBy.DRIVER, "no " * 100_000)
     outcome = Terminal(Reason.DRIVER_UNKNOWN, "", status=endless)
     text = conditions.failure_message(
@@ -472,7 +472,7 @@ def test_a_condition_without_a_time_gets_one() -> None:
     assert merged.last_transition_time == STAMP
 
 
-def test_ours_come_first_in_a_fixed_order_and_those_of_others_stay() -> None:
+def test_our_conditions_are_first_in_a_fixed_order_and_those_of_others_are_preserved() -> None:
     foreign = Condition("Audited", "True", "ByHand", "seen", 1, BEFORE)
     also = Condition("Backed-up", "False", "Never", "", 1, BEFORE)
     stalled = Condition("Stalled", "True", "InvalidSpec", "x", 1, BEFORE)
@@ -528,7 +528,7 @@ def test_a_failing_object_is_written_at_attempts_that_double() -> None:
 
 
 @pytest.mark.parametrize("turned", "\u061c\u200b\u200e\u202e\u2060\u2066\ufeff")
-def test_a_drivers_words_can_not_be_made_to_read_as_others(turned: str) -> None:
+def test_a_drivers_message_can_not_imitate_other_text(turned: str) -> None:
     escape = turned.encode("unicode_escape").decode()
     assert conditions.strip_ids(f"a{turned}b") == f"a{escape}b"
 
@@ -567,5 +567,5 @@ def test_a_key_with_dashes_in_it_is_taken_out_whole(text: str, mark: str, key: s
         "AuthorizationQueryParametersError",
     ],
 )
-def test_names_that_are_no_keys_stay(words: str) -> None:
+def test_names_that_are_not_keys_are_unchanged(words: str) -> None:
     assert conditions.strip_ids(words) == words

@@ -144,7 +144,7 @@ def test_shares(workers: int, class_name: int, namespace: int, line: int) -> Non
 
 
 @given(workers=st.integers(12, 1000))
-def test_whatever_hangs_a_worker_is_left_for_everyone_else(workers: int) -> None:
+def test_whatever_hangs_one_worker_is_free_for_all_other_keys(workers: int) -> None:
     shares = Shares.of(workers)
     assert shares.class_name <= workers / 2
     assert shares.line < shares.namespace < shares.class_name
@@ -361,6 +361,6 @@ def test_what_has_left_a_lane_takes_no_memory() -> None:
         lane.add(f"{number}", 0.0, groups)
         held.take(groups)
     while (key := lane.next(held)) is not None:
-        held.give_back(lane.take(key)[1])
+        held.release(lane.take(key)[1])
     assert not any(vars(lane)[name] for name in ("_groups", "_lines", "_namespaces"))
     assert not any(vars(held)[name] for name in ("_classes", "_namespaces", "_lines"))

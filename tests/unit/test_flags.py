@@ -148,7 +148,7 @@ def test_spellings_of_the_driver_address(line: str, address: str) -> None:
     ["tcp://10.0.0.1:9000", "http://x/y", "localhost:9000", "cosi.sock", "unix:", "unix://", "/",
      "unix:///", "unix://run/cosi.sock", "unix-abstract:x", "$(COSI_ENDPOINT)", "unix:///dir/"],
 )  # fmt: skip
-def test_an_address_that_is_no_unix_socket_is_refused(address: str) -> None:
+def test_an_address_that_is_not_a_unix_socket_is_rejected(address: str) -> None:
     text = refusal("--driver-addr", address)
     assert text.startswith(f'--driver-addr is "{address}"')
     assert "unix:///path" in text
@@ -161,7 +161,9 @@ def test_a_path_too_long_for_a_socket_is_refused() -> None:
 @pytest.mark.parametrize(
     ("line", "environ", "address"),
     [
-        pytest.param("", {"DRIVER_ADDR": "/e"}, "unix:///e", id="it stands in for the flag"),
+        pytest.param(
+            "", {"DRIVER_ADDR": "/e"}, "unix:///e", id="DRIVER_ADDR without a flag -> used"
+        ),
         pytest.param("", {"COSI_ENDPOINT": "unix:///c"}, "unix:///c", id="v1alpha2's, too"),
         pytest.param(
             "", {"COSI_ENDPOINT": "/c", "DRIVER_ADDR": "/e"}, "unix:///e", id="the own name first"
@@ -450,7 +452,7 @@ def test_extra_keys_of_secrets_can_be_turned_off_in_the_environment() -> None:
     assert parse_sidecar([flag], off, MACHINE).settings.secret_extra_keys is True
 
 
-def test_the_retry_policy_may_come_from_the_environment_and_flags_go_first() -> None:
+def test_the_environment_can_set_the_retry_policy_and_flags_override_it() -> None:
     told = {
         "COSI_RETRY_POLICY": "csi-like",
         "COSI_RETRY_OVERRIDES": "UNKNOWN=requeue, DriverGrantBucketAccess:INTERNAL=terminal,",
@@ -482,7 +484,7 @@ def test_a_bad_retry_policy_in_the_environment_is_named_by_its_variable(
     assert refusal(**{variable: value}).startswith(f"{variable} in the environment: ")
 
 
-def test_recheck_flags_have_no_effect_in_the_controller_and_the_log_says_so() -> None:
+def test_recheck_flags_have_no_effect_in_the_controller_and_a_note_names_them() -> None:
     flags = ("--terminal-recheck-interval=1h", "--deletion-recheck-interval=10m")
     parsed = parse_controller(flags, {}, MACHINE)
     assert parsed.settings == parse_controller((), {}, MACHINE).settings

@@ -51,7 +51,7 @@ def test_lines_are_written_in_order_and_drained_on_exit(pipe: tuple[int, int]) -
     assert sink.dropped == 0
 
 
-def test_a_pipe_that_nobody_reads_drops_lines_and_one_line_says_how_many(
+def test_lines_to_a_full_pipe_are_dropped_and_one_line_gives_their_number(
     pipe: tuple[int, int],
 ) -> None:
     reading, writing = pipe

@@ -137,7 +137,7 @@ def test_a_huge_text_is_cut_before_it_is_read(name: str) -> None:
     assert len(written_text) <= TEXT_LIMIT + 2
 
 
-def test_a_long_list_or_map_is_cut_and_says_so() -> None:
+def test_a_long_list_or_map_is_shortened_with_a_count_of_the_rest() -> None:
     many = [str(i) for i in range(MAX_ITEMS + 5)]
     line = written(keys=many, given=dict.fromkeys(many, 1))
     assert line["keys"] == [*many[:MAX_ITEMS], "5 more"]
@@ -232,7 +232,7 @@ def test_the_format(log_format: LogFormat, stream: io.StringIO, human: bool) -> 
     assert ("\x1b[" in text) is (human and stream.isatty())
 
 
-def test_a_changed_level_holds_at_once_for_loggers_that_were_bound_before() -> None:
+def test_a_changed_level_applies_to_loggers_that_are_already_bound() -> None:
     stream = io.StringIO()
     log = configure(level=LogLevel.INFO, log_format=LogFormat.JSON, stream=stream).bind(part="a")
     log.debug("unheard")

@@ -66,7 +66,7 @@ def test_the_build_is_shown() -> None:
     assert metrics.registry.get_sample_value("cosi_build_info", labels) == 1
 
 
-def test_no_series_tells_when_another_was_created() -> None:
+def test_no_created_series_are_exposed() -> None:
     metrics = Metrics(controllers=["bucket"])
     metrics.seed_calls()
     assert "_created" not in metrics.expose().decode()

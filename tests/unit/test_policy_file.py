@@ -113,7 +113,7 @@ def test_within_one_source_the_override_that_names_the_driver_beats_a_later_gene
         pytest.param('{"overrides": null, "drivers": {}}', id="JSON with null and nothing"),
     ],
 )
-def test_a_file_that_says_nothing_changes_nothing(text: str) -> None:
+def test_an_empty_file_has_no_effect(text: str) -> None:
     assert parse_policy_file(text, "policy.yaml") == PolicyFile()
 
 
@@ -142,48 +142,48 @@ def test_json_means_the_same_as_yaml(indent: int | str | None) -> None:
     [
         pytest.param(
             "profile: csi-lik", "policy.yaml:1: profile: ",
-            ["'csi-lik' is no profile", "did you mean csi-like?", *PROFILES],
-            id="an unknown profile is answered with the known ones",
+            ["unknown profile 'csi-lik'", "did you mean csi-like?", *PROFILES],
+            id="an unknown profile -> the allowed profiles",
         ),
         pytest.param(
             "\noverides: []", "policy.yaml:2: ",
-            ["'overides' is no field", "did you mean overrides?", "serializeAccessCalls, drivers"],
-            id="an unknown field is answered with the known ones",
+            ["unknown field 'overides'", "mean overrides?", "serializeAccessCalls, drivers"],
+            id="an unknown field -> the allowed fields",
         ),
         pytest.param(
             "overrides:\n- INTERNAL=requeue\n- Internl=requeue", "policy.yaml:3: overrides[1]: ",
-            ["'Internl' is no code", "INTERNAL", "UNAVAILABLE"],
-            id="an unknown code is told with its line and its place in the list",
+            ["unknown code 'Internl'", "INTERNAL", "UNAVAILABLE"],
+            id="an unknown code -> its line and index in the list",
         ),
         pytest.param(
             "drivers: {d: {overrides: [INTERNAL=retry]}}",
             "policy.yaml:1: drivers.d.overrides[0]: ",
-            ["'retry' is no verdict", "requeue, terminal, success"],
-            id="a driver's override is told with the whole way to it",
+            ["unknown verdict 'retry'", "requeue, terminal, success"],
+            id="an override of a driver -> its full path",
         ),
         pytest.param(
             "overrides: ['Grant:INTERNAL=requeue']", "policy.yaml:1: overrides[0]: ",
-            ["'Grant' is no call", *Call],
-            id="an unknown call is answered with the known ones",
+            ["unknown call 'Grant'", *Call],
+            id="an unknown call -> the allowed calls",
         ),
         pytest.param(
             "overrides: [no]", "policy.yaml:1: overrides[0]: ", ["'no'", "CODE=verdict"],
             id="a word that YAML takes for a boolean stays a word",
         ),
         pytest.param(
-            "overrides: INTERNAL=requeue", "policy.yaml:1: overrides: ", ["write a list"],
-            id="a single override that is no list",
+            "overrides: INTERNAL=requeue", "policy.yaml:1: overrides: ", ["expected a list"],
+            id="a single override that is not a list",
         ),
         pytest.param(
-            "profile: [csi-like]", "policy.yaml:1: profile: ", ["write one word"],
+            "profile: [csi-like]", "policy.yaml:1: profile: ", ["expected one word"],
             id="a list for a word",
         ),
         pytest.param(
             "serializeAccessCalls: always", "policy.yaml:1: serializeAccessCalls: ",
-            ["'always' is no scope", "driver, bucket, none"],
-            id="an unknown scope is answered with the known ones",
+            ["unknown scope 'always'", "driver, bucket, none"],
+            id="an unknown scope -> the allowed scopes",
         ),
-        pytest.param("- INTERNAL=requeue", "policy.yaml:1: ", ["write fields"], id="no mapping"),
+        pytest.param("- INTERNAL=requeue", "policy.yaml:1: ", ["expected fields"], id="no mapping"),
         pytest.param(
             "profile: csi-like\nprofile: cosi-spec", "policy.yaml:2: ", ["'profile'", "twice"],
             id="a field given twice is not decided by its order",
@@ -195,7 +195,7 @@ def test_json_means_the_same_as_yaml(indent: int | str | None) -> None:
         pytest.param(
             "drivers: {a: {overrides: [b/INTERNAL=terminal]}}", "policy.yaml:1: drivers.a: ",
             ["another driver, 'b'"],
-            id="an override that names another driver than the one it stands under",
+            id="an override in the section of another driver",
         ),
         pytest.param(
             "overrides:\n- *:INTERNAL=terminal", "policy.yaml:2: ", ["YAML", "in quotes"],

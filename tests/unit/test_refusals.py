@@ -30,7 +30,7 @@ def pauses(found: Outcome) -> float | None:
     return found.after_s if isinstance(found, Requeue) else found.recheck_s
 
 
-def test_a_403_is_quiet_once_and_then_stands_until_it_is_granted() -> None:
+def test_the_first_403_is_quiet_and_the_next_is_reported_until_the_right_is_granted() -> None:
     clock = FakeClock()
     refused = refusals(clock)
     first = refused.outcome(KEY, RIGHT)
@@ -58,7 +58,7 @@ def test_the_message_names_verb_resource_role_and_who_can_grant_it() -> None:
     )
 
 
-def test_quota_is_quoted_and_is_no_missing_right() -> None:
+def test_a_quota_refusal_is_quoted_and_is_not_a_missing_right() -> None:
     refused = refusals(FakeClock())
     refused.outcome(KEY, QUOTA)
     said = refused.outcome(KEY, QUOTA)
@@ -67,7 +67,7 @@ def test_quota_is_quoted_and_is_no_missing_right() -> None:
     assert "exceeded quota: one" in said.message
 
 
-def test_what_is_invalid_is_said_at_once_and_tried_every_30_s() -> None:
+def test_an_invalid_request_is_reported_immediately_and_retried_every_30_s() -> None:
     said = refusals(FakeClock()).outcome(KEY, INVALID)
     assert said == Terminal(
         Reason.API_REFUSED,
@@ -94,7 +94,7 @@ def test_the_count_begins_anew(between: str) -> None:
 
 
 @pytest.mark.parametrize("error", [Conflict(409, "Conflict", "x"), ApiSilent("x")])
-def test_other_failures_are_no_refusals(error: Conflict | ApiSilent) -> None:
+def test_other_failures_are_not_refusals(error: Conflict | ApiSilent) -> None:
     found = refusals(FakeClock()).outcome(KEY, error)
     assert isinstance(found, Requeue)
     assert found.quiet

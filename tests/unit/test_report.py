@@ -122,7 +122,7 @@ def test_the_transition_time_moves_with_the_status_only(upstream: bool) -> None:
     assert last["lastTransitionTime"] > first["lastTransitionTime"]
 
 
-def test_every_success_is_one_normal_event_and_a_restart_tells_nothing_again() -> None:
+def test_every_success_is_one_normal_event_and_a_restart_emits_none() -> None:
     world = made()
     add_claim(world)
     add_access(world)
@@ -139,7 +139,7 @@ def test_every_success_is_one_normal_event_and_a_restart_tells_nothing_again() -
     ]
 
 
-def test_upstreams_crds_are_noticed_said_once_and_the_annotation_tells_the_same() -> None:
+def test_upstreams_crds_are_detected_logged_once_and_the_annotation_has_the_same_content() -> None:
     with structlog.testing.capture_logs() as logs:
         world, ours = made(upstream=True), made()
         for each in (world, ours):
@@ -162,7 +162,7 @@ def test_upstreams_crds_are_noticed_said_once_and_the_annotation_tells_the_same(
     assert [e.series for e in world.parts.told] == [e.series for e in ours.parts.told]
 
 
-def test_a_final_verdict_stands_with_upstreams_crds_too() -> None:
+def test_a_final_verdict_is_stored_with_upstreams_crds_too() -> None:
     world = made(upstream=True)
     world.backend.answers[Call.CREATE_BUCKET] = Answer(Code.INVALID_ARGUMENT, acts=False)
     add_claim(world)
@@ -179,7 +179,7 @@ def test_a_final_verdict_stands_with_upstreams_crds_too() -> None:
     assert ready_of(world.found(BUCKET_CLAIMS, "photos"))["status"] == "True"
 
 
-def test_no_key_is_ever_told_but_in_its_secret() -> None:
+def test_a_key_appears_only_in_its_secret() -> None:
     world = made()
     add_claim(world)
     add_access(world)
@@ -193,7 +193,7 @@ def test_no_key_is_ever_told_but_in_its_secret() -> None:
     assert "KEY1" not in everything + repr(logs)
 
 
-def test_an_object_that_waits_is_told_once_however_often_it_is_looked_at() -> None:
+def test_a_waiting_object_is_reported_once_however_often_it_is_reconciled() -> None:
     world = made()
     add_claim(world, bucketClassName="later")
     run(world)
@@ -283,7 +283,7 @@ def test_a_replace_removes_the_record_and_it_is_written_again_with_a_warning() -
     assert (world.backend.buckets, world.backend.accounts) == ({}, {})
 
 
-def test_the_record_is_removed_while_the_sidecar_is_down_and_it_is_told() -> None:
+def test_the_removal_of_the_record_while_the_sidecar_is_down_is_reported() -> None:
     """A record that this process never saw is started anew, and the access is taken over."""
     world = made()
     add_claim(world)

@@ -151,7 +151,7 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
                 "next_in_s": 600,
             },
             "success",
-            id="a recheck is told",
+            id="a recheck -> the line has its delay",
         ),
         pytest.param(
             Requeue(Reason.DRIVER_UNREACHABLE, "no socket"),
@@ -165,7 +165,7 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
                 "next_in_s": 1,
             },
             "requeue",
-            id="a requeue tells the attempt and the next one",
+            id="a requeue -> the line has the attempt and the delay of the next",
         ),
         pytest.param(
             Requeue(Reason.CONFLICT, "stale", after_s=0.5, quiet=True),
@@ -193,7 +193,7 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
                 "made_by": "driver",
             },
             "terminal",
-            id="a verdict tells who gave it",
+            id="a verdict -> the line has its origin",
         ),
         pytest.param(
             Terminal(Reason.WAITING_FOR_BUCKET, "not ready", waiting=True),
@@ -235,7 +235,7 @@ async def test_each_run_is_one_line_and_one_count(
     assert world.sample("controller_runtime_reconcile_time_seconds_count") == 1
 
 
-async def test_success_is_told_when_it_failed_or_waited_before() -> None:
+async def test_a_success_after_a_failure_or_a_wait_is_logged_at_info() -> None:
     world = World(replies(Success(), Success()), workers=1)
     world.queue.add_rate_limited("healed")
     async with world.running():
@@ -245,7 +245,7 @@ async def test_success_is_told_when_it_failed_or_waited_before() -> None:
     assert told == [("old", "debug"), ("healed", "info")]
 
 
-async def test_an_outcome_that_stands_is_one_line_until_it_changes() -> None:
+async def test_an_unchanged_final_outcome_is_logged_once() -> None:
     waits = Terminal(Reason.WAITING_FOR_BUCKET, "not ready", waiting=True)
     refused = Terminal(Reason.DRIVER_INVALID_ARGUMENT, "", status=REFUSED)
     # What is read from the status later has the words of the condition, and no driver's message.
@@ -302,7 +302,7 @@ def _raise_secret() -> NoReturn:
     raise RuntimeError("accessSecretKey=hunter2")
 
 
-async def test_an_unexpected_exception_is_counted_told_without_its_text_and_retried() -> None:
+async def test_an_unexpected_exception_is_counted_logged_without_its_text_and_retried() -> None:
     async def reconcile(key: str) -> Outcome:
         _raise_secret()
 
@@ -319,7 +319,7 @@ async def test_an_unexpected_exception_is_counted_told_without_its_text_and_retr
     assert [line["next_in_s"] for line in world.lines] == [1, 2, 4]
 
 
-async def test_a_group_of_exceptions_is_told_by_its_members() -> None:
+async def test_a_group_of_exceptions_is_logged_with_the_types_of_its_members() -> None:
     async def reconcile(key: str) -> Outcome:
         raise ExceptionGroup("", [KeyError(), ExceptionGroup("", [ValueError(), KeyError()])])
 
@@ -349,7 +349,7 @@ async def test_a_run_without_end_is_cut_off_and_retried() -> None:
     assert (world.count("error"), world.count("success")) == (1, 1)
 
 
-async def test_workers_are_started_as_they_are_needed_each_with_a_log_context_of_its_own() -> None:
+async def test_workers_are_started_on_demand_each_with_a_separate_log_context() -> None:
     gate = asyncio.Event()
 
     async def reconcile(key: str) -> Outcome:

@@ -86,7 +86,7 @@ def test_names_and_sentences_stay_as_they_are(text: str) -> None:
     assert scrub(text) == text
 
 
-def test_what_is_read_is_bounded_and_half_a_word_is_left_out() -> None:
+def test_the_text_that_is_read_is_bounded_and_a_split_word_is_omitted() -> None:
     text = "word " * 2000
     shown = scrub(text)
     assert len(shown) <= READ_LIMIT + 2

@@ -91,5 +91,5 @@ def test_a_recheck_interval_out_of_range_is_refused(arguments: dict[str, Any], w
         SidecarSettings(**COMMON, **arguments)
 
 
-def test_ipv6_addresses_stand_in_brackets() -> None:
+def test_ipv6_addresses_must_have_brackets() -> None:
     assert ControllerSettings(**COMMON, metrics_address="[::]:80").metrics_address == "[::]:80"

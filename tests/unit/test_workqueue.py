@@ -237,7 +237,7 @@ def shut_down_keeps_what_is_due(queue: WorkQueue[str], clock: FakeClock) -> None
         pytest.param(
             add_while_held, ["a"], id="what is added while held runs once more after done"
         ),
-        pytest.param(nothing_while_held, [], id="a key nobody asked for again does not come back"),
+        pytest.param(nothing_while_held, [], id="no request while held -> no further run"),
         pytest.param(
             delay_merges_to_earlier, [], id="a later delay does not replace an earlier one"
         ),
@@ -250,7 +250,9 @@ def shut_down_keeps_what_is_due(queue: WorkQueue[str], clock: FakeClock) -> None
         pytest.param(
             delay_on_a_dirty_key, [], id="a key added meanwhile does not wait for a backoff"
         ),
-        pytest.param(delay_passes_while_held, ["a"], id="a delay that passes while held is kept"),
+        pytest.param(
+            delay_passes_while_held, ["a"], id="a delay ends while held -> run again after done"
+        ),
         pytest.param(no_delay, ["b", "a"], id="a delay of zero or less is an add"),
         pytest.param(
             order_of_delays, ["a", "b"], id="delayed keys come in the order of their times"
@@ -714,7 +716,7 @@ QueueModel.TestCase.settings = settings(
 TestAnyOrderOfOperations = QueueModel.TestCase
 
 
-def test_each_key_that_is_taken_tells_how_long_it_was_ready() -> None:
+def test_on_taken_gets_the_seconds_that_each_key_was_ready() -> None:
     clock, waits = FakeClock(), list[float]()
     queue = WorkQueue[str](
         clock=clock, random=FixedRandom(0), backoff=Backoff(), on_taken=waits.append

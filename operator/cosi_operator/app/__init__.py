@@ -1,4 +1,4 @@
-"""Entry points of the controller and the sidecar: flags to settings, one process, exit code."""
+"""Entry points of the controller and the sidecar: parse the flags, run, return the exit code."""
 
 import importlib.util
 import os
@@ -31,7 +31,7 @@ EXIT_USAGE = 2
 
 
 class Parsed[S: ProcessSettings](Protocol):
-    """What both parsers return."""
+    """The result of `parse_sidecar` or `parse_controller`."""
 
     @property
     def settings(self) -> S: ...
@@ -40,14 +40,14 @@ class Parsed[S: ProcessSettings](Protocol):
 
 
 def sidecar(argv: Sequence[str] | None = None) -> int:
-    """`cosi-sidecar`: runs next to a driver."""
-    from cosi_operator.app.sidecar import run_sidecar  # only what this process needs is loaded
+    """Run `cosi-sidecar` (next to a driver) and return its exit code."""
+    from cosi_operator.app.sidecar import run_sidecar  # import only what this process needs
 
     return _main("cosi-sidecar", parse_sidecar, run_sidecar, argv)
 
 
 def controller(argv: Sequence[str] | None = None) -> int:
-    """`cosi-controller`: one for the cluster."""
+    """Run `cosi-controller` (one for the cluster) and return its exit code."""
     from cosi_operator.app.controller import run_controller
 
     return _main("cosi-controller", parse_controller, run_controller, argv)
@@ -99,22 +99,26 @@ def _run[S: ProcessSettings](
         log.info("flag_ignored", note=note)
     try:
         uvloop.run(run(settings))
-    except Exception as error:  # noqa: BLE001 - the edge of the process
+    except Exception as error:  # noqa: BLE001 - the outermost caller
         return _failed(program, error)
     log.info("stopped")
     return 0
 
 
 def _failed(program: str, failure: Exception) -> int:
-    """Log why the process ends. Of an unexpected error only the type: its text may hold secrets."""
+    """Log why the process ends, and return its exit code.
+
+    Of an unexpected error, only the type and the place are logged, because its text may contain
+    credentials.
+    """
     code = EXIT_USAGE
     for error in leaves(failure):
         if isinstance(error, KubeconfigError | PolicyError):
             sys.stderr.write(f"{program}: {error}\n")
             continue
         code = EXIT_FAILED
-        told = str(error) if isinstance(error, LeaseLost) else _place(error)
-        structlog.get_logger().error("process_failed", error=type(error).__name__, at=told)
+        at = str(error) if isinstance(error, LeaseLost) else _place(error)
+        structlog.get_logger().error("process_failed", error=type(error).__name__, at=at)
     return code
 
 

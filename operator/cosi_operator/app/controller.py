@@ -1,4 +1,4 @@
-"""Builds and joins the parts of the controller."""
+"""Builds and connects the parts of the controller."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from cosi_operator.settings import ControllerSettings
 
 LEASE_OWNER = "leader-lock/cosi-controller-manager"
 COMPONENT = "cosi-controller"
-RUN_TIMEOUT_S = 120.0  # requests have 30 s each; a run has a handful
+RUN_TIMEOUT_S = 120.0  # a request takes at most 30 s, and a run sends only a few
 
 
 async def run_controller(settings: ControllerSettings) -> None:
@@ -28,7 +28,7 @@ async def _work(parts: Process) -> None:
 
 
 def build(parts: Process, watching: Watching) -> Sequence[Work]:
-    """Join queues, watches and reconcilers."""
+    """Connect queues, watches and reconcilers."""
     watches = ControllerWatches(watching, parts.queue, parts.clock)
     parts.metrics.watch_objects("BucketClaim", object_counter(watches.claims))
     reporter = Reporter(parts.events, parts.clock, longest_pause_s=parts.settings.backoff.cap_s)

@@ -19,14 +19,14 @@ log = structlog.get_logger(__name__)
 
 
 class DriverRenamedError(Exception):
-    """Another driver answers on the socket now; the Lease and all filters name the old one.
+    """Another driver answers on the socket, but the Lease and all filters name the first driver.
 
     The text names both drivers.
     """
 
 
 class DriverLink:
-    """One driver for the life of the process. `state` is None until the driver first answered."""
+    """Connects the process to one driver. `state` is None until the driver's first answer."""
 
     def __init__(self, settings: SidecarSettings, parts: Process) -> None:
         self._parts = parts
@@ -52,10 +52,10 @@ class DriverLink:
         self._renamed_to = ""
 
     async def run(self) -> None:
-        """Follow the driver until cancelled.
+        """Watch whether the driver is up, until cancelled.
 
         Raises:
-            DriverRenamedError: the process has to start again under the new name.
+            DriverRenamedError: the process has to be restarted to serve the new name.
         """
         self._parts.health.waits(WAITS)
         async with anyio.create_task_group() as tasks:
@@ -64,7 +64,7 @@ class DriverLink:
             raise DriverRenamedError(self._renamed_to)
 
     async def first_answer(self) -> DriverState | None:
-        """Wait for the driver's first answer; None if the process is asked to stop before."""
+        """Wait for the driver's first answer; return None if `stop` is set first."""
         await unless(self._parts.stop, self._appeared.wait)
         return self.state
 
@@ -76,7 +76,7 @@ class DriverLink:
             self.state = DriverState(
                 identity.name, identity.instance, note_silent=self._presence.note_silent
             )
-            # Before any other call: from here on, each new connection proves its name first.
+            # From now on, the driver's name is checked on each new connection before any call.
             self.driver.serve_only(identity.name, timeout_s=self._get_info_s)
             self._appeared.set()
         elif names.same_driver(state.name, identity.name):
@@ -85,8 +85,8 @@ class DriverLink:
         else:
             log.error("driver_renamed", driver=state.name, renamed_to=identity.name)
             self._renamed_to = (
-                f"the socket of driver {state.name!r} is answered by {identity.name!r};"
-                " no other call was made to it; restarting to serve it"
+                f"driver {identity.name!r} answers on the socket of driver {state.name!r};"
+                " only DriverGetInfo was called; restarting to serve the new driver"
             )
             self._renamed.set()
 

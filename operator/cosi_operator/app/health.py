@@ -1,8 +1,8 @@
-"""`/healthz`, `/readyz` and `/metrics`, served only where an address is set.
+"""Serves `/healthz`, `/readyz`, `/loglevel` and `/metrics`, each only if its address is set.
 
-`/loglevel` too: GET shows the level, PUT with `debug`, `info`, `warning` or `error` changes it
-while the process runs. Only from this host, which `kubectl port-forward` is: so the right to that
-is the right to this.
+GET /loglevel returns the log level. PUT with `debug`, `info`, `warning` or `error` changes it while
+the process runs. PUT is accepted only from this host, so a user needs the right to `kubectl
+port-forward`, whose connections come from this host.
 """
 
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Health:
-    """Ready when `waiting_for` is empty; each entry names one thing that is missing."""
+    """The process is ready when `waiting_for` is empty. Each entry names one missing part."""
 
     waiting_for: set[str] = field(default_factory=lambda: {"start"})
 
@@ -49,25 +49,25 @@ async def _change_level(request: web.Request) -> web.Response:
     word = (await request.content.read(LONGEST_LEVEL_BYTES)).decode(errors="replace").strip()
     if word not in set(LogLevel):
         allowed = ", ".join(LogLevel)
-        return web.Response(status=400, text=f"no level {word!r}; allowed: {allowed}\n")
+        return web.Response(status=400, text=f"unknown level {word!r}; allowed: {allowed}\n")
     set_level(LogLevel(word))
     log.info("log_level_changed", to=word)
     return web.Response(text=f"{word}\n")
 
 
 class Exposition:
-    """The metrics as text, made anew for each request as long as requests are rare.
+    """The metrics as text, rendered for each request unless requests are too frequent.
 
-    Whoever can reach the port may ask a thousand times a second, and making the text would keep
-    the event loop from its work. So it may take `EXPOSITION_SHARE` of the time, and
-    `EXPOSITION_BURST_S` on top. If it has taken more, the last text is returned again.
+    Any client that can connect to the port can send a thousand requests a second, and rendering
+    blocks the event loop. So rendering may take at most `EXPOSITION_SHARE` of the time plus
+    `EXPOSITION_BURST_S`. Above that, the previous text is returned again.
     """
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
         self._clock = clock
         self._text = b""
-        self._taken_s = 0.0  # less what time has repaid
+        self._taken_s = 0.0  # rendering time, reduced by EXPOSITION_SHARE of the elapsed time
         self._counted_at_s = clock.monotonic()
 
     def text(self) -> bytes:
@@ -85,7 +85,7 @@ class Exposition:
 async def _one_request(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """End the connection with the first response: an idle one would only take a place."""
+    """Close the connection after the first response, because an idle one counts for the limit."""
     try:
         response = await handler(request)
     except web.HTTPException as refusal:
@@ -98,7 +98,7 @@ async def _one_request(
 async def serve_health(
     settings: ProcessSettings, health: Health, metrics: Metrics, clock: Clock
 ) -> None:
-    """Serve until cancelled. One address may be given for probes, another for metrics."""
+    """Serve until cancelled; probes and metrics may have separate addresses."""
     exposition = Exposition(metrics, clock)
 
     async def healthz(_: web.Request) -> web.Response:
@@ -134,7 +134,7 @@ async def serve_health(
                 runner = web.AppRunner(app, access_log=None)
                 runners.append(runner)
                 await runner.setup()
-                if runner.server is not None:  # as it is after the setup
+                if runner.server is not None:  # always set after setup()
                     tasks.start_soon(listen, address, runner.server, clock)
             await anyio.sleep_forever()
     finally:

@@ -1,10 +1,10 @@
-"""Accepts connections, in bounded number and for a bounded time.
+"""Accepts a bounded number of connections, each for a bounded time.
 
-aiohttp's own server has no limit for the number of connections, nor a deadline for the header of a
-request. Here, each address has `limit` connections at most. If one more arrives, the oldest
-connection of the client address with the most connections is closed. So a flood from one place
-closes its own connections, and a kubelet's probe, which arrives from another address and is
-answered within milliseconds, gets through.
+aiohttp's server limits neither the number of connections nor the time for the header of a request.
+Here, each address has at most `limit` connections. If another connection arrives, the oldest
+connection of the client with the most connections is closed. So a flood from one client closes only
+that client's connections. A kubelet's probe still succeeds, because it comes from another address
+and is answered within milliseconds.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ import structlog
 from cosi_operator.clock import Clock
 
 CONNECTION_LIMIT = 64
-"""For one address. Two addresses take 128 of the 1024 file descriptors that a process often has."""
+"""For each address. Two addresses take 128 of the 1024 file descriptors of a typical process."""
 LIFETIME_S = 10.0
-"""From the first byte of the connection to the last byte of the response."""
+"""From accepting the connection to the last byte of the response."""
 LOOK_EVERY_S = 1.0
 BACKLOG = 128
 ACCEPT_PAUSE_S = 0.1  # after an error such as "too many open files"
-NOT_ON_THIS_MACHINE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # for instance without IPv6
+NOT_ON_THIS_MACHINE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # for example without IPv6
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class Connection:
         return self.accepted.fileno() != -1
 
     def abort(self) -> None:
-        """Close it now, without sending what waits to be sent."""
+        """Close the connection now and discard data that is not sent yet."""
         self.transport.abort()
 
 
@@ -65,7 +65,7 @@ class Connections:
         return iter(self._open)
 
     def add(self, connection: Connection) -> None:
-        """Keep a new connection; if there are too many, close one of the busiest client."""
+        """Add a connection. Above the limit, close one of the client with the most connections."""
         self._open = [known for known in self._open if known.is_open]
         self._open.append(connection)
         if len(self._open) <= self._limit:
@@ -78,7 +78,7 @@ class Connections:
         victim.abort()
 
     def close_older(self, than_s: float) -> None:
-        """Close the connections that were accepted before a moment of the monotonic clock."""
+        """Close the connections that were accepted before `than_s` (monotonic seconds)."""
         for known in self._open:
             if known.since_s <= than_s:
                 known.abort()
@@ -116,7 +116,7 @@ async def _accept(
     while True:
         try:
             accepted, peer = await loop.sock_accept(listener)
-        except OSError as error:  # no file descriptor is left, or the client is gone already
+        except OSError as error:  # no free file descriptor, or the client disconnected
             log.warning("accept_failed", error=errno.errorcode.get(error.errno or 0, "unknown"))
             await clock.sleep(ACCEPT_PAUSE_S)
             continue
@@ -127,12 +127,12 @@ async def _accept(
             accepted.close()
             continue
         connections.add(Connection(accepted, transport, str(peer[0]), clock.monotonic()))
-        # sock_accept does not wait while clients wait; everything else has its turn in between.
+        # sock_accept does not yield while connections are pending, so let the other tasks run.
         await asyncio.sleep(0)
 
 
 async def _bind(address: str) -> list[socket.socket]:
-    """Listen at each address that a host name stands for; IPv4 and IPv6 apart."""
+    """Listen at each address of a host name, with separate sockets for IPv4 and IPv6."""
     host, _, port = address.rpartition(":")
     found = await asyncio.get_running_loop().getaddrinfo(
         host.strip("[]") or None,

@@ -11,9 +11,9 @@ type Counted = Bucket | BucketAccess | BucketClaim
 
 
 def counted_as(view: Counted) -> tuple[State, str]:
-    """The state, and the reason of the Ready condition if the state needs one."""
-    told = {condition.type: condition for condition in view.conditions}
-    ready = told.get("Ready")
+    """The state, and the reason of the Ready condition; "" if the state is sufficient."""
+    conditions = {condition.type: condition for condition in view.conditions}
+    ready = conditions.get("Ready")
     reason = ready.reason if ready else ""
     if view.meta.deleting:
         return State.DELETING, "" if ready and ready.status == "True" else reason
@@ -21,13 +21,13 @@ def counted_as(view: Counted) -> tuple[State, str]:
         return State.NEW, ""
     if ready.status == "True":
         return State.READY, ""
-    return (State.STALLED if "Stalled" in told else State.RECONCILING), reason
+    return (State.STALLED if "Stalled" in conditions else State.RECONCILING), reason
 
 
 def object_counter[T: Counted](
     objects: Objects[T], is_ours: Callable[[T], bool] = lambda _: True
 ) -> Callable[[], ObjectCounts]:
-    """The function that `Metrics.watch_objects` calls at every scrape."""
+    """Return a function that counts the objects, for `Metrics.watch_objects`."""
 
     def views() -> Iterable[T]:
         return (cached.view for _, cached in objects.store.items())

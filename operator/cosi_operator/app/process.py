@@ -1,8 +1,9 @@
 """The parts that both processes share: client, leader election, health, signals, draining.
 
-One task group owns every task. SIGTERM, SIGINT or SIGHUP sets `stop`; workers finish what they
-hold, the Events go out, the Lease is released, all within the grace period. A second signal sets
-`hurry`: the running reconciles are cancelled, the Lease is released, and the process exits.
+One task group owns every task. SIGTERM, SIGINT or SIGHUP sets `stop`. Then the workers finish their
+current keys, the Events are sent and the Lease is released, all within the grace period. A second
+signal sets `hurry`. Then the running reconciles are cancelled, the Lease is released, and the
+process exits.
 """
 
 import random
@@ -17,7 +18,7 @@ import structlog
 
 from cosi_operator.api.view import Key
 from cosi_operator.app.health import Health, serve_health
-from cosi_operator.app.malloc_trim import give_back
+from cosi_operator.app.malloc_trim import trim_regularly
 from cosi_operator.clock import Clock, RealClock
 from cosi_operator.fairness import Groups, Shares, Sharing
 from cosi_operator.flags import package_commit, package_version
@@ -44,15 +45,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Kept back from the grace period, for what comes after the last run.
+# Parts of the grace period that are reserved for the steps after the last run.
 EVENT_DRAIN_S = 3.0
 TRACE_DRAIN_S = 1.0
-RELEASE_S = 2.0  # of the Lease
+RELEASE_S = 2.0  # to release the Lease
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The parts that everything else is built from."""
+    """The shared parts of a process, from which its queues and runners are built."""
 
     settings: ProcessSettings
     component: str
@@ -69,7 +70,7 @@ class Process:
     def queue(
         self, name: str, groups_of: Callable[[Key], Groups], *, pace: Pace | None = None
     ) -> WorkQueue[Key]:
-        """A queue whose keys share the workers by the groups that `groups_of` names."""
+        """Create a queue whose keys share the workers by the groups that `groups_of` returns."""
         return WorkQueue(
             clock=self.clock,
             random=self.rng,
@@ -110,7 +111,7 @@ class Process:
         return Watches(self.client, clock=self.clock, rng=self.rng)
 
     async def follow(self, watches: Watches, works: Sequence["Work"]) -> None:
-        """Watch, work once every store is complete, and drain when asked to stop."""
+        """Watch, start the workers when every store is complete, and drain on `stop`."""
         async with anyio.create_task_group() as watching:
             watching.start_soon(watches.run)
             self.health.waits("the API server")
@@ -130,7 +131,7 @@ class Process:
         The Lease shows the version and the retry `policy` to `cosi drivers`.
 
         Raises:
-            LeaseLost: another process may lead now; end this one.
+            LeaseLost: another process may lead now, so this process must exit.
         """
         if not self.settings.leader_elect:
             self.health.has("start")
@@ -151,13 +152,13 @@ class Process:
             **({POLICY_ANNOTATION: policy} if policy else {}),
         }
         leading = False
-        self.metrics.leads(name, leading=False)  # a standby shows 0, so that 0 in sum can be seen
+        self.metrics.leads(name, leading=False)  # a standby exposes 0, so a sum of 0 is visible
 
         async def led() -> None:
             nonlocal leading
             leading = True
             self.metrics.leads(name, leading=True)
-            self.events.emit(  # in the words of client-go
+            self.events.emit(  # the same reason and message as client-go
                 election.lease(),
                 type="Normal",
                 reason="LeaderElection",
@@ -165,7 +166,7 @@ class Process:
             )
             await unless(self.hurry, work)
 
-        self.health.has("start")  # a standby is healthy: it is ready to take over
+        self.health.has("start")  # a standby is ready, because it can take over
         async with anyio.create_task_group() as either:
 
             async def give_up() -> None:
@@ -180,7 +181,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One queue and the reconciler that empties it."""
+    """One queue and the reconciler of its keys; a run is cancelled after `run_timeout_s`."""
 
     name: str
     queue: WorkQueue[Key]
@@ -202,7 +203,7 @@ async def unless(event: anyio.Event, work: Callable[[], Awaitable[None]]) -> Non
 
 
 def _stop_signals() -> list[signal.Signals]:
-    """The signals that stop the process, without those ignored at the start (nohup, `&`)."""
+    """The signals that stop the process, except those that the parent ignores (nohup, `&`)."""
     stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     return [
         number
@@ -214,7 +215,8 @@ def _stop_signals() -> list[signal.Signals]:
 async def _stop_on_signal(stop: anyio.Event, hurry: anyio.Event) -> None:
     numbers = _stop_signals()
     try:
-        # Received to the end: without a receiver a second signal would kill, and keep the Lease.
+        # Receive signals until the end. Otherwise a second signal would kill the process before it
+        # releases the Lease.
         with anyio.open_signal_receiver(*numbers) as signals:
             async for number in signals:
                 name = signal.Signals(number).name
@@ -225,14 +227,14 @@ async def _stop_on_signal(stop: anyio.Event, hurry: anyio.Event) -> None:
                     log.warning("stopping_now", signal=name)
                     hurry.set()
     finally:
-        for number in numbers:  # what is left to do takes milliseconds, and has an exit code
+        for number in numbers:  # the rest takes milliseconds and sets the exit code
             signal.signal(number, signal.SIG_IGN)
 
 
 def _tracing(settings: ProcessSettings, component: str) -> "Tracing | None":
     if settings.trace_endpoint is None:
         return None
-    from cosi_operator.tracing import Tracing  # only those pay for it who want it
+    from cosi_operator.tracing import Tracing  # imported only if it is used
 
     return Tracing(
         settings.trace_endpoint,
@@ -246,11 +248,11 @@ def _tracing(settings: ProcessSettings, component: str) -> "Tracing | None":
 async def process(
     settings: ProcessSettings, component: str, controllers: Sequence[str]
 ) -> AsyncIterator[Process]:
-    """Start all parts except the Lease; return only when all tasks have ended.
+    """Start all parts except the leader election. On exit, drain and end all tasks.
 
     Args:
-        settings: of this process.
-        component: its name, in Events and to the API server.
+        settings: the settings of this process.
+        component: the name of this process in Events and in the user agent.
         controllers: the names of its reconcile loops.
     """
     clock, rng = RealClock(), random.Random()  # noqa: S311 - jitter, not a secret
@@ -278,7 +280,7 @@ async def process(
         metrics.watch_missing_permissions(client.rights.missing)
         events = EventRecorder(client, component=component, instance=settings.identity, clock=clock)
         tasks.start_soon(events.run)
-        tasks.start_soon(give_back, clock)
+        tasks.start_soon(trim_regularly, clock)
         tasks.start_soon(_stop_on_signal, stop, hurry)
         tasks.start_soon(serve_health, settings, health, metrics, clock)
         yield Process(

@@ -1,4 +1,4 @@
-"""Builds and joins the parts of a sidecar."""
+"""Builds and connects the parts of a sidecar."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +27,8 @@ from cosi_operator.sidecar.watches import SidecarWatches
 log = structlog.get_logger(__name__)
 
 COMPONENT = "cosi-sidecar"
-# A run makes a handful of requests (30 s each at most), and at most two driver calls. A run of a
-# BucketAccess may also wait for the turn of each call.
+# A run sends only a few requests (at most 30 s each) and makes at most two driver calls. A run of a
+# BucketAccess may also wait for its turn before each call.
 REQUESTS_S = 120.0
 
 
@@ -37,9 +37,10 @@ async def run_sidecar(settings: SidecarSettings) -> None:
 
     Raises:
         PolicyError: the retry policy can't be read.
-        LeaseLost, DriverRenamedError: the process has to start again.
+        LeaseLost, DriverRenamedError: the process has to be restarted.
     """
-    policy_for_driver(settings, "any")  # a bad policy ends the start, not the first failed call
+    # Check the policy now, so that an invalid policy fails at the start and not at the first call.
+    policy_for_driver(settings, "any")
     async with process(settings, COMPONENT, ("bucket", "bucketaccess")) as parts:
         link = DriverLink(settings, parts)
         async with anyio.create_task_group() as tasks:
@@ -62,7 +63,7 @@ def summary_of(policy: Policy) -> str:
 
 
 def policy_for_driver(settings: SidecarSettings, driver: str) -> Policy:
-    """The retry policy in force for one driver: flags over the file over the default."""
+    """The retry policy of one driver. Flags override the file, which overrides the default."""
     return resolve_policy(
         driver,
         profile=settings.retry_policy,
@@ -73,7 +74,10 @@ def policy_for_driver(settings: SidecarSettings, driver: str) -> Policy:
 
 
 def lane_scope_for_driver(settings: SidecarSettings, driver: str) -> LaneScope:
-    """Which Grant and Revoke calls run one at a time: the flag over the file over the default."""
+    """Which Grant and Revoke calls run one at a time.
+
+    The flag overrides the file, which overrides the default.
+    """
     return resolve_lane_scope(
         driver,
         given=settings.serialize_access_calls,
@@ -93,7 +97,7 @@ def _policy_file(settings: SidecarSettings) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A sidecar that is ready to run. `on_return` is called when its driver returns."""
+    """A sidecar that is ready to run. `on_return` is called when its driver is up again."""
 
     works: Sequence[Work]
     attempts: Attempts
@@ -116,7 +120,7 @@ def build(
     driver: Driver,
     state: DriverState,
 ) -> Built:
-    """Join queues, watches and reconcilers of one driver."""
+    """Connect the queues, watches and reconcilers of one driver."""
     watches = SidecarWatches(watching, parts.queue, state.name)
     sidecar = _sidecar(settings, parts, driver, state, watches)
     parts.metrics.watch_objects("Bucket", object_counter(watches.buckets, watches.is_our_bucket))

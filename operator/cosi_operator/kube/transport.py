@@ -63,9 +63,8 @@ GATEWAY_STATUSES = (502, 503, 504)
 # etcd accepts at most 1.5 MiB for each object, so a line of a real API server is always shorter.
 LINE_LIMIT_BYTES = 16 * 2**20
 
-# TCP keep-alive: the kernel sends the first probe after 30 s without data, then one every 10 s, and
-# closes the connection after three probes without a reply. Without probes, a watch to a node that
-# has failed would wait until its own timeout.
+# TCP keep-alive: the first probe is sent after 30 s without data, then one every 10 s. After three
+# without a reply, the connection is closed. Otherwise a watch to a failed node waits for minutes.
 PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 METHODS = {
@@ -104,11 +103,7 @@ class Request:
         return f"{self.verb} {target} {self.key}".rstrip(" /")
 
     def url(self, server: str) -> URL:
-        """Return the request's URL.
-
-        Raises:
-            NotFound: the namespace or name is not valid, so no such object can exist.
-        """
+        """Return the request's URL; raise NotFound if no object can have this name."""
         needs_name = self.verb in ("get", "update", "delete")
         for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
             if (needed or segment) and not _PATH_SEGMENT.fullmatch(segment):
@@ -132,10 +127,9 @@ def keeping_alive(address: aiohttp.AddrInfoType) -> socket.socket:
 def pause_before_retry(
     request: Request, failure: ApiError | ApiSilent, attempt: int, draw: float
 ) -> float | None:
-    """Return the seconds to wait before the next attempt; None if the request must not be retried.
+    """Return the seconds to wait before the next attempt; None if there must be none.
 
-    `attempt` is the number of the failed attempt, starting at 1. `draw` is random in [0, 1). The
-    rules are the table in the module's docstring.
+    `attempt` counts from 1. `draw` is random in [0, 1). The module's docstring gives the rules.
     """
     creates = request.verb == "create"
     asked_s: float | None = None
@@ -199,8 +193,7 @@ class Transport:
         """Send a request, retry it if the module's table permits, and return the reply's body.
 
         Raises:
-            ApiError: the server refused the request.
-            ApiSilent: there was no usable reply.
+            ApiError: the server refused the request. ApiSilent: there was no usable reply.
         """
         url = request.url(self._connection.server)
         started_s = self._clock.monotonic()
@@ -232,10 +225,9 @@ class Transport:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a watch and yield its lines. One attempt, and a second one after a 401.
 
-        Raises:
+        Raises (also while reading a line):
             ApiError: the server refused the watch.
-            ApiSilent: the stream was cut or did not end within `limit_s`. Entering the context and
-                reading a line raise this.
+            ApiSilent: the stream was cut or did not end within `limit_s`.
         """
         url = request.url(self._connection.server)
         header = await self._authorization(request, self._timeout_s)
@@ -349,10 +341,7 @@ async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
 async def _lines(
     response: aiohttp.ClientResponse, clock: Clock, limit_s: float, what: str
 ) -> AsyncGenerator[bytes]:
-    """Yield the lines of a watch.
-
-    Lines are split only at byte 0x0A, because U+0085 and U+2028 are ordinary characters in JSON.
-    """
+    """Yield the lines of a watch, split only at byte 0x0A (JSON may contain U+0085 and U+2028)."""
     pending = bytearray()
     # The limit counts from the start, because a late line must not prolong a half-open watch.
     end_s = clock.monotonic() + limit_s

@@ -571,7 +571,9 @@ def process(*words: str, kubeconfig: Path) -> subprocess.CompletedProcess[str]:
             ("policy", "explain", "--call", "x", "--code", "OK"), 2, "", "is no call", id="a call"
         ),
         pytest.param(("policy", "show"), 0, "INTERNAL", "", id="a command without a cluster"),
-        pytest.param(("policy", "show", "--profile", "x"), 2, "", "error: 'x' is no", id="profile"),
+        pytest.param(
+            ("policy", "show", "--profile", "x"), 2, "", "error: unknown profile", id="profile"
+        ),
         pytest.param(("status",), 2, "", "error: ", id="no kubeconfig"),
     ],
 )

@@ -48,7 +48,7 @@ async def test_a_token_file_is_read_again_after_a_minute(tmp_path: Path) -> None
     assert await credentials.authorization() == "Bearer two"
 
 
-async def test_a_token_that_was_refused_is_read_again_at_once(tmp_path: Path) -> None:
+async def test_a_refused_token_is_read_again_immediately(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one")
     credentials = TokenFile(file, FakeClock())
@@ -166,7 +166,7 @@ def plugin(tmp_path: Path) -> Plugin:
     return Plugin(tmp_path)
 
 
-async def test_a_plugin_is_told_what_is_wanted_and_its_token_is_used(plugin: Plugin) -> None:
+async def test_a_plugin_gets_the_exec_info_and_its_token_is_used(plugin: Plugin) -> None:
     cluster = {"server": "https://example.com"}
     credentials = plugin.credentials(FakeClock(), cluster=cluster)
     assert await credentials.authorization() == f"Bearer {SECRET}"
@@ -298,13 +298,13 @@ def test_what_a_plugin_is_given_is_not_shown(plugin: Plugin) -> None:
 # --- client certificates
 
 
-def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_password() -> None:
+def test_an_encrypted_key_is_rejected_without_a_password_prompt() -> None:
     pair = self_signed(password="open")
     with pytest.raises(ssl.SSLError):
         load_client_certificate(ssl.create_default_context(), pair.certificate, pair.key)
 
 
-def test_a_certificate_and_the_key_of_another_are_no_pair() -> None:
+def test_a_certificate_with_the_key_of_another_one_is_rejected() -> None:
     with pytest.raises(ssl.SSLError):
         load_client_certificate(
             ssl.create_default_context(), self_signed().certificate, self_signed().key

@@ -146,9 +146,7 @@ async def test_a_name_that_no_object_can_have_is_not_found_without_a_request(
     assert server.seen == []
 
 
-async def test_a_list_comes_in_pages_of_raw_items(
-    client: KubeClient, server: StubApiServer
-) -> None:
+async def test_a_list_returns_pages_of_raw_items(client: KubeClient, server: StubApiServer) -> None:
     for number in range(5):
         server.put(BUCKETS, Key("", f"b-{number}"))
     first = await client.list(BUCKETS, limit=3)
@@ -248,7 +246,7 @@ async def test_what_can_be_repeated_is_repeated(
     assert server.count(verb) == 3
 
 
-async def test_the_retry_comes_not_before_the_server_wants_it(
+async def test_the_retry_is_not_sent_before_the_retry_after_time(
     client: KubeClient, server: StubApiServer, clock: FakeClock
 ) -> None:
     stored(server)

@@ -61,7 +61,7 @@ async def world() -> AsyncIterator[World]:
             await sending
 
 
-async def test_an_event_says_what_happened_to_what_and_who_says_so(world: World) -> None:
+async def test_an_event_names_the_object_the_reason_and_the_reporter(world: World) -> None:
     world.emit()
     (event,) = await world.sent()
     name = event["metadata"].pop("name")
@@ -175,7 +175,9 @@ async def test_what_waits_longer_than_an_hour_still_counts_all(world: World) -> 
 # --- limits
 
 
-async def test_one_object_can_emit_25_at_once_then_one_in_five_minutes(world: World) -> None:
+async def test_one_object_can_emit_a_burst_of_25_events_then_one_every_5_minutes(
+    world: World,
+) -> None:
     for number in range(30):
         world.emit(message=f"m-{number}")
     world.emit(BUCKET)
@@ -234,7 +236,7 @@ async def test_nothing_grows_without_end(world: World, monkeypatch: pytest.Monke
     [
         pytest.param([Drop()], id="a lost connection"),
         pytest.param([Reply(500), Reply(500)], id="twice 500"),
-        pytest.param([Reply(200, body=b"{}")], id="a reply that is no Event"),
+        pytest.param([Reply(200, body=b"{}")], id="a reply that is not an Event"),
     ],
 )
 async def test_trouble_with_one_event_is_over_with_the_next(
@@ -258,7 +260,7 @@ async def test_a_create_whose_reply_was_lost_makes_no_second_event(world: World)
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(Reply(404, "NotFound"), id="the namespace is gone"),
+        pytest.param(Reply(404, "NotFound"), id="the namespace does not exist"),
         pytest.param(Reply(403, "Forbidden"), id="the namespace is being deleted, or no right"),
         pytest.param(Reply(422, "Invalid"), id="the server does not like it"),
     ],
@@ -287,7 +289,7 @@ async def test_an_event_that_the_server_forgot_or_someone_changed_is_made_anew(
     assert sorted(there["count"] for there in await world.sent()) == [2, 3]
 
 
-async def test_without_the_right_to_update_each_repeat_is_an_event_of_its_own(
+async def test_without_the_right_to_update_each_repetition_is_a_separate_event(
     world: World,
 ) -> None:
     world.emit()
@@ -313,7 +315,7 @@ async def test_a_long_outage_costs_only_what_was_said_in_it(world: World) -> Non
 # --- drain
 
 
-async def test_drain_gives_up_in_time_and_says_so(world: World) -> None:
+async def test_drain_returns_false_at_its_deadline(world: World) -> None:
     assert await world.recorder.drain(5), "nothing to send"
     world.server.fail_next("create", Hang())
     world.emit()

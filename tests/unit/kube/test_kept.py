@@ -65,7 +65,7 @@ def encode(body: Json) -> bytes:
     return msgspec.json.encode(body)
 
 
-def test_an_ordinary_object_is_kept_to_the_byte() -> None:
+def test_an_ordinary_object_is_held_unchanged() -> None:
     raw = encode(claim(metadata={"annotations": {"note": "x" * (OBJECT_LIMIT_BYTES - 1000)}}))
     assert bounded(raw) is raw
 
@@ -117,7 +117,7 @@ def test_a_giant_spec_is_dropped_and_marked() -> None:
     assert bounded(kept) == kept
 
 
-def test_a_large_annotation_of_others_leaves_an_object_usable() -> None:
+def test_an_object_with_a_large_foreign_annotation_is_still_usable() -> None:
     body = claim(
         metadata={"annotations": {"note": "x" * 200_000, "objectstorage.k8s.io/retry": "1"}}
     )
@@ -130,7 +130,7 @@ def test_a_large_annotation_of_others_leaves_an_object_usable() -> None:
 
 @pytest.mark.parametrize("char", ["x", '"', "\\", "\U0001f511"], ids=ascii)
 @pytest.mark.parametrize("annotated", [False, True], ids=["status", "annotation"])
-def test_our_own_status_is_held_of_an_object_that_others_have_made_huge(
+def test_our_own_status_of_an_object_that_others_made_huge_is_held(
     char: str, annotated: bool
 ) -> None:
     """Otherwise the driver would be asked again: the verdict that stands is in it."""
@@ -158,7 +158,7 @@ def test_our_own_status_is_held_of_an_object_that_others_have_made_huge(
     assert all(c.message.startswith(char * 100) for c in found.conditions)
 
 
-def test_our_finalizers_stay_however_many_others_there_are() -> None:
+def test_our_finalizers_are_held_however_many_others_there_are() -> None:
     many = [f"example.com/{i}" for i in range(20_000)]
     view = v1alpha1.decode_bucket_claim(
         bounded(encode(claim(metadata={"finalizers": [*many, OURS]})))

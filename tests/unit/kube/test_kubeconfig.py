@@ -59,7 +59,7 @@ async def loaded(path: str | None, **environ: str) -> Connection:
 # --- where it looks, in order
 
 
-async def test_the_flag_wins_over_the_environment(tmp_path: Path) -> None:
+async def test_the_flag_takes_precedence_over_the_environment(tmp_path: Path) -> None:
     flag = written(tmp_path, config(cluster={"server": "https://flag"}), "flag")
     env = written(tmp_path, config(cluster={"server": "https://env"}), "env")
     assert (await loaded(flag, KUBECONFIG=env)).server == "https://flag"
@@ -67,7 +67,7 @@ async def test_the_flag_wins_over_the_environment(tmp_path: Path) -> None:
     assert (await loaded("", KUBECONFIG=env)).server == "https://env"
 
 
-async def test_home_comes_last(tmp_path: Path) -> None:
+async def test_the_home_directory_is_used_last(tmp_path: Path) -> None:
     written(tmp_path / ".kube", config())
     assert (await loaded(None, HOME=str(tmp_path))).server == "https://example.com:6443"
 
@@ -142,7 +142,7 @@ async def test_a_context_that_does_not_exist_is_refused_with_those_that_do(tmp_p
 # --- several files, merged as kubectl does it
 
 
-async def test_the_first_file_to_name_a_thing_wins_and_missing_files_are_skipped(
+async def test_the_first_definition_takes_precedence_and_missing_files_are_skipped(
     tmp_path: Path,
 ) -> None:
     first = written(tmp_path, {"users": [{"name": "u", "user": {"token": "first"}}]}, "one")
@@ -176,11 +176,15 @@ async def test_where_an_exec_plugin_is(tmp_path: Path, command: str, expected: s
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        pytest.param(True, {"server": "https://h:1", "tls-server-name": "n"}, id="asked -> told"),
-        pytest.param(False, None, id="not asked -> not told"),
+        pytest.param(
+            True,
+            {"server": "https://h:1", "tls-server-name": "n"},
+            id="provideClusterInfo -> passed",
+        ),
+        pytest.param(False, None, id="no provideClusterInfo -> not passed"),
     ],
 )
-async def test_an_exec_plugin_is_told_the_cluster_only_if_it_asks(
+async def test_an_exec_plugin_gets_the_cluster_only_with_provide_cluster_info(
     tmp_path: Path, asked: bool, told: Json | None
 ) -> None:
     cluster = {"server": "https://h:1", "tls-server-name": "n", "certificate-authority-data": ""}
@@ -191,7 +195,7 @@ async def test_an_exec_plugin_is_told_the_cluster_only_if_it_asks(
     assert credentials._plugin.cluster == told
 
 
-async def test_a_home_without_a_configuration_is_no_configuration(tmp_path: Path) -> None:
+async def test_a_home_directory_without_a_kubeconfig_is_skipped(tmp_path: Path) -> None:
     with pytest.raises(KubeconfigError, match="no configuration"):
         await loaded(None, HOME=str(tmp_path))
 
@@ -211,7 +215,7 @@ def test_what_a_connection_holds_is_not_shown(tmp_path: Path) -> None:
     assert SECRET not in repr(connection)
 
 
-async def test_an_unverified_server_is_told_once(tmp_path: Path) -> None:
+async def test_an_unverified_server_is_logged_once(tmp_path: Path) -> None:
     cluster = {"server": "https://example.com", "insecure-skip-tls-verify": True}
     with capture_logs() as logs:
         connection = await loaded(written(tmp_path, config(cluster=cluster)))
@@ -381,7 +385,7 @@ BAD = {
 @pytest.mark.parametrize(
     ("content", "words"), [pytest.param(*case, id=name) for name, case in BAD.items()]
 )
-async def test_a_bad_file_is_told_with_the_field_and_the_fix(
+async def test_the_error_of_an_invalid_file_names_the_field_and_the_remedy(
     tmp_path: Path, content: object, words: str
 ) -> None:
     path = written(tmp_path, content)
@@ -391,13 +395,13 @@ async def test_a_bad_file_is_told_with_the_field_and_the_fix(
     assert SECRET not in str(raised.value)
 
 
-async def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_text_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "config").write_bytes(b"\xff\xfe")
     with pytest.raises(KubeconfigError, match="is not UTF-8 text"):
         await loaded(str(tmp_path / "config"))
 
 
-async def test_a_directory_and_a_file_that_is_not_there_are_told(tmp_path: Path) -> None:
+async def test_a_directory_and_a_missing_file_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(KubeconfigError, match=r"can't be read"):
         await loaded(str(tmp_path))
     with pytest.raises(

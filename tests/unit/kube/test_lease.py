@@ -179,7 +179,7 @@ async def test_the_lease_is_given_back_when_the_work_ends(server: StubApiServer)
     assert spec_of(server)["holderIdentity"] == ""
 
 
-async def test_the_lease_is_given_back_when_the_process_is_told_to_stop(
+async def test_the_lease_is_released_when_the_process_stops(
     server: StubApiServer,
 ) -> None:
     async with candidate(server, "a") as a:
@@ -192,7 +192,7 @@ async def test_the_lease_is_given_back_when_the_process_is_told_to_stop(
 
 
 @pytest.mark.parametrize("verb", ["create", "update"])
-async def test_the_lease_is_given_back_when_the_stop_comes_before_the_answer(
+async def test_the_lease_is_released_when_the_process_stops_before_the_reply(
     server: StubApiServer, verb: str
 ) -> None:
     if verb == "update":
@@ -208,7 +208,7 @@ async def test_the_lease_is_given_back_when_the_stop_comes_before_the_answer(
     assert spec_of(server)["holderIdentity"] == ""
 
 
-async def test_a_standby_that_is_stopped_asks_nothing_more(server: StubApiServer) -> None:
+async def test_a_stopped_standby_sends_no_more_requests(server: StubApiServer) -> None:
     held_by(server, "b")
     async with candidate(server, "a") as a:
         await a.pause()
@@ -262,7 +262,7 @@ async def test_a_release_does_not_hold_up_the_exit(server: StubApiServer) -> Non
     assert [entry["event"] for entry in logs] == ["lease_not_released"]
 
 
-async def test_what_others_wrote_into_the_lease_is_kept(server: StubApiServer) -> None:
+async def test_foreign_fields_of_the_lease_are_preserved(server: StubApiServer) -> None:
     held_by(server, "", strategy="OldestEmulationVersion")
     async with candidate(server, "a") as a:
         await within_patience(a.started)
@@ -273,7 +273,7 @@ async def test_what_others_wrote_into_the_lease_is_kept(server: StubApiServer) -
 # --- taking over
 
 
-async def test_the_second_waits_and_takes_over_at_once_when_the_first_lets_go(
+async def test_a_standby_takes_over_immediately_when_the_leader_releases_the_lease(
     server: StubApiServer,
 ) -> None:
     async with candidate(server, "a") as a, candidate(server, "b") as b:
@@ -358,7 +358,7 @@ async def test_of_two_that_take_over_the_conditional_write_lets_one_through(
         assert server.count("update") == 1
 
 
-async def test_a_create_that_comes_second_is_no_error(server: StubApiServer) -> None:
+async def test_a_create_after_another_create_is_not_an_error(server: StubApiServer) -> None:
     server.fail_next("create", Reply(409, "AlreadyExists"))
     async with candidate(server, "a") as a:
         with capture_logs() as logs:
@@ -419,7 +419,7 @@ async def test_a_server_that_hangs_does_not_keep_a_leader_past_its_time(
         assert a.lost == "Lease storage/driver-cosi: not renewed for 10 s"
 
 
-async def test_a_leader_that_sees_another_holder_stops_at_once(server: StubApiServer) -> None:
+async def test_a_leader_that_sees_another_holder_stops_immediately(server: StubApiServer) -> None:
     async with candidate(server, "a") as a:
         await within_patience(a.started)
         held_by(server, "b")
@@ -439,7 +439,9 @@ async def test_a_leader_that_was_suspended_stops_when_it_wakes(server: StubApiSe
         assert a.lost == "Lease storage/driver-cosi: not renewed for 10 s"
 
 
-async def test_a_deleted_lease_is_made_again_while_the_work_goes_on(server: StubApiServer) -> None:
+async def test_a_deleted_lease_is_created_again_while_the_work_continues(
+    server: StubApiServer,
+) -> None:
     async with candidate(server, "a") as a:
         await within_patience(a.started)
         server.drop(LEASES, KEY)
@@ -461,7 +463,7 @@ async def test_a_slow_acquisition_does_not_start_work_that_is_late_already(
 # --- trouble is told once
 
 
-async def test_a_missing_right_is_told_once_with_its_remedy(server: StubApiServer) -> None:
+async def test_a_missing_right_is_logged_once_with_its_remedy(server: StubApiServer) -> None:
     server.forbid("get", "leases")
     with capture_logs() as logs:
         async with candidate(server, "a") as a:

@@ -82,7 +82,7 @@ def ready(_: View, body: Body) -> Body:
 # --- edit
 
 
-async def test_an_edit_is_stored_known_and_told(world: World) -> None:
+async def test_an_edit_is_sent_stored_and_reported(world: World) -> None:
     world.exists(spec={"unknown": {"field": 1}})
     view = await world.claims.edit(KEY, label)
     assert view is not None
@@ -117,7 +117,7 @@ async def test_an_edit_of_a_stale_copy_is_a_conflict_and_the_copy_is_fresh_then(
     assert (await world.claims.edit(KEY, label)) is not None
 
 
-async def test_a_change_function_gets_a_copy_of_its_own(world: World) -> None:
+async def test_a_change_function_gets_a_separate_copy(world: World) -> None:
     world.exists()
     world.server.fail_next("update", Reply(422, "Invalid"))
     with pytest.raises(Invalid):
@@ -127,7 +127,7 @@ async def test_a_change_function_gets_a_copy_of_its_own(world: World) -> None:
     assert "labels" not in view.metadata
 
 
-async def test_an_edit_of_what_is_gone_forgets_it(world: World) -> None:
+async def test_an_edit_of_a_deleted_object_removes_it_from_the_store(world: World) -> None:
     world.exists()
     world.server.drop(CLAIMS, KEY)
     assert await world.claims.edit(KEY, label) is None
@@ -135,7 +135,7 @@ async def test_an_edit_of_what_is_gone_forgets_it(world: World) -> None:
     assert world.told == [("mine", True, False)]
 
 
-async def test_the_write_that_ends_an_object_makes_it_gone(world: World) -> None:
+async def test_a_write_that_completes_the_deletion_removes_the_object(world: World) -> None:
     metadata = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FINALIZER]}
     world.exists(metadata=metadata)
     assert await world.claims.edit(KEY, lambda b: set_finalizers(b, remove=(FINALIZER,))) is None
@@ -196,7 +196,7 @@ async def test_endless_conflicts_end(world: World) -> None:
     assert len(world.writes) == STATUS_TRIES
 
 
-async def test_an_object_that_goes_during_a_conflict_is_gone(world: World) -> None:
+async def test_an_object_that_is_deleted_during_a_conflict_is_removed(world: World) -> None:
     world.exists()
     world.server.fail_next("update", Reply(409, "Conflict"))
     world.server.fail_next("get", Reply(404, "NotFound"))
@@ -205,7 +205,7 @@ async def test_an_object_that_goes_during_a_conflict_is_gone(world: World) -> No
     assert world.writes == ["update"]
 
 
-async def test_a_status_of_what_is_gone_forgets_it(world: World) -> None:
+async def test_a_status_write_for_a_deleted_object_removes_it_from_the_store(world: World) -> None:
     world.exists()
     world.server.drop(CLAIMS, KEY)
     assert await world.claims.edit_status(KEY, ready) is None
@@ -215,7 +215,7 @@ async def test_a_status_of_what_is_gone_forgets_it(world: World) -> None:
 # --- create, delete, refresh
 
 
-async def test_what_was_created_is_known_at_once(world: World) -> None:
+async def test_a_created_object_is_in_the_store_immediately(world: World) -> None:
     body = {"apiVersion": CLAIMS.api_version, "kind": "BucketClaim", "metadata": {"name": "mine"}}
     view = await world.claims.create(body, namespace="team")
     assert view is not None
@@ -233,11 +233,11 @@ async def test_a_delete_is_of_exactly_that_object(world: World) -> None:
     assert world.held_version == successor["metadata"]["resourceVersion"], "and it is known now"
 
 
-async def test_a_delete_of_what_is_gone_is_fine(world: World) -> None:
+async def test_a_delete_of_a_deleted_object_is_not_an_error(world: World) -> None:
     await world.claims.delete(KEY, uid="uid-101")
 
 
-async def test_a_delete_without_an_answer_is_told(world: World) -> None:
+async def test_a_delete_without_a_reply_raises(world: World) -> None:
     world.exists()
     world.server.fail_next("delete", *[Drop()] * 10)
     clock = world.claims.client._transport._clock

@@ -19,7 +19,7 @@ def bucket(number: int) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=6000), max_size=12))
-def test_what_was_packed_comes_back_whatever_was_packed_before_and_after(
+def test_a_packed_text_unpacks_unchanged_whatever_else_was_packed(
     texts: list[bytes],
 ) -> None:
     packer = Packer()

@@ -123,7 +123,7 @@ async def test_without_one_the_environment_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", [f"http://me:{SECRET}@h:port", f"http://{SECRET}\x7f", "http://"])
-async def test_what_is_no_url_is_ignored_and_logged_without_its_text(
+async def test_an_invalid_proxy_url_is_ignored_and_logged_without_its_text(
     tmp_path: Path, url: str
 ) -> None:
     path = written(tmp_path, config(cluster={"server": "https://example.com"}))

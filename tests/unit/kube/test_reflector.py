@@ -269,7 +269,7 @@ HOUR = {"Retry-After": "3600"}
         pytest.param(_error_line_that_asks_for(-5), 0.8, False, id="ERROR line, -5 s -> backoff"),
     ],
 )
-async def test_a_watch_that_is_refused_for_an_hour_goes_on_after_a_minute(
+async def test_a_watch_that_is_refused_for_an_hour_is_retried_after_a_minute(
     end: Callable[[World], object], waits_s: float, told: bool
 ) -> None:
     async with a_world() as world:
@@ -337,7 +337,7 @@ async def test_a_bookmark_moves_only_the_version() -> None:
         assert world.changes == []
 
 
-async def test_our_own_write_that_comes_back_makes_no_change() -> None:
+async def test_the_watch_event_of_our_own_write_is_not_reported() -> None:
     async with a_world() as world:
         await world.server.watcher()
         reply = await world.client.create(BUCKETS, {"metadata": {"name": "ours"}})
@@ -350,7 +350,7 @@ async def test_our_own_write_that_comes_back_makes_no_change() -> None:
         )
 
 
-async def test_a_broken_object_is_told_and_stops_nobody() -> None:
+async def test_a_broken_object_is_reported_and_does_not_affect_others() -> None:
     async with a_world() as world:
         await world.server.watcher()
         world.server.put(BUCKETS, Key("", "bad"), spec="no object")
@@ -366,7 +366,7 @@ async def test_a_broken_object_is_told_and_stops_nobody() -> None:
         assert world.server.count("watch") == 1
 
 
-async def test_without_the_right_to_watch_it_lists_each_minute_and_says_so_once() -> None:
+async def test_without_the_right_to_watch_the_reflector_lists_every_minute_and_logs_once() -> None:
     with capture_logs() as logs:
         async with a_world(run=False) as world:
             world.server.forbid("watch", "buckets")
@@ -390,7 +390,7 @@ async def test_without_the_right_to_watch_it_lists_each_minute_and_says_so_once(
     assert told[0]["remedy"] == "grant 'watch' on 'buckets' of API group 'objectstorage.k8s.io'"
 
 
-async def test_without_the_right_to_list_it_says_so_once_and_keeps_trying() -> None:
+async def test_without_the_right_to_list_the_reflector_logs_once_and_retries() -> None:
     with capture_logs() as logs:
         async with a_world(run=False) as world:
             world.server.forbid("list", "buckets")

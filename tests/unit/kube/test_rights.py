@@ -73,11 +73,11 @@ def test_the_authorizers_refusal_names_verb_resource_and_role(
         refusal(""),
     ],
 )
-def test_quota_admission_and_other_statuses_are_no_missing_rights(error: ApiError) -> None:
+def test_quota_admission_and_other_statuses_do_not_count_as_missing_rights(error: ApiError) -> None:
     assert missing_right(error) is None
 
 
-def test_what_an_admission_webhook_says_about_a_secret_with_data_is_not_kept() -> None:
+def test_the_message_of_an_admission_webhook_about_a_secret_with_data_is_dropped() -> None:
     message = f'admission webhook "w" denied: key {SECRET}; ' + denial("get", "secrets", "", "a")
     kept = refusal(message, confidential=True)
     assert SECRET not in str(kept)
@@ -112,7 +112,7 @@ def test_it_is_granted_when_the_last_place_allows_it() -> None:
     assert rights.missing() == frozenset()
 
 
-def test_a_right_that_is_no_longer_asked_for_is_forgotten() -> None:
+def test_a_right_that_is_no_longer_requested_expires() -> None:
     clock = FakeClock()
     rights = Rights(clock)
     rights.refused(refusal(denial("get", "secrets", "", "gone")))
@@ -120,7 +120,7 @@ def test_a_right_that_is_no_longer_asked_for_is_forgotten() -> None:
     assert rights.missing() == frozenset()
 
 
-async def test_a_client_notices_by_itself_and_the_metric_follows() -> None:
+async def test_a_client_records_missing_rights_and_the_metric_shows_them() -> None:
     denied = json.dumps({"reason": "Forbidden", "message": denial("get", "secrets", "", "team")})
     metrics = Metrics()
     async with serving() as server, client_of(server, FakeClock()) as client:

@@ -52,7 +52,7 @@ def versions(store: Store[Thing]) -> dict[str, str]:
 A = Key("", "a")
 
 
-def test_an_object_comes_changes_and_goes() -> None:
+def test_an_object_is_added_changed_and_removed() -> None:
     store = new_store()
     came = store.upsert(raw("a", 1))
     assert came is not None
@@ -71,9 +71,9 @@ def test_an_object_comes_changes_and_goes() -> None:
     [
         pytest.param("9", "10", "10", id="versions are numbers, not text"),
         pytest.param("10", "9", "10", id="a late watch line does not undo our own write"),
-        pytest.param("10", "10", "10", id="our own write that comes back changes nothing"),
-        pytest.param("b7", "a1", "a1", id="opaque versions: the newest call wins"),
-        pytest.param("7", "a1", "a1", id="mixed versions: the newest call wins"),
+        pytest.param("10", "10", "10", id="the watch event of our own write -> no change"),
+        pytest.param("b7", "a1", "a1", id="opaque versions -> the latest call takes precedence"),
+        pytest.param("7", "a1", "a1", id="mixed versions -> the latest call takes precedence"),
     ],
 )
 def test_which_of_two_copies_is_held(first: str, then: str, held: str) -> None:
@@ -93,7 +93,7 @@ def test_a_late_reply_brings_no_deleted_object_back() -> None:
     assert len(store) == 0
 
 
-def test_a_late_reply_about_an_object_that_came_and_went_unseen_is_refused() -> None:
+def test_a_late_reply_about_an_object_that_was_deleted_unseen_is_ignored() -> None:
     store = new_store()
     store.replace([], "10")
     assert store.upsert(raw("a", 8)) is None
@@ -125,7 +125,7 @@ def test_a_list_removes_what_vanished_and_keeps_what_we_wrote_since() -> None:
     }
 
 
-def test_what_only_an_old_list_did_not_name_comes_back_with_the_watch() -> None:
+def test_an_object_that_only_an_old_list_lacks_is_restored_by_the_watch() -> None:
     """A cache of the API server may lag: then the list is old, and nothing was deleted."""
     store = new_store()
     store.replace([], "1")
@@ -161,7 +161,7 @@ def test_opaque_versions_follow_the_lists() -> None:
     assert versions(store) == {"c": "y1"}
 
 
-def test_a_broken_object_is_kept_apart_and_stops_nobody() -> None:
+def test_a_broken_object_is_held_separately_and_does_not_affect_others() -> None:
     store = new_store()
     store.upsert(raw("a", 1))
     assert store.upsert(raw("a", 2, driver=7)) is not None
@@ -179,7 +179,7 @@ def test_a_broken_object_is_kept_apart_and_stops_nobody() -> None:
     assert store.broken(A) is None
 
 
-def test_what_is_no_object_at_all_is_an_error() -> None:
+def test_json_that_is_not_an_object_raises() -> None:
     with pytest.raises(msgspec.DecodeError):
         new_store().upsert(b'{"kind": "Status"}')
 

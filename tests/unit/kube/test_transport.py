@@ -24,7 +24,7 @@ BUCKETS = Resource("objectstorage.k8s.io", "v1alpha1", "buckets", "Bucket", name
 SECRET = "very-secret-value"
 
 
-async def test_what_comes_late_does_not_prolong_a_watch_beyond_its_end() -> None:
+async def test_late_data_does_not_prolong_a_watch_beyond_its_limit() -> None:
     clock = FakeClock()
     async with (
         serving() as server,
@@ -55,7 +55,7 @@ async def test_what_comes_late_does_not_prolong_a_watch_beyond_its_end() -> None
             await ended.wait()
 
 
-def test_a_connection_whose_other_end_is_gone_is_noticed_by_the_kernel_within_a_minute() -> None:
+def test_the_kernel_detects_a_dead_connection_within_a_minute() -> None:
     """A node that vanished, or a balancer that forgot us, says nothing; only probes tell."""
     address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 1))
     with contextlib.closing(keeping_alive(address)) as made:
@@ -122,7 +122,7 @@ async def proxy_that_says(answer: bytes) -> AsyncIterator[str]:
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxys_password_is_not_told(answer: bytes, scheme: str) -> None:
+async def test_the_password_of_a_proxy_is_not_in_the_error(answer: bytes, scheme: str) -> None:
     async with proxy_that_says(answer) as proxy, contextlib.AsyncExitStack() as stack:
         connection = Connection(
             f"{scheme}://server.example:1", "default", FixedToken("t"), proxy=proxy
@@ -136,6 +136,6 @@ async def test_a_proxys_password_is_not_told(answer: bytes, scheme: str) -> None
         assert SECRET not in repr(connection)
 
 
-def test_the_words_of_a_request_hold_no_body() -> None:
+def test_the_description_of_a_request_does_not_contain_the_body() -> None:
     request = Request("create", SECRETS, Key("team", ""), body=SECRET.encode())
     assert SECRET not in f"{request} {request!r} {request.what}"

@@ -118,7 +118,7 @@ def test_the_backoff_doubles_up_to_thirty_seconds_and_is_forgotten_after_two_min
     assert step(state, Silent(), 120.0, 1.0) == Pausing(1.0, "7", 1)
 
 
-def test_a_watch_that_brought_something_goes_on_at_once_and_a_new_list_does_not() -> None:
+def test_a_watch_with_progress_restarts_after_the_shortest_pause_and_a_new_list_does_not() -> None:
     state = step(Watching(0.0, "7", 400.0, failures=9), Progress("8"), 1.0, 1.0)
     assert step(state, Silent(), 1.0, 1.0) == Pausing(1.0, "8", 1)
     assert step(state, Refused(410), 1.0, 1.0) == Pausing(29.0, None, 10)

@@ -63,7 +63,7 @@ async def choose(source: str, names: str, context: str = "") -> Chosen:
         )
         raise KubeconfigError(
             f"{source}: {missing}; "
-            "write it, or leave the setting out to use the pod's service account"
+            "create the file, or leave the setting out to use the pod's service account"
         )
     return _resolve(files, context)
 
@@ -80,7 +80,7 @@ async def _read_file(path: Path) -> _File:
     except UnicodeDecodeError:
         raise KubeconfigError(f"{path}: is not UTF-8 text") from None
     except (ValueError, RecursionError):  # a 31st of February, or a thousand brackets
-        raise KubeconfigError(f"{path}: holds values that no kubeconfig has") from None
+        raise KubeconfigError(f"{path}: contains values that are invalid in a kubeconfig") from None
     except OSError as error:
         raise KubeconfigError(f"{path}: can't be read: {error.strerror or error}") from None
     try:

@@ -357,8 +357,8 @@ def _ended(claim: BucketClaim) -> Done:
     return Done(
         Terminal(
             Reason.BEING_DELETED,
-            "The operator has finished, and the claim has no bucket any more. The BucketClaim is"
-            f" deleted when its last finalizers are removed: {others}.",
+            "The operator has finished. The BucketClaim is deleted when its last finalizers are"
+            f" removed: {others}.",
             waiting=True,
         )
     )

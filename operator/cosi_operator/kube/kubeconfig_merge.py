@@ -54,7 +54,9 @@ async def choose(source: str, names: str, context: str = "") -> Chosen:
         paths = [await anyio.Path(name).expanduser() for name in named]
         found = [Path(path) for path in paths if await path.exists()]
     except (OSError, RuntimeError) as error:  # RuntimeError: "~nobody" has no home
-        raise KubeconfigError(f"{source}: can't be looked up ({error}); name the file") from None
+        raise KubeconfigError(
+            f"{source}: the path can't be resolved ({error}); give the path of the file"
+        ) from None
     files = [await _read_file(path) for path in found]
     if not files:
         all_of_them = ", ".join(map(str, paths))

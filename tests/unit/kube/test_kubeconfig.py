@@ -113,7 +113,7 @@ async def test_nothing_found_names_every_place_that_was_searched(tmp_path: Path)
 
 
 async def test_files_that_do_not_exist_are_all_named(tmp_path: Path) -> None:
-    with pytest.raises(KubeconfigError, match=r"KUBECONFIG: none of .*/one, .*/two exists; write"):
+    with pytest.raises(KubeconfigError, match=r"KUBECONFIG: none of .*/one, .*/two exists; create"):
         await loaded(None, KUBECONFIG=f"{tmp_path}/one:{tmp_path}/two")
 
 

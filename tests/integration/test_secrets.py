@@ -47,18 +47,19 @@ def text_of(secret: Json) -> dict[str, str]:
 
 def test_a_secret_is_renewed_in_place(bed: Testbed, name: str) -> None:
     key = Key(NAMESPACE, name)
-    ours = SecretIs(exists=True, ours=True, held=True)
+    ours = SecretIs(exists=True, ours=True, held=True, account=CONTENT.account_id)
+    renewed = replace(ours, account=RENEWED.account_id)
     assert with_secrets(bed, lambda secrets: secrets.create(key, CONTENT)) == ours
     bed.edit("secrets", name, lambda body: body["data"].update(note="eA=="))
     before = bed.get("secrets", name)
     assert with_secrets(bed, lambda secrets: secrets.holds(key, CONTENT)) is True
     assert with_secrets(bed, lambda secrets: secrets.holds(key, RENEWED)) is False
 
-    assert with_secrets(bed, lambda secrets: secrets.update(key, RENEWED)) == ours
+    assert with_secrets(bed, lambda secrets: secrets.update(key, RENEWED)) == renewed
     after = bed.get("secrets", name)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert text_of(after) == {**secret_data(RENEWED, extra_keys=True), "note": "x"}
-    assert with_secrets(bed, lambda secrets: secrets.update(key, RENEWED)) == ours
+    assert with_secrets(bed, lambda secrets: secrets.update(key, RENEWED)) == renewed
     version = bed.get("secrets", name)["metadata"]["resourceVersion"]
     assert version == after["metadata"]["resourceVersion"]
 

@@ -131,8 +131,14 @@ class ClaimReconciler:
     def _is_claimed(self, claim: BucketClaim | None, bucket: Bucket) -> bool:
         if claim is None:
             return False
-        naming = self._claims.store.by_index("existing", bucket.meta.name)
-        return any(_has(cached.view, bucket) and _precedes(cached.view, claim) for cached in naming)
+        naming = [
+            cached.view for cached in self._claims.store.by_index("existing", bucket.meta.name)
+        ]
+        others = [other for other in naming if other.meta.uid != claim.meta.uid]
+        mine = _has(claim, bucket)  # if two say it, one of them is forged: the older one counts
+        return any(
+            _has(other, bucket) and not (mine and _precedes(claim, other)) for other in others
+        )
 
     def _deleting_since(self, key: Key, claim: BucketClaim | None) -> datetime | None:
         if claim is None or not claim.meta.deleting:

@@ -30,7 +30,7 @@ class ClaimView:
         former: Buckets that name an earlier claim of this namespace and name.
         read: the names of Buckets that this run has read from the API server.
         holder_alive: whether the claim that the record of `bucket` names exists.
-        is_claimed: an older claim says in its status that it has `bucket`. A tenant may write
+        is_claimed: another claim says in its status that it has `bucket`. A tenant may write
             that, so it only prevents that a Bucket that has lost its record gets another claim.
         unproven: `claim` may still be a stale copy.
         sidecar_heard: when the sidecar of the Bucket's driver last wrote the state of any object.

@@ -32,7 +32,7 @@ from cosi_operator.plan.steps import (
     ReadSecret,
     ReleaseSecret,
 )
-from cosi_operator.plan.verdicts import backing_off, driver_away, is_outdated
+from cosi_operator.plan.verdicts import backing_off, driver_away, ended
 from cosi_operator.scrub import shown_name
 
 # How often an access is reconciled that is deleted after another access with the same account.
@@ -63,19 +63,11 @@ def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
 
 
 def _ended(access: BucketAccess) -> Done:
-    """The sidecar has finished. Report an access that other finalizers keep as revoked."""
-    is_told = not (access.granted or is_outdated(access.conditions, Reason.REVOKED))
-    if is_told or not access.meta.finalizers:
-        return Done(Success(), report=False)
-    others = ", ".join(shown_name(name) for name in access.meta.finalizers)
-    return Done(
-        Terminal(
-            Reason.REVOKED,
-            "The sidecar has finished. The keys are revoked, or an Event says which keys are not."
-            f" The BucketAccess is deleted when its last finalizers are removed: {others}.",
-            waiting=True,
-        )
+    words = (
+        "The sidecar has finished. The keys are revoked, or an Event says which keys are not. The"
+        " BucketAccess"
     )
+    return ended(access, Reason.REVOKED, words, usable=access.granted)
 
 
 def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:

@@ -7,12 +7,13 @@ because some drivers read the object during the call.
 
 from cosi_operator.api.record import BucketRecord
 from cosi_operator.api.view import Bucket, BucketAccess, DeletionPolicy, Key
-from cosi_operator.outcome import Call, Reason, Success, Terminal
+from cosi_operator.outcome import Call, Reason, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import (
     BucketView,
     first_of,
     is_certainly_empty,
+    is_forced,
     is_gave_up,
     known_id,
     list_former,
@@ -33,7 +34,7 @@ from cosi_operator.plan.steps import (
     ReadBucketObject,
     ReleaseClaim,
 )
-from cosi_operator.plan.verdicts import driver_away, is_outdated, standing
+from cosi_operator.plan.verdicts import driver_away, ended, standing
 from cosi_operator.scrub import shown_name
 
 
@@ -65,19 +66,8 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
 
 
 def _ended(bucket: Bucket) -> Done:
-    """The sidecar has finished. A Bucket that other finalizers keep can't be used any more."""
-    is_told = not (bucket.ready or is_outdated(bucket.conditions, Reason.BEING_DELETED))
-    if is_told or not bucket.meta.finalizers:
-        return Done(Success(), report=False)
-    others = ", ".join(shown_name(name) for name in bucket.meta.finalizers)
-    return Done(
-        Terminal(
-            Reason.BEING_DELETED,
-            "The sidecar has finished. The Bucket is deleted when its last finalizers are removed:"
-            f" {others}.",
-            waiting=True,
-        )
-    )
+    words = "The sidecar has finished. The Bucket"
+    return ended(bucket, Reason.BEING_DELETED, words, usable=bucket.ready)
 
 
 def _plan_deletion_of_copy(bucket: Bucket, rival: Bucket, view: BucketView) -> BucketStep:
@@ -92,8 +82,7 @@ def _plan_deletion_of_copy(bucket: Bucket, rival: Bucket, view: BucketView) -> B
 
 def _wait_for_claim(bucket: Bucket, view: BucketView) -> BucketStep | None:
     """Wait while a claim uses the Bucket, as Kubernetes does for a PersistentVolume."""
-    forced = bucket.meta.annotations.get(names.FORCE_DELETE_ANNOTATION) == bucket.meta.uid
-    if forced:
+    if is_forced(bucket):
         return None
     if view.claim and view.claim.meta.deleting:
         return None

@@ -102,6 +102,11 @@ def is_gave_up(bucket: Bucket, uid: str) -> bool:
     return bool(uid) and uid in [word.strip() for word in given.split(",")]
 
 
+def is_forced(bucket: Bucket) -> bool:
+    """Whether an administrator has asked to delete the Bucket although its claim uses it."""
+    return bucket.meta.annotations.get(names.FORCE_DELETE_ANNOTATION) == bucket.meta.uid
+
+
 def ignored_change(bucket: Bucket) -> str:
     """A sentence about a change of the spec that the record overrides; "" without one."""
     driver = records.driver_of(bucket)

@@ -46,7 +46,7 @@ from cosi_operator.plan.steps import (
     ReadHolder,
     UpdateBucketObject,
 )
-from cosi_operator.plan.verdicts import is_outdated
+from cosi_operator.plan.verdicts import ended
 from cosi_operator.scrub import shown_name
 
 
@@ -349,19 +349,8 @@ def _plan_deletion(claim: BucketClaim, view: ClaimView) -> ClaimStep:
 
 
 def _ended(claim: BucketClaim) -> Done:
-    """The operator has finished. Report a claim that other finalizers keep as not ready."""
-    is_told = not (claim.ready or is_outdated(claim.conditions, Reason.BEING_DELETED))
-    if is_told or not claim.meta.finalizers:
-        return Done(Success(), report=False)
-    others = ", ".join(shown_name(name) for name in claim.meta.finalizers)
-    return Done(
-        Terminal(
-            Reason.BEING_DELETED,
-            "The operator has finished. The BucketClaim is deleted when its last finalizers are"
-            f" removed: {others}.",
-            waiting=True,
-        )
-    )
+    words = "The operator has finished. The BucketClaim"
+    return ended(claim, Reason.BEING_DELETED, words, usable=claim.ready)
 
 
 def _await_sidecar(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done:

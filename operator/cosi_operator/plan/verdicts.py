@@ -1,9 +1,15 @@
 """Decides whether a stored verdict is still valid, so the driver is not called again. Pure."""
 
 import math
-from collections.abc import Iterable
 
-from cosi_operator.api.view import Bucket, BucketAccess, Condition, LastCall, age_s
+from cosi_operator.api.view import (
+    Bucket,
+    BucketAccess,
+    BucketClaim,
+    Condition,
+    LastCall,
+    age_s,
+)
 from cosi_operator.outcome import (
     Call,
     Code,
@@ -12,9 +18,11 @@ from cosi_operator.outcome import (
     MadeBy,
     Reason,
     Requeue,
+    Success,
     Terminal,
 )
 from cosi_operator.plan.steps import Context, Done
+from cosi_operator.scrub import shown_name
 
 
 def standing(
@@ -90,9 +98,22 @@ def refused_before_effect(last: LastCall | None, call: Call) -> bool:
     )
 
 
-def is_outdated(conditions: Iterable[Condition], reason: Reason) -> bool:
-    """Whether the condition Ready has another reason than the final one of a deletion."""
-    return any(c.type == "Ready" and c.reason != reason for c in conditions)
+def ended(
+    view: Bucket | BucketAccess | BucketClaim, reason: Reason, words: str, *, usable: bool
+) -> Done:
+    """The end of a deletion that is complete on our side; other finalizers may keep the object.
+
+    Args:
+        reason: of the condition Ready, once it is reported.
+        words: a sentence about what is complete, and the start of the sentence about finalizers.
+        usable: whether the status still says that the object can be used.
+    """
+    is_reported = all(c.type != "Ready" or c.reason == reason for c in view.conditions)
+    if not view.meta.finalizers or (is_reported and not usable):
+        return Done(Success(), report=False)
+    others = ", ".join(shown_name(name) for name in view.meta.finalizers)
+    message = f"{words} is deleted when its last finalizers are removed: {others}."
+    return Done(Terminal(reason, message, waiting=True))
 
 
 def driver_away(context: Context) -> Done | None:

@@ -12,6 +12,7 @@ from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
 from cosi_operator.kube.records import EntryChangedError, edit_record
 from cosi_operator.plan import names, records
+from cosi_operator.plan.bucket_view import is_forced
 from cosi_operator.plan.steps import EditBucket
 
 BY_CLAIM = "claim"  # Key of the claim that spec or record names
@@ -268,8 +269,7 @@ class RecordLookup:
     def _is_in_use(self, bucket: Bucket) -> bool:
         """Whether the deletion of a Bucket waits for its claim."""
         claim = self.claim_of_bucket(bucket)
-        is_forced = bucket.meta.annotations.get(names.FORCE_DELETE_ANNOTATION) == bucket.meta.uid
-        return claim is not None and not claim.meta.deleting and not is_forced
+        return claim is not None and not claim.meta.deleting and not is_forced(bucket)
 
     def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
         """The lost parts of a Bucket's record, without the entries of accesses that were deleted.

@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks
+.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks paired
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -85,6 +85,9 @@ docs: .venv/.stamp ## the documentation as a site, in build/site
 
 bench: parts ## measure speed, size and requests (ten minutes); PEER_CONTROLLER=... PEER_SIDECAR=... beside ours
 	@$(RUN) -m bench $(BENCH)
+
+paired: parts ## this commit, the bare limit and BASE=<commit> in turn (ten minutes); PAIRED="--rounds 3 --claims 400"
+	@$(RUN) -m bench.paired $(BASE) $(PAIRED)
 
 clean: ## remove what was built here
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from controlplane import Audit
 from cosi_operator.outcome import Call, Reason
 from failure_reasons import REASONS
 from testbed import Testbed, access_body, claim_body
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[0] != "--reasons":
         with (
             tempfile.TemporaryDirectory(prefix="cosi-") as directory,
-            Testbed.start(Path(directory), audit=False) as bed,
+            Testbed.start(Path(directory), audit=Audit.NOTHING) as bed,
         ):
             text = renewed(text, SCENES_BEGIN, played(bed))
     sys.stdout.write(text)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from controlplane import Audit
 from cosi_operator.outcome import Call
 from failure_docs import renewed
 from testbed import Testbed, access_body, claim_body
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str]) -> None:
     """As the module says."""
     with (
         tempfile.TemporaryDirectory(prefix="cosi-") as directory,
-        Testbed.start(Path(directory), audit=False) as bed,
+        Testbed.start(Path(directory), audit=Audit.NOTHING) as bed,
     ):
         fresh = played(bed)
     sys.stdout.write(renewed(Path(arguments[-1]).read_text(encoding="utf-8"), BEGIN, fresh))

@@ -23,6 +23,7 @@ from bench.plot import line_chart
 from bench.scenarios import QUICK, Sizes
 from bench.tables import markdown, put_between_marks
 from bench.world import OURS, Pair, world
+from controlplane import Audit
 from testbed.process import ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -116,7 +117,7 @@ def _measure(pair: Pair, sizes: Sizes, only: list[str]) -> dict[str, Any]:
             "fairness", lambda: fairness(pair, crowd=sizes.crowd, hanging=sizes.hanging)
         )
     if wanted("counts"):
-        with world(pair, audit=True) as counted:
+        with world(pair, audit=Audit.METADATA) as counted:
             found["counts"] = note(
                 "counts",
                 lambda: count_all(

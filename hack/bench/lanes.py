@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from controlplane import Audit
 from cosi_operator.outcome import Call
 from cosi_operator.settings import LaneScope
 from testbed import Testbed, access_body
@@ -58,7 +59,7 @@ def main() -> int:
     print("| `serializeAccessCalls` | a call takes, s | granted/s | revoked/s |\n|---|---|---|---|")
     with (
         tempfile.TemporaryDirectory(prefix="cosi-") as directory,
-        Testbed.start(Path(directory), audit=False) as bed,
+        Testbed.start(Path(directory), audit=Audit.NOTHING) as bed,
     ):
         bed.make_classes("gold")
         claims = [f"claim-{number}" for number in range(BUCKETS)]

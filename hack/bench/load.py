@@ -8,7 +8,15 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -116,12 +124,12 @@ class Load:
     async def send(
         self, method: str, path: str, body: object = None, kind: str = "application/json"
     ) -> bytes:
-        """One request.
+        """One request; a body that is not bytes becomes JSON.
 
         Raises:
             RuntimeError: it was refused.
         """
-        data = None if body is None else json.dumps(body)
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body)
         headers = {"Content-Type": kind}
         async with self._session.request(method, path, data=data, headers=headers) as response:
             answer = await response.read()
@@ -157,16 +165,17 @@ class Load:
             await act(name)
 
         async def see() -> None:
-            async for line in self._watch(path, version):
-                name = line.object.metadata.name
-                if name in pending and is_done(line):
-                    pending.discard(name)
-                    now = time.perf_counter()
-                    timing.latencies_s.append(now - began[name])
-                    timing.total_s = now - start
-                    if not pending:
-                        return
-                    stalled.reschedule(loop.time() + STALLED_S)
+            async with contextlib.aclosing(self._watch(path, version)) as lines:
+                async for line in lines:
+                    name = line.object.metadata.name
+                    if name in pending and is_done(line):
+                        pending.discard(name)
+                        now = time.perf_counter()
+                        timing.latencies_s.append(now - began[name])
+                        timing.total_s = now - start
+                        if not pending:
+                            return
+                        stalled.reschedule(loop.time() + STALLED_S)
 
         loop, start = asyncio.get_running_loop(), time.perf_counter()
         with contextlib.suppress(TimeoutError):
@@ -177,18 +186,23 @@ class Load:
         timing.missing = len(pending)
         return timing
 
-    async def _watch(self, path: str, version: str) -> AsyncIterator[_Line]:
+    async def _watch(self, path: str, version: str) -> AsyncGenerator[_Line]:
         """Lines without end. A busy API server ends a watch that it can't serve in time: go on."""
         while True:
             url = f"{path}?watch=1&resourceVersion={version}"
             async with self._session.get(url) as response:
                 pending = b""
-                async for chunk in response.content.iter_any():
-                    *complete, pending = (pending + chunk).split(b"\n")
-                    for raw in complete:
-                        line = _decode_line(raw)
-                        version = line.object.metadata.resource_version
-                        yield line
+                try:
+                    async for chunk in response.content.iter_any():
+                        *complete, pending = (pending + chunk).split(b"\n")
+                        for raw in complete:
+                            line = _decode_line(raw)
+                            version = line.object.metadata.resource_version
+                            yield line
+                finally:
+                    # Nobody waits for TLS's goodbye: it would outlive the event loop.
+                    if response.connection and response.connection.transport:
+                        response.connection.transport.abort()
 
 
 async def _drain[T](rest: Iterator[T], do: Callable[[T], Awaitable[object]]) -> None:

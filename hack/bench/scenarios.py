@@ -131,14 +131,14 @@ def burst(pair: Pair, count: int, sizes: Sizes) -> dict[str, object]:
         result: dict[str, object] = {"count": count, "idle_memory_mib": found.memory()}
         alone: list[float] = []
         for number in range(sizes.alone):
-            timing, _ = _ready(found, [f"alone{number}"])
+            timing, _ = ready(found, [f"alone{number}"])
             alone += timing.latencies_s
             if timing.missing:  # the others would take as long to say the same
                 break
         result["alone_ms"] = quantiles_ms(alone) if alone else {}
         names = [f"c{number}" for number in range(count)]
         calls = found.bed.driver.calls(Call.CREATE_BUCKET)
-        timing, used = _ready(found, names)
+        timing, used = ready(found, names)
         result["ready"] = {
             "seconds": round(timing.total_s, 2),
             "per_s": timing.per_s,
@@ -160,7 +160,9 @@ def burst(pair: Pair, count: int, sizes: Sizes) -> dict[str, object]:
         return result
 
 
-def _ready(found: World, names: list[str]) -> tuple[Timing, Used]:
+def ready(found: World, names: list[str]) -> tuple[Timing, Used]:
+    """Make claims and wait until each is ready."""
+
     async def work(load: Load) -> Timing:
         return await load.claims(names, "gold")
 
@@ -169,11 +171,17 @@ def _ready(found: World, names: list[str]) -> tuple[Timing, Used]:
     return timing, used
 
 
+def gone(found: World, names: list[str]) -> tuple[Timing, Used]:
+    """Delete claims and wait until each is gone."""
+    with measured(found.pids()) as used:
+        timing = run(found.bed.plane, lambda load: load.deletions(names))
+    return timing, used
+
+
 def _delete(found: World, names: list[str]) -> dict[str, object]:
     """How fast claims go, and whether their buckets are gone by then."""
     calls = found.bed.driver.calls(Call.DELETE_BUCKET)
-    with measured(found.pids()) as used:
-        timing = run(found.bed.plane, lambda load: load.deletions(names))
+    timing, used = gone(found, names)
     return {
         "seconds": round(timing.total_s, 2),
         "per_s": timing.per_s,
@@ -219,7 +227,7 @@ def slow_driver(pair: Pair, sizes: Sizes) -> dict[str, object]:
     with world(pair) as found:
         found.start()
         found.bed.driver.set_rule(Call.CREATE_BUCKET, delay_s=SLOW_S)
-        timing, _ = _ready(found, [f"slow{number}" for number in range(sizes.slow)])
+        timing, _ = ready(found, [f"slow{number}" for number in range(sizes.slow)])
         arrivals = sorted(entry.time_s for entry in found.bed.driver.journal(Call.CREATE_BUCKET))
         # Each call lasts a second, so those of the last second are under way.
         most = max(

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.procs import cpu_s, memory_mib
+from controlplane import Audit
 from controlplane.daemon import Daemon
 from testbed import Testbed
 from testbed.process import ROOT, operator_process
@@ -29,12 +30,13 @@ class Pair:
     """Who is measured: ours, or the commands of another pair.
 
     In a command, {kubeconfig} and {driver} are filled in; KUBECONFIG, POD_NAMESPACE and DRIVER_ADDR
-    are in its environment too.
+    are in its environment too. Ours may be of another commit: `tree` has its sources and `.venv`.
     """
 
     name: str
     controller: str = ""
     sidecar: str = ""
+    tree: Path = ROOT
 
     @property
     def is_ours(self) -> bool:
@@ -135,11 +137,13 @@ class World:
                 "COSI_BENCH_FIFO": "yes" if self.fifo else "",
                 "KUBERNETES_SERVICE_HOST": str(server.hostname),
                 "KUBERNETES_SERVICE_PORT": str(server.port),
-                "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'hack'}",
+                "PYTHONPATH": f"{self.pair.tree / 'operator'}:{self.pair.tree / 'hack'}",
             },
         )
         python, *rest = daemon.command
         at = rest.index(role)
+        if self.pair.tree != ROOT:
+            python = str(self.pair.tree / ".venv" / "bin" / "python")
         command = [python, "-m", "bench.pod", role, *rest[at + 2 :]]  # without --kubeconfig
         return Daemon(
             daemon.name, command, daemon.log_file, env=daemon._env, cwd=self.bed.directory
@@ -201,7 +205,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def world(pair: Pair, *, audit: bool = False) -> Iterator[World]:
+def world(pair: Pair, *, audit: Audit = Audit.NOTHING) -> Iterator[World]:
     """A fresh control plane and driver, with classes; the pair is not started."""
     with (
         tempfile.TemporaryDirectory(prefix="cb-") as directory,

@@ -10,7 +10,7 @@ See README.md beside this file.
 """
 
 from controlplane.api import Api, ApiError
-from controlplane.audit import AuditEntry, AuditLog
+from controlplane.audit import Audit, AuditEntry, AuditLog
 from controlplane.build import BuildError, ensure, find
 from controlplane.daemon import StartError
 from controlplane.plane import Binaries, ControlPlane, KubectlError
@@ -18,6 +18,7 @@ from controlplane.plane import Binaries, ControlPlane, KubectlError
 __all__ = [
     "Api",
     "ApiError",
+    "Audit",
     "AuditEntry",
     "AuditLog",
     "Binaries",

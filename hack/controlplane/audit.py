@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import json
 import os
 from collections.abc import Callable
@@ -13,17 +14,29 @@ from typing import Any
 BLOCK_BYTES = 64 * 1024
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
-POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [
-        # The server's calls to itself and the health checks are noise to every reader.
-        {"level": "None", "users": ["system:apiserver", "system:anonymous"]},
-        {"level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*"]},
-        {"level": "Metadata"},
-    ],
-}
+
+class Audit(enum.StrEnum):
+    """What the API server writes down of a request."""
+
+    NOTHING = "None"
+    METADATA = "Metadata"
+    BODIES = "Request"
+    """What was sent, too; then the log holds Secrets."""
+
+
+def policy(level: Audit) -> dict[str, Any]:
+    """Return an audit policy that records every request so."""
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            # The server's calls to itself and the health checks are noise to every reader.
+            {"level": "None", "users": ["system:apiserver", "system:anonymous"]},
+            {"level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*"]},
+            {"level": level},
+        ],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,8 @@ class AuditEntry:
     """The HTTP status of the answer; 0 when there was none."""
     received_at: datetime.datetime
     """When the server got the request, its clock, UTC."""
+    body: Any
+    """What was sent, decoded; None when nothing was, or the log has no bodies."""
 
     @property
     def is_write(self) -> bool:
@@ -123,4 +138,5 @@ def parse_entry(event: dict[str, Any]) -> AuditEntry:
         uri=event["requestURI"],
         code=event.get("responseStatus", {}).get("code", 0),
         received_at=datetime.datetime.fromisoformat(event["requestReceivedTimestamp"]),
+        body=event.get("requestObject"),
     )

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from controlplane.audit import POLICY
+from controlplane.audit import Audit, policy
 from controlplane.certificates import Certificates
 
 # Below Linux's range for outgoing connections (from 32768), so that no client takes a port while
@@ -69,12 +69,12 @@ def apiserver_flags(
     ]
 
 
-def audit_flags(directory: Path, log: Path) -> list[str]:
+def audit_flags(directory: Path, log: Path, level: Audit) -> list[str]:
     """Return the API server's further arguments for an audit log; writes its policy."""
-    policy = directory / "audit-policy.json"
-    policy.write_text(json.dumps(POLICY))
+    file = directory / "audit-policy.json"
+    file.write_text(json.dumps(policy(level)))
     return [
-        f"--audit-policy-file={policy}",
+        f"--audit-policy-file={file}",
         f"--audit-log-path={log}",
         "--audit-log-maxsize=4096",  # MB; at the default of 100 a long benchmark would rotate it
     ]

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from controlplane.api import Api, ApiError
-from controlplane.audit import AuditLog
+from controlplane.audit import Audit, AuditLog
 from controlplane.build import find
 from controlplane.certificates import Certificates, make_certificates
 from controlplane.daemon import Daemon, StartError
@@ -71,7 +71,7 @@ class ControlPlane:
     """
 
     def __init__(
-        self, directory: Path, binaries: Binaries, certificates: Certificates, *, audit: bool
+        self, directory: Path, binaries: Binaries, certificates: Certificates, audit: Audit
     ) -> None:
         """Lay out files and command lines, on ports that are free now; nothing is started."""
         self.directory = directory
@@ -92,8 +92,8 @@ class ControlPlane:
             directory / "logs" / "etcd.log",
         )
         flags = apiserver_flags(directory, ports, certificates, self.admin_token)
-        if audit:
-            flags += audit_flags(directory, self.audit.file)
+        if audit is not Audit.NOTHING:
+            flags += audit_flags(directory, self.audit.file, audit)
         self._apiserver = Daemon(
             "kube-apiserver",
             [str(binaries.kube_apiserver), *flags],
@@ -102,14 +102,18 @@ class ControlPlane:
 
     @classmethod
     def start(
-        cls, directory: Path, *, binaries: Binaries | None = None, audit: bool = True
+        cls,
+        directory: Path,
+        *,
+        binaries: Binaries | None = None,
+        audit: Audit = Audit.METADATA,
     ) -> ControlPlane:
         """Start a new, empty control plane and return it when it is ready, after 3 to 5 s.
 
         Args:
             directory: made when missing; holds data, keys, `logs/` and `kubeconfigs/`.
             binaries: which programs to run; by default those that are built.
-            audit: whether the API server writes the audit log that `audit` reads.
+            audit: what the API server writes into the log that `audit` reads.
         Raises:
             BuildError: a program isn't built; the message says what to run.
             StartError: one ended or wasn't ready in time; everything started was ended again.
@@ -119,7 +123,7 @@ class ControlPlane:
         binaries = binaries or Binaries.find()
         certificates = make_certificates(directory / "certificates")
         for attempt in range(1, START_ATTEMPTS + 1):
-            plane = cls(directory, binaries, certificates, audit=audit)
+            plane = cls(directory, binaries, certificates, audit)
             try:
                 plane.start_etcd()
                 plane.start_apiserver()

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from controlplane import ApiError, ControlPlane
-from controlplane.audit import AuditEntry
+from controlplane.audit import Audit, AuditEntry
 from controlplane.daemon import Daemon
 from mockdriver.client import MockDriver
 from testbed.bulk import send_all
@@ -49,7 +49,7 @@ class Testbed:
         crds: Path = OUR_CRDS,
         sidecar_flags: Sequence[str] = (),
         controller_flags: Sequence[str] = (),
-        audit: bool = True,
+        audit: Audit = Audit.METADATA,
         operator: bool = True,
     ) -> Self:
         """Start all parts, in 5 to 8 s.
@@ -59,7 +59,7 @@ class Testbed:
             crds: the folder of the CRDs to install.
             sidecar_flags: besides the driver's address.
             controller_flags: all of the controller's.
-            audit: whether the API server records requests, for `requests` and `forbidden`.
+            audit: what the API server records of requests, for `requests` and `forbidden`.
             operator: False leaves the controller and the sidecar to `start_process`.
         Raises:
             StartError, KubectlError: a part did not start; the others were ended.

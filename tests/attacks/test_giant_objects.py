@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from controlplane import Audit
 from testbed import NAMESPACE, Testbed, access_body, claim_body
 
 UPSTREAM_CRDS = Path(__file__).parents[1] / "support" / "upstream_crds"
@@ -29,7 +30,7 @@ type Json = dict[str, Any]
 def own_bed() -> Iterator[Testbed]:
     with (
         tempfile.TemporaryDirectory(prefix="cosi-") as directory,
-        Testbed.start(Path(directory), crds=UPSTREAM_CRDS, audit=False) as bed,
+        Testbed.start(Path(directory), crds=UPSTREAM_CRDS, audit=Audit.NOTHING) as bed,
     ):
         yield bed
         assert bed.forbidden() == []

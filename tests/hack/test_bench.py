@@ -11,6 +11,7 @@ from bench.plot import line_chart
 from bench.procs import Used, cpu_s, measured, memory_mib, quantiles_ms
 from bench.scale import burst
 from bench.tables import MARKS, markdown, put_between_marks
+from bench.turns import Turn, comparison
 
 RESULTS: dict[str, Any] = {
     "commit": "abc",
@@ -126,3 +127,22 @@ def test_the_simulated_burst_grows_with_what_is_slowest() -> None:
     by_driver = burst(2000, writes_per_s=1000, driver_s=1.0)
     assert by_driver["claims_per_s"] == pytest.approx(40, rel=0.1)
     assert burst(2000, writes_per_s=1000, driver_s=1.0, drivers=20)["claims_per_s"] > 150
+
+
+def test_a_comparison_has_means_extremes_and_ratios_of_what_both_measured() -> None:
+    turns = {
+        "limit": [Turn(120.0, 100.0, 0.5), Turn(80.0, 100.0, 1.5)],
+        "this": [Turn(90.0, 110.0, 0.2, 4.0, 60.0)],
+        "base": [Turn(60.0, 110.0, 0.1, 5.0, 50.0)],
+    }
+    assert comparison(turns, of="this").splitlines() == [
+        "| | ready/s | deleted/s | CPU ms a claim | idle sidecar, MiB | % that others used |",
+        "|---|---|---|---|---|---|",
+        "| limit | 100.0 (80.0 to 120.0) | 100.0 (100.0 to 100.0) | - | - | 1.0 (0.5 to 1.5) |",
+        "| this | 90.0 (90.0 to 90.0) | 110.0 (110.0 to 110.0) | 4.0 (4.0 to 4.0)"
+        " | 60.0 (60.0 to 60.0) | 0.2 (0.2 to 0.2) |",
+        "| base | 60.0 (60.0 to 60.0) | 110.0 (110.0 to 110.0) | 5.0 (5.0 to 5.0)"
+        " | 50.0 (50.0 to 50.0) | 0.1 (0.1 to 0.1) |",
+        "| **this / limit** | 0.90 | 1.10 | - | - |  |",
+        "| **this / base** | 1.50 | 1.00 | 0.80 | 1.20 |  |",
+    ]

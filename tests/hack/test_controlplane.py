@@ -20,6 +20,7 @@ import pytest
 from controlplane import (
     Api,
     ApiError,
+    Audit,
     AuditEntry,
     AuditLog,
     Binaries,
@@ -308,7 +309,7 @@ def test_an_applied_crd_is_served_and_survives_restarts(plane: ControlPlane) -> 
 
 
 def test_stop_ends_every_process(tmp_path: Path) -> None:
-    with ControlPlane.start(tmp_path, audit=False) as plane:
+    with ControlPlane.start(tmp_path, audit=Audit.NOTHING) as plane:
         pids = plane.pids
         assert len(pids) == 2
     assert all(_ends_soon(pid) for pid in pids.values())

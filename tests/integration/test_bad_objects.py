@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from controlplane import ApiError
+from controlplane import ApiError, Audit
 from cosi_operator.outcome import Call
 from testbed import NAMESPACE, Testbed, access_body, claim_body, condition
 from testbed.bed import OUR_CRDS
@@ -257,7 +257,7 @@ def own_bed(request: pytest.FixtureRequest) -> Iterator[tuple[Testbed, int]]:
     """A testbed of its own, and how many odd objects of each kind to make on it."""
     with (
         tempfile.TemporaryDirectory(prefix="cosi-") as directory,
-        Testbed.start(Path(directory), crds=request.param, audit=False) as bed,
+        Testbed.start(Path(directory), crds=request.param, audit=Audit.NOTHING) as bed,
     ):
         yield bed, PER_KIND[request.param]
 

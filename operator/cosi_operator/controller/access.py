@@ -14,7 +14,8 @@ from cosi_operator.plan.steps import Done, EditFinalizers
 from cosi_operator.plan.unreported_access import UnreportedView, driver_of, fold
 from cosi_operator.reconcile import End, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, StatusReport
+from cosi_operator.report import Reporter
+from cosi_operator.status_patch import StatusReport
 
 
 class UnreportedAccessReconciler:

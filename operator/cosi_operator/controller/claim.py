@@ -10,10 +10,9 @@ from cosi_operator.api.view import (
     BucketClass,
     ClaimRef,
     Key,
-    Status,
 )
 from cosi_operator.clock import Clock
-from cosi_operator.conditions import ignored_in, with_ignored
+from cosi_operator.conditions import ignored_in
 from cosi_operator.controller.activity import FirstSeen
 from cosi_operator.controller.watches import CLAIM, ControllerWatches
 from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent, Conflict
@@ -54,8 +53,9 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, StatusReport, ready_of
+from cosi_operator.report import Reporter
 from cosi_operator.scrub import shown_name
+from cosi_operator.status_patch import IgnoredPatch, StatusReport, ready_of
 
 
 class ClaimReconciler:
@@ -252,14 +252,8 @@ class ClaimReconciler:
         if ignored == ignored_in(claim.conditions):
             return
 
-        def status(current: BucketClaim) -> Status | None:
-            if current.meta.uid != claim.meta.uid or ready_of(current) is None:
-                return None
-            generation, now = current.meta.generation, self._clock.wall()
-            told = with_ignored(current.conditions, ignored, generation=generation, now=now)
-            return Status(told, current.observed_generation)
-
-        await self._reporter.write(self._claims, claim.meta.key, status)
+        patch = IgnoredPatch(ignored, claim.meta.uid, self._clock.wall())
+        await self._reporter.write(self._claims, claim.meta.key, patch)
 
     def _waiting_event(self, bucket: Bucket, outcome: Terminal) -> None:
         message = f"{outcome.reason}: {outcome.message}"

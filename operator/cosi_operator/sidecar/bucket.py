@@ -58,7 +58,7 @@ from cosi_operator.plan.steps import (
 )
 from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Level, StatusReport
+from cosi_operator.report import Level
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.bucket_words import (
     accounts_left,
@@ -77,6 +77,7 @@ from cosi_operator.sidecar.calls import (
 )
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.shared import Sidecar, mirror_to_claim
+from cosi_operator.status_patch import StatusReport
 
 
 class BucketReconciler:

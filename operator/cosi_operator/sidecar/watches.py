@@ -8,7 +8,6 @@ from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, Buck
 from cosi_operator.fairness import Groups
 from cosi_operator.kube.watches import Watching
 from cosi_operator.plan import names, records
-from cosi_operator.report import ready_of
 from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
     BY_ACCOUNT,
@@ -18,6 +17,7 @@ from cosi_operator.sidecar.records import (
     RecordMemory,
 )
 from cosi_operator.sidecar.secret_release import UnheldSecrets
+from cosi_operator.status_patch import ready_of
 from cosi_operator.workqueue import NewQueue, Pace, WorkQueue
 
 # When the driver answers again, the objects that wait for it are retried at this rate.

@@ -8,13 +8,13 @@ from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, Buck
 from cosi_operator.fairness import Groups
 from cosi_operator.kube.watches import Watching
 from cosi_operator.plan import names, records
+from cosi_operator.sidecar.record_memory import RecordMemory
 from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
     BY_ACCOUNT,
     BY_CLAIM,
     HELD_BY_CLAIM,
     RecordLookup,
-    RecordMemory,
 )
 from cosi_operator.sidecar.secret_release import UnheldSecrets
 from cosi_operator.status_patch import ready_of

@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 import structlog
 
 from cosi_operator import conditions
-from cosi_operator.api import v1alpha1
+from cosi_operator.api import encode
+from cosi_operator.api.resources import STATUS_ANNOTATION
 from cosi_operator.api.view import Key, Status
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import Conflict
@@ -121,7 +122,7 @@ class Reporter:
                 if attempt == STATUS_TRIES - 1:
                     raise
                 continue
-            if form is v1alpha1.with_status:
+            if form is encode.with_status:
                 return await self._after_full_write(objects, key, status, reply)
             return await self._annotate(objects, key, status) or reply is not None
         raise AssertionError("unreachable")
@@ -129,10 +130,10 @@ class Reporter:
     def _form(self, plural: str, body: Body, status: Status) -> StatusForm:
         """With our own fields, unless the schema drops them and nothing else would be written."""
         if plural in self._drops:
-            plain = v1alpha1.with_plain_status(body, status)
+            plain = encode.with_plain_status(body, status)
             if self._is_dropped(plural) or plain == body:
-                return v1alpha1.with_plain_status
-        return v1alpha1.with_status
+                return encode.with_plain_status
+        return encode.with_status
 
     async def _after_full_write[T: Reported](
         self, objects: Objects[T], key: Key, status: Status, reply: Body | None
@@ -140,7 +141,7 @@ class Reporter:
         """Find out from the reply whether the served schema kept our own fields."""
         if reply is None:
             return False
-        if v1alpha1.keeps_conditions(reply, status):
+        if encode.keeps_conditions(reply, status):
             self._note_keeps(objects.resource.plural)
         else:
             self._note_drops(objects.resource.plural)
@@ -168,7 +169,7 @@ class Reporter:
             "served_schema_drops_conditions",
             resource=plural,
             remedy="install this project's CRDs; until then, Events and annotation"
-            f" {v1alpha1.STATUS_ANNOTATION} contain the same information",
+            f" {STATUS_ANNOTATION} contain the same information",
         )
 
     async def _annotate[T: Reported](self, objects: Objects[T], key: Key, status: Status) -> bool:
@@ -179,7 +180,7 @@ class Reporter:
         for attempt in range(STATUS_TRIES):
             before = objects.get(key)
             try:
-                after = await objects.edit(key, lambda body: v1alpha1.annotate_status(body, status))
+                after = await objects.edit(key, lambda body: encode.annotate_status(body, status))
             except Conflict:
                 if attempt == STATUS_TRIES - 1:
                     raise

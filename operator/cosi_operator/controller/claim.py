@@ -1,9 +1,10 @@
 """Reconciles BucketClaims: applies the steps of `plan/claim.py`."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any, assert_never
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.encode import bucket_body, set_claim, set_driver
 from cosi_operator.api.view import (
     Bucket,
     BucketClaim,
@@ -170,7 +171,8 @@ class ClaimReconciler:
                 return BucketIs(await self._create(view, view.claim, name))
             case UpdateBucketObject(key=key):
                 self._must_be_current(view.bucket)
-                return BucketIs(await self._buckets.edit(key, lambda body: _update(body, step)))
+                edit = partial(set_driver, name=step.driver_name, parameters=step.parameters)
+                return BucketIs(await self._buckets.edit(key, edit))
             case BindBucketObject(key=key):
                 self._must_be_current(view.bucket)
                 return BucketIs(await self._bind(key, view.claim))
@@ -189,7 +191,7 @@ class ClaimReconciler:
 
     async def _create(self, view: ClaimView, claim: BucketClaim, name: str) -> Bucket | None:
         assert view.bucket_class is not None
-        body = v1alpha1.bucket_body(
+        body = bucket_body(
             name,
             claim=ClaimRef(claim.meta.namespace, claim.meta.name, claim.meta.uid),
             bucket_class=view.bucket_class,
@@ -285,17 +287,10 @@ def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> StatusReport
     )
 
 
-def _update(body: Body, step: UpdateBucketObject) -> None:
-    body["spec"]["driverName"] = step.driver_name
-    body["spec"]["parameters"] = dict(step.parameters)
-
-
 def _bind(body: Body, claim: BucketClaim) -> None:
     """Bind the Bucket in its spec, and in its record if one exists; the sidecar starts a record."""
     meta = claim.meta
-    body["spec"]["bucketClaim"] = v1alpha1.claim_reference(
-        ClaimRef(meta.namespace, meta.name, meta.uid)
-    )
+    set_claim(body, ClaimRef(meta.namespace, meta.name, meta.uid))
     edit_record(body, RecordEdit(claim=records.identity_of(claim)), start=False)
 
 

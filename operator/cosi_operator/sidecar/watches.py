@@ -3,7 +3,18 @@
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.decode import (
+    decode_bucket,
+    decode_bucket_access,
+    decode_bucket_access_class,
+    decode_bucket_claim,
+)
+from cosi_operator.api.resources import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKETS,
+)
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, Key
 from cosi_operator.fairness import Groups
 from cosi_operator.kube.watches import Watching
@@ -35,22 +46,20 @@ class SidecarWatches:
         self.memory = RecordMemory()
         self.unheld = UnheldSecrets()
         self.buckets = watching.add(
-            v1alpha1.BUCKETS,
-            v1alpha1.decode_bucket,
+            BUCKETS,
+            decode_bucket,
             self._bucket_changed,
             BUCKET_INDEXES,
         )
-        self.claims = watching.add(
-            v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, self._claim_changed
-        )
+        self.claims = watching.add(BUCKET_CLAIMS, decode_bucket_claim, self._claim_changed)
         self.classes = watching.add(
-            v1alpha1.BUCKET_ACCESS_CLASSES,
-            v1alpha1.decode_bucket_access_class,
+            BUCKET_ACCESS_CLASSES,
+            decode_bucket_access_class,
             self._class_changed,
         )
         self.accesses = watching.add(
-            v1alpha1.BUCKET_ACCESSES,
-            v1alpha1.decode_bucket_access,
+            BUCKET_ACCESSES,
+            decode_bucket_access,
             self._access_changed,
             {
                 "class": lambda access: (access.class_name,),

@@ -40,11 +40,10 @@ from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.sidecar_wait import is_waiting_for_sidecar
 from cosi_operator.plan.steps import (
     BindBucketObject,
-    ClaimStep,
+    ClaimEffect,
     CreateBucketObject,
     DeleteAccess,
     DeleteBucketObject,
-    Done,
     EditFinalizers,
     ReadBucketObject,
     ReadClaim,
@@ -52,7 +51,7 @@ from cosi_operator.plan.steps import (
     ReadHolder,
     UpdateBucketObject,
 )
-from cosi_operator.reconcile import End, run_steps
+from cosi_operator.reconcile import End, Steps
 from cosi_operator.refusals import Refusals
 from cosi_operator.report import Reporter
 from cosi_operator.scrub import shown_name
@@ -70,12 +69,13 @@ class ClaimReconciler:
         self._clock = clock
         self._deleting = FirstSeen(clock)
         self._refusals = Refusals(reporter, clock)
+        self._steps = Steps[ClaimView, ClaimEffect, ClaimFact](planning.plan, self._apply, fold)
 
     async def reconcile(self, key: Key) -> Outcome:
         """Reconcile one key. Safe to repeat at any time."""
         try:
             await self._delete_leaked(key)
-            end = await run_steps(self._read(key), plan=planning.plan, apply=self._apply, fold=fold)
+            end = await self._steps.run(self._read(key))
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
             return await self._refusals.end(self._claims, key, error)
@@ -147,7 +147,7 @@ class ClaimReconciler:
             return None
         return self._deleting.since(key, claim.meta.uid)
 
-    async def _apply(self, view: ClaimView, step: ClaimStep) -> ClaimFact:
+    async def _apply(self, view: ClaimView, step: ClaimEffect) -> ClaimFact:
         assert view.claim is not None
         match step:
             case EditFinalizers(key=key, add=add, remove=remove):
@@ -184,8 +184,6 @@ class ClaimReconciler:
             case DeleteAccess(key=key, uid=uid):
                 await self._watches.accesses.delete(key, uid=uid)
                 return AccessDeleting(key)
-            case Done():
-                raise AssertionError("Done ends the loop")
             case _:
                 assert_never(step)
 

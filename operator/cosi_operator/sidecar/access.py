@@ -19,9 +19,8 @@ from cosi_operator.plan.facts import (
     BucketIs,
 )
 from cosi_operator.plan.steps import (
-    AccessStep,
+    AccessEffect,
     Context,
-    Done,
     EditBucket,
     EditFinalizers,
     Grant,
@@ -31,7 +30,7 @@ from cosi_operator.plan.steps import (
     ReadBucketObject,
     Revoke,
 )
-from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
+from cosi_operator.reconcile import End, Steps, UnconfirmedWrites
 from cosi_operator.refusals import Refusals
 from cosi_operator.sidecar.access_accounts import AccessAccounts
 from cosi_operator.sidecar.access_report import (
@@ -63,6 +62,7 @@ class AccessReconciler:
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
         self._refusals = Refusals(sidecar.reporter, sidecar.clock)
+        self._steps = Steps[AccessView, AccessEffect, AccessFact](planning.plan, self._apply, fold)
 
     async def reconcile(self, key: Key) -> Outcome:
         """Reconcile one key. Safe to repeat at any time."""
@@ -70,15 +70,12 @@ class AccessReconciler:
             await self._unconfirmed.clear(self._s.accesses, key)
             await release_unheld(self._s.unheld, self._secrets, self._s.accesses, key)
             unfinished = await self._end_orphans(key)
-            end = await self._run(self._s.accesses.get(key))
+            end = await self._steps.run(self._read(self._s.accesses.get(key)))
             outcome = await self._report(key, end)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
             return await self._refusals.end(self._s.accesses, key, error)
         return outcome if unfinished is None or isinstance(outcome, Requeue) else unfinished
-
-    async def _run(self, access: BucketAccess | None) -> End[AccessView]:
-        return await run_steps(self._read(access), plan=planning.plan, apply=self._apply, fold=fold)
 
     async def _end_orphans(self, key: Key) -> Outcome | None:
         """Revoke recorded accesses that no longer exist; None when none is left.
@@ -93,7 +90,7 @@ class AccessReconciler:
                 continue
             meta = Meta(key.name, key.namespace, uid, deleting=True)
             removed = BucketAccess(meta, class_name=entry.class_name, secret_name=entry.secret)
-            end = await self._run(removed)
+            end = await self._steps.run(self._read(removed))
             if isinstance(end.outcome, Success):
                 self._forget(key, uid)
                 continue
@@ -158,7 +155,7 @@ class AccessReconciler:
             call_timeout_s=self._s.call_timeout_s,
         )
 
-    async def _apply(self, view: AccessView, step: AccessStep) -> AccessFact:
+    async def _apply(self, view: AccessView, step: AccessEffect) -> AccessFact:
         assert view.access is not None
         access = view.access
         match step:
@@ -188,8 +185,6 @@ class AccessReconciler:
                 return await self._accounts.revoke(view, access, step)
             case LeaveAccounts(message=message):
                 return self._accounts.leave(view, access, message)
-            case Done():
-                raise AssertionError("Done ends the loop")
             case _:
                 return await self._secret.apply(view, access, step)
 

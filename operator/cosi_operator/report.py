@@ -224,12 +224,16 @@ class Reporter:
                 self.event(objects, before, "Normal", told.success_event, told.success[1])
             return
         fingerprint = f"{outcome.reason}:{_fingerprint(outcome)}"
-        level: Level = "Warning"
-        reason = told.failure_event
-        if outcome.reason in PLAIN_WAITS:
-            level, reason = "Normal", outcome.reason.value
+        level, reason = event_of(outcome, told.failure_event)
         message = f"{outcome.reason}: {patch.message(before)}"
         self.event(objects, before, level, reason, message, fingerprint=fingerprint)
+
+
+def event_of(outcome: Requeue | Terminal, failure_event: str) -> tuple[Level, str]:
+    """The type and the reason of the Event about an outcome."""
+    if outcome.reason in PLAIN_WAITS:
+        return "Normal", outcome.reason.value
+    return "Warning", failure_event
 
 
 def _fingerprint(outcome: Requeue | Terminal) -> str:

@@ -75,7 +75,7 @@ from cosi_operator.sidecar.calls import (
     log_change,
 )
 from cosi_operator.sidecar.records import edit_bucket
-from cosi_operator.sidecar.shared import Sidecar, mirror_to_claim
+from cosi_operator.sidecar.shared import Sidecar, bucket_failure_event, mirror_to_claim
 from cosi_operator.status_patch import StatusReport
 
 
@@ -349,7 +349,7 @@ class BucketReconciler:
                 f"The bucket is ready; its id is {shown_name(bucket_id)}{note}.",
             ),
             success_event="BucketCreated",
-            failure_event="FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket",
+            failure_event=bucket_failure_event(bucket),
             # Store an id that was learned for a deletion, to avoid another Create call for it.
             fields={
                 "ready": ready or (bucket.ready and is_kept),

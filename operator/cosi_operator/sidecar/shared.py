@@ -18,7 +18,7 @@ from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import AccessView, authentication_of
 from cosi_operator.plan.bucket_view import claim_retry
-from cosi_operator.report import PLAIN_WAITS, Level, Reporter
+from cosi_operator.report import Level, Reporter, event_of
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Attempts, DriverState
 from cosi_operator.sidecar.lanes import Lanes
@@ -56,6 +56,11 @@ class Sidecar:
         self.reporter.event(self.buckets, bucket, level, reason, message)
         if claim := self.lookup.claim_of_bucket(bucket):
             self.reporter.event(self.claims, claim, level, reason, message)
+
+
+def bucket_failure_event(bucket: Bucket) -> str:
+    """The reason of the Event about a failure, on the Bucket and on its claim."""
+    return "FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket"
 
 
 async def mirror_to_claim(
@@ -98,10 +103,7 @@ def _claim_event(
         text = f"Bucket {bucket.meta.name} is ready."
         sidecar.reporter.event(sidecar.claims, claim, "Normal", "BucketReady", text)
     elif isinstance(outcome, Requeue | Terminal):
-        reason = "FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket"
-        level: Level = "Warning"
-        if outcome.reason in PLAIN_WAITS:
-            level, reason = "Normal", outcome.reason.value
+        level, reason = event_of(outcome, bucket_failure_event(bucket))
         sidecar.reporter.event(
             sidecar.claims,
             claim,

@@ -6,17 +6,15 @@ Memory and CPU are measured on the real code. Times of a burst are computed: a v
 real work queues, and an API server that takes so many writes a second, shared fairly.
 """
 
-import heapq
-import itertools
 import json
 import os
-import random
 import time
 import tracemalloc
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from bench.burst import burst, retries
 from bench.procs import memory_mib
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
@@ -26,15 +24,9 @@ from cosi_operator.plan import claim as claim_plan
 from cosi_operator.plan.bucket_view import BucketView
 from cosi_operator.plan.claim_view import ClaimView
 from cosi_operator.plan.records import target_name
-from cosi_operator.plan.sidecar_wait import BUSY_HEAL_AFTER_S
 from cosi_operator.plan.steps import Context, DriverView
-from cosi_operator.settings import Backoff
-from cosi_operator.workqueue import WorkQueue
 
 STAMP = "2026-01-01T00:00:00Z"
-WORKERS = 40  # what one class of one namespace gets of the default of 120
-SAMPLED = 97
-RETRY_MINUTES = 30
 
 
 # Synthetic objects, as the API server sends them.
@@ -199,124 +191,6 @@ def start(count: int) -> dict[str, float]:
         "longest_block_s": round(longest, 2),
         "taken_in_s": round(taken_in, 2),
         "looked_at_s": round(time.process_time() - began, 2),
-    }
-
-
-class VirtualClock:
-    """Time that goes from event to event."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def wall(self) -> datetime:
-        return datetime.fromtimestamp(self.now_s, UTC)
-
-    async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError("nothing waits here: the simulation moves the time")
-
-
-@dataclass(slots=True)
-class Stage:
-    """One process: its queue, its workers, and what a run of it costs."""
-
-    queue: WorkQueue[int]
-    writes: int
-    driver_s: float = 0.0
-    busy: int = 0
-
-
-def burst(
-    count: int,
-    *,
-    writes_per_s: float,
-    driver_s: float = 0.05,
-    workers: int = WORKERS,
-    drivers: int = 1,
-) -> dict[str, float]:
-    """When the last of `count` claims that come at once is ready, by the real queues.
-
-    Args:
-        count: the claims, spread evenly over the drivers.
-        writes_per_s: what the API server takes from all together.
-        driver_s: seconds that a driver needs for a call.
-        workers: of each process.
-        drivers: sidecars that share the work.
-    """
-    clock = VirtualClock()
-
-    def queue() -> WorkQueue[int]:
-        return WorkQueue(clock=clock, random=random.Random(1), backoff=Backoff())
-
-    controller = Stage(queue(), writes=2)
-    sidecars = [Stage(queue(), writes=3, driver_s=driver_s) for _ in range(drivers)]
-    for number in range(count):
-        controller.queue.add(number)
-    made = [0.0] * count
-    late = ready = deepest = 0
-    server_free_s, order = 0.0, itertools.count()
-    ends: list[tuple[float, int, Stage, int]] = []
-
-    def begin(stage: Stage) -> None:
-        """Every idle worker takes a key; its writes queue up at the API server."""
-        nonlocal server_free_s
-        while stage.busy < workers and (key := stage.queue.get_nowait()) is not None:
-            stage.busy += 1
-            server_free_s = max(server_free_s, clock.now_s) + stage.writes / writes_per_s
-            heapq.heappush(ends, (server_free_s + stage.driver_s, next(order), stage, key))
-
-    begin(controller)
-    while ends:
-        clock.now_s, _, stage, key = heapq.heappop(ends)
-        stage.busy -= 1
-        stage.queue.done(key)
-        if stage is controller:
-            made[key] = clock.now_s
-            sidecar = sidecars[key % drivers]
-            sidecar.queue.add(key)
-            if key % SAMPLED == 0:  # the queue counts its depth anew each time
-                deepest = max(deepest, sidecar.queue.statistics().depth)
-            begin(sidecar)
-        else:
-            ready += 1
-            late += clock.now_s - made[key] > BUSY_HEAL_AFTER_S
-        begin(stage)
-    assert ready == count
-    return {
-        "claims": count,
-        "drivers": drivers,
-        "workers": workers,
-        "driver_s": driver_s,
-        "seconds": round(clock.now_s, 1),
-        "claims_per_s": round(count / clock.now_s, 1),
-        "deepest_queue": deepest,
-        "told_to_wait": late,
-    }
-
-
-def retries(count: int) -> dict[str, float]:
-    """Driver calls a second, when a driver answers UNAVAILABLE to `count` claims, by minute."""
-    clock = VirtualClock()
-    queue: WorkQueue[int] = WorkQueue(clock=clock, random=random.Random(1), backoff=Backoff())
-    for number in range(count):
-        queue.add(number)
-    calls = [0] * RETRY_MINUTES
-    while clock.now_s < RETRY_MINUTES * 60:
-        while (key := queue.get_nowait()) is not None:
-            calls[int(clock.now_s // 60)] += 1
-            queue.add_rate_limited(key)
-            queue.done(key)
-        clock.now_s += 0.25
-    rates = [round(number / 60, 1) for number in calls]
-    return {
-        "claims": count,
-        "minute 1": rates[0],
-        "minute 2": rates[1],
-        "minute 5": rates[4],
-        "later, on average": round(sum(rates[10:]) / len(rates[10:]), 1),
-        "later, at most": max(rates[10:]),
     }
 
 

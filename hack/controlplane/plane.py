@@ -17,8 +17,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from controlplane.api import Api, ApiError
 from controlplane.audit import Audit, AuditLog
@@ -26,6 +25,7 @@ from controlplane.build import find
 from controlplane.certificates import Certificates, make_certificates
 from controlplane.daemon import Daemon, StartError
 from controlplane.flags import apiserver_flags, audit_flags, etcd_flags, free_ports, write_secret
+from stoppable import Stoppable
 
 START_TIMEOUT_S = 60.0
 START_ATTEMPTS = 3
@@ -63,7 +63,7 @@ class Binaries:
         return cls(find("etcd"), find("kube-apiserver"), find("kubectl"))
 
 
-class ControlPlane:
+class ControlPlane(Stoppable):
     """One running control plane. Make it with `ControlPlane.start`; leaving `with` stops it.
 
     `stop_*`, `start_*` and `restart_*` keep ports and data, so clients meet an outage and then
@@ -135,19 +135,6 @@ class ControlPlane:
             else:
                 return plane
         raise AssertionError("the last attempt returns or raises")
-
-    def __enter__(self) -> Self:
-        """Return itself; it runs already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop it."""
-        self.stop()
 
     def stop(self) -> None:
         """End both programs; SIGKILL for one that needs longer than 5 s. Safe to repeat."""

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -23,13 +22,14 @@ from cosi_operator.outcome import Call
 from mockdriver.backend import Account, Bucket
 from mockdriver.journal import Entry
 from mockdriver.rules import Rule
+from stoppable import Stoppable
 
 ANSWER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 _SOURCE_ROOTS = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "operator")]
 
 
-class MockDriver:
+class MockDriver(Stoppable):
     """A mock driver's process. All methods block; none needs more than some milliseconds,
     apart from `start` and `restart`, which wait until the driver serves.
 
@@ -72,17 +72,6 @@ class MockDriver:
         driver = cls(directory, name=name, keep_state=keep_state, rules=rules)
         driver.run()
         return driver
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def address(self) -> str:

@@ -3,8 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import grpc
 
@@ -15,6 +13,7 @@ from cosi_operator.rpc import cosi_pb2_grpc as pb_grpc
 from refdriver import record
 from refdriver.policy import EDITS, HOLD
 from refdriver.record import CallRecord
+from stoppable import Stoppable
 
 DEFAULT_NAME = "seaweedfs.objectstorage.k8s.io"
 KEY_VARIABLE = "AWS_ACCESS_KEY_ID"
@@ -24,7 +23,7 @@ STOP_GRACE_S = 5.0
 ASK_TIMEOUT_S = 1.0
 
 
-class RefDriver:
+class RefDriver(Stoppable):
     """One running driver. Make it with `RefDriver.start`; leaving `with` ends it."""
 
     def __init__(
@@ -81,19 +80,6 @@ class RefDriver:
             driver.stop()
             raise
         return driver
-
-    def __enter__(self) -> Self:
-        """Return itself; it runs already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End it."""
-        self.stop()
 
     def stop(self) -> None:
         """End the driver; calls in progress get 2 s. Safe to repeat."""

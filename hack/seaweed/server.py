@@ -17,13 +17,13 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import botocore.exceptions
 
 from awsclient import Account
 from controlplane.daemon import Daemon
+from stoppable import Stoppable
 
 REGION = "us-east-1"
 START_TIMEOUT_S = 40.0
@@ -45,7 +45,7 @@ class _Ports:
     s3: int
 
 
-class SeaweedFS:
+class SeaweedFS(Stoppable):
     """One running server. Make it with `SeaweedFS.start`; leaving `with` ends it."""
 
     def __init__(self, directory: Path) -> None:
@@ -97,19 +97,6 @@ class SeaweedFS:
             server.stop()
             raise
         return server
-
-    def __enter__(self) -> Self:
-        """Return itself; it runs already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End it."""
-        self.stop()
 
     def stop(self) -> None:
         """End the server at once. Safe to repeat."""

@@ -5,20 +5,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from controlplane import ApiError, ControlPlane
 from controlplane.audit import Audit, AuditEntry
 from controlplane.daemon import Daemon
 from mockdriver.client import MockDriver
-from testbed.bulk import send_all
-from testbed.objects import NAMESPACE, Json, access_body, claim_body, condition, path_of, typed
+from stoppable import Stoppable
+from testbed.cluster import DRIVER_NAME as DRIVER_NAME
+from testbed.cluster import ClusterObjects
+from testbed.objects import NAMESPACE, Json, condition
 from testbed.process import ROOT, operator_process, service_account
 
 OUR_CRDS = ROOT / "deploy" / "crds"
 ROLES = {role: ROOT / "deploy" / "rbac" / f"{role}.yaml" for role in ("controller", "sidecar")}
-DRIVER_NAME = "mock.objectstorage.k8s.io"
 
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 10.0
@@ -26,14 +26,14 @@ POLL_S = 0.05
 LONGEST_POLL_S = 0.3  # after 5 s of waiting
 
 
-class Testbed:
+class Testbed(ClusterObjects, Stoppable):
     """Everything that runs. Make it with `Testbed.start`; leaving `with` ends it."""
 
     __test__ = False  # not a test class, whatever pytest makes of its name
 
     def __init__(self, plane: ControlPlane, driver: MockDriver, directory: Path) -> None:
         """Describe the operator's processes; they are not started."""
-        self.plane = plane
+        super().__init__(plane)
         self.driver = driver
         self.directory = directory
         self.accounts = {role: service_account(file) for role, file in ROLES.items()}
@@ -81,17 +81,8 @@ class Testbed:
             bed._stack = stack.pop_all()
         return bed
 
-    def __enter__(self) -> Self:
-        """Return itself; it runs already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End everything, in reverse order."""
+    def stop(self) -> None:
+        """End everything, in reverse order. Safe to repeat."""
         self._stack.close()
 
     # --- processes
@@ -166,122 +157,6 @@ class Testbed:
     def log_of(self, role: str) -> str:
         """What a process has written so far."""
         return self.processes[role].log_file.read_text(errors="replace")
-
-    # --- objects
-
-    def make_namespace(self, name: str) -> str:
-        """Make a namespace; nothing collects it again."""
-        self.plane.api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-        return name
-
-    def make_classes(
-        self,
-        name: str,
-        *,
-        driver: str = DRIVER_NAME,
-        policy: str = "Delete",
-        parameters: Mapping[str, str] | None = None,
-        authentication: str = "Key",
-    ) -> None:
-        """Make a BucketClass and a BucketAccessClass of the same name and parameters."""
-        common = {"metadata": {"name": name}, "driverName": driver, "parameters": parameters or {}}
-        self.create("bucketclasses", {**common, "deletionPolicy": policy})
-        self.create("bucketaccessclasses", {**common, "authenticationType": authentication})
-
-    def make_claims(
-        self, names: Iterable[str], *, class_name: str, namespace: str = NAMESPACE
-    ) -> None:
-        """Make BucketClaims, many at once."""
-        self.create_all(
-            "bucketclaims",
-            [claim_body(name, class_name=class_name, namespace=namespace) for name in names],
-            namespace,
-        )
-
-    def make_accesses(
-        self, claims: Iterable[str], *, class_name: str, namespace: str = NAMESPACE
-    ) -> None:
-        """Make a BucketAccess for each claim, with the claim's name and the Secret NAME-keys."""
-        self.create_all(
-            "bucketaccesses",
-            [access_body(name, class_name=class_name, namespace=namespace) for name in claims],
-            namespace,
-        )
-
-    def create(self, plural: str, body: Json, namespace: str = NAMESPACE) -> Json:
-        """Create one object as the administrator; apiVersion and kind may be left out."""
-        created: Json = self.plane.api.call("POST", path_of(plural, namespace), typed(plural, body))
-        return created
-
-    def create_all(self, plural: str, bodies: Sequence[Json], namespace: str = NAMESPACE) -> None:
-        """Create many at once, over 20 connections."""
-        path = path_of(plural, namespace)
-        send_all(self.plane, [("POST", path, typed(plural, body)) for body in bodies])
-
-    def get(self, plural: str, name: str, namespace: str = NAMESPACE) -> Json:
-        """One object as it stands; ApiError with code 404 when there is none."""
-        found: Json = self.plane.api.call("GET", path_of(plural, namespace, name))
-        return found
-
-    def find(self, plural: str, name: str, namespace: str = NAMESPACE) -> Json | None:
-        """One object, or None."""
-        try:
-            return self.get(plural, name, namespace)
-        except ApiError as error:
-            if error.code == HTTPStatus.NOT_FOUND:
-                return None
-            raise
-
-    def all_of(self, plural: str, namespace: str = NAMESPACE) -> list[Json]:
-        """All objects of a kind (in a namespace, if it has them)."""
-        items: list[Json] = self.plane.api.call("GET", path_of(plural, namespace))["items"]
-        return items
-
-    def edit(
-        self, plural: str, name: str, change: Callable[[Json], object], namespace: str = NAMESPACE
-    ) -> Json:
-        """Apply a change to an object, as a person does with kubectl edit."""
-        while True:
-            body = self.get(plural, name, namespace)
-            change(body)
-            try:
-                written: Json = self.plane.api.call("PUT", path_of(plural, namespace, name), body)
-            except ApiError as error:
-                if error.reason != "Conflict":
-                    raise
-                continue
-            return written
-
-    def annotate(self, plural: str, name: str, namespace: str = NAMESPACE, **values: str) -> None:
-        """Set annotations; `retry` stands for objectstorage.k8s.io/retry."""
-        named = {f"objectstorage.k8s.io/{key}": value for key, value in values.items()}
-
-        def change(body: Json) -> None:
-            body["metadata"].setdefault("annotations", {}).update(named)
-
-        self.edit(plural, name, change, namespace)
-
-    def delete(self, plural: str, name: str, namespace: str = NAMESPACE) -> None:
-        """Ask for the deletion of one object."""
-        self.plane.api.call("DELETE", path_of(plural, namespace, name))
-
-    def delete_all(self, plural: str, names: Iterable[str], namespace: str = NAMESPACE) -> None:
-        """Ask for the deletion of many, over 20 connections."""
-        send_all(self.plane, [("DELETE", path_of(plural, namespace, n), None) for n in names])
-
-    def bucket_of(self, claim: str, namespace: str = NAMESPACE) -> Json:
-        """The Bucket that was made for a claim."""
-        uid = self.get("bucketclaims", claim, namespace)["metadata"]["uid"]
-        return self.get("buckets", f"bucket-{uid}")
-
-    def events(self, name: str, namespace: str = NAMESPACE) -> list[Json]:
-        """The Events about objects of this name, oldest first."""
-        found = [
-            event
-            for event in self.all_of("events", namespace)
-            if event["involvedObject"]["name"] == name
-        ]
-        return sorted(found, key=lambda event: str(event["firstTimestamp"]))
 
     # --- waiting
 

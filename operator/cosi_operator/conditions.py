@@ -12,6 +12,7 @@ from datetime import datetime
 
 from msgspec.structs import replace as with_fields
 
+from cosi_operator.api.resources import RETRY_ANNOTATION
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Condition, stamp
 from cosi_operator.outcome import DriverStatus, MadeBy, Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.scrub import (
@@ -125,7 +126,7 @@ ADVICE = {
 OTHER_ADVICE = "Ask your cluster administrator to check the driver's log."
 HOW_TO_RETRY = (
     "To retry now, run: kubectl annotate --overwrite {what}"
-    " objectstorage.k8s.io/retry=1 (use a new value each time)."
+    f" {RETRY_ANNOTATION}=1 (use a new value each time)."
 )
 
 

@@ -1,6 +1,6 @@
 """The parts that all reconcilers share.
 
-`run_steps` is the loop: plan a step, apply it, fold the result, until Done. `UnconfirmedWrites` and
+`Steps` is the loop: plan a step, apply it, fold the result, until Done. `UnconfirmedWrites` and
 `VanishedObjects` remember keys between runs.
 """
 
@@ -107,25 +107,30 @@ class VanishedObjects[T: Bucket | BucketAccess | BucketClaim]:
         self._by_key.pop(key, None)
 
 
-async def run_steps[V, S, F](
-    view: V,
-    *,
-    plan: Callable[[V], S],
-    apply: Callable[[V, S], Awaitable[F]],
-    fold: Callable[[V, F], V],
-) -> End[V]:
-    """Run steps until the plan is Done, at most MAX_STEPS.
+@dataclass(frozen=True, slots=True)
+class Steps[V, S, F]:
+    """The loop of a reconcile run: plan a step, apply it, fold its fact into the view.
 
-    Raises:
-        ApiError, ApiSilent: a request failed; `outcome_of` converts the error to an outcome.
+    `S` are the steps that `apply` gets, without Done, which ends the loop.
     """
-    for _ in range(MAX_STEPS):
-        step = plan(view)
-        if isinstance(step, Done):
-            return End(view, step.outcome, step.report)
-        view = fold(view, await apply(view, step))
-    message = f"The run did not finish within {MAX_STEPS} steps."
-    return End(view, Requeue(Reason.STEP_LIMIT, message, quiet=True), report=False)
+
+    plan: Callable[[V], Done | S]
+    apply: Callable[[V, S], Awaitable[F]]
+    fold: Callable[[V, F], V]
+
+    async def run(self, view: V) -> End[V]:
+        """Run steps until the plan is Done, at most MAX_STEPS.
+
+        Raises:
+            ApiError, ApiSilent: a request failed; `outcome_of` converts the error to an outcome.
+        """
+        for _ in range(MAX_STEPS):
+            step = self.plan(view)
+            if isinstance(step, Done):
+                return End(view, step.outcome, step.report)
+            view = self.fold(view, await self.apply(view, step))
+        message = f"The run did not finish within {MAX_STEPS} steps."
+        return End(view, Requeue(Reason.STEP_LIMIT, message, quiet=True), report=False)
 
 
 def outcome_of(error: ApiError | ApiSilent) -> Outcome:

@@ -14,22 +14,20 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from cosi_operator import conditions
-from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Status
+from cosi_operator.api.view import Key
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden, Invalid
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.rights import missing_right
 from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.reconcile import outcome_of
-from cosi_operator.report import Reporter, ready_of
+from cosi_operator.report import Reporter
 from cosi_operator.settings import Backoff
+from cosi_operator.status_patch import RefusalPatch, Reported, ready_of
 
 RECHECK_S = 30.0
 BACKOFF = Backoff(base_s=1.0, cap_s=RECHECK_S, jitter=0.0)
 CAPACITY = 4096
-
-type Reported = Bucket | BucketAccess | BucketClaim
 
 
 @dataclass(slots=True)
@@ -91,9 +89,8 @@ class Refusals:
         ready = ready_of(view)
         if ready is None or ready.status != "True":  # a bucket that works stays ready
             with contextlib.suppress(ApiError, ApiSilent):  # the Event reports the refusal
-                await self.reporter.write(
-                    objects, key, lambda current: self._status(view, current, outcome)
-                )
+                patch = RefusalPatch(outcome, view.meta.uid, self.clock.wall())
+                await self.reporter.write(objects, key, patch)
         self._emit(objects, view, outcome)
 
     def _emit(self, objects: Objects[Any], view: Reported, outcome: Terminal) -> None:
@@ -105,20 +102,6 @@ class Refusals:
         if len(self._events) >= CAPACITY:
             self._events.pop(next(iter(self._events)))
         self._events[view.meta.key] = outcome.message, now_s
-
-    def _status(self, seen: Reported, current: Reported, outcome: Terminal) -> Status | None:
-        if current.meta.uid != seen.meta.uid:
-            return None
-        wanted = conditions.from_outcome(
-            outcome,
-            generation=current.meta.generation,
-            success=(outcome.reason, ""),
-            message=outcome.message,
-        )
-        return Status(
-            conditions=conditions.merge(current.conditions, wanted, self.clock.wall()),
-            observed_generation=current.meta.generation,
-        )
 
 
 def _told(error: ApiError) -> tuple[Reason, str]:

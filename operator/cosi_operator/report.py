@@ -1,46 +1,34 @@
 """Reports outcomes to users as conditions and Events. The only writer of status.
 
-The reporter skips a write that would change nothing. A cluster with upstream's CRDs silently drops
-conditions. The reporter detects that from the reply, logs it once, and writes the same facts into
-one annotation instead. Events do not depend on the CRDs.
+`status_patch.py` decides what is written. The reporter skips a write that would change nothing. A
+cluster with upstream's CRDs silently drops conditions. The reporter detects that from the reply,
+logs it once, and writes the same facts into one annotation instead. Events do not depend on the
+CRDs.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import structlog
-from msgspec.structs import replace as with_fields
 
 from cosi_operator import conditions
-from cosi_operator.api import v1alpha1
-from cosi_operator.api.view import (
-    Bucket,
-    BucketAccess,
-    BucketClaim,
-    Condition,
-    Key,
-    LastCall,
-    Meta,
-    Status,
-    stamp,
-)
+from cosi_operator.api import encode
+from cosi_operator.api.resources import STATUS_ANNOTATION
+from cosi_operator.api.view import Key, Status
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.events import EventRecorder, ObjectRef
+from cosi_operator.kube.kept import is_oversized
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects
-from cosi_operator.outcome import (
-    Call,
-    Code,
-    DriverStatus,
-    Effect,
-    MadeBy,
-    Outcome,
-    Reason,
-    Requeue,
-    Success,
-    Terminal,
+from cosi_operator.outcome import Outcome, Reason, Requeue, Success, Terminal
+from cosi_operator.status_patch import (
+    OutcomePatch,
+    Reported,
+    StatusPatch,
+    StatusReport,
+    is_minor,
+    ready_of,
 )
 
 log = structlog.get_logger(__name__)
@@ -50,34 +38,23 @@ log = structlog.get_logger(__name__)
 TRY_FIELDS_AGAIN_S = 60.0
 
 type Level = Literal["Normal", "Warning"]
-type Reported = Bucket | BucketAccess | BucketClaim
 
 
-@dataclass(frozen=True, slots=True)
-class StatusReport:
-    """The result of one run for one object, for its status and its Events.
+class StatusForm(Protocol):
+    """A function that returns the whole object with a status: with our own fields, or without."""
 
-    `judged` is the object as the run read it; the result is valid for that uid and generation only.
-    `success` is the reason and message of the Ready condition after a Success, `success_event` the
-    Event reason then, and `failure_event` the Event reason otherwise. `fields` are the status
-    fields of the kind. `call` is the driver call that creates the backend's side of the object.
-    `must_store`: store the result even if another writer changed the object since the run read it,
-    because the driver has answered and must not be called again only for that change.
-    """
+    def __call__(self, raw: Mapping[str, Any], status: Status) -> Body: ...
 
-    outcome: Outcome
-    judged: Meta
-    success: tuple[Reason, str]
-    success_event: str
-    failure_event: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    call: Call = Call.CREATE_BUCKET
-    must_store: bool = False
-    attempts: int = 0
-    effect: Effect = Effect.MAYBE
-    driver_instance: str = ""
-    retry_token: str = ""
-    ignored: str = ""
+
+# Reasons that are not failures: their Events have type Normal.
+PLAIN_WAITS = (
+    Reason.WAITING_FOR_BUCKET,
+    Reason.WAITING_FOR_ACCESSES,
+    Reason.WAITING_FOR_TURN,
+    Reason.WAITING_FOR_SIDECAR,
+    Reason.RELEASED,
+    Reason.REVOKED,
+)
 
 
 class Reporter:
@@ -106,61 +83,70 @@ class Reporter:
         before = objects.get(key)
         if before is None or before.meta.uid != told.judged.uid:
             return None
-        if _is_minor(before, told):
+        if is_minor(before, told):
             return before
-        now = self._clock.wall()
-
-        def status(view: T) -> Status | None:
-            if view.meta.uid != told.judged.uid:
-                return None
-            if not told.must_store and view.meta.resource_version != told.judged.resource_version:
-                raise Conflict(409, "Conflict", f"{key} changed since the run read it")
-            return self._status(view, objects, told, now)
-
-        written = await self.write(objects, key, status)
+        patch = OutcomePatch(told, objects.resource.kind, self._clock.wall(), self._longest_pause_s)
+        written = await self.write(objects, key, patch)
         # Emit only if the status changed or the driver was called. No status is written for an
         # oversized object, so its Event is the only report.
         if written or _was_asked(told.outcome) or before.meta.oversized:
-            self._emit(before, objects, told)
+            self._emit(before, objects, patch)
         return objects.get(key)
 
     async def write[T: Reported](
-        self, objects: Objects[T], key: Key, make: Callable[[T], Status | None]
+        self, objects: Objects[T], key: Key, patch: StatusPatch[T]
     ) -> bool:
-        """Write a status. After a conflict, call `make` again with a fresh copy.
+        """Write a status. After a conflict, apply the patch to a fresh copy.
 
         Returns:
-            Whether a write was needed. If `make` returns None, nothing is written.
+            Whether a write was needed.
+        Raises:
+            Conflict: the object is not the version that the patch is for, or STATUS_TRIES attempts
+                in a row conflicted with other writers.
         """
-        plural = objects.resource.plural
-        drops, tries = plural in self._drops, not self._is_dropped(plural)
-        asked: list[Status] = []
-        is_full = False
-
-        def change(view: T, body: Body) -> Body:
-            nonlocal is_full
-            is_full = False
-            status = make(view)
-            if status is None:
-                return body
-            asked.append(status)
-            if drops:
-                plain = v1alpha1.with_plain_status(body, status)
-                if not tries or plain == body:  # skip a request with only dropped fields
-                    return plain
-            is_full = True
-            after = v1alpha1.with_status(body, status)
-            return body if after.get("status") == (body.get("status") or {}) else after
-
-        reply = await objects.edit_status(key, change)
-        if is_full or not drops:
-            if reply is None:
+        for attempt in range(STATUS_TRIES):
+            current, body = objects.get(key), objects.body(key)
+            if current is None or body is None or is_oversized(body):
+                return False  # the Event reports an oversized object: a status rewrites megabytes
+            if current.meta.uid != patch.uid:
                 return False
-            if v1alpha1.keeps_conditions(reply, asked[-1]):
-                self._note_keeps(plural)
-                return True
-            self._note_drops(plural)
-        return bool(asked) and (await self._annotate(objects, key, asked[-1]) or reply is not None)
+            if patch.version not in ("", current.meta.resource_version):
+                raise Conflict(409, "Conflict", f"{key} changed since the run read it")
+            status = patch.status_of(current)
+            if status is None:
+                return False
+            form = self._form(objects.resource.plural, body, status)
+            try:
+                reply = await objects.put_status(key, body, partial(form, status=status))
+            except Conflict:
+                if attempt == STATUS_TRIES - 1:
+                    raise
+                continue
+            if form is encode.with_status:
+                return await self._after_full_write(objects, key, status, reply)
+            return await self._annotate(objects, key, status) or reply is not None
+        raise AssertionError("unreachable")
+
+    def _form(self, plural: str, body: Body, status: Status) -> StatusForm:
+        """With our own fields, unless the schema drops them and nothing else would be written."""
+        if plural in self._drops:
+            plain = encode.with_plain_status(body, status)
+            if self._is_dropped(plural) or plain == body:
+                return encode.with_plain_status
+        return encode.with_status
+
+    async def _after_full_write[T: Reported](
+        self, objects: Objects[T], key: Key, status: Status, reply: Body | None
+    ) -> bool:
+        """Find out from the reply whether the served schema kept our own fields."""
+        if reply is None:
+            return False
+        if encode.keeps_conditions(reply, status):
+            self._note_keeps(objects.resource.plural)
+        else:
+            self._note_drops(objects.resource.plural)
+            await self._annotate(objects, key, status)
+        return True
 
     def _is_dropped(self, plural: str) -> bool:
         """Whether the schema dropped our fields within the last `TRY_FIELDS_AGAIN_S`."""
@@ -183,7 +169,7 @@ class Reporter:
             "served_schema_drops_conditions",
             resource=plural,
             remedy="install this project's CRDs; until then, Events and annotation"
-            f" {v1alpha1.STATUS_ANNOTATION} contain the same information",
+            f" {STATUS_ANNOTATION} contain the same information",
         )
 
     async def _annotate[T: Reported](self, objects: Objects[T], key: Key, status: Status) -> bool:
@@ -194,7 +180,7 @@ class Reporter:
         for attempt in range(STATUS_TRIES):
             before = objects.get(key)
             try:
-                after = await objects.edit(key, lambda body: v1alpha1.annotate_status(body, status))
+                after = await objects.edit(key, lambda body: encode.annotate_status(body, status))
             except Conflict:
                 if attempt == STATUS_TRIES - 1:
                     raise
@@ -230,150 +216,29 @@ class Reporter:
             about, type=level, reason=reason, message=message, fingerprint=fingerprint or message
         )
 
-    def _status[T: Reported](
-        self, view: T, objects: Objects[T], told: StatusReport, now: datetime
-    ) -> Status:
-        generation = told.judged.generation
-        wanted = conditions.from_outcome(
-            told.outcome,
-            generation=generation,
-            success=told.success,
-            message=self._message(view, objects, told),
-            ignored=told.ignored,
-        )
-        return Status(
-            conditions=conditions.merge(view.conditions, wanted, now),
-            observed_generation=generation,
-            last_call=_last_call(view, told, now),
-            **told.fields,
-        )
-
-    def _message[T: Reported](self, view: T, objects: Objects[T], told: StatusReport) -> str:
-        if isinstance(told.outcome, Success):
-            return told.success[1]
-        what = f"{objects.resource.kind.lower()} {view.meta.name}"
-        if view.meta.namespace:
-            what += f" -n {view.meta.namespace}"
-        claim = view.claim if isinstance(view, Bucket) else None
-        if claim and claim.name:  # the tenant may write the claim, not the Bucket
-            what = f"bucketclaim {claim.name} -n {claim.namespace}"
-        return conditions.failure_message(
-            told.outcome,
-            attempts=told.attempts,
-            retry_what=what,
-            advice=conditions.advice_on(told.outcome.reason, view),
-            now=self._clock.wall(),
-            longest_pause_s=self._longest_pause_s,
-        )
-
-    def _emit[T: Reported](self, before: T, objects: Objects[T], told: StatusReport) -> None:
-        was = ready_of(before)
+    def _emit[T: Reported](self, before: T, objects: Objects[T], patch: OutcomePatch) -> None:
+        told, was = patch.told, ready_of(before)
         outcome = told.outcome
         if isinstance(outcome, Success):
             if was is None or was.status != "True":
                 self.event(objects, before, "Normal", told.success_event, told.success[1])
             return
         fingerprint = f"{outcome.reason}:{_fingerprint(outcome)}"
-        level: Level = "Warning"
-        reason = told.failure_event
-        if outcome.reason in PLAIN_WAITS:
-            level, reason = "Normal", outcome.reason.value
-        message = f"{outcome.reason}: {self._message(before, objects, told)}"
+        level, reason = event_of(outcome, told.failure_event)
+        message = f"{outcome.reason}: {patch.message(before)}"
         self.event(objects, before, level, reason, message, fingerprint=fingerprint)
 
 
-# Reasons that are not failures: their Events have type Normal.
-PLAIN_WAITS = (
-    Reason.WAITING_FOR_BUCKET,
-    Reason.WAITING_FOR_ACCESSES,
-    Reason.WAITING_FOR_TURN,
-    Reason.WAITING_FOR_SIDECAR,
-    Reason.RELEASED,
-    Reason.REVOKED,
-)
-
-
-def ready_of(view: Reported) -> Condition | None:
-    return next((c for c in view.conditions if c.type == "Ready"), None)
+def event_of(outcome: Requeue | Terminal, failure_event: str) -> tuple[Level, str]:
+    """The type and the reason of the Event about an outcome."""
+    if outcome.reason in PLAIN_WAITS:
+        return "Normal", outcome.reason.value
+    return "Warning", failure_event
 
 
 def _fingerprint(outcome: Requeue | Terminal) -> str:
     return conditions.describe_failure(outcome.status) if outcome.status else outcome.message
 
 
-def _last_call(view: Reported, told: StatusReport, now: datetime) -> LastCall | None:
-    """The verdict to store; None (keep the stored one) when no driver call was judged."""
-    if isinstance(view, BucketClaim):
-        return None
-    outcome = told.outcome
-    if isinstance(outcome, Success):
-        return _last_success(view, told, now)
-    status: DriverStatus | None = outcome.status
-    if status is None:
-        return None
-    call = LastCall(
-        call=status.call.value,
-        code=status.code.name,
-        made_by=status.made_by.value,
-        outcome=type(outcome).__name__,
-        effect=told.effect,
-        reason=outcome.reason.value,
-        attempts=told.attempts,
-        generation=told.judged.generation,
-        driver_instance=told.driver_instance,
-        retry_token=told.retry_token,
-        time=stamp(now),
-        object_uid=told.judged.uid,
-    )
-    # Keep the stored verdict if only the time differs: a recheck with the same result writes
-    # nothing.
-    if (
-        view.last_call
-        and with_fields(view.last_call, time="", attempts=0)
-        == with_fields(call, time="", attempts=0)
-        and isinstance(outcome, Terminal)
-    ):
-        return view.last_call
-    return call
-
-
-def _last_success(
-    view: Bucket | BucketAccess, told: StatusReport, now: datetime
-) -> LastCall | None:
-    """The verdict after a Success: replaces a failure, or records the retry annotation.
-
-    None without an earlier verdict and without a retry annotation, because then a write is not
-    needed.
-    """
-    before = view.last_call
-    if before is None and not told.retry_token:
-        return None
-    fresh = LastCall(
-        call=told.call.value,
-        code=Code.OK.name,
-        made_by=MadeBy.DRIVER.value,
-        outcome="Success",
-        effect=Effect.MAYBE,
-        reason=told.success[0].value,
-        attempts=1,
-        generation=told.judged.generation,
-        driver_instance=told.driver_instance,
-        retry_token=told.retry_token,
-        time=stamp(now),
-        object_uid=told.judged.uid,
-    )
-    said = before and (before.call, before.outcome, before.retry_token)
-    return before if said == (fresh.call, fresh.outcome, fresh.retry_token) else fresh
-
-
 def _was_asked(outcome: Outcome) -> bool:
     return not isinstance(outcome, Success) and outcome.status is not None
-
-
-def _is_minor(before: Reported, told: StatusReport) -> bool:
-    """Whether the outcome is not worth a write: a quiet one, or one more retry that failed."""
-    outcome = told.outcome
-    if not isinstance(outcome, Requeue) or conditions.is_worth_writing(told.attempts):
-        return isinstance(outcome, Requeue) and outcome.quiet
-    was = ready_of(before)
-    return was is not None and was.status == "False" and was.reason == outcome.reason

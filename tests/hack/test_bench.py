@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from bench.burst import burst
 from bench.counting import is_write
 from bench.plot import line_chart
 from bench.procs import Used, cpu_s, measured, memory_mib, quantiles_ms
-from bench.scale import burst
 from bench.tables import MARKS, markdown, put_between_marks
 from bench.turns import Turn, comparison
 

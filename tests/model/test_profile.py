@@ -67,8 +67,8 @@ def depth(coroutine: Any) -> int:
     [
         pytest.param(a_claim_becomes_ready, 3, 5, 1, 8, id="claim ready"),
         pytest.param(a_create_is_refused, 3, 6, 1, 8, id="create refused"),
-        pytest.param(an_access_is_granted, 5, 7, 1, 13, id="access granted"),
-        pytest.param(an_access_is_deleted, 6, 6, 1, 13, id="access deleted"),
+        pytest.param(an_access_is_granted, 5, 7, 1, 12, id="access granted"),
+        pytest.param(an_access_is_deleted, 6, 6, 1, 12, id="access deleted"),
         pytest.param(a_claim_is_deleted, 4, 3, 1, 8, id="claim deleted"),
     ],
 )

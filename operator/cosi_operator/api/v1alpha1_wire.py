@@ -1,8 +1,8 @@
 """The field names and types of objectstorage.k8s.io/v1alpha1, as msgspec structs.
 
-Only `v1alpha1.py` uses these structs. `hack/verify-crds` compares their names and types with
-deploy/crds/. Decoding is lenient: every field that upstream's schema allows to be absent or null is
-optional here, and so are some that the schema requires.
+Only `decode.py` and `encode.py` use these structs. `hack/verify-crds` compares their names and
+types with deploy/crds/. Decoding is lenient: every field that upstream's schema allows to be absent
+or null is optional here, and so are some that the schema requires.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from msgspec import Raw, Struct, field
 
 from cosi_operator.api import view
+from cosi_operator.api.resources import RETRY_ANNOTATION
 from cosi_operator.outcome import Effect
 
-RETRY_ANNOTATION = "objectstorage.k8s.io/retry"
 RETRY_LIMIT = 256
 
 

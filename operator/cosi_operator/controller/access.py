@@ -10,11 +10,12 @@ from cosi_operator.outcome import Call, Outcome, Reason
 from cosi_operator.plan import unreported_access as planning
 from cosi_operator.plan.facts import AccessIs
 from cosi_operator.plan.sidecar_wait import is_waiting_for_sidecar
-from cosi_operator.plan.steps import Done, EditFinalizers
+from cosi_operator.plan.steps import EditFinalizers
 from cosi_operator.plan.unreported_access import UnreportedView, driver_of, fold
-from cosi_operator.reconcile import End, run_steps
+from cosi_operator.reconcile import End, Steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, StatusReport
+from cosi_operator.report import Reporter
+from cosi_operator.status_patch import StatusReport
 
 
 class UnreportedAccessReconciler:
@@ -27,11 +28,14 @@ class UnreportedAccessReconciler:
         self._clock = clock
         self._first_seen = FirstSeen(clock)
         self._refusals = Refusals(reporter, clock)
+        self._steps = Steps[UnreportedView, EditFinalizers, AccessIs](
+            planning.plan, self._apply, fold
+        )
 
     async def reconcile(self, key: Key) -> Outcome:
         """Reconcile one key. Safe to repeat at any time."""
         try:
-            end = await run_steps(self._read(key), plan=planning.plan, apply=self._apply, fold=fold)
+            end = await self._steps.run(self._read(key))
             return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
             return await self._refusals.end(self._accesses, key, error)
@@ -53,8 +57,7 @@ class UnreportedAccessReconciler:
             told=self._first_seen.is_reported(key),
         )
 
-    async def _apply(self, view: UnreportedView, step: Done | EditFinalizers) -> AccessIs:
-        assert isinstance(step, EditFinalizers)
+    async def _apply(self, view: UnreportedView, step: EditFinalizers) -> AccessIs:
         assert view.access is not None
         self._reporter.event(
             self._accesses,

@@ -1,19 +1,19 @@
 """Reconciles BucketClaims: applies the steps of `plan/claim.py`."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any, assert_never
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.encode import bucket_body, set_claim, set_driver
 from cosi_operator.api.view import (
     Bucket,
     BucketClaim,
     BucketClass,
     ClaimRef,
     Key,
-    Status,
 )
 from cosi_operator.clock import Clock
-from cosi_operator.conditions import ignored_in, with_ignored
+from cosi_operator.conditions import ignored_in
 from cosi_operator.controller.activity import FirstSeen
 from cosi_operator.controller.watches import CLAIM, ControllerWatches
 from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent, Conflict
@@ -40,11 +40,10 @@ from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.sidecar_wait import is_waiting_for_sidecar
 from cosi_operator.plan.steps import (
     BindBucketObject,
-    ClaimStep,
+    ClaimEffect,
     CreateBucketObject,
     DeleteAccess,
     DeleteBucketObject,
-    Done,
     EditFinalizers,
     ReadBucketObject,
     ReadClaim,
@@ -52,10 +51,11 @@ from cosi_operator.plan.steps import (
     ReadHolder,
     UpdateBucketObject,
 )
-from cosi_operator.reconcile import End, run_steps
+from cosi_operator.reconcile import End, Steps
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Reporter, StatusReport, ready_of
+from cosi_operator.report import Reporter
 from cosi_operator.scrub import shown_name
+from cosi_operator.status_patch import IgnoredPatch, StatusReport, ready_of
 
 
 class ClaimReconciler:
@@ -69,12 +69,13 @@ class ClaimReconciler:
         self._clock = clock
         self._deleting = FirstSeen(clock)
         self._refusals = Refusals(reporter, clock)
+        self._steps = Steps[ClaimView, ClaimEffect, ClaimFact](planning.plan, self._apply, fold)
 
     async def reconcile(self, key: Key) -> Outcome:
         """Reconcile one key. Safe to repeat at any time."""
         try:
             await self._delete_leaked(key)
-            end = await run_steps(self._read(key), plan=planning.plan, apply=self._apply, fold=fold)
+            end = await self._steps.run(self._read(key))
             return await self._report(end)
         except (ApiError, ApiSilent) as error:
             return await self._refusals.end(self._claims, key, error)
@@ -146,7 +147,7 @@ class ClaimReconciler:
             return None
         return self._deleting.since(key, claim.meta.uid)
 
-    async def _apply(self, view: ClaimView, step: ClaimStep) -> ClaimFact:
+    async def _apply(self, view: ClaimView, step: ClaimEffect) -> ClaimFact:
         assert view.claim is not None
         match step:
             case EditFinalizers(key=key, add=add, remove=remove):
@@ -170,7 +171,8 @@ class ClaimReconciler:
                 return BucketIs(await self._create(view, view.claim, name))
             case UpdateBucketObject(key=key):
                 self._must_be_current(view.bucket)
-                return BucketIs(await self._buckets.edit(key, lambda body: _update(body, step)))
+                edit = partial(set_driver, name=step.driver_name, parameters=step.parameters)
+                return BucketIs(await self._buckets.edit(key, edit))
             case BindBucketObject(key=key):
                 self._must_be_current(view.bucket)
                 return BucketIs(await self._bind(key, view.claim))
@@ -182,14 +184,12 @@ class ClaimReconciler:
             case DeleteAccess(key=key, uid=uid):
                 await self._watches.accesses.delete(key, uid=uid)
                 return AccessDeleting(key)
-            case Done():
-                raise AssertionError("Done ends the loop")
             case _:
                 assert_never(step)
 
     async def _create(self, view: ClaimView, claim: BucketClaim, name: str) -> Bucket | None:
         assert view.bucket_class is not None
-        body = v1alpha1.bucket_body(
+        body = bucket_body(
             name,
             claim=ClaimRef(claim.meta.namespace, claim.meta.name, claim.meta.uid),
             bucket_class=view.bucket_class,
@@ -252,14 +252,8 @@ class ClaimReconciler:
         if ignored == ignored_in(claim.conditions):
             return
 
-        def status(current: BucketClaim) -> Status | None:
-            if current.meta.uid != claim.meta.uid or ready_of(current) is None:
-                return None
-            generation, now = current.meta.generation, self._clock.wall()
-            told = with_ignored(current.conditions, ignored, generation=generation, now=now)
-            return Status(told, current.observed_generation)
-
-        await self._reporter.write(self._claims, claim.meta.key, status)
+        patch = IgnoredPatch(ignored, claim.meta.uid, self._clock.wall())
+        await self._reporter.write(self._claims, claim.meta.key, patch)
 
     def _waiting_event(self, bucket: Bucket, outcome: Terminal) -> None:
         message = f"{outcome.reason}: {outcome.message}"
@@ -291,17 +285,10 @@ def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> StatusReport
     )
 
 
-def _update(body: Body, step: UpdateBucketObject) -> None:
-    body["spec"]["driverName"] = step.driver_name
-    body["spec"]["parameters"] = dict(step.parameters)
-
-
 def _bind(body: Body, claim: BucketClaim) -> None:
     """Bind the Bucket in its spec, and in its record if one exists; the sidecar starts a record."""
     meta = claim.meta
-    body["spec"]["bucketClaim"] = v1alpha1.claim_reference(
-        ClaimRef(meta.namespace, meta.name, meta.uid)
-    )
+    set_claim(body, ClaimRef(meta.namespace, meta.name, meta.uid))
     edit_record(body, RecordEdit(claim=records.identity_of(claim)), start=False)
 
 

@@ -3,7 +3,20 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.decode import (
+    decode_bucket,
+    decode_bucket_access,
+    decode_bucket_access_class,
+    decode_bucket_claim,
+    decode_bucket_class,
+)
+from cosi_operator.api.resources import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKET_CLASSES,
+    BUCKETS,
+)
 from cosi_operator.api.view import (
     Bucket,
     BucketAccess,
@@ -38,8 +51,8 @@ class ControllerWatches:
         self.vanished = VanishedObjects[BucketClaim](names.CLAIM_FINALIZER)
         self.activity = SidecarActivity(clock)
         self.claims = watching.add(
-            v1alpha1.BUCKET_CLAIMS,
-            v1alpha1.decode_bucket_claim,
+            BUCKET_CLAIMS,
+            decode_bucket_claim,
             self._claim_changed,
             {
                 "class": lambda claim: (claim.class_name,),
@@ -49,23 +62,21 @@ class ControllerWatches:
             },
         )
         self.buckets = watching.add(
-            v1alpha1.BUCKETS,
-            v1alpha1.decode_bucket,
+            BUCKETS,
+            decode_bucket,
             self._bucket_changed,
             {CLAIM: records.claims_of},
         )
-        self.classes = watching.add(
-            v1alpha1.BUCKET_CLASSES, v1alpha1.decode_bucket_class, self._class_changed
-        )
+        self.classes = watching.add(BUCKET_CLASSES, decode_bucket_class, self._class_changed)
         self.accesses = watching.add(
-            v1alpha1.BUCKET_ACCESSES,
-            v1alpha1.decode_bucket_access,
+            BUCKET_ACCESSES,
+            decode_bucket_access,
             self._access_changed,
             {"class": lambda access: (access.class_name,), CLAIM: records.claim_of_held},
         )
         self.access_classes = watching.add(
-            v1alpha1.BUCKET_ACCESS_CLASSES,
-            v1alpha1.decode_bucket_access_class,
+            BUCKET_ACCESS_CLASSES,
+            decode_bucket_access_class,
             self._access_class_changed,
         )
         # For the runs of a claim: their own writes do not wake them again.

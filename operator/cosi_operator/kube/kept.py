@@ -16,11 +16,14 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from cosi_operator.api.encode import PLAIN_STATUS_FIELDS
+from cosi_operator.api.resources import GROUP
+
 OBJECT_LIMIT_BYTES = 8 * 1024
 SPEC_LIMIT_BYTES = 4 * 1024
 STATUS_LIMIT_BYTES = 9 * 1024
 # Of all our own annotations together. The largest holds the status fields that upstream's CRDs
-# lack; `api/v1alpha1.py` keeps it below this limit.
+# lack; `api/encode.py` keeps it below this limit.
 ANNOTATIONS_LIMIT_BYTES = 10 * 1024
 FINALIZERS_LIMIT = 32
 KEPT_LIMIT_BYTES = 40 * 1024
@@ -28,12 +31,11 @@ KEPT_LIMIT_BYTES = 40 * 1024
 
 PARTIAL = "$partial"
 OVERSIZED = "$oversized"
-_OUR_DOMAIN = "objectstorage.k8s.io/"
+_OUR_DOMAIN = f"{GROUP}/"
 _PLAIN_METADATA = (
     *("name", "namespace", "uid", "resourceVersion", "generation"),
     *("creationTimestamp", "deletionTimestamp"),
 )
-_PLAIN_STATUS = ("bucketReady", "bucketName", "bucketID", "accessGranted", "accountID")
 _FIELD_LIMIT_BYTES = 2500
 
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -116,7 +118,7 @@ def _status(status: Raw) -> Any:
     members = _lenient_members(status)
     return {
         name: members[name]
-        for name in _PLAIN_STATUS
+        for name in PLAIN_STATUS_FIELDS
         if name in members and len(bytes(members[name])) <= _FIELD_LIMIT_BYTES
     }
 

@@ -4,7 +4,6 @@ Every reply is stored, so that the next run sees this process's own writes even 
 late. A write that would change nothing is not sent.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from msgspec import Struct
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Conflict, NotFound
-from cosi_operator.kube.kept import is_oversized, is_partial
+from cosi_operator.kube.kept import is_partial
 from cosi_operator.kube.store import Store, identify
 
 type Body = dict[str, Any]
@@ -129,43 +128,34 @@ class Objects[T]:
                 return raw
             return await self.client.update(self.resource, after, subresource=subresource)
 
-    async def edit_status(self, key: Key, change: Callable[[T, Body], Body]) -> Body | None:
-        """PUT the result of `change(view, body)` to /status; after a conflict, try a fresh copy.
+    async def put_status(
+        self, key: Key, before: Body, change: Callable[[Body], Body]
+    ) -> Body | None:
+        """PUT the result of `change` to /status. `before`: the cached object (`body`).
 
         Returns:
             The server's reply, which shows the fields that its schema kept; None if the object no
             longer exists or nothing differs.
         Raises:
-            Conflict: STATUS_TRIES attempts in a row conflicted with other writers.
+            Conflict: the cached copy was stale. The object has been read again.
         """
-        for attempt in range(STATUS_TRIES):
-            view, before, working_copy = self.get(key), self.body(key), self.body(key)
-            if view is None or before is None or working_copy is None:
-                return None
-            if is_oversized(before):  # the Event reports it; a status would rewrite megabytes
-                return None
-            after = change(view, working_copy)
-            if after == before:
-                return None
-            try:
-                if is_partial(before):
-                    reply = await self._put_whole(
-                        before, functools.partial(change, view), subresource="status"
-                    )
-                else:
-                    reply = await self.client.update(self.resource, after, subresource="status")
-            except NotFound:
-                self._forget(key, before)
-                return None
-            except Conflict:
-                await self.refresh(key)
-                if attempt == STATUS_TRIES - 1:
-                    raise
-                continue
-            self._fold(key, reply, self.wrote)
-            decoded: Body = msgspec.json.decode(reply)
-            return decoded
-        return None
+        after = change(before)
+        if after == before:
+            return None
+        try:
+            if is_partial(before):
+                reply = await self._put_whole(before, change, subresource="status")
+            else:
+                reply = await self.client.update(self.resource, after, subresource="status")
+        except NotFound:
+            self._forget(key, before)
+            return None
+        except Conflict:
+            await self.refresh(key)
+            raise
+        self._fold(key, reply, self.wrote)
+        decoded: Body = msgspec.json.decode(reply)
+        return decoded
 
     async def create(self, body: Body, *, namespace: str = "") -> T | None:
         """Create an object and store the reply.

@@ -3,8 +3,7 @@
 Creation: finalizer and record, DriverCreateBucket, status. Deletion: see `plan/bucket_deletion.py`.
 """
 
-import json
-
+from cosi_operator.api.encode import claim_patch
 from cosi_operator.api.view import Bucket
 from cosi_operator.outcome import Call, Effect, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names, records
@@ -126,11 +125,9 @@ def _how_to_use_again(bucket: Bucket) -> str:
     if not named.uid:
         who = f"BucketClaim {named.namespace}/{named.name}" if named.name else "Any BucketClaim"
         return f"{who} can use it with existingBucketName: {name}."
-    fields = ("namespace", "name", "uid", "kind", "apiVersion")  # the CRD requires bucketClaim
-    free = json.dumps({"spec": {"bucketClaim": dict.fromkeys(fields)}}, separators=(",", ":"))
     return (
         "To let another BucketClaim use the bucket, run:"
-        f" kubectl patch bucket {name} --type merge -p '{free}'"
+        f" kubectl patch bucket {name} --type merge -p '{claim_patch(None)}'"
     )
 
 

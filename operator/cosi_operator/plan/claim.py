@@ -9,14 +9,14 @@ The Bucket of a claim is the Bucket whose record or spec names the claim's UID. 
 status is ignored for this, because a tenant may write it and a restore copies it.
 """
 
-import json
-
+from cosi_operator.api.encode import claim_patch
 from cosi_operator.api.record import AccessRecord, ClaimIdentity
 from cosi_operator.api.view import (
     Bucket,
     BucketAccess,
     BucketClaim,
     BucketClass,
+    ClaimRef,
     DeletionPolicy,
     Key,
     stamp,
@@ -177,8 +177,7 @@ def _already_bound(claim: BucketClaim, bucket: Bucket) -> Done:
 def _how_to_bind(claim: BucketClaim, bucket: Bucket) -> str:
     # All three fields, because spec.bucketClaim may be empty.
     meta = claim.meta
-    named = {"namespace": meta.namespace, "name": meta.name, "uid": meta.uid}
-    patch = json.dumps({"spec": {"bucketClaim": named}}, separators=(",", ":"))
+    patch = claim_patch(ClaimRef(meta.namespace, meta.name, meta.uid))
     return (
         "To use that bucket for this claim, ask your cluster administrator to run: kubectl patch"
         f" bucket {bucket.meta.name} --type merge -p '{patch}'"

@@ -1,9 +1,11 @@
-"""Names, finalizers and annotations that controller and sidecar share in COSI v1alpha1.
+"""Names, finalizers and annotations that controller and sidecar share.
 
 Source: COSI v0.2.2, sidecar and controller; the `cosi.` annotations belong to this project only.
 """
 
 import re
+
+from cosi_operator.api import resources
 
 CLAIM_FINALIZER = "cosi.objectstorage.k8s.io/bucketclaim-protection"
 BUCKET_FINALIZER = "cosi.objectstorage.k8s.io/bucket-protection"
@@ -11,7 +13,7 @@ ACCESS_FINALIZER = "cosi.objectstorage.k8s.io/bucketaccess-protection"
 BUCKET_ACCESS_FINALIZER = "cosi.objectstorage.k8s.io/bucketaccess-bucket-protection"
 SECRET_FINALIZER = "cosi.objectstorage.k8s.io/secret-protection"  # noqa: S105 - a finalizer
 
-RETRY_ANNOTATION = "objectstorage.k8s.io/retry"
+RETRY_ANNOTATION = resources.RETRY_ANNOTATION
 # On our Secrets: the account of the credentials. For people only, because a tenant may write it.
 ACCOUNT_ID_ANNOTATION = "cosi.objectstorage.k8s.io/account-id"
 

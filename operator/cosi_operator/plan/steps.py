@@ -247,9 +247,8 @@ class DeleteBucketObject:
     uid: str
 
 
-type BucketStep = (
-    Done
-    | ReadBucketObject
+type BucketEffect = (
+    ReadBucketObject
     | EditBucket
     | CreateBackend
     | DeleteBackend
@@ -259,10 +258,10 @@ type BucketStep = (
     | ReadClaim
     | ReleaseClaim
 )
+type BucketStep = Done | BucketEffect
 type SecretStep = ReadSecret | DryRunSecret | StoreSecret | DeleteSecret | ReleaseSecret
-type AccessStep = (
-    Done
-    | ReadAccessObject
+type AccessEffect = (
+    ReadAccessObject
     | ReadBucketObject
     | EditFinalizers
     | EditBucket
@@ -271,9 +270,9 @@ type AccessStep = (
     | LeaveAccounts
     | SecretStep
 )
-type ClaimStep = (
-    Done
-    | EditFinalizers
+type AccessStep = Done | AccessEffect
+type ClaimEffect = (
+    EditFinalizers
     | ReadClaim
     | ReadClass
     | ReadHolder
@@ -284,3 +283,4 @@ type ClaimStep = (
     | DeleteBucketObject
     | DeleteAccess
 )
+type ClaimStep = Done | ClaimEffect

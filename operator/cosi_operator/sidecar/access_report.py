@@ -12,8 +12,8 @@ from cosi_operator.plan.access_view import (
 )
 from cosi_operator.plan.steps import DriverView
 from cosi_operator.reconcile import End
-from cosi_operator.report import StatusReport
 from cosi_operator.sidecar.calls import Attempts, Fingerprint, Refused
+from cosi_operator.status_patch import StatusReport
 
 
 def access_report(end: End[AccessView], access: BucketAccess, attempts: Attempts) -> StatusReport:

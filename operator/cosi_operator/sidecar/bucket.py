@@ -42,12 +42,11 @@ from cosi_operator.plan.facts import (
     ClaimIs,
 )
 from cosi_operator.plan.steps import (
-    BucketStep,
+    BucketEffect,
     Context,
     CreateBackend,
     DeleteAccess,
     DeleteBackend,
-    Done,
     DriverView,
     EditBucket,
     LeaveBackend,
@@ -56,9 +55,9 @@ from cosi_operator.plan.steps import (
     ReadClaim,
     ReleaseClaim,
 )
-from cosi_operator.reconcile import End, UnconfirmedWrites, run_steps
+from cosi_operator.reconcile import End, Steps, UnconfirmedWrites
 from cosi_operator.refusals import Refusals
-from cosi_operator.report import Level, StatusReport
+from cosi_operator.report import Level
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.bucket_words import (
     accounts_left,
@@ -76,7 +75,8 @@ from cosi_operator.sidecar.calls import (
     log_change,
 )
 from cosi_operator.sidecar.records import edit_bucket
-from cosi_operator.sidecar.shared import Sidecar, mirror_to_claim
+from cosi_operator.sidecar.shared import Sidecar, bucket_failure_event, mirror_to_claim
+from cosi_operator.status_patch import StatusReport
 
 
 class BucketReconciler:
@@ -87,6 +87,7 @@ class BucketReconciler:
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
         self._refusals = Refusals(sidecar.reporter, sidecar.clock)
+        self._steps = Steps[BucketView, BucketEffect, BucketFact](planning.plan, self._apply, fold)
         # The returned ids that are not stored yet, by Bucket, because two Creates can return the
         # same id before either id is stored.
         self._returned: dict[Key, str] = {}
@@ -96,8 +97,7 @@ class BucketReconciler:
         try:
             await self._unconfirmed.clear(self._s.buckets, key)
             await self._release_claim(key)
-            view = self._read(key)
-            end = await run_steps(view, plan=planning.plan, apply=self._apply, fold=fold)
+            end = await self._steps.run(self._read(key))
             return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
@@ -158,7 +158,7 @@ class BucketReconciler:
             ),
         )
 
-    async def _apply(self, view: BucketView, step: BucketStep) -> BucketFact:
+    async def _apply(self, view: BucketView, step: BucketEffect) -> BucketFact:
         assert view.bucket is not None
         match step:
             case EditBucket():
@@ -181,8 +181,6 @@ class BucketReconciler:
                 return ClaimIs(await self._s.claims.refresh(key))
             case ReleaseClaim(key=key, uid=uid):
                 return ClaimIs(await self._free(key, uid))
-            case Done():
-                raise AssertionError("Done ends the loop")
             case _:
                 assert_never(step)
 
@@ -351,7 +349,7 @@ class BucketReconciler:
                 f"The bucket is ready; its id is {shown_name(bucket_id)}{note}.",
             ),
             success_event="BucketCreated",
-            failure_event="FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket",
+            failure_event=bucket_failure_event(bucket),
             # Store an id that was learned for a deletion, to avoid another Create call for it.
             fields={
                 "ready": ready or (bucket.ready and is_kept),

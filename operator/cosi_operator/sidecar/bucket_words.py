@@ -6,8 +6,8 @@ from cosi_operator.outcome import Outcome, Reason, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import BucketView, first_of
 from cosi_operator.plan.steps import EditBucket
-from cosi_operator.report import ready_of
 from cosi_operator.scrub import shown_name
+from cosi_operator.status_patch import ready_of
 
 
 def lost_record(bucket: Bucket, view: BucketView, step: EditBucket) -> str:

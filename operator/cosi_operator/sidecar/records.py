@@ -1,19 +1,19 @@
 """Reads and writes the records of Buckets by the rules of `plan/records.py`, with its indexes."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from cosi_operator.api.record import AccessRecord, BucketRecord
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, DeletionPolicy, Key
-from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
+from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
 from cosi_operator.kube.records import EntryChangedError, edit_record
 from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import is_forced
 from cosi_operator.plan.steps import EditBucket
+from cosi_operator.sidecar.record_memory import RecordMemory
 
 BY_CLAIM = "claim"  # Key of the claim that spec or record names
 # Only of accesses with our finalizer, because a tenant can create thousands that name one claim.
@@ -48,7 +48,7 @@ def _is_of_driver(bucket: Bucket, driver: str) -> bool:
 
 
 async def edit_bucket(
-    buckets: Objects[Bucket], step: EditBucket, memory: "RecordMemory"
+    buckets: Objects[Bucket], step: EditBucket, memory: RecordMemory
 ) -> Bucket | None:
     """PUT finalizers and record as one change.
 
@@ -81,102 +81,6 @@ def _change(body: Body, step: EditBucket) -> None:
     if body["metadata"].get("deletionTimestamp"):
         add = ()  # the API server rejects new finalizers during a deletion
     set_finalizers(body, add=add, remove=remove)
-
-
-@dataclass(slots=True)
-class RecordMemory:
-    """This process's memory of records that another writer changed or removed."""
-
-    _removed: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
-    _lost: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
-    _editing: set[str] = field(default_factory=set)  # UIDs of accesses whose entry we write
-    _vanished: dict[str, Bucket] = field(default_factory=dict)  # by UID of the access
-    _released: dict[str, Bucket] = field(default_factory=dict)  # by name of the Bucket
-
-    def note(self, old: Bucket | None, new: Bucket | None) -> None:
-        """Process a change of a Bucket."""
-        if new is not None and new.record is not None:
-            self._removed.pop(new.meta.uid, None)
-        if old is None or old.record is None:
-            return
-        if new is None or new.meta.uid != old.meta.uid:
-            self._removed.pop(old.meta.uid, None)
-            self._lost.pop(old.meta.uid, None)
-            for uid in old.record.accesses:
-                self._vanished[uid] = old
-            if names.BUCKET_FINALIZER not in old.meta.finalizers:
-                self._released[old.meta.name] = old
-        elif new.record is None:
-            self._removed[old.meta.uid] = old.record
-        else:
-            self._note_lost(new.meta.uid, old.record, new.record)
-
-    def _note_lost(self, uid: str, old: BucketRecord, new: BucketRecord) -> None:
-        """Remember the lost parts, because an older copy may have overwritten the record."""
-        lost = records.lost_between(old, new, self._editing)
-        if lost == BucketRecord():
-            return
-        before = self._lost.get(uid)
-        self._lost[uid] = records.with_restored(lost, before) if before else lost
-
-    @contextmanager
-    def editing(self, access_uid: str) -> Iterator[None]:
-        """Within this context, the entry of an access may lose accounts, because we edit it.
-
-        After a write without an answer, the entry may lose accounts until the next write.
-        """
-        self._editing.add(access_uid)
-        try:
-            yield
-        except (ApiSilent, ServerError):
-            raise
-        except BaseException:
-            self._editing.discard(access_uid)
-            raise
-        self._editing.discard(access_uid)
-
-    def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
-        """The parts that another writer removed from the record of this object (by UID)."""
-        return self._lost.get(bucket.meta.uid) if bucket else None
-
-    def is_lost(self, access_uid: str) -> bool:
-        """Whether the entry of an access, or a part of it, has to be restored."""
-        return any(access_uid in lost.accesses for lost in self._lost.values())
-
-    def lost_entries(self) -> list[Mapping[str, AccessRecord]]:
-        return [lost.accesses for lost in self._lost.values()]
-
-    def forget_lost(self, bucket_uid: str) -> None:
-        self._lost.pop(bucket_uid, None)
-
-    def removed_record(self, bucket: Bucket | None) -> BucketRecord | None:
-        """The record that another writer removed from this object (by UID)."""
-        return self._removed.get(bucket.meta.uid) if bucket else None
-
-    def vanished_bucket(self, access_uid: str) -> Bucket | None:
-        """The last cached version of this access's Bucket, if that was removed by force."""
-        return self._vanished.get(access_uid)
-
-    def vanished_entries(self) -> Iterator[tuple[str, AccessRecord]]:
-        for uid, bucket in self._vanished.items():
-            if entry := records.entry_of(bucket, uid):
-                yield uid, entry
-
-    def vanished_accesses(self, key: Key) -> Iterator[tuple[str, AccessRecord, Bucket]]:
-        for uid, bucket in list(self._vanished.items()):
-            entry = records.entry_of(bucket, uid)
-            if entry and (entry.namespace, entry.name) == key:
-                yield uid, entry, bucket
-
-    def forget_access(self, access_uid: str) -> None:
-        self._vanished.pop(access_uid, None)
-
-    def released_bucket(self, name: str) -> Bucket | None:
-        """A Bucket that vanished without our finalizer, so its claim may still wait for it."""
-        return self._released.get(name)
-
-    def forget_released(self, name: str) -> None:
-        self._released.pop(name, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,9 @@
 """The content of a Secret: `BucketInfo` as the Go sidecar writes it, and keys for `envFrom`.
 
-`BucketInfo` is JSON that pods of the Go pair parse, so no fields are added to it. The other keys
-are names of environment variables: `COSI_*` as upstream's v1alpha2 names them, and those that the
-SDKs and command line tools of AWS and Azure read. Their values are what the driver returned, except
-that `AWS_*` always has a region and an endpoint with a scheme, because SDKs fail without them.
-Source: COSI v0.2.2, sidecar; upstream's main, client/apis/objectstorage/v1alpha2/protocols.go.
+The other keys are names of environment variables: `COSI_*` as upstream's v1alpha2 names them, and
+those that the SDKs and command line tools of AWS and Azure read. Their values are what the driver
+returned, except that `AWS_*` always has a region and an endpoint with a scheme, because SDKs fail
+without them. Source: upstream's main, client/apis/objectstorage/v1alpha2/protocols.go.
 """
 
 from collections.abc import Mapping
@@ -13,12 +12,12 @@ from typing import Any
 
 import msgspec
 
+from cosi_operator.api import secret
+from cosi_operator.api.secret import BUCKET_INFO
 from cosi_operator.driver.credentials import AzureCredentials, S3Credentials
 from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.plan import names
 from cosi_operator.plan.secret_values import DEFAULT_REGION, split_sas, with_scheme
-
-BUCKET_INFO = "BucketInfo"
 
 # All our keys besides BucketInfo. An update replaces or removes these keys and no others.
 EXTRA_KEYS = frozenset(
@@ -70,33 +69,24 @@ def secret_data(content: SecretContent, *, extra_keys: bool) -> dict[str, str]:
 
 def bucket_info(content: SecretContent) -> dict[str, Any]:
     """The JSON under `BucketInfo`. It has the keys of both protocols; one of them is null."""
-    credentials = content.credentials
-    s3, azure = credentials.s3, credentials.azure
-    return {
-        "metadata": {
-            "name": names.bucket_info_name(content.access_uid),
-            "creationTimestamp": None,
-        },
-        "spec": {
-            "bucketName": content.bucket_name,
-            "authenticationType": content.authentication_type,
-            "secretS3": {
-                "endpoint": s3.endpoint,
-                "region": s3.region,
-                "accessKeyID": s3.access_key_id,
-                "accessSecretKey": s3.access_secret_key,
-            }
-            if s3
-            else None,
-            "secretAzure": {
-                "accessToken": azure.access_token,
-                "expiryTimeStamp": azure.expiry,
-            }
-            if azure
-            else None,
-            "protocols": list(content.protocols),
-        },
-    }
+    s3, azure = content.credentials.s3, content.credentials.azure
+    return secret.bucket_info(
+        names.bucket_info_name(content.access_uid),
+        bucket_name=content.bucket_name,
+        authentication_type=content.authentication_type,
+        protocols=content.protocols,
+        s3=secret.s3_secret(
+            endpoint=s3.endpoint,
+            region=s3.region,
+            access_key_id=s3.access_key_id,
+            access_secret_key=s3.access_secret_key,
+        )
+        if s3
+        else None,
+        azure=secret.azure_secret(access_token=azure.access_token, expiry=azure.expiry)
+        if azure
+        else None,
+    )
 
 
 def _environment(content: SecretContent) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from cosi_operator.api.core import SECRETS
+from cosi_operator.api.secret import BUCKET_INFO, CREDENTIAL_FIELDS
 from cosi_operator.api.view import Key
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import (
@@ -28,7 +29,6 @@ from cosi_operator.kube.rights import missing_right
 from cosi_operator.plan import names
 from cosi_operator.plan.facts import SecretAllowed, SecretIs
 from cosi_operator.sidecar.secret_content import (
-    BUCKET_INFO,
     EXTRA_KEYS,
     SecretContent,
     bucket_info,
@@ -275,7 +275,7 @@ def _holds(body: Body, content: SecretContent) -> bool:
     except _UNREADABLE:
         return False
     stored, wanted = _mapping(info.get("spec")), bucket_info(content)["spec"]
-    return all(stored.get(name) == wanted[name] for name in ("secretS3", "secretAzure"))
+    return all(stored.get(name) == wanted[name] for name in CREDENTIAL_FIELDS)
 
 
 def _body(key: Key, data: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:

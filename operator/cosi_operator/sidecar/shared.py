@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from cosi_operator import conditions
 from cosi_operator.api.view import (
     AuthenticationType,
     Bucket,
@@ -10,7 +9,6 @@ from cosi_operator.api.view import (
     BucketAccessClass,
     BucketClaim,
     Key,
-    Status,
 )
 from cosi_operator.classify import Policy
 from cosi_operator.clock import Clock
@@ -19,13 +17,14 @@ from cosi_operator.kube.objects import Objects
 from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import AccessView, authentication_of
-from cosi_operator.plan.bucket_view import claim_retry, retry_token
-from cosi_operator.report import PLAIN_WAITS, Level, Reporter, ready_of
+from cosi_operator.plan.bucket_view import claim_retry
+from cosi_operator.report import Level, Reporter, event_of
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.calls import Attempts, DriverState
 from cosi_operator.sidecar.lanes import Lanes
 from cosi_operator.sidecar.records import RecordLookup
 from cosi_operator.sidecar.secret_release import UnheldSecrets
+from cosi_operator.status_patch import MirrorPatch, ready_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,11 @@ class Sidecar:
             self.reporter.event(self.claims, claim, level, reason, message)
 
 
+def bucket_failure_event(bucket: Bucket) -> str:
+    """The reason of the Event about a failure, on the Bucket and on its claim."""
+    return "FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket"
+
+
 async def mirror_to_claim(
     sidecar: Sidecar, key: Key, claim: BucketClaim | None, outcome: Outcome, *, retried: bool
 ) -> None:
@@ -72,22 +76,9 @@ async def mirror_to_claim(
     told_by = sidecar.lookup.bucket_of_claim(claim)  # an administrator may bind two
     if told_by is None or told_by.meta.uid != bucket.meta.uid or not _is_told(bucket, claim):
         return
-    ready = bucket.ready and bool(bucket.bucket_id)
-
-    def status(current: BucketClaim) -> Status | None:
-        wanted = conditions.mirror(current, bucket)
-        if current.meta.uid != claim.meta.uid:
-            return None
-        return Status(
-            conditions=conditions.merge(current.conditions, wanted, sidecar.clock.wall()),
-            observed_generation=current.meta.generation,
-            ready=ready,
-            bucket_name=bucket.meta.name,
-            observed_retry=_observed_retry(current, bucket),
-        )
-
     was = ready_of(claim)
-    is_written = await sidecar.reporter.write(sidecar.claims, claim.meta.key, status)
+    patch = MirrorPatch(bucket, claim.meta.uid, sidecar.clock.wall())
+    is_written = await sidecar.reporter.write(sidecar.claims, claim.meta.key, patch)
     if retried:  # often only this Event shows that the operator retried
         _claim_event(sidecar, claim, bucket, outcome, retry=claim_retry(claim))
     if retried or not is_written:
@@ -101,13 +92,6 @@ async def mirror_to_claim(
         _claim_event(sidecar, claim, bucket, outcome)
 
 
-def _observed_retry(claim: BucketClaim, bucket: Bucket) -> str | None:
-    """The retry annotation of the claim if the last driver call took it into account."""
-    last = bucket.last_call
-    is_observed = last is not None and last.retry_token == retry_token(bucket, claim)
-    return claim_retry(claim) or None if is_observed else None
-
-
 def _claim_event(
     sidecar: Sidecar, claim: BucketClaim, bucket: Bucket, outcome: Outcome, *, retry: str = ""
 ) -> None:
@@ -119,10 +103,7 @@ def _claim_event(
         text = f"Bucket {bucket.meta.name} is ready."
         sidecar.reporter.event(sidecar.claims, claim, "Normal", "BucketReady", text)
     elif isinstance(outcome, Requeue | Terminal):
-        reason = "FailedDeleteBucket" if bucket.meta.deleting else "FailedCreateBucket"
-        level: Level = "Warning"
-        if outcome.reason in PLAIN_WAITS:
-            level, reason = "Normal", outcome.reason.value
+        level, reason = event_of(outcome, bucket_failure_event(bucket))
         sidecar.reporter.event(
             sidecar.claims,
             claim,

@@ -3,21 +3,32 @@
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.decode import (
+    decode_bucket,
+    decode_bucket_access,
+    decode_bucket_access_class,
+    decode_bucket_claim,
+)
+from cosi_operator.api.resources import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKETS,
+)
 from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, BucketClaim, Key
 from cosi_operator.fairness import Groups
 from cosi_operator.kube.watches import Watching
 from cosi_operator.plan import names, records
-from cosi_operator.report import ready_of
+from cosi_operator.sidecar.record_memory import RecordMemory
 from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
     BY_ACCOUNT,
     BY_CLAIM,
     HELD_BY_CLAIM,
     RecordLookup,
-    RecordMemory,
 )
 from cosi_operator.sidecar.secret_release import UnheldSecrets
+from cosi_operator.status_patch import ready_of
 from cosi_operator.workqueue import NewQueue, Pace, WorkQueue
 
 # When the driver answers again, the objects that wait for it are retried at this rate.
@@ -35,22 +46,20 @@ class SidecarWatches:
         self.memory = RecordMemory()
         self.unheld = UnheldSecrets()
         self.buckets = watching.add(
-            v1alpha1.BUCKETS,
-            v1alpha1.decode_bucket,
+            BUCKETS,
+            decode_bucket,
             self._bucket_changed,
             BUCKET_INDEXES,
         )
-        self.claims = watching.add(
-            v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, self._claim_changed
-        )
+        self.claims = watching.add(BUCKET_CLAIMS, decode_bucket_claim, self._claim_changed)
         self.classes = watching.add(
-            v1alpha1.BUCKET_ACCESS_CLASSES,
-            v1alpha1.decode_bucket_access_class,
+            BUCKET_ACCESS_CLASSES,
+            decode_bucket_access_class,
             self._class_changed,
         )
         self.accesses = watching.add(
-            v1alpha1.BUCKET_ACCESSES,
-            v1alpha1.decode_bucket_access,
+            BUCKET_ACCESSES,
+            decode_bucket_access,
             self._access_changed,
             {
                 "class": lambda access: (access.class_name,),

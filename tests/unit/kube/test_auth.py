@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from structlog.testing import capture_logs
-from tests.support.certificate import self_signed
+from tests.support.certificate import new_pair
 from tests.support.clock import FakeClock
 
 from cosi_operator.kube.auth import (
@@ -284,7 +284,7 @@ async def test_a_plugin_that_hangs_is_ended(
 
 
 async def test_a_plugins_certificate_is_loaded(plugin: Plugin) -> None:
-    pair = self_signed()
+    pair = new_pair()
     plugin.answer(clientCertificateData=pair.certificate.decode(), clientKeyData=pair.key.decode())
     assert await plugin.credentials(FakeClock(), ssl.create_default_context()).authorization() == ""
 
@@ -299,7 +299,7 @@ def test_what_a_plugin_is_given_is_not_shown(plugin: Plugin) -> None:
 
 
 def test_an_encrypted_key_is_rejected_without_a_password_prompt() -> None:
-    pair = self_signed(password="open")
+    pair = new_pair(password="open")
     with pytest.raises(ssl.SSLError):
         load_client_certificate(ssl.create_default_context(), pair.certificate, pair.key)
 
@@ -307,7 +307,7 @@ def test_an_encrypted_key_is_rejected_without_a_password_prompt() -> None:
 def test_a_certificate_with_the_key_of_another_one_is_rejected() -> None:
     with pytest.raises(ssl.SSLError):
         load_client_certificate(
-            ssl.create_default_context(), self_signed().certificate, self_signed().key
+            ssl.create_default_context(), new_pair().certificate, new_pair().key
         )
 
 
@@ -316,6 +316,6 @@ def test_without_memory_files_the_pair_meets_a_disk_only_for_a_moment(
 ) -> None:
     monkeypatch.delattr("os.memfd_create", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    pair = self_signed()
+    pair = new_pair()
     load_client_certificate(ssl.create_default_context(), pair.certificate, pair.key)
     assert list(tmp_path.iterdir()) == []

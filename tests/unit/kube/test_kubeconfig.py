@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.support.apiserver import serving
-from tests.support.certificate import Pair, self_signed
+from tests.support.certificate import Pair, new_pair
 from tests.support.clock import FakeClock
 from yarl import URL
 
@@ -77,7 +77,7 @@ async def test_a_pod_uses_its_service_account(tmp_path: Path) -> None:
     account.mkdir()
     (account / "token").write_text("from-the-kubelet")
     (account / "namespace").write_text("storage\n")
-    (account / "ca.crt").write_bytes(self_signed().certificate)
+    (account / "ca.crt").write_bytes(new_pair().ca)
     written(tmp_path / ".kube", config())
     environ = {"KUBERNETES_SERVICE_HOST": "fd00::1", "HOME": str(tmp_path)}
     connection = await load(Sources(None, environ, account), FakeClock())
@@ -93,7 +93,7 @@ async def test_a_service_account_without_a_ca_or_namespace(tmp_path: Path) -> No
     environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
     with pytest.raises(KubeconfigError, match=r"the cluster's CA: .*ca.crt can't be read"):
         await load(Sources(None, environ, tmp_path), FakeClock())
-    (tmp_path / "ca.crt").write_bytes(self_signed().certificate)
+    (tmp_path / "ca.crt").write_bytes(new_pair().ca)
     connection = await load(Sources(None, environ, tmp_path), FakeClock())
     assert (connection.server, connection.namespace) == ("https://10.0.0.1:6443", "default")
 
@@ -232,8 +232,8 @@ def _b64(content: bytes, *, lines: bool = False) -> str:
     "inline", [pytest.param(True, id="inline"), pytest.param(False, id="in files")]
 )
 async def test_a_client_certificate_is_shown_to_the_server(tmp_path: Path, *, inline: bool) -> None:
-    server_pair, ours = self_signed(), self_signed()
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=ours.certificate.decode())
+    server_pair, ours = new_pair(), new_pair()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=ours.ca.decode())
     tls.verify_mode = ssl.CERT_REQUIRED
     _load(tls, server_pair, tmp_path)
     async with serving(tls) as server:
@@ -241,7 +241,7 @@ async def test_a_client_certificate_is_shown_to_the_server(tmp_path: Path, *, in
             content = config(
                 cluster={
                     "server": server.url,
-                    "certificate-authority-data": _b64(server_pair.certificate, lines=True),
+                    "certificate-authority-data": _b64(server_pair.ca, lines=True),
                 },
                 user={
                     "client-certificate-data": _b64(ours.certificate),
@@ -249,7 +249,7 @@ async def test_a_client_certificate_is_shown_to_the_server(tmp_path: Path, *, in
                 },
             )
         else:
-            (tmp_path / "ca.pem").write_bytes(server_pair.certificate)
+            (tmp_path / "ca.pem").write_bytes(server_pair.ca)
             (tmp_path / "me.pem").write_bytes(ours.certificate)
             (tmp_path / "me.key").write_bytes(ours.key)
             content = config(
@@ -270,7 +270,7 @@ def _load(tls: ssl.SSLContext, pair: Pair, directory: Path) -> None:
 # --- what can't be used
 
 
-PAIR = self_signed()
+PAIR = new_pair()
 EXEC = {"command": "p", "apiVersion": "client.authentication.k8s.io/v1"}
 
 
@@ -429,7 +429,7 @@ ODD = st.one_of(
 WHOLE = config(
     cluster={
         "server": "https://h",
-        "certificate-authority-data": _b64(PAIR.certificate),
+        "certificate-authority-data": _b64(PAIR.ca),
         "insecure-skip-tls-verify": False,
         "tls-server-name": "h",
         "proxy-url": "http://p:1",

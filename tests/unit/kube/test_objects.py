@@ -1,6 +1,6 @@
 """Reads from the store, writes by conditional PUT; the store knows of each write at once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.support.clock import FakeClock
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.errors import ApiSilent, Conflict, Invalid
 from cosi_operator.kube.kept import bounded
-from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
+from cosi_operator.kube.objects import Body, Objects, set_finalizers
 from cosi_operator.kube.store import Store
 
 CLAIMS = Resource(
@@ -75,8 +75,14 @@ def nothing(body: Body) -> None:
     pass
 
 
-def ready(_: View, body: Body) -> Body:
+def ready(body: Body) -> Body:
     return body | {"status": {"bucketReady": True}}
+
+
+async def put_status(claims: Objects[View], change: Callable[[Body], Body]) -> Body | None:
+    held = claims.body(KEY)
+    assert held is not None
+    return await claims.put_status(KEY, held, change)
 
 
 # --- edit
@@ -101,7 +107,6 @@ async def test_an_edit_that_changes_nothing_is_not_sent(world: World) -> None:
 
 async def test_an_edit_of_what_is_not_held_does_nothing(world: World) -> None:
     assert await world.claims.edit(KEY, label) is None
-    assert await world.claims.edit_status(KEY, ready) is None
     assert world.server.seen == []
 
 
@@ -161,54 +166,34 @@ async def test_a_late_end_does_not_take_a_newer_copy_away(world: World) -> None:
     assert world.held_version == successor["metadata"]["resourceVersion"]
 
 
-# --- edit_status
+# --- put_status
 
 
 async def test_a_status_goes_to_its_subresource_and_the_reply_is_given(world: World) -> None:
     world.exists()
-    reply = await world.claims.edit_status(KEY, ready)
+    reply = await put_status(world.claims, ready)
     assert reply is not None
     assert reply["status"] == {"bucketReady": True}
     assert world.server.seen[-1].path == f"{PATH}/status"
-    assert await world.claims.edit_status(KEY, ready) is None, "nothing differs"
+    assert await put_status(world.claims, ready) is None, "nothing differs"
     assert world.writes == ["update"]
 
 
-async def test_after_a_conflict_the_status_is_computed_on_what_is_there_now(world: World) -> None:
-    world.exists(spec={"n": 1})
+async def test_a_status_for_a_stale_copy_is_a_conflict_and_the_copy_is_fresh_then(
+    world: World,
+) -> None:
+    world.exists()
     world.server.put(CLAIMS, KEY, spec={"n": 2})
-    seen: list[int] = []
-
-    def change(view: View, body: Body) -> Body:
-        seen.append(view.spec["n"])
-        return body | {"status": {"n": view.spec["n"]}}
-
-    await world.claims.edit_status(KEY, change)
-    assert seen == [1, 2]
-    assert world.there["status"] == {"n": 2}
-
-
-async def test_endless_conflicts_end(world: World) -> None:
-    world.exists()
-    world.server.fail_next("update", *[Reply(409, "Conflict")] * STATUS_TRIES)
     with pytest.raises(Conflict):
-        await world.claims.edit_status(KEY, ready)
-    assert len(world.writes) == STATUS_TRIES
-
-
-async def test_an_object_that_is_deleted_during_a_conflict_is_removed(world: World) -> None:
-    world.exists()
-    world.server.fail_next("update", Reply(409, "Conflict"))
-    world.server.fail_next("get", Reply(404, "NotFound"))
-    assert await world.claims.edit_status(KEY, ready) is None
-    assert world.claims.get(KEY) is None
-    assert world.writes == ["update"]
+        await put_status(world.claims, ready)
+    assert world.held_version == world.there["metadata"]["resourceVersion"]
+    assert await put_status(world.claims, ready) is not None
 
 
 async def test_a_status_write_for_a_deleted_object_removes_it_from_the_store(world: World) -> None:
     world.exists()
     world.server.drop(CLAIMS, KEY)
-    assert await world.claims.edit_status(KEY, ready) is None
+    assert await put_status(world.claims, ready) is None
     assert world.told == [("mine", True, False)]
 
 
@@ -335,19 +320,11 @@ async def test_an_edit_that_changes_nothing_reads_nothing(giants: World) -> None
     assert giants.server.seen == []
 
 
-async def test_no_status_of_an_oversized_object_is_written(giants: World) -> None:
-    giants.exists(spec={"bucketClassName": "x" * 10**6})
-    assert (
-        await giants.claims.edit_status(KEY, lambda _, body: {**body, "status": {"a": 1}}) is None
-    )
-    assert giants.server.seen == []
-
-
 async def test_the_status_of_a_partly_held_object_is_written_once(giants: World) -> None:
     giants.exists(metadata={"annotations": {"note": "x" * 200_000}})
     for _ in range(2):
-        await giants.claims.edit_status(
-            KEY, lambda _, body: {**body, "status": {"conditions": ["y" * 20_000]}}
+        await put_status(
+            giants.claims, lambda body: {**body, "status": {"conditions": ["y" * 20_000]}}
         )
     assert giants.there["status"] == {"conditions": ["y" * 20_000]}
     assert giants.writes == ["update"]

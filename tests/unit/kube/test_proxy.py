@@ -146,10 +146,10 @@ async def test_a_socks_proxy_is_refused_by_name(tmp_path: Path) -> None:
 
 
 async def test_a_pod_with_its_service_account_follows_too(tmp_path: Path) -> None:
-    from tests.support.certificate import self_signed
+    from tests.support.certificate import new_pair
 
     (tmp_path / "token").write_text("from-the-kubelet")
-    (tmp_path / "ca.crt").write_bytes(self_signed().certificate)
+    (tmp_path / "ca.crt").write_bytes(new_pair().ca)
     environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "HTTPS_PROXY": PROXY}
     assert (await load(Sources(None, environ, tmp_path), FakeClock())).proxy == PROXY
     environ["NO_PROXY"] = "10.96.0.0/12"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.support.apiserver import Reply, StubApiServer, serving
-from tests.support.certificate import Pair, self_signed
+from tests.support.certificate import Pair, new_pair
 from tests.support.clock import FakeClock
 from tests.support.sdk import TOKEN, kubeconfig_of
 
@@ -80,12 +80,12 @@ async def test_the_first_file_to_name_a_thing_wins_as_in_kubectl(tmp_path: Path)
 
 
 async def test_keys_that_are_inline_are_deleted_with_the_api_object(tmp_path: Path) -> None:
-    pair = self_signed()
+    pair = new_pair()
     async with serving(server_context(pair, tmp_path)) as server:
         put_gold(server)
         config = kubeconfig_of(server)
         config["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(
-            pair.certificate
+            pair.ca
         ).decode()
         config["users"][0]["user"] = {
             "client-certificate-data": base64.b64encode(pair.certificate).decode(),
@@ -101,7 +101,7 @@ async def test_keys_that_are_inline_are_deleted_with_the_api_object(tmp_path: Pa
 
 
 async def test_keys_are_deleted_when_the_server_can_not_be_reached(tmp_path: Path) -> None:
-    pair = self_signed()
+    pair = new_pair()
     config = {
         "current-context": "c",
         "contexts": [{"name": "c", "context": {"cluster": "c"}}],
@@ -110,7 +110,7 @@ async def test_keys_are_deleted_when_the_server_can_not_be_reached(tmp_path: Pat
                 "name": "c",
                 "cluster": {
                     "server": "https://127.0.0.1:1",
-                    "certificate-authority-data": base64.b64encode(pair.certificate).decode(),
+                    "certificate-authority-data": base64.b64encode(pair.ca).decode(),
                 },
             }
         ],
@@ -135,10 +135,10 @@ async def test_a_pod_uses_its_service_account(
 ) -> None:
     account = tmp_path / "account"
     account.mkdir()
-    pair = self_signed()
+    pair = new_pair()
     (account / "token").write_text("from-the-kubelet")
     (account / "namespace").write_text("storage\n")
-    (account / "ca.crt").write_bytes(pair.certificate)
+    (account / "ca.crt").write_bytes(pair.ca)
     async with serving(server_context(pair, tmp_path)) as server:
         put_gold(server)
         server.allowed_tokens = {"Bearer from-the-kubelet"}

@@ -27,13 +27,13 @@ from cosi_operator.kube.store import Store
 from cosi_operator.plan import names
 from cosi_operator.plan.records import RecordEdit, claim_of_held
 from cosi_operator.plan.steps import EditBucket
+from cosi_operator.sidecar.record_memory import RecordMemory
 from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
     BY_ACCOUNT,
     BY_CLAIM,
     HELD_BY_CLAIM,
     RecordLookup,
-    RecordMemory,
     edit_bucket,
 )
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cosi_operator.api.secret import BUCKET_INFO
 from cosi_operator.driver.credentials import (
     CREDENTIALS_LIMIT_BYTES,
     AzureCredentials,
@@ -16,7 +17,6 @@ from cosi_operator.driver.credentials import (
     read_credentials,
 )
 from cosi_operator.sidecar.secret_content import (
-    BUCKET_INFO,
     EXTRA_KEYS,
     SecretContent,
     bucket_info,

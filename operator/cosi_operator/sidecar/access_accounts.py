@@ -1,0 +1,223 @@
+"""The steps of a BucketAccess that call the driver about its accounts: Grant and Revoke."""
+
+import functools
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from cosi_operator.api.record import ID_LIMIT_BYTES, is_storable_id
+from cosi_operator.api.view import BucketAccess, BucketAccessClass
+from cosi_operator.classify import Verdict
+from cosi_operator.driver.v1alpha1 import GrantRequest
+from cosi_operator.outcome import Call, Code, MadeBy, Reason
+from cosi_operator.plan import access as planning
+from cosi_operator.plan.access_view import AccessView
+from cosi_operator.plan.facts import AccessFact, CallFailed, Granted, Kept, Revoked
+from cosi_operator.plan.steps import DriverView, Grant, Revoke
+from cosi_operator.report import Level
+from cosi_operator.scrub import shown_name
+from cosi_operator.sidecar.access_report import (
+    attempts_key,
+    is_guess,
+    made_on,
+    unverified_account,
+)
+from cosi_operator.sidecar.access_secret import HeldKeys
+from cosi_operator.sidecar.calls import DriverRun, Queued, Refused, Stopwatch, Unwanted, log_change
+from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type
+
+log = structlog.get_logger(__name__)
+
+
+class AccessAccounts:
+    """Applies the steps of a plan that call the driver, and remembers what the calls changed."""
+
+    def __init__(self, sidecar: Sidecar, held: HeldKeys) -> None:
+        self._s = sidecar
+        self._held = held
+        # Accounts revoked for an access, by its UID, so no Revoke is repeated after a conflict.
+        self._revoked: dict[str, frozenset[str]] = {}
+        # UIDs of accesses whose entry this process wrote and whose Grant was not sent yet.
+        self._unasked: set[str] = set()
+
+    def revoked(self, uid: str) -> frozenset[str]:
+        """The accounts that this process revoked for the access with this UID."""
+        return self._revoked.get(uid, frozenset())
+
+    def is_unasked(self, uid: str) -> bool:
+        """Whether this process wrote the entry of an access and has not sent its Grant yet."""
+        return uid in self._unasked
+
+    def note_unasked(self, uid: str) -> None:
+        self._unasked.add(uid)
+
+    def forget(self, uid: str) -> None:
+        self._revoked.pop(uid, None)
+        self._unasked.discard(uid)
+
+    def calls(
+        self, access: BucketAccess, access_class: BucketAccessClass | None, driver: DriverView
+    ) -> DriverRun:
+        """The driver calls for this access, by the driver instance at the start of the run."""
+        deleting = access.meta.deleting
+        return DriverRun(
+            attempts=self._s.attempts,
+            key=attempts_key(access),
+            made_on=made_on(access, access_class, driver),
+            recheck_s=self._s.deletion_recheck_s if deleting else self._s.recheck_s,
+        )
+
+    def calls_of(self, view: AccessView, access: BucketAccess) -> DriverRun:
+        return self.calls(access, view.access_class, view.context.driver)
+
+    async def grant(self, view: AccessView, access: BucketAccess, step: Grant) -> AccessFact:
+        request = GrantRequest(
+            bucket_id=step.bucket_id,
+            name=step.name,
+            authentication_type=step.authentication_type,
+            parameters=step.parameters,
+        )
+        is_unasked = access.meta.uid in self._unasked
+        self._unasked.discard(access.meta.uid)
+        watch = Stopwatch(self._s.clock)
+        timeout_s = self._s.call_timeout_s
+        reply = await self._called(
+            view,
+            access,
+            step.bucket_id,
+            lambda: watch.time(self._s.driver.grant_access(request, timeout_s=timeout_s)),
+        )
+        if isinstance(reply, Queued):
+            self._unasked.update({access.meta.uid} if is_unasked else ())
+        else:
+            warn_unknown_type(self._s, access, view.access_class)
+        if isinstance(reply, Refused):
+            if reply.verdict is Verdict.SUCCESS:
+                problem = "the account exists already and no keys were sent"
+                return Granted(step.name, problem, reply.status.code)
+            if step.resolving and reply.status.made_by is MadeBy.DRIVER:
+                if reply.status.code is Code.NOT_FOUND:
+                    return Revoked()  # without the bucket there is no account either
+                if reply.verdict is Verdict.TERMINAL:
+                    # A refusal covers only this attempt; an earlier call may have had an effect.
+                    return self.leave(view, access, unverified_account(access))
+            return self.calls_of(view, access).failure(reply)
+        if not reply.account_id:
+            if step.resolving:
+                return self.leave(view, access, unverified_account(access))
+            return Granted("", "account_id is empty")
+        if step.resolving or reply.credentials is None:
+            return Granted(reply.account_id, reply.problem)
+        if not is_storable_id(reply.account_id):
+            return await self._refuse_account(view, access, step, reply.account_id)
+        if done := self._revoked.get(access.meta.uid):
+            self._revoked[access.meta.uid] = done - {reply.account_id}
+        azure = reply.credentials.azure
+        granted = Granted(
+            reply.account_id,
+            renew_at=planning.renewal_time(azure.ends_at if azure else None, view.context.now),
+            shared=self._is_shared(access, reply.account_id),
+        )
+        self._held.keep(access, granted, reply.credentials)
+        known = view.entry and view.entry.accounts
+        event = "access_granted_again" if known else "access_granted"
+        ids = {"bucket_id": step.bucket_id, "account_id": reply.account_id}
+        log_change(event, Call.GRANT_ACCESS, reply, watch, **ids)
+        return granted
+
+    def _is_shared(self, access: BucketAccess, account: str) -> bool:
+        """Whether another access has the returned account too; if so, emit a Warning."""
+        if not self._s.lookup.holders(access, account).live:
+            return False
+        text = (
+            f"The driver returned account {shown_name(account)}, which it returned for another"
+            " BucketAccess too. The keys of one can work for the other, and the account is revoked"
+            " only when the last of these BucketAccesses is deleted. If the driver should return an"
+            " account for each BucketAccess, ask your cluster administrator to report this to the"
+            " driver's vendor."
+        )
+        self._s.reporter.event(self._s.accesses, access, "Warning", "AccountShared", text)
+        return True
+
+    def _is_used_by_another(self, access: BucketAccess, account: str) -> bool:
+        """Whether a live access has the account too, by the records or by a Grant just made."""
+        is_recorded = self._s.lookup.holders(access, account).live
+        return is_recorded or self._held.has_other(access, account)
+
+    async def _called[R](
+        self,
+        view: AccessView,
+        access: BucketAccess,
+        bucket_id: str,
+        call: Callable[[], Awaitable[R]],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> R | Refused:
+        """Make a call in its lane, and note the time of the call."""
+        reply = await self._s.lanes.judged(access, bucket_id, call, is_wanted)
+        if not isinstance(reply, Queued | Unwanted):
+            self.calls_of(view, access).called()
+        return reply
+
+    async def _refuse_account(
+        self, view: AccessView, access: BucketAccess, step: Grant, account_id: str
+    ) -> AccessFact:
+        """Revoke an account at once if its id is too long for the record, and report that."""
+        revoke = Revoke(step.bucket_id, account_id, step.parameters)
+        revoked = await self.revoke(view, access, revoke)
+        if isinstance(revoked, CallFailed):
+            return revoked
+        problem = f"account_id is longer than {ID_LIMIT_BYTES} bytes"
+        return Granted("", problem, reason=Reason.DRIVER_MALFORMED_REPLY)
+
+    def leave(self, view: AccessView, access: BucketAccess, message: str) -> Revoked:
+        log.warning("accounts_left", access=str(access.meta.key), uid=access.meta.uid)
+        self.event(view, access, "Warning", Reason.BACKEND_UNVERIFIED.value, message)
+        return Revoked()
+
+    def event(
+        self, view: AccessView, access: BucketAccess, level: Level, reason: str, message: str
+    ) -> None:
+        """Emit an Event about the access, or about its Bucket and claim if it was removed."""
+        if access.meta.resource_version:
+            self._s.reporter.event(self._s.accesses, access, level, reason, message)
+        else:
+            removed = f"BucketAccess {access.meta.key} was removed by force."
+            self._s.event_about_removed(view.bucket, level, reason, f"{removed} {message}")
+
+    async def revoke(
+        self, view: AccessView, access: BucketAccess, step: Revoke
+    ) -> Revoked | Kept | CallFailed:
+        watch = Stopwatch(self._s.clock)
+        revoke = functools.partial(
+            self._s.driver.revoke_access,
+            step.bucket_id,
+            step.account_id,
+            step.context,
+            timeout_s=self._s.call_timeout_s,
+        )
+        reply = await self._called(
+            view,
+            access,
+            step.bucket_id,
+            lambda: watch.time(revoke()),
+            # Checked again at its turn: a Grant for another access may have returned the account.
+            lambda: not self._is_used_by_another(access, step.account_id),
+        )
+        if isinstance(reply, Unwanted):
+            if not access.meta.deleting:
+                self._held.drop(access, step.account_id)
+            return Kept(step.account_id)
+        if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
+            return self.calls_of(view, access).failure(reply)
+        ids = {"bucket_id": step.bucket_id, "account_id": step.account_id}
+        log_change("access_revoked", Call.REVOKE_ACCESS, reply, watch, **ids)
+        self._held.drop(access, step.account_id)
+        if access.meta.deleting or view.vanished:  # until a Grant returns the account again
+            uid = access.meta.uid
+            self._revoked[uid] = self.revoked(uid) | {step.account_id}
+        if is_guess(view, access, step.account_id, reply):
+            self.leave(view, access, unverified_account(access))
+        else:
+            words = "The access" if access.meta.deleting else "An earlier account"
+            self.event(view, access, "Normal", "AccessRevoked", f"{words} was revoked.")
+        return Revoked(step.account_id)

@@ -4,9 +4,17 @@ import json
 
 import pytest
 import structlog
+from msgspec.structs import replace
 from tests.model.backend import Answer
 from tests.model.memory import Json
-from tests.model.world import World, add_access, add_access_class, add_claim, add_class
+from tests.model.world import (
+    World,
+    add_access,
+    add_access_class,
+    add_claim,
+    add_class,
+    record_of,
+)
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.record import RECORD_ANNOTATION
@@ -271,10 +279,12 @@ def test_a_replace_removes_the_record_and_it_is_written_again_with_a_warning() -
     add_claim(world)
     add_access(world)
     run(world)
-    before = world.found(BUCKETS, NAME)["metadata"]["annotations"][RECORD_ANNOTATION]
+    before = record_of(world.found(BUCKETS, NAME))
+    assert before is not None
     world.user_edits(BUCKETS, NAME, lambda body: body["metadata"].pop("annotations"))
     run(world)
-    assert world.found(BUCKETS, NAME)["metadata"]["annotations"][RECORD_ANNOTATION] == before
+    written = replace(before, revision=before.revision + 1)
+    assert record_of(world.found(BUCKETS, NAME)) == written
     told = [e for e in world.parts.told if e.reason == "RecordLost"]
     assert [(e.about.kind, e.type) for e in told] == [("Bucket", "Warning")]
     assert told[0].message.startswith(f"Annotation {RECORD_ANNOTATION} was removed")

@@ -7,6 +7,7 @@ field, because upstream's CRDs drop unknown status fields.
 
 Shape of the annotation `RECORD_ANNOTATION`, as JSON; absent means empty:
 
+    revision  the number of edits; a copy with a lower number is older
     bucket    UID of the Bucket that the record was written for; on any other object it is ignored
     name      name of that Bucket; on an object with another name the record is ignored
     driver    name of the driver, set before the first driver call
@@ -85,6 +86,7 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
 class BucketRecord(Struct, frozen=True, omit_defaults=True):
     """The decoded record; the module's docstring describes the fields."""
 
+    revision: int = 0
     bucket: str = ""
     name: str = ""
     driver: str = ""
@@ -99,14 +101,29 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def decode_record(text: str | None) -> BucketRecord | None:
-    """Decode the annotation; None if it is absent, empty or can't be decoded."""
+    """Decode the annotation; None if it is absent, empty or can't be decoded.
+
+    Empty account ids, which only a person can have written, are dropped: they are never sent.
+    """
     if not text:
         return None
     try:
-        record = _decoder.decode(text)
+        record = _without_empty_ids(_decoder.decode(text))
         return record if record != BucketRecord() else None
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
+
+
+def _without_empty_ids(record: BucketRecord) -> BucketRecord:
+    entries = record.accesses.values()
+    if all(all(entry.accounts) for entry in entries) and all(record.former.values()):
+        return record
+    accesses = {
+        uid: replace(entry, accounts=tuple(filter(None, entry.accounts)))
+        for uid, entry in record.accesses.items()
+    }
+    former = {uid: account for uid, account in record.former.items() if account}
+    return replace(record, accesses=accesses, former=former)
 
 
 def encode_record(record: BucketRecord) -> str:

@@ -215,7 +215,8 @@ class Store[T]:
         """Replace the content by a complete list; keep our writes that are newer than the list.
 
         A list that is older than `seen` means that the server's data was restored from a backup, so
-        the list then replaces every held object.
+        the list then replaces every held object. So does a copy that is older than ours in a list
+        that is not older: the restore has raised the version of the data.
 
         Returns:
             An iterator over the objects that changed: key, old view and new view. The store is
@@ -231,7 +232,7 @@ class Store[T]:
             key = identity.key
             listed.add(key)
             held = self._identity(key)
-            if restored or self._is_news(identity, held):
+            if restored or self._is_listed(identity, held, resource_version):
                 old, _ = self._put(identity, held, raw)
                 differences.append((key, old))
         for key in [key for key in self._held if key not in listed]:
@@ -262,6 +263,15 @@ class Store[T]:
         if identity.uid in self._deleted_uids:
             return False
         return held is None or _is_newer(identity.resource_version, held.resource_version)
+
+    def _is_listed(self, identity: Identity, held: Identity | None, version: str) -> bool:
+        """Whether a copy from a complete list of this version replaces the held one."""
+        if self._is_news(identity, held):
+            return True
+        if held is None or identity.uid in self._deleted_uids:
+            return False
+        differs = identity.resource_version != held.resource_version
+        return differs and not is_proven_newer(held.resource_version, version)
 
     def _put(
         self, identity: Identity, held: Identity | None, raw: bytes

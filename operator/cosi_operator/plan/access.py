@@ -19,6 +19,7 @@ from cosi_operator.outcome import (
     Effect,
     MadeBy,
     Reason,
+    Requeue,
     Success,
     Terminal,
 )
@@ -68,6 +69,8 @@ def plan(view: AccessView) -> AccessStep:
     access = view.access
     if access is None or not names.same_driver(driver_of(view), view.context.driver.name):
         return Done(Success(), report=False)
+    if view.restoring:  # the change of the Bucket wakes this access
+        return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
     if access.meta.deleting:
         return plan_deletion(access, view)
     if view.vanished and view.entry:

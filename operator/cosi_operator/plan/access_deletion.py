@@ -5,6 +5,8 @@ Only accounts from the record are revoked: a deletion never sends the driver an 
 itself, its annotations, its status or its Secret, because a tenant may write all of these.
 """
 
+from msgspec.structs import replace as with_fields
+
 from cosi_operator.api.record import AccessRecord
 from cosi_operator.api.view import Bucket, BucketAccess, Key
 from cosi_operator.outcome import Reason, Success, Terminal
@@ -87,8 +89,12 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
             f" backend may still hold {_accounts_of(access, view)}."
         )
     accounts = entry.accounts
-    if view.granted and view.granted.account_id and view.granted.account_id not in accounts:
-        accounts = (*accounts, view.granted.account_id)
+    granted = view.granted.account_id if view.granted else ""
+    if granted and granted not in accounts:
+        accounts = (*accounts, granted)
+        if granted not in view.revoked | view.kept and not view.vanished:
+            # Store it first: a Revoke may fail, and each Grant may create another account.
+            return edit_entry(access, bucket, with_fields(entry, accounts=accounts))
     for account in accounts:
         if account in view.awaited - view.kept:
             return _await_holder(account)

@@ -37,8 +37,6 @@ def _await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Don
     The sidecar of the Bucket's driver starts the record, immediately if an access may have been
     granted before. Until the Bucket is ready, only an access that may be taken over waits for it.
     """
-    if view.restoring:
-        return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
     if bucket.record or bucket.copied_record or not _is_ours(bucket, view):
         return None
     if not records.may_have_former(bucket):
@@ -186,11 +184,13 @@ def unanswered_wait(entry: AccessRecord, view: AccessView) -> Done | None:
     if not entry.unanswered:
         return None
     needed = UNANSWERED_TIMEOUTS * view.context.call_timeout_s
-    left = needed - age_s(entry.last, view.context.now)
-    if not left > 0:
+    age = age_s(entry.last, view.context.now)
+    if age < 0:  # a clock was wrong; the call was made before this process started, or just now
+        started = view.context.started or view.context.now
+        age = (view.context.now - started).total_seconds()
+    if not age < needed:
         return None
-    wait_s = min(left, needed)  # after a clock was set back, the stored time is in the future
-    return Done(Requeue(Reason.DRIVER_DEADLINE, "", after_s=wait_s, quiet=True), report=False)
+    return Done(Requeue(Reason.DRIVER_DEADLINE, "", after_s=needed - age, quiet=True), report=False)
 
 
 def grant_step(

@@ -47,8 +47,7 @@ class AccessView:
         shared: another access still needs the access finalizer on the Bucket.
         rivals: another access that could be taken over names the same account.
         remembered: the entry in the record of an earlier Bucket object of the same bucket.
-        restoring: the Bucket's run will restore the entry of this access, which another writer
-            removed from the record.
+        restoring: the Bucket's run will restore parts of the record that another writer removed.
         kept: accounts that the record names for another live access too. Never revoked here.
         awaited: accounts of another access whose deletion revokes them.
         clean: when the run began, no earlier Grant can have left an account.

@@ -4,14 +4,16 @@ Creation: finalizer and record, DriverCreateBucket, status. Deletion: see `plan/
 """
 
 from cosi_operator.api.encode import claim_patch
-from cosi_operator.api.view import Bucket
+from cosi_operator.api.view import Bucket, Key
 from cosi_operator.outcome import Call, Effect, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_deletion import plan_deletion
 from cosi_operator.plan.bucket_view import (
     BucketView,
     first_of,
+    given_up,
     is_certainly_empty,
+    is_gave_up,
     is_rebound,
     known_id,
     list_former,
@@ -39,9 +41,19 @@ def plan(view: BucketView) -> BucketStep:
         return Done(Success(), report=False)
     if view.lost and bucket.record:
         return EditBucket(bucket.meta.key, record=RecordEdit(restored=view.lost))
+    if view.restored:
+        return Done(Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True), report=False)
+    if given_up := _given_up(bucket, view):
+        return EditBucket(bucket.meta.key, record=RecordEdit(dropped=given_up))
     if bucket.meta.deleting:
         return plan_deletion(bucket, view)
     return _second(bucket, view.rival) if view.rival else _plan_creation(bucket, view)
+
+
+def _given_up(bucket: Bucket, view: BucketView) -> tuple[str, ...]:
+    """The UIDs of removed accesses from before the record that an administrator has given up."""
+    left = records.former_left(bucket, view.accesses)
+    return tuple(uid for uid in left if is_gave_up(bucket, uid))
 
 
 def _second(bucket: Bucket, rival: Bucket) -> Done:
@@ -114,7 +126,7 @@ def _released(bucket: Bucket, view: BucketView) -> BucketStep | None:
         Terminal(
             Reason.RELEASED,
             f"BucketClaim {bound.namespace}/{bound.name}, which used this bucket, no longer exists,"
-            f" and the bucket is kept.{_still_granted(bucket)} {_how_to_use_again(bucket)}",
+            f" and the bucket is kept.{_still_granted(bucket, view)} {_how_to_use_again(bucket)}",
             waiting=True,
         )
     )
@@ -131,18 +143,25 @@ def _how_to_use_again(bucket: Bucket) -> str:
     )
 
 
-def _still_granted(bucket: Bucket) -> str:
+def _still_granted(bucket: Bucket, view: BucketView) -> str:
     record = bucket.record
     if record is None:
         return ""
-    found = sorted(f"{entry.namespace}/{entry.name}" for entry in record.accesses.values())
-    found += [
-        f"the one in namespace {record.claim.namespace} with account {shown_name(account)}"
-        for account in sorted(record.former.values())
-    ]
-    if not found:
-        return ""
-    return f" Delete its BucketAccesses first, because their keys work: {first_of(found, 3)}."
+    found = {str(Key(entry.namespace, entry.name)) for entry in record.accesses.values()}
+    found |= {str(a.meta.key) for a in view.accesses if a.meta.uid in record.former}
+    text = ""
+    if found:
+        shown = first_of(sorted(found), 3)
+        text = f" Delete its BucketAccesses first, because their keys work: {shown}."
+    if left := records.former_left(bucket, view.accesses):
+        accounts = first_of([shown_name(account) for account in sorted(left.values())], 3)
+        given = ",".join([*filter(None, [given_up(bucket)]), *sorted(left)])
+        text += (
+            " Keys from before this operator may work too, and their BucketAccesses no longer"
+            f" exist. Revoke account {accounts} with the tools of your storage, then run: kubectl"
+            f" annotate --overwrite bucket {bucket.meta.name} {names.GIVE_UP_ANNOTATION}={given}"
+        )
+    return text
 
 
 def _halt(bucket: Bucket, view: BucketView) -> Done | None:

@@ -89,12 +89,13 @@ def _wait_for_claim(bucket: Bucket, view: BucketView) -> BucketStep | None:
     # The cache may be stale: it may lack the claim, or the claim's deletionTimestamp.
     if not view.claim_read and (read := read_claim(bucket)):
         return read
-    if view.claim is None:
+    claim = view.claim or view.successor
+    if claim is None:
         return None
     return Done(
         Terminal(
             Reason.BUCKET_IN_USE,
-            f"The bucket is deleted when BucketClaim {view.claim.meta.key} is deleted. To delete"
+            f"The bucket is deleted when BucketClaim {claim.meta.key} is deleted. To delete"
             " the bucket with its data now, a cluster administrator can run: kubectl annotate"
             f" --overwrite bucket {bucket.meta.name}"
             f" {names.FORCE_DELETE_ANNOTATION}={bucket.meta.uid}",

@@ -35,11 +35,13 @@ class BucketView:
             `listed`.
         rival: the other Bucket that the claim in the spec belongs to, if `bucket` is a copy of it
             under another name.
+        successor: a later claim of the recorded namespace and name that names the Bucket.
         sharer: another Bucket with the same bucket id, so the data is not this Bucket's alone.
         remembered: the record of this object before another writer removed the record.
         lost: the parts of the record that another writer removed.
         clean: when the run began, no earlier Create can have left a backend bucket.
         unproven: `bucket` may still be a stale copy.
+        restored: this run has restored lost parts, so claim and accesses have to be read again.
         bucket_id, backend_gone, failed: set during the run.
         judged: the Bucket at the time of the call that `failed`.
     """
@@ -49,11 +51,13 @@ class BucketView:
     accesses: tuple[BucketAccess, ...]
     context: Context
     rival: Bucket | None = None
+    successor: BucketClaim | None = None
     sharer: Bucket | None = None
     remembered: BucketRecord | None = None
     lost: BucketRecord | None = None
     clean: bool = False
     unproven: bool = False
+    restored: bool = False
     listed: bool = False
     claim_read: bool = False
     bucket_id: str = ""
@@ -98,8 +102,12 @@ def claim_retry(claim: BucketClaim) -> str:
 
 def is_gave_up(bucket: Bucket, uid: str) -> bool:
     """Whether an administrator has ended the wait for the driver for the object with this UID."""
-    given = bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION, "")
-    return bool(uid) and uid in [word.strip() for word in given.split(",")]
+    return bool(uid) and uid in [word.strip() for word in given_up(bucket).split(",")]
+
+
+def given_up(bucket: Bucket) -> str:
+    """The annotation with the UIDs, separated by commas."""
+    return bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION, "")
 
 
 def is_forced(bucket: Bucket) -> bool:
@@ -213,7 +221,8 @@ def fold(view: BucketView, fact: BucketFact) -> BucketView:
     """Return the view with the fact from a step that succeeded."""
     match fact:
         case BucketIs(bucket=bucket):
-            after = replace(view, bucket=bucket, unproven=False, lost=None)
+            restored = view.restored or view.lost is not None
+            after = replace(view, bucket=bucket, unproven=False, lost=None, restored=restored)
             if bucket and view.bucket and _is_bound_anew(view.bucket, bucket):
                 return replace(after, claim=None, claim_read=False)
             return after

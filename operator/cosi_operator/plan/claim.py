@@ -116,7 +116,7 @@ def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         return Done(Terminal(Reason.BEING_DELETED, f"Bucket {name} is being deleted."))
     if held := _held_by_another(claim, bucket, view) or _foreign_keys(claim, bucket, view):
         return held
-    if bucket.record is None and view.is_claimed:
+    if view.is_claimed and not (records.bound_claim(bucket).uid or _is_reserved(claim, bucket)):
         return _already_bound(claim, bucket)
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
@@ -136,11 +136,16 @@ def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Cla
     named = records.spec_claim(bucket)
     if named == records.identity_of(claim):
         return None  # an administrator bound it to this claim after the recorded claim was deleted
-    is_reserved_here = (named.namespace, named.name) == claim.meta.key
     is_other_namespace = named.namespace not in ("", claim.meta.namespace)
-    if named.uid or is_other_namespace or (named.name and not is_reserved_here):
+    if named.uid or is_other_namespace or (named.name and not _is_reserved(claim, bucket)):
         return _already_bound(claim, bucket)
     return None
+
+
+def _is_reserved(claim: BucketClaim, bucket: Bucket) -> bool:
+    """Whether an administrator has reserved the Bucket for this namespace and name."""
+    named = records.spec_claim(bucket)
+    return (named.namespace, named.name) == claim.meta.key
 
 
 def _foreign_keys(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done | None:

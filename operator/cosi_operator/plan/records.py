@@ -1,6 +1,6 @@
 """Rules of a Bucket's record (`api/record.py`): how to read it, how an edit changes it. Pure."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -26,7 +26,8 @@ class RecordEdit:
     The edit is applied to the current record in the API server, not to the copy in the plan's view,
     because runs of several accesses edit one record, and each run changes only the entry of its
     access. `start` is the initial record if none exists. `seen` is the entry that `entry` replaces.
-    `restored` is the lost part of the record; nothing else is restored.
+    `restored` is the lost part of the record; nothing else is restored. `dropped` are the UIDs of
+    accesses to remove from `former`.
     """
 
     start: BucketRecord | None = None
@@ -37,6 +38,7 @@ class RecordEdit:
     seen: AccessRecord | None = None
     entry: AccessRecord | None = None
     restored: BucketRecord | None = None
+    dropped: tuple[str, ...] = ()
 
     def fits(self, record: BucketRecord | None) -> bool:
         """Whether the entry is unchanged since the plan read it; otherwise plan again."""
@@ -55,27 +57,48 @@ class RecordEdit:
             after = replace(after, claim=self.claim)
         if self.access_uid:
             after = with_access(after, self.access_uid, self.entry)
-        return with_restored(after, self.restored) if self.restored else after
+        if self.dropped:
+            former = {u: account for u, account in after.former.items() if u not in self.dropped}
+            after = replace(after, former=former)
+        if self.restored:
+            after = with_restored(after, self.restored)
+        return replace(after, revision=after.revision + 1)
 
 
-def lost_between(old: BucketRecord, new: BucketRecord, edited: Container[str]) -> BucketRecord:
-    """The parts of the old record that the new one lacks, as a record; an empty record if none.
+def lost_between(old: BucketRecord, new: BucketRecord) -> BucketRecord | None:
+    """The parts of the old record that the new one lacks, as a record; None if it lacks nothing.
 
-    `edited` are the UIDs of accesses whose entries this process is editing. An account that
-    disappears from any other entry can no longer be revoked.
+    Every edit of a sidecar or a controller raises the revision. So nothing is lost if the revision
+    is higher; if it is lower, an older copy was applied, and the claim may be lost too. If it is
+    equal, a person edited the record; an account that disappears can no longer be revoked.
     """
-    lost = {
-        uid: replace(entry, accounts=missing or entry.accounts)
-        for uid, entry in old.accesses.items()
-        if uid not in edited and (missing := _missing(entry, new.accesses.get(uid))) is not None
-    }
+    if new.revision > old.revision:
+        return None
+    is_older = new.revision < old.revision
     moved = bool(old.bucket_id) and new.bucket_id != old.bucket_id
     given = bool(old.bucket_id) and new.driver != old.driver
-    return BucketRecord(
+    rebound = is_older and bool(old.claim.uid) and new.claim != old.claim
+    lost = BucketRecord(
         driver=old.driver if given else "",
         bucket_id=old.bucket_id if moved else "",
-        accesses=lost,
+        claim=old.claim if rebound else ClaimIdentity(),
+        accesses={
+            uid: replace(entry, accounts=missing or entry.accounts)
+            for uid, entry in old.accesses.items()
+            if (missing := _missing(entry, new.accesses.get(uid))) is not None
+        },
+        former={
+            uid: account
+            for uid, account in old.former.items()
+            if is_older and uid not in new.former and uid not in new.accesses
+        },
     )
+    return replace(lost, revision=old.revision) if lost != BucketRecord() else None
+
+
+def has_all_of(record: BucketRecord, lost: BucketRecord) -> bool:
+    """Whether a record with a higher revision has what was lost, so another process restored it."""
+    return record.revision > lost.revision and with_restored(record, lost) == record
 
 
 def _missing(old: AccessRecord, new: AccessRecord | None) -> tuple[str, ...] | None:
@@ -95,15 +118,18 @@ def with_restored(record: BucketRecord, lost: BucketRecord) -> BucketRecord:
     for uid, entry in lost.accesses.items():
         if (now := accesses.get(uid)) is None:
             accesses[uid] = entry
-        else:
-            back = tuple(a for a in entry.accounts if a not in now.accounts)
+        elif back := tuple(a for a in entry.accounts if a not in now.accounts):
             accounts = (*now.accounts, *back)
             accesses[uid] = replace(now, accounts=accounts, minted=accounts[-1])
+    former = {uid: account for uid, account in lost.former.items() if uid not in accesses}
     return replace(
         record,
+        revision=max(record.revision, lost.revision),
         driver=lost.driver or record.driver,
         bucket_id=lost.bucket_id or record.bucket_id,
+        claim=lost.claim if lost.claim.uid else record.claim,
         accesses=accesses,
+        former={**former, **record.former},
     )
 
 
@@ -235,10 +261,24 @@ def has_keys_of_others(bucket: Bucket, namespace: str, accesses: Iterable[Bucket
     if record.former and record.claim.namespace not in ("", namespace):
         return True
     existing = {access.meta.uid for access in accesses}
+    if record.former.keys() - existing:
+        return True
     return any(
         entry.namespace != namespace or uid not in existing
         for uid, entry in record.accesses.items()
     )
+
+
+def former_left(bucket: Bucket, accesses: Iterable[BucketAccess]) -> dict[str, str]:
+    """The accounts from before the record whose accesses no longer exist, by UID of the access.
+
+    Their names are unknown, so no access reconciler revokes them.
+    """
+    record = bucket.record
+    if record is None:
+        return {}
+    existing = {access.meta.uid for access in accesses}
+    return {uid: account for uid, account in record.former.items() if uid not in existing}
 
 
 def room_of(bucket: Bucket, *, rotating: bool = False) -> Room:

@@ -72,6 +72,8 @@ class AccessReconciler:
             unfinished = await self._end_orphans(key)
             end = await self._steps.run(self._read(self._s.accesses.get(key)))
             outcome = await self._report(key, end)
+            if unfinished is None:
+                self._held.forget_earlier(key, end.view.access)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
             return await self._refusals.end(self._s.accesses, key, error)
@@ -92,7 +94,7 @@ class AccessReconciler:
             removed = BucketAccess(meta, class_name=entry.class_name, secret_name=entry.secret)
             end = await self._steps.run(self._read(removed))
             if isinstance(end.outcome, Success):
-                self._forget(key, uid)
+                self._forget(uid)
                 continue
             unfinished = end.outcome
             if end.view.access and (status := end.outcome.status) and end.view.failed:
@@ -120,8 +122,7 @@ class AccessReconciler:
         calls = self._accounts.calls(access, access_class, s.state.view())
         entry, held = records.entry_of(bucket, uid), self._held.of(access)
         accounts = (*(entry.accounts if entry else ()), held.granted.account_id if held else "")
-        holders = {account: s.lookup.holders(access, account) for account in accounts}
-        kept = (a for a, other in holders.items() if other.live or self._held.has_other(access, a))
+        holders = {a: self._accounts.holders(access, a) for a in accounts if a}
         return AccessView(
             access=access,
             access_class=access_class,
@@ -132,8 +133,8 @@ class AccessReconciler:
             shared=s.lookup.is_shared(access),
             rivals=s.lookup.has_rival(access),
             remembered=remembered,
-            restoring=s.lookup.memory.is_lost(uid),
-            kept=frozenset(kept),
+            restoring=s.lookup.memory.is_incomplete(bucket, uid),
+            kept=frozenset(account for account, other in holders.items() if other.live),
             awaited=frozenset(account for account, other in holders.items() if other.ending),
             clean=remembered is None
             and (is_clean(access, bucket) or self._accounts.is_unasked(uid)),
@@ -168,7 +169,7 @@ class AccessReconciler:
                     )
                 )
             case EditBucket():
-                edited = await edit_bucket(self._s.buckets, step, self._s.lookup.memory)
+                edited = await edit_bucket(self._s.buckets, step)
                 if view.remembered:
                     self._s.lookup.memory.forget_access(access.meta.uid)  # recorded again
                 if view.clean and view.entry is None:
@@ -188,8 +189,8 @@ class AccessReconciler:
             case _:
                 return await self._secret.apply(view, access, step)
 
-    def _forget(self, key: Key, uid: str) -> None:
-        self._held.forget(key, uid)
+    def _forget(self, uid: str) -> None:
+        self._held.forget_access(uid)
         self._accounts.forget(uid)
         self._s.lookup.memory.forget_access(uid)
         self._s.attempts.forget(Key(uid, ""))
@@ -197,7 +198,6 @@ class AccessReconciler:
     async def _report(self, key: Key, end: End[AccessView]) -> Outcome:
         access, outcome = end.view.access, end.outcome
         if access is None:
-            self._held.forget(key)
             self._secret.forget(key)
             self._s.attempts.forget(key)
             return outcome
@@ -206,7 +206,7 @@ class AccessReconciler:
         if isinstance(outcome, Success):
             self._s.attempts.forget(key)
             if access.meta.deleting:
-                self._forget(key, access.meta.uid)
+                self._forget(access.meta.uid)
         elif isinstance(outcome, Terminal) and is_bad_reply(outcome) and end.report:
             # A reply that can't be used is final too, although the driver answered OK.
             outcome = self._accounts.calls_of(end.view, access).final(

@@ -24,6 +24,7 @@ from cosi_operator.sidecar.access_report import (
 )
 from cosi_operator.sidecar.access_secret import HeldKeys
 from cosi_operator.sidecar.calls import DriverRun, Queued, Refused, Stopwatch, Unwanted, log_change
+from cosi_operator.sidecar.records import Holders
 from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type
 
 log = structlog.get_logger(__name__)
@@ -92,30 +93,25 @@ class AccessAccounts:
         else:
             warn_unknown_type(self._s, access, view.access_class)
         if isinstance(reply, Refused):
-            if reply.verdict is Verdict.SUCCESS:
-                problem = "the account exists already and no keys were sent"
-                return Granted(step.name, problem, reply.status.code)
-            if step.resolving and reply.status.made_by is MadeBy.DRIVER:
-                if reply.status.code is Code.NOT_FOUND:
-                    return Revoked()  # without the bucket there is no account either
-                if reply.verdict is Verdict.TERMINAL:
-                    # A refusal covers only this attempt; an earlier call may have had an effect.
-                    return self.leave(view, access, unverified_account(access))
-            return self.calls_of(view, access).failure(reply)
+            return self._refused_grant(view, access, step, reply)
         if not reply.account_id:
             if step.resolving:
                 return self.leave(view, access, unverified_account(access))
             return Granted("", "account_id is empty")
-        if step.resolving or reply.credentials is None:
-            return Granted(reply.account_id, reply.problem)
         if not is_storable_id(reply.account_id):
             return await self._refuse_account(view, access, step, reply.account_id)
+        if step.resolving or reply.credentials is None:
+            return Granted(reply.account_id, reply.problem)
         if done := self._revoked.get(access.meta.uid):
             self._revoked[access.meta.uid] = done - {reply.account_id}
         azure = reply.credentials.azure
+        ends_at = azure.ends_at if azure else None
+        renew_at = planning.renewal_time(ends_at, view.context.now)
+        if ends_at and not renew_at:
+            self._warn_expired(access, ends_at)
         granted = Granted(
             reply.account_id,
-            renew_at=planning.renewal_time(azure.ends_at if azure else None, view.context.now),
+            renew_at=renew_at,
             shared=self._is_shared(access, reply.account_id),
         )
         self._held.keep(access, granted, reply.credentials)
@@ -124,6 +120,28 @@ class AccessAccounts:
         ids = {"bucket_id": step.bucket_id, "account_id": reply.account_id}
         log_change(event, Call.GRANT_ACCESS, reply, watch, **ids)
         return granted
+
+    def _refused_grant(
+        self, view: AccessView, access: BucketAccess, step: Grant, reply: Refused
+    ) -> AccessFact:
+        if reply.verdict is Verdict.SUCCESS:
+            problem = "the account exists already and no keys were sent"
+            return Granted(step.name, problem, reply.status.code)
+        if step.resolving and reply.status.made_by is MadeBy.DRIVER:
+            if reply.status.code is Code.NOT_FOUND:
+                return Revoked()  # without the bucket there is no account either
+            if reply.verdict is Verdict.TERMINAL:
+                # A refusal covers only this attempt; an earlier call may have had an effect.
+                return self.leave(view, access, unverified_account(access))
+        return self.calls_of(view, access).failure(reply)
+
+    def _warn_expired(self, access: BucketAccess, ends_at: str) -> None:
+        text = (
+            f"The driver returned keys that expire at {shown_name(ends_at)}, which is past by this"
+            " sidecar's clock, so they are not renewed automatically. Ask your cluster"
+            " administrator to compare the clocks of this node and of the storage."
+        )
+        self._s.reporter.event(self._s.accesses, access, "Warning", "KeysExpired", text)
 
     def _is_shared(self, access: BucketAccess, account: str) -> bool:
         """Whether another access has the returned account too; if so, emit a Warning."""
@@ -139,10 +157,12 @@ class AccessAccounts:
         self._s.reporter.event(self._s.accesses, access, "Warning", "AccountShared", text)
         return True
 
-    def _is_used_by_another(self, access: BucketAccess, account: str) -> bool:
-        """Whether a live access has the account too, by the records or by a Grant just made."""
-        is_recorded = self._s.lookup.holders(access, account).live
-        return is_recorded or self._held.has_other(access, account)
+    def holders(self, access: BucketAccess, account: str) -> Holders:
+        """The other accesses with an account, by the records or by a Grant just made."""
+        found = self._s.lookup.holders(access, account)
+        for uid, key in self._held.others_with(access, account):
+            found |= self._s.lookup.holder(access, uid, key)
+        return found
 
     async def _called[R](
         self,
@@ -201,7 +221,7 @@ class AccessAccounts:
             step.bucket_id,
             lambda: watch.time(revoke()),
             # Checked again at its turn: a Grant for another access may have returned the account.
-            lambda: not self._is_used_by_another(access, step.account_id),
+            lambda: not self.holders(access, step.account_id).live,
         )
         if isinstance(reply, Unwanted):
             if not access.meta.deleting:

@@ -43,7 +43,7 @@ class Held:
     a write without an answer the Secret may hold the keys already.
     """
 
-    uid: str
+    key: Key
     granted: Granted
     credentials: Credentials
     keys: str | None = None
@@ -51,38 +51,42 @@ class Held:
 
 @dataclass(slots=True)
 class HeldKeys:
-    """New keys that are not stored in a Secret yet; the next run stores them."""
+    """New keys that are not stored in a Secret yet; the next run stores or revokes them."""
 
-    _by_key: dict[Key, Held] = field(default_factory=dict)
+    # By UID, because a later access of the same name may exist before they are revoked.
+    _by_uid: dict[str, Held] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._by_uid)
 
     def of(self, access: BucketAccess) -> Held | None:
-        held = self._by_key.get(access.meta.key)
-        return held if held and held.uid == access.meta.uid else None
+        return self._by_uid.get(access.meta.uid)
 
-    def has_other(self, access: BucketAccess, account: str) -> bool:
-        """Whether a Grant for another access has just returned this account."""
-        return any(
-            held.uid != access.meta.uid and held.granted.account_id == account
-            for held in self._by_key.values()
-        )
+    def others_with(self, access: BucketAccess, account: str) -> list[tuple[str, Key]]:
+        """UID and key of the other accesses for which a Grant has returned this account."""
+        return [
+            (uid, held.key)
+            for uid, held in self._by_uid.items()
+            if uid != access.meta.uid and held.granted.account_id == account
+        ]
 
     def keep(self, access: BucketAccess, granted: Granted, credentials: Credentials) -> None:
-        self._by_key[access.meta.key] = Held(access.meta.uid, granted, credentials)
+        self._by_uid[access.meta.uid] = Held(access.meta.key, granted, credentials)
 
     def drop(self, access: BucketAccess, account: str) -> None:
         """Drop the keys of an account that was revoked."""
         held = self.of(access)
         if held and held.granted.account_id == account:
-            del self._by_key[access.meta.key]
+            del self._by_uid[access.meta.uid]
 
-    def forget(self, key: Key, uid: str | None = None) -> None:
-        """Drop the keys of this access; without `uid`, of whichever access has the key."""
-        held = self._by_key.get(key)
-        if held and uid in (None, held.uid):
-            del self._by_key[key]
+    def forget_access(self, uid: str) -> None:
+        self._by_uid.pop(uid, None)
+
+    def forget_earlier(self, key: Key, access: BucketAccess | None) -> None:
+        """Drop the keys of the accesses that had this key before `access`; all are revoked."""
+        for uid, held in list(self._by_uid.items()):
+            if held.key == key and (access is None or uid != access.meta.uid):
+                del self._by_uid[uid]
 
 
 class AccessSecret:

@@ -61,6 +61,7 @@ from cosi_operator.report import Level
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.bucket_words import (
     accounts_left,
+    former_left,
     is_released,
     lost_record,
     retained_id,
@@ -91,6 +92,7 @@ class BucketReconciler:
         # The returned ids that are not stored yet, by Bucket, because two Creates can return the
         # same id before either id is stored.
         self._returned: dict[Key, str] = {}
+        self._told_left: set[str] = set()  # UIDs of removed accesses with an account that is left
 
     async def reconcile(self, key: Key) -> Outcome:
         """Reconcile one key. Safe to repeat at any time."""
@@ -142,6 +144,7 @@ class BucketReconciler:
             claim=claim,
             accesses=() if rival else tuple(self._s.lookup.accesses_of(bucket)),
             rival=rival,
+            successor=self._s.lookup.successor_of(bucket),
             sharer=self._s.lookup.sharer_of(bucket) if bucket and bucket.meta.deleting else None,
             remembered=self._s.lookup.memory.removed_record(bucket),
             lost=self._s.lookup.lost_record(bucket),
@@ -193,7 +196,7 @@ class BucketReconciler:
         if kept := retained_id(bucket, step):
             text = f"The bucket {shown_name(kept)} was kept, because deletionPolicy is Retain."
             self._events(view, "Normal", "BucketRetained", text)
-        edited = await edit_bucket(self._s.buckets, step, memory)
+        edited = await edit_bucket(self._s.buckets, step)
         if view.lost:
             memory.forget_lost(bucket.meta.uid)
         if what := lost_record(bucket, view, step):
@@ -309,10 +312,19 @@ class BucketReconciler:
         if end.report:
             await self._s.reporter.report(self._s.buckets, key, self._told(end, bucket))
         self._returned.pop(key, None)  # the index of ids now contains the id
+        self._warn_former_left(bucket, end.view)
         await mirror_to_claim(
             self._s, key, end.view.claim, end.outcome, retried=self._is_retried(end.view)
         )
         return end.outcome
+
+    def _warn_former_left(self, bucket: Bucket, view: BucketView) -> None:
+        """Emit one Warning about each access from before the record that was removed by force."""
+        left = records.former_left(bucket, view.accesses)
+        if new := {uid: account for uid, account in left.items() if uid not in self._told_left}:
+            self._told_left.update(new)
+            words, reason = former_left(new), Reason.BACKEND_UNVERIFIED.value
+            self._s.event_about_removed(bucket, "Warning", reason, words)
 
     def _is_retried(self, view: BucketView) -> bool:
         """Whether the run's failed call is the first since the claim's retry annotation changed."""

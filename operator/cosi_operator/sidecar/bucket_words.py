@@ -1,5 +1,7 @@
 """Words of a sidecar about a Bucket: its lost record, accounts and buckets that may be left."""
 
+from collections.abc import Mapping
+
 from cosi_operator.api.record import BucketRecord
 from cosi_operator.api.view import Bucket, DeletionPolicy
 from cosi_operator.outcome import Outcome, Reason, Terminal
@@ -46,6 +48,20 @@ def accounts_left(bucket: Bucket, step: EditBucket) -> str:
         " this sidecar does not revoke, because another cluster may use them. Their keys work:"
         f" {first_of(texts, 5)}. If nobody uses them any more, revoke them with the tools of your"
         " storage."
+    )
+
+
+def former_left(accounts: Mapping[str, str]) -> str:
+    """A text about accounts from before the record whose accesses no longer exist.
+
+    Args:
+        accounts: by UID of the access.
+    """
+    shown = [f"{shown_name(account)} ({uid})" for uid, account in sorted(accounts.items())]
+    return (
+        "BucketAccesses that were granted before this operator were removed without a revoke, so"
+        f" their keys may work. Account (and UID of the BucketAccess): {first_of(shown, 5)}. Revoke"
+        " these accounts with the tools of your storage."
     )
 
 

@@ -3,13 +3,11 @@
 The sidecar restores the lost parts, and revokes the accesses of Buckets that vanished.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cosi_operator.api.record import AccessRecord, BucketRecord
 from cosi_operator.api.view import Bucket, Key
-from cosi_operator.kube.errors import ApiSilent, ServerError
 from cosi_operator.plan import names, records
 
 
@@ -19,7 +17,6 @@ class RecordMemory:
 
     _removed: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
     _lost: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
-    _editing: set[str] = field(default_factory=set)  # UIDs of accesses whose entry we write
     _vanished: dict[str, Bucket] = field(default_factory=dict)  # by UID of the access
     _released: dict[str, Bucket] = field(default_factory=dict)  # by name of the Bucket
 
@@ -43,38 +40,26 @@ class RecordMemory:
 
     def _note_lost(self, uid: str, old: BucketRecord, new: BucketRecord) -> None:
         """Remember the lost parts, because an older copy may have overwritten the record."""
-        lost = records.lost_between(old, new, self._editing)
-        if lost == BucketRecord():
-            return
         before = self._lost.get(uid)
-        self._lost[uid] = records.with_restored(lost, before) if before else lost
-
-    @contextmanager
-    def editing(self, access_uid: str) -> Iterator[None]:
-        """Within this context, the entry of an access may lose accounts, because we edit it.
-
-        After a write without an answer, the entry may lose accounts until the next write.
-        """
-        self._editing.add(access_uid)
-        try:
-            yield
-        except (ApiSilent, ServerError):
-            raise
-        except BaseException:
-            self._editing.discard(access_uid)
-            raise
-        self._editing.discard(access_uid)
+        if before and records.has_all_of(new, before):
+            del self._lost[uid]
+            before = None
+        if lost := records.lost_between(old, new):
+            self._lost[uid] = records.with_restored(lost, before) if before else lost
 
     def lost_record(self, bucket: Bucket | None) -> BucketRecord | None:
         """The parts that another writer removed from the record of this object (by UID)."""
         return self._lost.get(bucket.meta.uid) if bucket else None
 
-    def is_lost(self, access_uid: str) -> bool:
-        """Whether the entry of an access, or a part of it, has to be restored."""
+    def is_incomplete(self, bucket: Bucket | None, access_uid: str) -> bool:
+        """Whether parts of this Bucket's record, or the entry of this access, are lost."""
+        if bucket is not None and bucket.meta.uid in self._lost:
+            return True
         return any(access_uid in lost.accesses for lost in self._lost.values())
 
-    def lost_entries(self) -> list[Mapping[str, AccessRecord]]:
-        return [lost.accesses for lost in self._lost.values()]
+    def lost_entries(self) -> Iterator[tuple[str, AccessRecord]]:
+        for lost in self._lost.values():
+            yield from lost.accesses.items()
 
     def forget_lost(self, bucket_uid: str) -> None:
         self._lost.pop(bucket_uid, None)

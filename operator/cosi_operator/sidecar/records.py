@@ -20,20 +20,25 @@ BY_CLAIM = "claim"  # Key of the claim that spec or record names
 HELD_BY_CLAIM = "held"
 BY_ACCESS = "access"  # UID of each recorded access, and its Key
 BY_ID = "id"  # the driver's id
-BY_ACCOUNT = "account"  # each recorded account; for an access, the account in its status
+BY_ACCOUNT = "account"  # each account in the record; for an access, the account in its status
 
 BUCKET_INDEXES = {
     BY_CLAIM: records.claims_of,
     BY_ACCESS: lambda bucket: _accesses_of(bucket),
     BY_ID: records.ids_of,
-    BY_ACCOUNT: lambda bucket: {
-        account for entry in _entries(bucket).values() for account in entry.accounts
-    },
+    BY_ACCOUNT: lambda bucket: set(_accounts_of(bucket)),
 }
 
 
 def _entries(bucket: Bucket) -> dict[str, AccessRecord]:
     return dict(bucket.record.accesses) if bucket.record else {}
+
+
+def _accounts_of(bucket: Bucket) -> Iterator[str]:
+    if bucket.record:
+        yield from bucket.record.former.values()
+        for entry in bucket.record.accesses.values():
+            yield from entry.accounts
 
 
 def _accesses_of(bucket: Bucket) -> set[Hashable]:
@@ -47,9 +52,7 @@ def _is_of_driver(bucket: Bucket, driver: str) -> bool:
     return not driver or names.same_driver(records.driver_of(bucket), driver)
 
 
-async def edit_bucket(
-    buckets: Objects[Bucket], step: EditBucket, memory: RecordMemory
-) -> Bucket | None:
+async def edit_bucket(buckets: Objects[Bucket], step: EditBucket) -> Bucket | None:
     """PUT finalizers and record as one change.
 
     After a conflict, an edit of one access's entry is repeated with a fresh copy, because many
@@ -58,16 +61,15 @@ async def edit_bucket(
     Raises:
         Conflict: plan again with the fresh copy.
     """
-    uid = step.record.access_uid if step.record is not None else ""
-    with memory.editing(uid):
-        for attempt in range(STATUS_TRIES if uid else 1):
-            try:
-                return await buckets.edit(step.key, lambda body: _change(body, step))
-            except EntryChangedError:
-                raise Conflict(409, "Conflict", f"the record of {step.key} changed") from None
-            except Conflict:
-                if attempt == STATUS_TRIES - 1 or not uid:
-                    raise
+    is_of_access = step.record is not None and bool(step.record.access_uid)
+    for attempt in range(STATUS_TRIES if is_of_access else 1):
+        try:
+            return await buckets.edit(step.key, lambda body: _change(body, step))
+        except EntryChangedError:
+            raise Conflict(409, "Conflict", f"the record of {step.key} changed") from None
+        except Conflict:
+            if attempt == STATUS_TRIES - 1 or not is_of_access:
+                raise
     raise AssertionError("unreachable")
 
 
@@ -94,6 +96,9 @@ class Holders:
     live: bool = False
     ending: bool = False
 
+    def __or__(self, other: "Holders") -> "Holders":
+        return Holders(self.live or other.live, self.ending or other.ending)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordLookup:
@@ -115,6 +120,21 @@ class RecordLookup:
             return None
         claim = self.claims.get(Key(bound.namespace, bound.name))
         return claim if claim and records.identity_of(claim) == bound else None
+
+    def successor_of(self, bucket: Bucket | None) -> BucketClaim | None:
+        """A later claim of the recorded namespace and name that names the Bucket.
+
+        The record may be an older copy, and the bucket the later claim's. A tenant can write this,
+        so it only delays a deletion.
+        """
+        bound = records.bound_claim(bucket) if bucket else None
+        if bucket is None or bound is None or not bound.uid:
+            return None
+        claim = self.claims.get(Key(bound.namespace, bound.name))
+        if claim is None or records.identity_of(claim) == bound or claim.meta.deleting:
+            return None
+        names_it = bucket.meta.name in (claim.existing_bucket_name, claim.bucket_name)
+        return claim if names_it else None
 
     def rival_of(self, bucket: Bucket | None) -> Bucket | None:
         """For a Bucket without a record: the other Bucket that its claim is bound to.
@@ -249,17 +269,19 @@ class RecordLookup:
         return any(other.meta.uid != access.meta.uid for other in self._naming(access.claim_key))
 
     def has_rival(self, access: BucketAccess | None) -> bool:
-        """Whether a record entry or another access names the account in this access's status."""
+        """Whether a record or another access names the account in this access's status."""
         if access is None or not access.account_id:
             return False
-        driver = self._driver_of(access)
-        for bucket in self._with_account(access.account_id, driver):
-            entries = _entries(bucket).items()
-            if any(access.account_id in e.accounts for u, e in entries if u != access.meta.uid):
-                return True
+        uid, account, driver = access.meta.uid, access.account_id, self._driver_of(access)
+        if any(other != uid for other, _ in self._entries_with(account, driver)):
+            return True
+        for bucket in self._with_account(account, driver):
+            former = bucket.record.former if bucket.record else {}
+            if account in former.values() and uid not in former:
+                return True  # listed with another Bucket
         return any(
-            cached.view.meta.uid != access.meta.uid and self._may_be_taken_over(cached.view, driver)
-            for cached in self.accesses.store.by_index(BY_ACCOUNT, access.account_id)
+            cached.view.meta.uid != uid and self._may_be_taken_over(cached.view, driver)
+            for cached in self.accesses.store.by_index(BY_ACCOUNT, account)
         )
 
     def _with_account(self, account: str, driver: str) -> Iterator[Bucket]:
@@ -282,23 +304,44 @@ class RecordLookup:
         )
         return records.driver_of(bucket) if bucket else ""
 
-    def holders(self, access: BucketAccess | None, account: str) -> "Holders":
-        """The other accesses for which the records name the same account."""
-        live = ending = False
-        if access is None or not account:
+    def holders(self, access: BucketAccess, account: str) -> Holders:
+        """The other accesses for which a record, present or remembered, names the account."""
+        found = Holders()
+        for uid, entry in self._entries_with(account, self._driver_of(access)):
+            found |= self.holder(access, uid, Key(entry.namespace, entry.name))
+        is_former_live = any(
+            not other.meta.deleting and other.meta.uid != access.meta.uid
+            for other in self._former_with(account, self._driver_of(access))
+        )
+        return Holders(live=is_former_live) | found
+
+    def holder(self, access: BucketAccess, uid: str, key: Key) -> Holders:
+        """The part that the other access with this UID and key has in `holders`."""
+        if uid == access.meta.uid:
             return Holders()
-        found = self._with_account(account, self._driver_of(access))
-        books = [*(_entries(bucket) for bucket in found), *self.memory.lost_entries()]
-        for book in books:
-            for uid, entry in book.items():
-                if uid == access.meta.uid or account not in entry.accounts:
-                    continue
-                other = self.accesses.get(Key(entry.namespace, entry.name))
-                if other and other.meta.uid == uid and not other.meta.deleting:
-                    live = True
-                elif uid < access.meta.uid:  # both accesses must use the same order; any works
-                    ending = True
-        return Holders(live, ending)
+        other = self.accesses.get(key)
+        if other and other.meta.uid == uid and not other.meta.deleting:
+            return Holders(live=True)
+        # Of two accesses that are being deleted, both must use the same order; any works.
+        return Holders(ending=uid < access.meta.uid)
+
+    def _entries_with(self, account: str, driver: str) -> Iterator[tuple[str, AccessRecord]]:
+        entries = [
+            *(item for b in self._with_account(account, driver) for item in _entries(b).items()),
+            *self.memory.lost_entries(),
+            *self.memory.vanished_entries(),
+        ]
+        return ((uid, entry) for uid, entry in entries if account and account in entry.accounts)
+
+    def _former_with(self, account: str, driver: str) -> Iterator[BucketAccess]:
+        """The existing accesses that a record lists with this account from before it."""
+        for bucket in self._with_account(account, driver):
+            former = bucket.record.former if bucket.record else {}
+            claim = records.bound_claim(bucket)
+            by_status = self.accesses.store.by_index(BY_ACCOUNT, account)
+            found = [*(cached.view for cached in by_status)]
+            found += self._naming(Key(claim.namespace, claim.name))
+            yield from (other for other in found if former.get(other.meta.uid) == account)
 
     def _may_be_taken_over(self, access: BucketAccess, driver: str) -> bool:
         """Whether the access may have been granted by the Go sidecar of this driver."""

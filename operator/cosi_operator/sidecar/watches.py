@@ -139,7 +139,9 @@ class SidecarWatches:
             self.unheld.note(old, new, classless=classless, recorded=recorded)
         if access := new or old:  # a Bucket waits for its last access even without its claim
             for cached in self.buckets.store.by_index(BY_CLAIM, access.claim_key):
-                if cached.view.meta.deleting:
+                record = cached.view.record
+                is_left = new is None and record is not None and access.meta.uid in record.former
+                if cached.view.meta.deleting or is_left:
                     self._touch_bucket(cached.view)
 
     def _class_changed(

@@ -24,13 +24,14 @@ from cosi_operator.api.record import (
 )
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 count = st.integers(min_value=0, max_value=1000)
 entries = st.builds(
     AccessRecord,
     namespace=text,
     name=text,
     secret=text,
-    accounts=st.lists(text, max_size=3).map(tuple),
+    accounts=st.lists(ids, max_size=3).map(tuple),
     rotated=text,
     renew_at=text,
     unanswered=count,
@@ -39,12 +40,13 @@ entries = st.builds(
 )
 records = st.builds(
     BucketRecord,
+    revision=count,
     bucket=text,
     driver=text,
     bucket_id=text,
     claim=st.builds(ClaimIdentity, text, text, text),
     accesses=st.dictionaries(text, entries, max_size=3),
-    former=st.dictionaries(text, text, max_size=3),
+    former=st.dictionaries(text, ids, max_size=3),
 )
 
 RECORD = BucketRecord(
@@ -93,6 +95,15 @@ def test_equal_records_give_equal_texts() -> None:
     one = BucketRecord(accesses={"a": AccessRecord("n", "a"), "b": AccessRecord("n", "b")})
     other = BucketRecord(accesses={"b": AccessRecord("n", "b"), "a": AccessRecord("n", "a")})
     assert encode_record(one) == encode_record(other)
+
+
+def test_empty_account_ids_which_a_person_wrote_are_dropped() -> None:
+    entry = AccessRecord("n", "a", accounts=("", "acct-1"))
+    record = BucketRecord(accesses={"a": entry}, former={"b": "", "c": "acct-2"})
+    kept = replace(entry, accounts=("acct-1",))
+    assert decode_record(encode_record(record)) == BucketRecord(
+        accesses={"a": kept}, former={"c": "acct-2"}
+    )
 
 
 def test_field_of_a_later_release_is_ignored() -> None:

@@ -385,7 +385,8 @@ class AccessRun:
             and view.bucket is not None
             and records.is_former(view.bucket, view.access)
             and (records.is_bound_to(view.bucket, view.claim) if view.claim else deleting)
-            and names.ACCESS_FINALIZER in view.access.meta.finalizers
+            # A run adds the finalizer again that somebody has stripped.
+            and (names.ACCESS_FINALIZER in view.access.meta.finalizers or not deleting)
             and not view.rivals
             and not view.vanished
         ):

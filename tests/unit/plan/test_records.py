@@ -282,7 +282,8 @@ def test_whether_an_edit_fits(edit: RecordEdit, record: BucketRecord | None, fit
 def test_record_after_an_edit(
     edit: RecordEdit, record: BucketRecord | None, after: BucketRecord
 ) -> None:
-    assert edit.apply(record, "u", "b") == after
+    revision = record.revision if record else 0
+    assert edit.apply(record, "u", "b") == replace(after, revision=revision + 1)
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def remove_entry(uid: str, seen: AccessRecord) -> EditBucket:
 
 def test_another_access_is_entered_meanwhile_and_both_entries_are_stored(cluster: Cluster) -> None:
     cluster.enter("uid-2", entry("two"))
-    edited = now(edit_bucket(cluster.buckets, add_entry(), cluster.memory))
+    edited = now(edit_bucket(cluster.buckets, add_entry()))
     assert cluster.entries() == {"uid-1": entry(), "uid-2": entry("two")}
     assert edited == cluster.view()
     assert MARK in cluster.view().meta.finalizers
@@ -203,7 +203,7 @@ def test_another_access_is_entered_meanwhile_and_both_entries_are_stored(cluster
 def test_the_entry_itself_changes_meanwhile_and_the_plan_decides_again(cluster: Cluster) -> None:
     cluster.enter("uid-1", entry("one", "acct-1"))
     with pytest.raises(Conflict, match="record of bucket-1 changed"):
-        now(edit_bucket(cluster.buckets, add_entry(), cluster.memory))
+        now(edit_bucket(cluster.buckets, add_entry()))
     assert cluster.entries() == {"uid-1": entry("one", "acct-1")}
     assert MARK not in cluster.view().meta.finalizers
     cached = cluster.buckets.get(KEY)
@@ -219,7 +219,7 @@ def test_the_bucket_is_replaced_meanwhile_and_no_entry_goes_into_the_record_of_a
     copied = encode_record(BucketRecord(bucket="other", accesses={"uid-1": entry()}))
     cluster.edit(lambda b: b["metadata"]["annotations"].update({RECORD_ANNOTATION: copied}))
     with pytest.raises(Conflict):
-        now(edit_bucket(cluster.buckets, add_entry(seen=entry()), cluster.memory))
+        now(edit_bucket(cluster.buckets, add_entry(seen=entry())))
     assert cluster.view().record is None
 
 
@@ -256,10 +256,10 @@ def test_an_entry_is_written_again_on_the_fresh_copy(
 ) -> None:
     buckets = busy(cluster, times)
     if stored:
-        now(edit_bucket(buckets, add_entry(), cluster.memory))
+        now(edit_bucket(buckets, add_entry()))
     else:
         with pytest.raises(Conflict):
-            now(edit_bucket(buckets, add_entry(), cluster.memory))
+            now(edit_bucket(buckets, add_entry()))
     assert cluster.entries() == ({"uid-1": entry()} if stored else {})
 
 
@@ -276,11 +276,7 @@ def test_an_edit_that_concerns_no_access_is_decided_again_after_one_conflict(
 ) -> None:
     before = cluster.view().record
     with pytest.raises(Conflict):
-        now(
-            edit_bucket(
-                busy(cluster, 1), EditBucket(KEY, add=("a/b",), record=record), cluster.memory
-            )
-        )
+        now(edit_bucket(busy(cluster, 1), EditBucket(KEY, add=("a/b",), record=record)))
     assert cluster.view().record == before
     assert "a/b" not in cluster.view().meta.finalizers
 
@@ -301,7 +297,7 @@ def test_the_mark_stays_while_another_access_has_an_entry(
     cluster.sync()
     for uid, other in others.items():  # written after the plan of uid-1 has looked
         cluster.enter(uid, other)
-    now(edit_bucket(cluster.buckets, remove_entry("uid-1", entry()), cluster.memory))
+    now(edit_bucket(cluster.buckets, remove_entry("uid-1", entry())))
     assert cluster.entries() == others
     assert (MARK in cluster.view().meta.finalizers) is marked
 
@@ -310,14 +306,14 @@ def test_the_bucket_is_being_deleted_and_gets_an_entry_but_no_finalizer(cluster:
     """The API server refuses a new finalizer then, and the whole write with it."""
     cluster.api.delete(BUCKETS, KEY)
     cluster.sync()
-    now(edit_bucket(cluster.buckets, add_entry(), cluster.memory))
+    now(edit_bucket(cluster.buckets, add_entry()))
     assert cluster.entries() == {"uid-1": entry()}
     assert cluster.view().meta.finalizers == (names.BUCKET_FINALIZER,)
 
 
 def test_a_bucket_that_is_gone_is_none(cluster: Cluster) -> None:
     cluster.api._remove(BUCKETS, KEY, cluster.api.get(BUCKETS, KEY))
-    assert now(edit_bucket(cluster.buckets, add_entry(), cluster.memory)) is None
+    assert now(edit_bucket(cluster.buckets, add_entry())) is None
     assert cluster.api.list(BUCKETS) == []
 
 
@@ -340,11 +336,9 @@ def test_a_record_that_was_removed_is_remembered_until_the_bucket_has_one_again(
     cluster.sync()
     assert cluster.view().record is None
     assert cluster.memory.removed_record(cluster.view()) == kept
-    now(
-        edit_bucket(cluster.buckets, EditBucket(KEY, record=RecordEdit(start=kept)), cluster.memory)
-    )
+    now(edit_bucket(cluster.buckets, EditBucket(KEY, record=RecordEdit(start=kept))))
     assert kept is not None
-    assert cluster.view().record == replace(kept, name=KEY.name)
+    assert cluster.view().record == replace(kept, name=KEY.name, revision=kept.revision + 1)
     assert cluster.memory.removed_record(cluster.view()) is None
 
 
@@ -361,6 +355,7 @@ def put_record(cluster: Cluster, record: BucketRecord) -> None:
 
 
 PRESENT = BucketRecord(
+    revision=7,
     claim=PHOTOS,
     driver="s3.example.com",
     bucket_id="id-7",
@@ -379,28 +374,43 @@ PRESENT = BucketRecord(
         ),
         pytest.param(
             replace(PRESENT, accesses={"uid-1": PRESENT.accesses["uid-1"]}),
-            BucketRecord(accesses={"uid-2": entry("two", "acct-3")}),
+            BucketRecord(7, accesses={"uid-2": entry("two", "acct-3")}),
             id="an entry less -> lost",
         ),
         pytest.param(
             replace(PRESENT, accesses={**PRESENT.accesses, "uid-1": entry("one", "acct-1")}),
-            BucketRecord(accesses={"uid-1": entry("one", "acct-2")}),
+            BucketRecord(7, accesses={"uid-1": entry("one", "acct-2")}),
             id="an account less -> lost",
         ),
         pytest.param(
             replace(PRESENT, accesses={**PRESENT.accesses, "uid-1": entry("one")}),
-            BucketRecord(accesses={"uid-1": entry("one", "acct-1", "acct-2")}),
+            BucketRecord(7, accesses={"uid-1": entry("one", "acct-1", "acct-2")}),
             id="an entry as it was before the Grant -> its accounts are lost",
         ),
         pytest.param(
             replace(PRESENT, bucket_id="", driver=""),
-            BucketRecord(bucket_id="id-7", driver="s3.example.com"),
+            BucketRecord(7, bucket_id="id-7", driver="s3.example.com"),
             id="as it was before the Create -> id and driver are lost",
         ),
         pytest.param(
             replace(PRESENT, bucket_id="id-of-another"),
-            BucketRecord(bucket_id="id-7"),
+            BucketRecord(7, bucket_id="id-7"),
             id="another id -> lost",
+        ),
+        pytest.param(
+            replace(PRESENT, revision=6, claim=ClaimIdentity()),
+            BucketRecord(7, claim=PHOTOS),
+            id="older, from before its claim -> the claim is lost",
+        ),
+        pytest.param(
+            replace(PRESENT, claim=ClaimIdentity("team", "films", "bucketclaim-films-1")),
+            None,
+            id="a person edited the claim -> nothing is lost",
+        ),
+        pytest.param(
+            replace(PRESENT, revision=8, bucket_id="", driver="", accesses={}),
+            None,
+            id="another process of ours edited it -> nothing is lost",
         ),
     ],
 )
@@ -414,9 +424,10 @@ def test_what_an_older_record_lacks_is_remembered_and_put_back(
     assert cluster.memory.lost_record(cluster.view()) == lost
     if lost is None:
         return
-    assert cluster.memory.is_lost("uid-1") is ("uid-1" in lost.accesses)
+    assert cluster.memory.is_incomplete(cluster.view(), "uid-1")
+    assert cluster.memory.is_incomplete(None, "uid-1") is ("uid-1" in lost.accesses)
     step = EditBucket(KEY, record=RecordEdit(restored=lost))
-    now(edit_bucket(cluster.buckets, step, cluster.memory))
+    now(edit_bucket(cluster.buckets, step))
     record = cluster.view().record
     assert record is not None
     assert (record.bucket_id, record.driver) == ("id-7", "s3.example.com")
@@ -428,8 +439,8 @@ def test_what_an_older_record_lacks_is_remembered_and_put_back(
 
 
 def test_an_entry_that_this_process_removes_is_not_lost(cluster: Cluster) -> None:
-    now(edit_bucket(cluster.buckets, add_entry(), cluster.memory))
-    now(edit_bucket(cluster.buckets, remove_entry("uid-1", entry()), cluster.memory))
+    now(edit_bucket(cluster.buckets, add_entry()))
+    now(edit_bucket(cluster.buckets, remove_entry("uid-1", entry())))
     assert cluster.memory.lost_record(cluster.view()) is None
 
 
@@ -444,7 +455,7 @@ def test_two_older_records_in_a_row_lose_what_both_lack() -> None:
     assert lost.accesses == PRESENT.accesses
     remove_by_force(cluster)
     cluster.sync()
-    assert cluster.memory.is_lost("uid-1") is False
+    assert not cluster.memory.is_incomplete(None, "uid-1")
 
 
 def remove_by_force(cluster: Cluster) -> None:

@@ -21,8 +21,9 @@ from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import ApiSilent, ReplyTooLarge
 from cosi_operator.kube.kubeconfig import Connection, Sources, load
+from cosi_operator.kube.request import Request
 from cosi_operator.kube.rights import Rights
-from cosi_operator.kube.transport import OnRequest, Request, Transport
+from cosi_operator.kube.transport import OnRequest, Transport
 
 REQUEST_DEADLINE_S = 30.0
 # A watch that is still open this long after its server-side timeout is half-open.

@@ -12,7 +12,14 @@ from cosi_operator.driver.v1alpha1 import GrantRequest
 from cosi_operator.outcome import Call, Code, MadeBy, Reason
 from cosi_operator.plan import access as planning
 from cosi_operator.plan.access_view import AccessView
-from cosi_operator.plan.facts import AccessFact, CallFailed, Granted, Kept, Revoked
+from cosi_operator.plan.facts import (
+    AccessFact,
+    CallFailed,
+    Granted,
+    NothingToRevoke,
+    Revoked,
+    UsedByOthers,
+)
 from cosi_operator.plan.steps import DriverView, Grant, Revoke
 from cosi_operator.report import Level
 from cosi_operator.scrub import shown_name
@@ -22,7 +29,7 @@ from cosi_operator.sidecar.access_report import (
     made_on,
     unverified_account,
 )
-from cosi_operator.sidecar.access_secret import HeldKeys
+from cosi_operator.sidecar.access_secret import UnstoredKeys
 from cosi_operator.sidecar.calls import DriverRun, Queued, Refused, Stopwatch, Unwanted, log_change
 from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type
 
@@ -32,9 +39,9 @@ log = structlog.get_logger(__name__)
 class AccessAccounts:
     """Applies the steps of a plan that call the driver, and remembers what the calls changed."""
 
-    def __init__(self, sidecar: Sidecar, held: HeldKeys) -> None:
+    def __init__(self, sidecar: Sidecar, unstored: UnstoredKeys) -> None:
         self._s = sidecar
-        self._held = held
+        self._unstored = unstored
         # Accounts revoked for an access, by its UID, so no Revoke is repeated after a conflict.
         self._revoked: dict[str, frozenset[str]] = {}
         # UIDs of accesses whose entry this process wrote and whose Grant was not sent yet.
@@ -97,7 +104,7 @@ class AccessAccounts:
                 return Granted(step.name, problem, reply.status.code)
             if step.resolving and reply.status.made_by is MadeBy.DRIVER:
                 if reply.status.code is Code.NOT_FOUND:
-                    return Revoked()  # without the bucket there is no account either
+                    return NothingToRevoke()  # without the bucket there is no account either
                 if reply.verdict is Verdict.TERMINAL:
                     # A refusal covers only this attempt; an earlier call may have had an effect.
                     return self.leave(view, access, unverified_account(access))
@@ -116,9 +123,9 @@ class AccessAccounts:
         granted = Granted(
             reply.account_id,
             renew_at=planning.renewal_time(azure.ends_at if azure else None, view.context.now),
-            shared=self._is_shared(access, reply.account_id),
+            used_by_others=self._is_shared(access, reply.account_id),
         )
-        self._held.keep(access, granted, reply.credentials)
+        self._unstored.keep(access, granted, reply.credentials)
         known = view.entry and view.entry.accounts
         event = "access_granted_again" if known else "access_granted"
         ids = {"bucket_id": step.bucket_id, "account_id": reply.account_id}
@@ -142,7 +149,7 @@ class AccessAccounts:
     def _is_used_by_another(self, access: BucketAccess, account: str) -> bool:
         """Whether a live access has the account too, by the records or by a Grant just made."""
         is_recorded = self._s.lookup.holders(access, account).live
-        return is_recorded or self._held.has_other(access, account)
+        return is_recorded or self._unstored.has_other(access, account)
 
     async def _called[R](
         self,
@@ -169,10 +176,10 @@ class AccessAccounts:
         problem = f"account_id is longer than {ID_LIMIT_BYTES} bytes"
         return Granted("", problem, reason=Reason.DRIVER_MALFORMED_REPLY)
 
-    def leave(self, view: AccessView, access: BucketAccess, message: str) -> Revoked:
+    def leave(self, view: AccessView, access: BucketAccess, message: str) -> NothingToRevoke:
         log.warning("accounts_left", access=str(access.meta.key), uid=access.meta.uid)
         self.event(view, access, "Warning", Reason.BACKEND_UNVERIFIED.value, message)
-        return Revoked()
+        return NothingToRevoke()
 
     def event(
         self, view: AccessView, access: BucketAccess, level: Level, reason: str, message: str
@@ -186,7 +193,7 @@ class AccessAccounts:
 
     async def revoke(
         self, view: AccessView, access: BucketAccess, step: Revoke
-    ) -> Revoked | Kept | CallFailed:
+    ) -> Revoked | UsedByOthers | CallFailed:
         watch = Stopwatch(self._s.clock)
         revoke = functools.partial(
             self._s.driver.revoke_access,
@@ -205,13 +212,13 @@ class AccessAccounts:
         )
         if isinstance(reply, Unwanted):
             if not access.meta.deleting:
-                self._held.drop(access, step.account_id)
-            return Kept(step.account_id)
+                self._unstored.drop(access, step.account_id)
+            return UsedByOthers(step.account_id)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self.calls_of(view, access).failure(reply)
         ids = {"bucket_id": step.bucket_id, "account_id": step.account_id}
         log_change("access_revoked", Call.REVOKE_ACCESS, reply, watch, **ids)
-        self._held.drop(access, step.account_id)
+        self._unstored.drop(access, step.account_id)
         if access.meta.deleting or view.vanished:  # until a Grant returns the account again
             uid = access.meta.uid
             self._revoked[uid] = self.revoked(uid) | {step.account_id}

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Held:
+class UnstoredKey:
     """Keys in memory; the repr of `credentials` hides the values.
 
     `keys` is the value for `AccessRecord.keys`. Determine it before the first write, because after
@@ -50,48 +50,48 @@ class Held:
 
 
 @dataclass(slots=True)
-class HeldKeys:
+class UnstoredKeys:
     """New keys that are not stored in a Secret yet; the next run stores them."""
 
-    _by_key: dict[Key, Held] = field(default_factory=dict)
+    _by_key: dict[Key, UnstoredKey] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def of(self, access: BucketAccess) -> Held | None:
-        held = self._by_key.get(access.meta.key)
-        return held if held and held.uid == access.meta.uid else None
+    def of(self, access: BucketAccess) -> UnstoredKey | None:
+        unstored = self._by_key.get(access.meta.key)
+        return unstored if unstored and unstored.uid == access.meta.uid else None
 
     def has_other(self, access: BucketAccess, account: str) -> bool:
         """Whether a Grant for another access has just returned this account."""
         return any(
-            held.uid != access.meta.uid and held.granted.account_id == account
-            for held in self._by_key.values()
+            unstored.uid != access.meta.uid and unstored.granted.account_id == account
+            for unstored in self._by_key.values()
         )
 
     def keep(self, access: BucketAccess, granted: Granted, credentials: Credentials) -> None:
-        self._by_key[access.meta.key] = Held(access.meta.uid, granted, credentials)
+        self._by_key[access.meta.key] = UnstoredKey(access.meta.uid, granted, credentials)
 
     def drop(self, access: BucketAccess, account: str) -> None:
         """Drop the keys of an account that was revoked."""
-        held = self.of(access)
-        if held and held.granted.account_id == account:
+        unstored = self.of(access)
+        if unstored and unstored.granted.account_id == account:
             del self._by_key[access.meta.key]
 
     def forget(self, key: Key, uid: str | None = None) -> None:
         """Drop the keys of this access; without `uid`, of whichever access has the key."""
-        held = self._by_key.get(key)
-        if held and uid in (None, held.uid):
+        unstored = self._by_key.get(key)
+        if unstored and uid in (None, unstored.uid):
             del self._by_key[key]
 
 
 class AccessSecret:
     """Applies the steps of a plan that concern a Secret."""
 
-    def __init__(self, sidecar: Sidecar, secrets: Secrets, held: HeldKeys) -> None:
+    def __init__(self, sidecar: Sidecar, secrets: Secrets, unstored: UnstoredKeys) -> None:
         self._s = sidecar
         self._secrets = secrets
-        self._held = held
+        self._unstored = unstored
         # The accesses (key, UID) that have removed our finalizer from a Secret without an owner.
         self._released: dict[Key, str] = {}
 
@@ -153,29 +153,29 @@ class AccessSecret:
     async def _store(
         self, view: AccessView, access: BucketAccess, step: StoreSecret
     ) -> SecretIs | SecretAllowed | SecretStored:
-        held = self._held.of(access)
-        assert held is not None
+        unstored = self._unstored.of(access)
+        assert unstored is not None
         assert view.bucket is not None
         content = SecretContent(
             access_uid=access.meta.uid,
             bucket_name=view.bucket.meta.name,
             bucket_id=records.bucket_id_of(view.bucket),
-            account_id=held.granted.account_id,
+            account_id=unstored.granted.account_id,
             authentication_type=authentication_word(view.access_class),
             protocols=(access.protocol,),  # "" without a protocol, as the Go sidecar writes it
-            credentials=held.credentials,
+            credentials=unstored.credentials,
         )
         # A new account is `minted` in its entry until the Secret holds its keys.
         known = view.entry is not None and not view.entry.minted
-        if held.keys is None and step.replace and known and is_rotation_due(access, view):
-            held.keys = "same" if await self._secrets.holds(step.key, content) else "added"
+        if unstored.keys is None and step.replace and known and is_rotation_due(access, view):
+            unstored.keys = "same" if await self._secrets.holds(step.key, content) else "added"
         store = self._secrets.update if step.replace else self._secrets.create
         result = await store(step.key, content)
         if isinstance(result, SecretIs) and result.ours:
-            self._held.drop(access, held.granted.account_id)
+            self._unstored.drop(access, unstored.granted.account_id)
             if step.replace:  # "same": the driver returned the keys that the Secret already held
-                log.info("secret_updated", name=step.key.name, keys=held.keys or "new")
+                log.info("secret_updated", name=step.key.name, keys=unstored.keys or "new")
             else:
                 log.info("secret_created", name=step.key.name)
-            return SecretStored(held.keys or "")
+            return SecretStored(unstored.keys or "")
         return result

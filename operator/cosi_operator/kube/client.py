@@ -78,7 +78,7 @@ class KubeClient:
 
         `timeout_s` bounds each request, including all its attempts and pauses.
         """
-        # Limits memory: only one whole huge object (`kept.is_partial`) is read at a time.
+        # Limits memory: only one whole huge object (`trim.is_partial`) is read at a time.
         self.huge_objects = asyncio.Semaphore(1)
         self._page_limits: dict[Resource, int] = {}
         self._connection = connection

@@ -148,7 +148,7 @@ class Reflector[T]:
         if not state.token:
             self._pages = []
         try:
-            self._pages += [self._packer.pack(self._store.kept(i)) for i in page.items]
+            self._pages += [self._packer.pack(self._store.trim(i)) for i in page.items]
             if not page.continue_token:
                 self._replace(page.resource_version)
         except msgspec.DecodeError as error:

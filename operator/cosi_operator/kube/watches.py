@@ -10,9 +10,9 @@ import structlog
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.client import KubeClient
-from cosi_operator.kube.kept import bounded, without_managed_fields
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
+from cosi_operator.kube.trim import bounded, without_managed_fields
 from cosi_operator.kube.watch import Change, Reflector
 
 log = structlog.get_logger(__name__)
@@ -54,8 +54,8 @@ class Watches:
         """Watch one kind. `changed` is called for watch events and for own writes."""
         # Bound the size only of namespaced kinds, because tenants create them. Administrators
         # create the other kinds.
-        kept = bounded if resource.namespaced else without_managed_fields
-        store = Store(decode, indexes, kept)
+        trim = bounded if resource.namespaced else without_managed_fields
+        store = Store(decode, indexes, trim)
 
         def on_change(change: Change[T]) -> None:
             if change.old is None and change.new is None and (bad := store.broken(change.key)):

@@ -18,7 +18,7 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS, ROWS = 110, 70
+COLUMNS, ROWS = 110, 72
 LINE_PX, CHARACTER_PX, MARGIN_PX, FONT_PX = 16, 7.83, 14, 13
 FIRST, LAST = "7. ", "12. "
 """The steps that are shown: from the claim to the refusal."""

@@ -42,7 +42,7 @@ class Watches:
         self._client = client
         self._clock = clock
         self._rng = rng
-        self._reflectors: list[Reflector[Any]] = []
+        self.reflectors: list[Reflector[Any]] = []
 
     def add[T](
         self,
@@ -68,7 +68,7 @@ class Watches:
                 )
             changed(change.key, change.old, change.new)
 
-        self._reflectors.append(
+        self.reflectors.append(
             Reflector(
                 self._client,
                 resource,
@@ -83,10 +83,10 @@ class Watches:
     async def run(self) -> None:
         """List and watch until cancelled."""
         async with anyio.create_task_group() as tasks:
-            for reflector in self._reflectors:
+            for reflector in self.reflectors:
                 tasks.start_soon(reflector.run)
 
     async def until_synced(self) -> None:
         """Return when the first list of every kind is complete."""
-        for reflector in self._reflectors:
+        for reflector in self.reflectors:
             await reflector.synced.wait()

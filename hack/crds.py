@@ -31,7 +31,7 @@ NOT_READ = frozenset(
 NOT_SERVED = frozenset(
     {"BucketClaim.status.lastCall", "BucketClaim.$oversized", "BucketAccess.$oversized"}
 )
-"""No driver is called for a claim; the marks are our own (operator/cosi_operator/kube/kept.py)."""
+"""No driver is called for a claim; the marks are our own (operator/cosi_operator/kube/trim.py)."""
 
 LIMITS = frozenset(
     {"maxLength", "pattern", "maxItems", "maxProperties", "x-kubernetes-validations"}

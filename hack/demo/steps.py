@@ -117,8 +117,8 @@ def refuse_claim(world: World) -> None:
     """A claim that can't succeed says why, once, and the driver is left in peace."""
     world.screen.say(
         "Now a mistake: a class whose namePrefix makes every bucket's name invalid. The driver"
-        " refuses with INVALID_ARGUMENT each time. A retry would not help, so"
-        " nobody does; the claim says why."
+        " refuses with INVALID_ARGUMENT each time. A retry would fail too, so"
+        " the operator does not retry, and the claim says why."
     )
     world.apply("refused.yaml")
     world.kubectl("wait", "--for=condition=Stalled", "bucketclaim/refused", "-n", NAMESPACE, WAIT)

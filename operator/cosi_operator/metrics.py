@@ -25,15 +25,8 @@ from prometheus_client.registry import Collector
 
 from cosi_operator.outcome import Call, Code, MadeBy
 
-# The HTTP method of each verb, which is the label value in client-go's series.
-METHODS = {
-    "get": "GET",
-    "list": "GET",
-    "watch": "GET",
-    "create": "POST",
-    "update": "PUT",
-    "delete": "DELETE",
-}
+# The label values of client-go's series, for requests that the operator sends.
+METHODS = ("DELETE", "GET", "POST", "PUT")
 # The common statuses of an API server. Others are added when they first occur.
 HTTP_CODES = ("200", "201", "400", "401", "403", "404", "409", "410", "422", "429", "500", "503")
 # client-go's label value for a request without a reply.
@@ -303,9 +296,9 @@ class Metrics:
         """Count one attempt of a driver call."""
         self._calls.labels(call.value, code.name, made_by.value).observe(seconds)
 
-    def requested(self, verb: str, code: int | None) -> None:
+    def requested(self, method: str, code: int | None) -> None:
         """Count one request to the API server; `code` is None if there was no reply."""
-        self._requests.labels(NO_ANSWER if code is None else str(code), METHODS[verb]).inc()
+        self._requests.labels(NO_ANSWER if code is None else str(code), method).inc()
 
     def driver(self, name: str, *, up: bool) -> None:
         """Expose whether the driver answers."""
@@ -325,6 +318,6 @@ class Metrics:
             self._waits.labels(controller)
             for result in Result:
                 self._runs.labels(controller, result.value)
-        for method in sorted(set(METHODS.values())):
+        for method in METHODS:
             for http_code in (*HTTP_CODES, NO_ANSWER):
                 self._requests.labels(http_code, method)

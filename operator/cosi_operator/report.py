@@ -19,8 +19,8 @@ from cosi_operator.api.view import Key, Status
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.events import EventRecorder, ObjectRef
-from cosi_operator.kube.kept import is_oversized
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects
+from cosi_operator.kube.trim import is_oversized
 from cosi_operator.outcome import Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.status_patch import (
     OutcomePatch,

@@ -47,7 +47,7 @@ def text_of(secret: Json) -> dict[str, str]:
 
 def test_a_secret_is_renewed_in_place(bed: Testbed, name: str) -> None:
     key = Key(NAMESPACE, name)
-    ours = SecretIs(exists=True, ours=True, held=True, account=CONTENT.account_id)
+    ours = SecretIs(exists=True, ours=True, has_finalizer=True, account=CONTENT.account_id)
     renewed = replace(ours, account=RENEWED.account_id)
     assert with_secrets(bed, lambda secrets: secrets.create(key, CONTENT)) == ours
     bed.edit("secrets", name, lambda body: body["data"].update(note="eA=="))

@@ -1,7 +1,8 @@
 """The controller and the sidecar as the composition roots build them, stepped by hand.
 
-Queues, listeners, reconcilers and reporter are the real ones. In place of the sockets there are
-`MemoryApi` and `FakeDriver`; in place of the tasks, `Running` steps one reconcile run at a time.
+Queues, reflectors, listeners, reconcilers and reporter are the real ones. In place of the sockets
+there are `MemoryApi` and `FakeDriver`; in place of the tasks, `Running` steps one reconcile run at
+a time, and brings each list and each watch line to its reflector.
 """
 
 import random
@@ -27,7 +28,9 @@ from cosi_operator.kube.client import KubeClient, ListPage
 from cosi_operator.kube.events import EventRecorder, EventType, ObjectRef
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
-from cosi_operator.kube.watches import Indexes, Listener
+from cosi_operator.kube.watch import Reflector
+from cosi_operator.kube.watch_state import Page, Progress
+from cosi_operator.kube.watches import Indexes, Listener, Watches
 from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Outcome
 from cosi_operator.runtime import settle
@@ -169,31 +172,28 @@ class MemoryEvents(EventRecorder):
 
 @dataclass
 class _Kind:
-    """One watched kind: its store, and the changes that the watch has still to bring."""
+    """One watched kind: its reflector, and the lines that the watch has still to bring."""
 
     resource: Resource
     store: Store[Any]
     changed: Listener[Any]
+    reflector: Reflector[Any]
     inbox: deque[tuple[str, Json]] = field(default_factory=deque)
+    version: str = ""
 
     def relist(self, api: MemoryApi) -> None:
         self.inbox.clear()
-        bodies = [encode(body) for body in api.list(self.resource)]
-        for key, old, new in self.store.replace(bodies, str(api.version)):
-            self.changed(key, old, new)
+        self.version = str(api.version)
+        items = tuple(encode(body) for body in api.list(self.resource))
+        found = self.reflector.take_page(ListPage(items, self.version, ""))
+        assert isinstance(found, Page), found
 
     def deliver_one(self) -> None:
         kind, body = self.inbox.popleft()
-        raw = encode(body)
-        meta = body["metadata"]
-        key, version = Key(meta.get("namespace", ""), meta["name"]), meta["resourceVersion"]
-        if kind == "DELETED":
-            old = self.store.remove(key, version)
-            if old is not None:
-                self.changed(key, old, None)
-        elif (views := self.store.upsert(raw)) is not None:
-            self.changed(key, *views)
-        self.store.advance(version)
+        line = encode({"type": kind, "object": body})
+        found = self.reflector.take_line(line, self.version)
+        assert isinstance(found, Progress), found
+        self.version = found.version
 
 
 @dataclass
@@ -214,7 +214,7 @@ class Running:
         self._api = api
         self._client = process.client
         self.kinds: list[_Kind] = []
-        self.watches = _MemoryWatches(process.client, self.kinds)
+        self.watches = _MemoryWatches(process, self.kinds)
         assert isinstance(process.events, MemoryEvents)
         process.events.kinds = self.kinds
         self.works: list[Work] = []
@@ -279,12 +279,12 @@ class Running:
         return any(work.queue.statistics().delayed for work in self.works)
 
 
-@dataclass
-class _MemoryWatches:
-    """Stands for `Watches`: what is registered here is delivered by hand."""
+class _MemoryWatches(Watches):
+    """The real reflectors, whose lists and lines are delivered by hand."""
 
-    client: KubeClient
-    kinds: list[_Kind]
+    def __init__(self, process: Process, kinds: list[_Kind]) -> None:
+        super().__init__(process.client, clock=process.clock, rng=process.rng)
+        self._kinds = kinds
 
     def add[T](
         self,
@@ -293,9 +293,9 @@ class _MemoryWatches:
         changed: Listener[T],
         indexes: Indexes[T] | None = None,
     ) -> Objects[T]:
-        store = Store(decode, indexes)
-        self.kinds.append(_Kind(resource, store, changed))
-        return Objects(self.client, resource, store, changed)
+        objects = super().add(resource, decode, changed, indexes)
+        self._kinds.append(_Kind(resource, objects.store, changed, self.reflectors[-1]))
+        return objects
 
 
 @dataclass

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from cosi_operator.metrics import Metrics, Result, State
+from cosi_operator.kube import request
+from cosi_operator.metrics import METHODS, Metrics, Result, State
 from cosi_operator.outcome import Call, Code, MadeBy
 
 
@@ -76,8 +77,8 @@ def test_what_happens_is_counted() -> None:
     metrics = Metrics()
     metrics.reconciled("bucket", Result.ERROR, 0.2)
     metrics.called(Call.CREATE_BUCKET, Code.OK, MadeBy.DRIVER, 2.0)
-    metrics.requested("update", 409)
-    metrics.requested("update", None)
+    metrics.requested("PUT", 409)
+    metrics.requested("PUT", None)
     metrics.leads("d-cosi", leading=True)
     value = metrics.registry.get_sample_value
     assert (
@@ -141,3 +142,7 @@ def test_two_processes_in_one_test_share_nothing() -> None:
     first.reconciled("bucket", Result.SUCCESS, 1)
     labels = {"controller": "bucket", "result": "success"}
     assert second.registry.get_sample_value("controller_runtime_reconcile_total", labels) == 0
+
+
+def test_the_methods_of_every_request_are_seeded() -> None:
+    assert sorted(set(request.METHODS.values())) == list(METHODS)

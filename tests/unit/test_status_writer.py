@@ -13,9 +13,9 @@ from cosi_operator.api.v1alpha1 import BUCKET_CLAIMS, decode_bucket_claim
 from cosi_operator.api.view import BucketClaim, Condition, Key, Status
 from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.events import EventRecorder
-from cosi_operator.kube.kept import bounded
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects
 from cosi_operator.kube.store import Store
+from cosi_operator.kube.trim import bounded
 from cosi_operator.report import Reporter
 from cosi_operator.status_patch import StatusPatch
 

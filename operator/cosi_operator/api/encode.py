@@ -15,7 +15,7 @@ from cosi_operator.api.record import RECORD_ANNOTATION, BucketRecord, ClaimIdent
 from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS, STATUS_ANNOTATION
 from cosi_operator.scrub import cut
 
-# The conditions must fit into the part of a huge object that `kube/kept.py` holds. If they exceed
+# The conditions must fit into the part of a huge object that `kube/trim.py` holds. If they exceed
 # the limit, for example because a driver's message needs many escapes, each message is cut to
 # SHORT_MESSAGE characters.
 CONDITIONS_LIMIT_BYTES = 6 * 1024

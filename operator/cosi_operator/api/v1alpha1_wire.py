@@ -198,7 +198,7 @@ class BucketClaim(Wire, frozen=True):
     metadata: Meta
     spec: ClaimSpec | None = None
     status: ClaimStatus | None = None
-    oversized: bool = field(default=False, name="$oversized")  # see kube/kept.py
+    oversized: bool = field(default=False, name="$oversized")  # see kube/trim.py
 
 
 class Bucket(Wire, frozen=True):
@@ -211,7 +211,7 @@ class BucketAccess(Wire, frozen=True):
     metadata: Meta
     spec: AccessSpec | None = None
     status: AccessStatus | None = None
-    oversized: bool = field(default=False, name="$oversized")  # see kube/kept.py
+    oversized: bool = field(default=False, name="$oversized")  # see kube/trim.py
 
 
 BY_KIND: Mapping[str, type[Wire]] = {

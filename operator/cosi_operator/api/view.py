@@ -92,7 +92,7 @@ class Meta(Struct, frozen=True):
     finalizers: tuple[str, ...] = ()
     annotations: Mapping[str, str] = {}
     created: str = ""
-    # The object is too large to hold (`kube/kept.py`), so only its metadata is set.
+    # The object is too large to hold (`kube/trim.py`), so only its metadata is set.
     oversized: bool = False
 
     @property

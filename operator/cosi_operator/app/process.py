@@ -25,6 +25,7 @@ from cosi_operator.flags import package_commit, package_version
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.events import EventRecorder
 from cosi_operator.kube.lease import LeaderElection
+from cosi_operator.kube.request import METHODS
 from cosi_operator.kube.watches import Watches
 from cosi_operator.log_sink import dropped_lines
 from cosi_operator.logs import current_level
@@ -263,7 +264,7 @@ async def process(
     tracing = _tracing(settings, component)
 
     def requested(verb: str, plural: str, status: int, seconds: float) -> None:
-        metrics.requested(verb, status or None)
+        metrics.requested(METHODS[verb], status or None)
         if current_level() is LogLevel.DEBUG:
             ms = round(seconds * 1000)
             log.debug("request", verb=verb, resource=plural, status=status, elapsed_ms=ms)

@@ -72,7 +72,7 @@ class ControllerWatches:
             BUCKET_ACCESSES,
             decode_bucket_access,
             self._access_changed,
-            {"class": lambda access: (access.class_name,), CLAIM: records.claim_of_held},
+            {"class": lambda access: (access.class_name,), CLAIM: records.claim_if_finalizer},
         )
         self.access_classes = watching.add(
             BUCKET_ACCESS_CLASSES,

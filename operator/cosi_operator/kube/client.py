@@ -21,8 +21,9 @@ from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import ApiSilent, ReplyTooLarge
 from cosi_operator.kube.kubeconfig import Connection, Sources, load
+from cosi_operator.kube.request import Request
 from cosi_operator.kube.rights import Rights
-from cosi_operator.kube.transport import OnRequest, Request, Transport
+from cosi_operator.kube.transport import OnRequest, Transport
 
 REQUEST_DEADLINE_S = 30.0
 # A watch that is still open this long after its server-side timeout is half-open.
@@ -77,7 +78,7 @@ class KubeClient:
 
         `timeout_s` bounds each request, including all its attempts and pauses.
         """
-        # Limits memory: only one whole huge object (`kept.is_partial`) is read at a time.
+        # Limits memory: only one whole huge object (`trim.is_partial`) is read at a time.
         self.huge_objects = asyncio.Semaphore(1)
         self._page_limits: dict[Resource, int] = {}
         self._connection = connection

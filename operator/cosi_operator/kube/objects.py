@@ -14,8 +14,8 @@ from msgspec import Struct
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import Conflict, NotFound
-from cosi_operator.kube.kept import is_partial
 from cosi_operator.kube.store import Store, identify
+from cosi_operator.kube.trim import is_partial
 
 type Body = dict[str, Any]
 

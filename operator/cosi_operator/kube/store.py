@@ -27,8 +27,8 @@ import msgspec
 from msgspec import Struct
 
 from cosi_operator.api.view import Key
-from cosi_operator.kube.kept import without_managed_fields
 from cosi_operator.kube.packed import Packed, Packer
+from cosi_operator.kube.trim import without_managed_fields
 
 # Objects that are also held decoded; more than the workers reconcile at the same time.
 READY_LIMIT = 256
@@ -38,7 +38,7 @@ TOMBSTONE_LIMIT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Cached[T]:
-    """An object, decoded and as JSON for a PUT. A huge object is incomplete (`kept.is_partial`)."""
+    """An object, decoded and as JSON for a PUT. A huge object is incomplete (`trim.is_partial`)."""
 
     view: T
     raw: bytes
@@ -117,16 +117,16 @@ class Store[T]:
     Args:
         decode: converts raw JSON to a view; raises msgspec.ValidationError if it can't.
         indexes: by index name, a function from a view to the values that find it.
-        kept: reduces raw JSON to the part that is held (`kept.bounded` for objects of tenants).
+        trim: reduces raw JSON to the part that is held (`trim.bounded` for objects of tenants).
     """
 
     def __init__(
         self,
         decode: Callable[[bytes], T],
         indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
-        kept: Callable[[bytes], bytes] = without_managed_fields,
+        trim: Callable[[bytes], bytes] = without_managed_fields,
     ) -> None:
-        self.kept = kept
+        self.trim = trim
         self._decode = decode
         self._index_values = dict(indexes or {})
         self._indexes = {name: _Index() for name in self._index_values}
@@ -277,7 +277,7 @@ class Store[T]:
         self, identity: Identity, held: Identity | None, raw: bytes
     ) -> tuple[T | None, T | None]:
         key = identity.key
-        raw = self.kept(raw)
+        raw = self.trim(raw)
         old = self.get(key)
         self._unindex(key, old)
         self._ready.pop(key, None)

@@ -16,33 +16,28 @@ pause, because an idle connection from the pool may be closed.
 """
 
 import random
-import re
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
-from urllib.parse import urlencode
 
 import aiohttp
 import anyio
 from aiohttp.client import _RequestContextManager
 from yarl import URL
 
-from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.auth import CredentialError
-from cosi_operator.kube.deadline import within
 from cosi_operator.kube.errors import (
     ApiError,
     ApiSilent,
-    NotFound,
     ReplyTooLarge,
     ServerError,
     TooManyRequests,
     Unauthorized,
-    error_of,
 )
 from cosi_operator.kube.kubeconfig import Connection
+from cosi_operator.kube.replies import read_body, read_lines, refusal_of, silence_of
+from cosi_operator.kube.request import METHODS, Request
 from cosi_operator.kube.rights import Rights, call_of
 from cosi_operator.kube.slots import FairSlots
 from cosi_operator.settings import Backoff
@@ -60,57 +55,10 @@ REQUESTS_AT_ONCE = 16
 ATTEMPTS = 5
 BACKOFF = Backoff(base_s=0.1, cap_s=5.0, jitter=1.0)
 GATEWAY_STATUSES = (502, 503, 504)
-# etcd accepts at most 1.5 MiB for each object, so a line of a real API server is always shorter.
-LINE_LIMIT_BYTES = 16 * 2**20
 
 # TCP keep-alive: the first probe is sent after 30 s without data, then one every 10 s. After three
 # without a reply, the connection is closed. Otherwise a watch to a failed node waits for minutes.
 PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-
-METHODS = {
-    "get": "GET",
-    "list": "GET",
-    "watch": "GET",
-    "create": "POST",
-    "update": "PUT",
-    "delete": "DELETE",
-}
-
-# Every valid object name matches. A "." or "/" from a spec must not change the path.
-_PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request; `key.name` is "" for a collection. The repr omits the body.
-
-    A reply that is longer than `reply_limit_bytes` raises ReplyTooLarge.
-    """
-
-    verb: str
-    resource: Resource
-    key: Key
-    subresource: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = field(default=None, repr=False)
-    reply_limit_bytes: int = 0  # of a successful reply; 0: LINE_LIMIT_BYTES
-    compressed: bool = True  # the server may compress the reply
-
-    @property
-    def what(self) -> str:
-        """A description of the request; it contains object names but no other values."""
-        target = f"{self.resource.plural}/{self.subresource}".rstrip("/")
-        return f"{self.verb} {target} {self.key}".rstrip(" /")
-
-    def url(self, server: str) -> URL:
-        """Return the request's URL; raise NotFound if no object can have this name."""
-        needs_name = self.verb in ("get", "update", "delete")
-        for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
-            if (needed or segment) and not _PATH_SEGMENT.fullmatch(segment):
-                raise NotFound(404, "NotFound", f"{self.what}: not a valid name")
-        path = self.resource.path(self.key.namespace, self.key.name, self.subresource)
-        query = urlencode({name: value for name, value in self.query.items() if value})
-        return URL(f"{server}{path}{'?' if query else ''}{query}", encoded=True)
 
 
 def keeping_alive(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -238,7 +186,7 @@ class Transport:
                 raise
             header = await self._authorization(request, self._timeout_s)
             response = await self._open(request, url, header)
-        lines = _lines(response, self._clock, limit_s, request.what)
+        lines = read_lines(response, self._clock, limit_s, request.what)
         try:
             yield lines
         finally:
@@ -260,10 +208,10 @@ class Transport:
         try:
             with anyio.fail_after(left_s):
                 async with self._slot(request), self._start(request, url, header) as response:
-                    body = await _read(response, request)
+                    body = await read_body(response, request)
             status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _silent(request, error) from None
+            raise silence_of(request, error) from None
         finally:
             self._count(request, status, started_s)
         if 200 <= status < 300:
@@ -285,7 +233,7 @@ class Transport:
                         body = await response.read()
             status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _silent(request, error) from None
+            raise silence_of(request, error) from None
         finally:
             self._count(request, status, started_s)
         if status == 200:
@@ -314,7 +262,7 @@ class Transport:
         self.rights.answered(call, request.key.namespace, error)
 
     def _refused(self, request: Request, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
-        error = _refusal(request, response, body)
+        error = refusal_of(request, response, body)
         self._note_right(request, error)
         return error
 
@@ -322,78 +270,3 @@ class Transport:
         if self._on_request is not None:
             elapsed_s = self._clock.monotonic() - started_s
             self._on_request(request.verb, request.resource.plural, status, elapsed_s)
-
-
-async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
-    """Read the body; raise ReplyTooLarge, and stop reading, if it exceeds the request's limit."""
-    limit = request.reply_limit_bytes or LINE_LIMIT_BYTES
-    parts: list[bytes] = []
-    length = 0
-    while chunk := await response.content.readany():
-        length += len(chunk)
-        if length > limit:
-            response.close()
-            raise ReplyTooLarge(f"{request.what}: the reply is longer than {limit} bytes")
-        parts.append(chunk)
-    return b"".join(parts)
-
-
-async def _lines(
-    response: aiohttp.ClientResponse, clock: Clock, limit_s: float, what: str
-) -> AsyncGenerator[bytes]:
-    """Yield the lines of a watch, split only at byte 0x0A (JSON may contain U+0085 and U+2028)."""
-    pending = bytearray()
-    # The limit counts from the start, because a late line must not prolong a half-open watch.
-    end_s = clock.monotonic() + limit_s
-    while True:
-        try:
-            chunk = await within(clock, end_s - clock.monotonic(), response.content.readany)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ApiSilent(f"{what}: {_cause(error)}") from None
-        if not chunk:
-            break
-        *complete, rest = chunk.split(b"\n")
-        for line in complete:
-            pending += line
-            if pending:
-                yield bytes(pending)
-                pending.clear()
-        pending += rest
-        if len(pending) > LINE_LIMIT_BYTES:
-            raise ApiSilent(f"{what}: a line is longer than {LINE_LIMIT_BYTES} bytes")
-    if pending:
-        raise ApiSilent(f"{what}: the stream ended within a line")
-
-
-def _refusal(request: Request, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
-    resource = request.resource
-    return error_of(
-        response.status,
-        body,
-        what=request.what,
-        confidential=resource.group == "" and resource.plural == "secrets" and _has_data(request),
-        retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
-    )
-
-
-def _has_data(request: Request) -> bool:
-    """Whether the body may contain a credential. The body of a dry run contains only names."""
-    return request.body is not None and "dryRun" not in request.query
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """Parse Retry-After in seconds. A date is ignored, because the API server never sends one."""
-    if value is None or not (value.isascii() and value.isdigit()):
-        return None
-    return float(value)
-
-
-def _silent(request: Request, error: Exception) -> ApiSilent:
-    return ApiSilent(f"{request.what}: {_cause(error)}")
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientResponseError):
-        # The error's text quotes the URL, and the URL of a proxy may contain a password.
-        return f"{type(error).__name__}: {error.status} {error.message}"[:256]
-    return f"{type(error).__name__}: {error}".rstrip(": ")[:256]

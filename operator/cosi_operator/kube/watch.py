@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
-from cosi_operator.kube.client import KubeClient
+from cosi_operator.kube.client import KubeClient, ListPage
 from cosi_operator.kube.errors import ApiError, ApiSilent, error_of
 from cosi_operator.kube.packed import Packed, Packer
 from cosi_operator.kube.store import Store, identify, is_proven_newer
@@ -147,8 +147,12 @@ class Reflector[T]:
             return self._refused("list", error)
         if not state.token:
             self._pages = []
+        return self.take_page(page)
+
+    def take_page(self, page: ListPage) -> Happening:
+        """Collect one page of a list; the last page replaces the content of the store."""
         try:
-            self._pages += [self._packer.pack(self._store.kept(i)) for i in page.items]
+            self._pages += [self._packer.pack(self._store.trim(i)) for i in page.items]
             if not page.continue_token:
                 self._replace(page.resource_version)
         except msgspec.DecodeError as error:
@@ -178,7 +182,7 @@ class Reflector[T]:
                     self._log.info("watch_recovered")
                     self._logged = None
                 async for line in lines:
-                    then = self._step(current, self._read(line, current.version))
+                    then = self._step(current, self.take_line(line, current.version))
                     if not isinstance(then, Watching):
                         return then
                     current = then
@@ -189,7 +193,7 @@ class Reflector[T]:
             happening = self._refused("watch", error)
         return self._step(current, happening)
 
-    def _read(self, raw: bytes, known: str) -> Happening:
+    def take_line(self, raw: bytes, known: str) -> Happening:
         """Decode and store one line; `known` is the version that the watch had reached before."""
         try:
             line = _decode_line(raw)

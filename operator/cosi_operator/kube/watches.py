@@ -10,9 +10,9 @@ import structlog
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.client import KubeClient
-from cosi_operator.kube.kept import bounded, without_managed_fields
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
+from cosi_operator.kube.trim import bounded, without_managed_fields
 from cosi_operator.kube.watch import Change, Reflector
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class Watches:
         self._client = client
         self._clock = clock
         self._rng = rng
-        self._reflectors: list[Reflector[Any]] = []
+        self.reflectors: list[Reflector[Any]] = []
 
     def add[T](
         self,
@@ -54,8 +54,8 @@ class Watches:
         """Watch one kind. `changed` is called for watch events and for own writes."""
         # Bound the size only of namespaced kinds, because tenants create them. Administrators
         # create the other kinds.
-        kept = bounded if resource.namespaced else without_managed_fields
-        store = Store(decode, indexes, kept)
+        trim = bounded if resource.namespaced else without_managed_fields
+        store = Store(decode, indexes, trim)
 
         def on_change(change: Change[T]) -> None:
             if change.old is None and change.new is None and (bad := store.broken(change.key)):
@@ -68,7 +68,7 @@ class Watches:
                 )
             changed(change.key, change.old, change.new)
 
-        self._reflectors.append(
+        self.reflectors.append(
             Reflector(
                 self._client,
                 resource,
@@ -83,10 +83,10 @@ class Watches:
     async def run(self) -> None:
         """List and watch until cancelled."""
         async with anyio.create_task_group() as tasks:
-            for reflector in self._reflectors:
+            for reflector in self.reflectors:
                 tasks.start_soon(reflector.run)
 
     async def until_synced(self) -> None:
         """Return when the first list of every kind is complete."""
-        for reflector in self._reflectors:
+        for reflector in self.reflectors:
             await reflector.synced.wait()

@@ -145,7 +145,7 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
         return step
     if view.unstored_grant:
         return _plan_store(access, bucket, view)
-    if view.secret.held and not view.secret.ours and view.may_release:
+    if view.secret.has_finalizer and not view.secret.ours and view.may_release:
         # Release a restored Secret, because its finalizer would block deleting the namespace.
         return ReleaseSecret(view.secret_key)
     if blocked := secret_problem(view):
@@ -183,8 +183,8 @@ def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     if entry is None and (halt := _no_room(bucket, records.room_of(bucket), "one more")):
         return halt
     if entry is None or not entry.accounts:
-        kept = entry or AccessRecord(access.meta.namespace, access.meta.name)
-        entry = with_fields(kept, class_name=access.class_name, secret=access.secret_name)
+        base = entry or AccessRecord(access.meta.namespace, access.meta.name)
+        entry = with_fields(base, class_name=access.class_name, secret=access.secret_name)
     return edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
 
 
@@ -234,7 +234,7 @@ def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     assert entry is not None
     is_blocked = (secret.exists and not secret.ours) or bool(view.secret_refused)
     is_recorded = granted.account_id in entry.accounts
-    if is_blocked and not is_recorded and granted.account_id in view.kept:
+    if is_blocked and not is_recorded and granted.account_id in view.used_by_others:
         # It was just removed from the entry, because another access has it too.
         problem = secret_problem(view)
         assert problem is not None
@@ -328,7 +328,7 @@ def _after_failure(
     granting = outcome.status is not None and outcome.status.call is Call.GRANT_ACCESS
     if granting and failed.effect is Effect.NONE and view.clean and not _has_account(entry):
         if entry is not None:
-            unmark = () if view.shared else (names.BUCKET_ACCESS_FINALIZER,)
+            unmark = () if view.others_need_finalizer else (names.BUCKET_ACCESS_FINALIZER,)
             return edit_entry(access, bucket, None, remove=unmark)
         if names.ACCESS_FINALIZER in access.meta.finalizers:
             return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))

@@ -43,8 +43,8 @@ HOLDER_RECHECK_S = 5.0
 
 def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
     """Return the next step of a deletion."""
-    bucket, held = view.bucket, names.ACCESS_FINALIZER in access.meta.finalizers
-    if not held and view.entry is None:
+    bucket, has_finalizer = view.bucket, names.ACCESS_FINALIZER in access.meta.finalizers
+    if not has_finalizer and view.entry is None:
         return _ended(access)
     if bucket is not None and (step := enter_earlier(access, bucket, view)):
         return step
@@ -52,14 +52,14 @@ def plan_deletion(access: BucketAccess, view: AccessView) -> AccessStep:
         if bucket and (note := note_failure(access, bucket, view, view.failed)):
             return note
         return Done(with_unanswered(view.failed.outcome, access, view.entry, view))
-    if not view.all_revoked and (step := _plan_revoke(access, view)):
+    if not view.nothing_to_revoke and (step := _plan_revoke(access, view)):
         return step
     if step := _plan_secrets(access, view):
         return step
     if bucket is not None and view.entry is not None and not view.vanished:
-        unmark = () if view.shared else (names.BUCKET_ACCESS_FINALIZER,)
+        unmark = () if view.others_need_finalizer else (names.BUCKET_ACCESS_FINALIZER,)
         return edit_entry(access, bucket, None, remove=unmark)
-    if held:
+    if has_finalizer:
         return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
     return Done(Success(), report=False)
 
@@ -92,16 +92,16 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
     granted = view.granted.account_id if view.granted else ""
     if granted and granted not in accounts:
         accounts = (*accounts, granted)
-        if granted not in view.revoked | view.kept and not view.vanished:
+        if granted not in view.revoked | view.used_by_others and not view.vanished:
             # Store it first: a Revoke may fail, and each Grant may create another account.
             return edit_entry(access, bucket, with_fields(entry, accounts=accounts))
     for account in accounts:
-        if account in view.awaited - view.kept:
+        if account in view.awaited - view.used_by_others:
             return _await_holder(account)
-        if account not in view.revoked | view.kept:
+        if account not in view.revoked | view.used_by_others:
             return revoke_step(access, bucket, account, view)
-    if kept := view.kept.intersection(accounts):
-        return _leave_kept(access, kept, view)
+    if shared := view.used_by_others.intersection(accounts):
+        return _leave_used_by_others(access, shared, view)
     if accounts:
         return _leave_unanswered(access, view)
     return _plan_resolve(access, bucket, entry, view)
@@ -147,8 +147,10 @@ def _await_holder(account: str) -> Done:
     )
 
 
-def _leave_kept(access: BucketAccess, kept: frozenset[str], view: AccessView) -> LeaveAccounts:
-    shown = ", ".join(shown_name(account) for account in sorted(kept))
+def _leave_used_by_others(
+    access: BucketAccess, shared: frozenset[str], view: AccessView
+) -> LeaveAccounts:
+    shown = ", ".join(shown_name(account) for account in sorted(shared))
     text = (
         f"Account {shown} was not revoked, because the driver returned it for another BucketAccess"
         " too. The account is revoked when the last of these BucketAccesses is deleted, and its"
@@ -223,6 +225,6 @@ def _plan_secrets(access: BucketAccess, view: AccessView) -> AccessStep | None:
             return ReadSecret(key)
         if secret.exists and secret.ours:
             return DeleteSecret(key)
-        if secret.exists and secret.held:
+        if secret.exists and secret.has_finalizer:
             return ReleaseSecret(key)
     return None

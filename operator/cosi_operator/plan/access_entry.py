@@ -54,7 +54,7 @@ def _restore_entry(access: BucketAccess, bucket: Bucket, view: AccessView) -> Ed
     """Restore the entry of an access whose Bucket object was replaced by one of the same bucket."""
     if view.remembered is None or view.entry is not None or not _is_ours(bucket, view):
         return None
-    if access.meta.deleting and (view.revoked or view.all_revoked):
+    if access.meta.deleting and (view.revoked or view.nothing_to_revoke):
         return None  # the deletion has revoked its accounts and removed its entry
     return edit_entry(access, bucket, view.remembered, add=(names.BUCKET_ACCESS_FINALIZER,))
 
@@ -66,12 +66,12 @@ def _take_over(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     has listed the access with it since the record's first write, if the Bucket is bound to the
     access's claim, and if no other access names the same account.
     """
-    held = names.ACCESS_FINALIZER in access.meta.finalizers
-    if not held or not access.account_id or view.vanished:
+    has_finalizer = names.ACCESS_FINALIZER in access.meta.finalizers
+    if not has_finalizer or not access.account_id or view.vanished:
         return None
-    if access.meta.deleting and (view.revoked or view.all_revoked):
+    if access.meta.deleting and (view.revoked or view.nothing_to_revoke):
         return None  # the deletion has revoked its accounts and removed its entry
-    if view.all_revoked or access.account_id in view.revoked:  # its entry was just removed
+    if view.nothing_to_revoke or access.account_id in view.revoked:  # its entry was just removed
         return None
     if not _is_ours(bucket, view) or not _fits_into_entry(access):
         return None
@@ -143,7 +143,7 @@ def revoke_all(
     entry = view.entry
     assert entry is not None
     for account in accounts:
-        if account in view.revoked or account in view.kept:
+        if account in view.revoked or account in view.used_by_others:
             left = tuple(a for a in entry.accounts if a != account)
             return edit_entry(access, bucket, with_fields(entry, accounts=left))
     return revoke_step(access, bucket, accounts[0], view)
@@ -171,7 +171,7 @@ def end_vanished(view: AccessView) -> AccessStep | None:
     if view.failed:
         return Done(view.failed.outcome)
     bucket_id = records.bucket_id_of(bucket)
-    done = view.revoked | view.kept
+    done = view.revoked | view.used_by_others
     left = [account for account in entry.accounts if account not in done]
     if bucket_id and left:
         halt = backing_off(view.context) or driver_away(view.context)

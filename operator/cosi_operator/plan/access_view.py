@@ -20,11 +20,12 @@ from cosi_operator.plan.facts import (
     BucketIs,
     CallFailed,
     Granted,
-    Kept,
+    NothingToRevoke,
     Revoked,
     SecretAllowed,
     SecretIs,
     SecretStored,
+    UsedByOthers,
 )
 from cosi_operator.plan.steps import Context
 from cosi_operator.scrub import shown_name
@@ -44,11 +45,12 @@ class AccessView:
         bucket: the Bucket whose record names this access, else the Bucket bound to its claim.
         vanished: that Bucket was removed by force; `bucket` is its last cached version.
         succeeded: the claim is now bound to another Bucket object.
-        shared: another access still needs the access finalizer on the Bucket.
+        others_need_finalizer: another access needs the access finalizer on the Bucket.
         rivals: another access that could be taken over names the same account.
         remembered: the entry in the record of an earlier Bucket object of the same bucket.
         restoring: the Bucket's run will restore parts of the record that another writer removed.
-        kept: accounts that the record names for another live access too. Never revoked here.
+        used_by_others: accounts that the record names for another live access too, so this run
+            never revokes them.
         awaited: accounts of another access whose deletion revokes them.
         clean: when the run began, no earlier Grant can have left an account.
         unproven: `access` may still be a stale copy.
@@ -58,7 +60,7 @@ class AccessView:
         revoked: the accounts that no longer exist.
         judged: the access at the time of the call that `failed`.
 
-    The fields from `all_revoked` on are set during the run, except `may_release`.
+    The fields from `nothing_to_revoke` on are set during the run, except `may_release`.
     """
 
     access: BucketAccess | None
@@ -68,18 +70,18 @@ class AccessView:
     context: Context
     vanished: bool = False
     succeeded: bool = False
-    shared: bool = False
+    others_need_finalizer: bool = False
     rivals: bool = False
     remembered: AccessRecord | None = None
     restoring: bool = False
-    kept: frozenset[str] = frozenset()
+    used_by_others: frozenset[str] = frozenset()
     awaited: frozenset[str] = frozenset()
     clean: bool = False
     unproven: bool = False
     bucket_proven: bool = False
     granted: Granted | None = None
     revoked: frozenset[str] = frozenset()
-    all_revoked: bool = False
+    nothing_to_revoke: bool = False
     may_release: bool = True
     secrets: Mapping[str, SecretIs] = field(default_factory=dict)
     secret_allowed: bool = False
@@ -215,8 +217,8 @@ def driver_of(view: AccessView) -> str:
     """
     if view.access is None:
         return ""
-    held = names.ACCESS_FINALIZER in view.access.meta.finalizers
-    if view.bucket and (view.entry or held or view.access_class is None):
+    has_finalizer = names.ACCESS_FINALIZER in view.access.meta.finalizers
+    if view.bucket and (view.entry or has_finalizer or view.access_class is None):
         return records.driver_of(view.bucket)
     return view.access_class.driver_name if view.access_class else ""
 
@@ -240,29 +242,33 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
             name = fact.name or view.secret_key.name
             return replace(view, secrets={**view.secrets, name: fact})
         case SecretStored():
-            kept = SecretIs(exists=True, ours=True, held=True)
-            return replace(view, stored=fact, secrets={**view.secrets, view.secret_key.name: kept})
+            stored = SecretIs(exists=True, ours=True, has_finalizer=True)
+            return replace(
+                view, stored=fact, secrets={**view.secrets, view.secret_key.name: stored}
+            )
         case SecretAllowed(refused=refused):
             return replace(view, secret_allowed=not refused, secret_refused=refused)
-        case Granted(account_id=account_id, shared=shared):
-            others = view.kept | {account_id} if shared else view.kept
-            return replace(view, granted=fact, revoked=view.revoked - {account_id}, kept=others)
-        case Revoked(account_id=""):
-            return replace(view, all_revoked=True)
+        case Granted(account_id=account_id, used_by_others=is_used):
+            others = view.used_by_others | {account_id} if is_used else view.used_by_others
+            return replace(
+                view, granted=fact, revoked=view.revoked - {account_id}, used_by_others=others
+            )
+        case NothingToRevoke():
+            return replace(view, nothing_to_revoke=True)
         case Revoked(account_id=account_id):
             return replace(view, revoked=view.revoked | {account_id})
-        case Kept(account_id=account_id):
-            return _with_kept(view, account_id)
+        case UsedByOthers(account_id=account_id):
+            return _with_used_by_others(view, account_id)
         case CallFailed():
             return replace(view, failed=fact, judged=view.access)
         case _:
             assert_never(fact)
 
 
-def _with_kept(view: AccessView, account_id: str) -> AccessView:
+def _with_used_by_others(view: AccessView, account_id: str) -> AccessView:
     granted, access = view.granted, view.access
     is_new = granted is not None and granted.account_id == account_id
     # A deletion keeps the id, because it would ask the driver for it again.
     if is_new and access is not None and not access.meta.deleting:
         granted = None
-    return replace(view, kept=view.kept | {account_id}, granted=granted)
+    return replace(view, used_by_others=view.used_by_others | {account_id}, granted=granted)

@@ -12,10 +12,10 @@ from cosi_operator.plan.bucket_view import (
     BucketView,
     first_of,
     given_up,
-    is_certainly_empty,
     is_gave_up,
     is_rebound,
     known_id,
+    last_create_left_nothing,
     list_former,
     read_claim,
     record_edit,
@@ -216,7 +216,7 @@ def _after_failure(bucket: Bucket, view: BucketView, failed: CallFailed) -> Buck
 
 def _release_refused(bucket: Bucket) -> EditBucket | None:
     """Do the same for a refusal that an earlier version of this sidecar stored."""
-    return _undo_hold(bucket) if is_certainly_empty(bucket) else None
+    return _undo_hold(bucket) if last_create_left_nothing(bucket) else None
 
 
 def _undo_hold(bucket: Bucket) -> EditBucket | None:

@@ -12,10 +12,10 @@ from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import (
     BucketView,
     first_of,
-    is_certainly_empty,
     is_forced,
     is_gave_up,
     known_id,
+    last_create_left_nothing,
     list_former,
     our_finalizers,
     read_claim,
@@ -47,7 +47,7 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
         return _plan_deletion_of_copy(bucket, view.rival, view)
     if view.failed:
         return Done(view.failed.outcome)
-    if not (bucket.record or bucket.copied_record or is_certainly_empty(bucket)):
+    if not (bucket.record or bucket.copied_record or last_create_left_nothing(bucket)):
         former = list_former(bucket, view)
         return former or EditBucket(bucket.meta.key, record=record_edit(bucket, view))
     if halt := _wait_for_claim(bucket, view) or _plan_accesses(bucket, view):
@@ -121,7 +121,7 @@ def _plan_accesses(bucket: Bucket, view: BucketView) -> BucketStep | None:
 
 
 def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    if is_certainly_empty(bucket):
+    if last_create_left_nothing(bucket):
         return None
     bucket_id = known_id(bucket, view)
     what = f"bucket {shown_name(bucket_id)}" if bucket_id else f"a bucket named {bucket.meta.name}"

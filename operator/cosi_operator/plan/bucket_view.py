@@ -75,10 +75,10 @@ def is_clean(bucket: Bucket | None) -> bool:
     """
     if bucket is None or names.BUCKET_FINALIZER not in bucket.meta.finalizers:
         return True
-    return is_certainly_empty(bucket)
+    return last_create_left_nothing(bucket)
 
 
-def is_certainly_empty(bucket: Bucket) -> bool:
+def last_create_left_nothing(bucket: Bucket) -> bool:
     """Whether an earlier version of this sidecar stored that its last Create left nothing.
 
     That version kept the finalizer of a refused Bucket, and removed the verdict before it called

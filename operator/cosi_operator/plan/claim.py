@@ -114,8 +114,8 @@ def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         )
     if bucket.meta.deleting:
         return Done(Terminal(Reason.BEING_DELETED, f"Bucket {name} is being deleted."))
-    if held := _held_by_another(claim, bucket, view) or _foreign_keys(claim, bucket, view):
-        return held
+    if refusal := _held_by_another(claim, bucket, view) or _foreign_keys(claim, bucket, view):
+        return refusal
     if view.is_claimed and not (records.bound_claim(bucket).uid or _is_reserved(claim, bucket)):
         return _already_bound(claim, bucket)
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:

@@ -92,17 +92,17 @@ def ignored_change(claim: BucketClaim, bucket: Bucket, bucket_class: BucketClass
         )
     if bucket_class is None or bucket_class.unknown_policy:
         return ""
-    kept = bucket.deletion_policy
+    own = bucket.deletion_policy
     differs = {
         "driverName": not names.same_driver(records.driver_of(bucket), bucket_class.driver_name),
-        "deletionPolicy": kept is not bucket_class.deletion_policy,
+        "deletionPolicy": own is not bucket_class.deletion_policy,
         "parameters": dict(bucket.parameters) != dict(bucket_class.parameters),
     }
     fields = [field for field, is_other in differs.items() if is_other]
     if not fields:
         return ""
     policy = (
-        f" The deletionPolicy of the bucket is {kept.value}. To change it, ask your cluster"
+        f" The deletionPolicy of the bucket is {own.value}. To change it, ask your cluster"
         f" administrator to edit Bucket {bucket.meta.name}."
         if differs["deletionPolicy"]
         else ""

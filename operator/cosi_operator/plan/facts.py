@@ -63,18 +63,26 @@ class Granted:
     code: Code = Code.OK  # the driver's answer; ALREADY_EXISTS comes without keys
     renew_at: str = ""  # RFC 3339; when keys with an expiry have to be renewed
     reason: Reason | None = None  # of a problem that is neither a missing id nor missing keys
-    shared: bool = False  # the record names this account for another access too
+    used_by_others: bool = False  # the record names this account for another access too
 
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The account no longer exists; "" stands for every account that could exist."""
+    """The account no longer exists."""
 
-    account_id: str = ""
+    account_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class NothingToRevoke:
+    """No account of the access is left to revoke.
+
+    None can exist, or the driver is not asked any more, and an Event names what may be left.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class UsedByOthers:
     """The account was not revoked, because another access has it too."""
 
     account_id: str
@@ -85,13 +93,13 @@ class SecretIs:
     """The state of the Secret with a name.
 
     `ours`: its content names this access. A tenant may write that content, so `ours` proves nothing
-    about accounts. `held`: it has our finalizer. `immutable`: its data can't be changed.
+    about accounts. `has_finalizer`: it has ours. `immutable`: its data can't be changed.
     `account`: the account that its annotation names, which a tenant may write too.
     """
 
     exists: bool
     ours: bool = False
-    held: bool = False
+    has_finalizer: bool = False
     immutable: bool = False
     account: str = ""
     name: str = ""  # "" for the Secret that the plan works on
@@ -137,7 +145,8 @@ type AccessFact = (
     | AccessIs
     | Granted
     | Revoked
-    | Kept
+    | NothingToRevoke
+    | UsedByOthers
     | SecretIs
     | SecretStored
     | SecretAllowed

@@ -42,8 +42,8 @@ class RecordEdit:
 
     def fits(self, record: BucketRecord | None) -> bool:
         """Whether the entry is unchanged since the plan read it; otherwise plan again."""
-        held = record.accesses.get(self.access_uid) if record and self.access_uid else None
-        return held == self.seen
+        stored = record.accesses.get(self.access_uid) if record and self.access_uid else None
+        return stored == self.seen
 
     def apply(self, record: BucketRecord | None, bucket_uid: str, name: str) -> BucketRecord:
         """The record of the Bucket with this UID and name after this edit."""
@@ -192,7 +192,7 @@ def claims_of(bucket: Bucket) -> tuple[Key, ...]:
     return tuple({Key(claim.namespace, claim.name): None for claim in named if claim.name})
 
 
-def claim_of_held(access: BucketAccess) -> tuple[Key, ...]:
+def claim_if_finalizer(access: BucketAccess) -> tuple[Key, ...]:
     """The claim that an access names, if the access has our finalizer; else nothing.
 
     For an index: a tenant can create thousands of accesses that name one claim, and a lookup must

@@ -52,10 +52,12 @@ def driver_of(bucket: Bucket | None, access_class: BucketAccessClass | None) -> 
 
 def is_settled(access: BucketAccess) -> bool:
     """Whether the access needs no report, or a sidecar handles and reports it."""
-    held = names.ACCESS_FINALIZER in access.meta.finalizers
+    has_finalizer = names.ACCESS_FINALIZER in access.meta.finalizers
     if access.meta.deleting:
-        return not held or is_reported(access.conditions, deleting=True)
-    return access.granted or held  # a sidecar finds the accesses that it holds without the class
+        return not has_finalizer or is_reported(access.conditions, deleting=True)
+    return (
+        access.granted or has_finalizer
+    )  # a sidecar finds the accesses that it holds without the class
 
 
 def plan(view: UnreportedView) -> Done | EditFinalizers:

@@ -50,7 +50,7 @@ def standing(
 def recheck_left_s(time: str, recheck_s: float, context: Context) -> float:
     """Seconds until the next recheck of a verdict with this time; 0 or less if it is due.
 
-    A verdict that this process received is held for one interval of monotonic time. An older
+    A verdict that this process received is valid for one interval of monotonic time. An older
     verdict keeps its offset within the interval, so that overdue rechecks are not all made at once
     after a restart. Its stored time can be many intervals old, because rechecks with the same
     result write nothing. The recheck is due within one interval even if the system clock was wrong

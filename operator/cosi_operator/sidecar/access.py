@@ -38,7 +38,7 @@ from cosi_operator.sidecar.access_report import (
     is_bad_reply,
     is_vanished_ended,
 )
-from cosi_operator.sidecar.access_secret import AccessSecret, HeldKeys
+from cosi_operator.sidecar.access_secret import AccessSecret, UnstoredKeys
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_release import release_unheld
 from cosi_operator.sidecar.secrets import Secrets
@@ -56,9 +56,9 @@ class AccessReconciler:
         self._s = sidecar
         self._classes = classes
         self._secrets = secrets
-        self._held = HeldKeys()
-        self._accounts = AccessAccounts(sidecar, self._held)
-        self._secret = AccessSecret(sidecar, secrets, self._held)
+        self._unstored = UnstoredKeys()
+        self._accounts = AccessAccounts(sidecar, self._unstored)
+        self._secret = AccessSecret(sidecar, secrets, self._unstored)
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
         self._refusals = Refusals(sidecar.reporter, sidecar.clock)
@@ -73,7 +73,7 @@ class AccessReconciler:
             end = await self._steps.run(self._read(self._s.accesses.get(key)))
             outcome = await self._report(key, end)
             if unfinished is None:
-                self._held.forget_earlier(key, end.view.access)
+                self._unstored.forget_earlier(key, end.view.access)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
             return await self._refusals.end(self._s.accesses, key, error)
@@ -120,8 +120,11 @@ class AccessReconciler:
         bucket = recorded or vanished or bound
         access_class = self._classes.get(Key("", access.class_name))
         calls = self._accounts.calls(access, access_class, s.state.view())
-        entry, held = records.entry_of(bucket, uid), self._held.of(access)
-        accounts = (*(entry.accounts if entry else ()), held.granted.account_id if held else "")
+        entry, unstored = records.entry_of(bucket, uid), self._unstored.of(access)
+        accounts = (
+            *(entry.accounts if entry else ()),
+            unstored.granted.account_id if unstored else "",
+        )
         holders = {a: self._accounts.holders(access, a) for a in accounts if a}
         return AccessView(
             access=access,
@@ -130,18 +133,18 @@ class AccessReconciler:
             bucket=bucket,
             vanished=vanished is not None,
             succeeded=bool(vanished and bound and bound_id and not bound.meta.deleting),
-            shared=s.lookup.is_shared(access),
+            others_need_finalizer=s.lookup.others_need_finalizer(access),
             rivals=s.lookup.has_rival(access),
             remembered=remembered,
             restoring=s.lookup.memory.is_incomplete(bucket, uid),
-            kept=frozenset(account for account, other in holders.items() if other.live),
+            used_by_others=frozenset(a for a, other in holders.items() if other.live),
             awaited=frozenset(account for account, other in holders.items() if other.ending),
             clean=remembered is None
             and (is_clean(access, bucket) or self._accounts.is_unasked(uid)),
             unproven=True,
             may_release=self._secret.may_release(access),
             revoked=self._accounts.revoked(uid),
-            granted=held.granted if held else None,
+            granted=unstored.granted if unstored else None,
             context=self._context(calls.pending()),
         )
 
@@ -190,7 +193,7 @@ class AccessReconciler:
                 return await self._secret.apply(view, access, step)
 
     def _forget(self, uid: str) -> None:
-        self._held.forget_access(uid)
+        self._unstored.forget_access(uid)
         self._accounts.forget(uid)
         self._s.lookup.memory.forget_access(uid)
         self._s.attempts.forget(Key(uid, ""))

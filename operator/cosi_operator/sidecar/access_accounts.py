@@ -12,7 +12,14 @@ from cosi_operator.driver.v1alpha1 import GrantRequest
 from cosi_operator.outcome import Call, Code, MadeBy, Reason
 from cosi_operator.plan import access as planning
 from cosi_operator.plan.access_view import AccessView
-from cosi_operator.plan.facts import AccessFact, CallFailed, Granted, Kept, Revoked
+from cosi_operator.plan.facts import (
+    AccessFact,
+    CallFailed,
+    Granted,
+    NothingToRevoke,
+    Revoked,
+    UsedByOthers,
+)
 from cosi_operator.plan.steps import DriverView, Grant, Revoke
 from cosi_operator.report import Level
 from cosi_operator.scrub import shown_name
@@ -22,7 +29,7 @@ from cosi_operator.sidecar.access_report import (
     made_on,
     unverified_account,
 )
-from cosi_operator.sidecar.access_secret import HeldKeys
+from cosi_operator.sidecar.access_secret import UnstoredKeys
 from cosi_operator.sidecar.calls import DriverRun, Queued, Refused, Stopwatch, Unwanted, log_change
 from cosi_operator.sidecar.records import Holders
 from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type
@@ -33,9 +40,9 @@ log = structlog.get_logger(__name__)
 class AccessAccounts:
     """Applies the steps of a plan that call the driver, and remembers what the calls changed."""
 
-    def __init__(self, sidecar: Sidecar, held: HeldKeys) -> None:
+    def __init__(self, sidecar: Sidecar, unstored: UnstoredKeys) -> None:
         self._s = sidecar
-        self._held = held
+        self._unstored = unstored
         # Accounts revoked for an access, by its UID, so no Revoke is repeated after a conflict.
         self._revoked: dict[str, frozenset[str]] = {}
         # UIDs of accesses whose entry this process wrote and whose Grant was not sent yet.
@@ -112,9 +119,9 @@ class AccessAccounts:
         granted = Granted(
             reply.account_id,
             renew_at=renew_at,
-            shared=self._is_shared(access, reply.account_id),
+            used_by_others=self._is_shared(access, reply.account_id),
         )
-        self._held.keep(access, granted, reply.credentials)
+        self._unstored.keep(access, granted, reply.credentials)
         known = view.entry and view.entry.accounts
         event = "access_granted_again" if known else "access_granted"
         ids = {"bucket_id": step.bucket_id, "account_id": reply.account_id}
@@ -129,7 +136,7 @@ class AccessAccounts:
             return Granted(step.name, problem, reply.status.code)
         if step.resolving and reply.status.made_by is MadeBy.DRIVER:
             if reply.status.code is Code.NOT_FOUND:
-                return Revoked()  # without the bucket there is no account either
+                return NothingToRevoke()  # without the bucket there is no account either
             if reply.verdict is Verdict.TERMINAL:
                 # A refusal covers only this attempt; an earlier call may have had an effect.
                 return self.leave(view, access, unverified_account(access))
@@ -160,7 +167,7 @@ class AccessAccounts:
     def holders(self, access: BucketAccess, account: str) -> Holders:
         """The other accesses with an account, by the records or by a Grant just made."""
         found = self._s.lookup.holders(access, account)
-        for uid, key in self._held.others_with(access, account):
+        for uid, key in self._unstored.others_with(access, account):
             found |= self._s.lookup.holder(access, uid, key)
         return found
 
@@ -189,10 +196,10 @@ class AccessAccounts:
         problem = f"account_id is longer than {ID_LIMIT_BYTES} bytes"
         return Granted("", problem, reason=Reason.DRIVER_MALFORMED_REPLY)
 
-    def leave(self, view: AccessView, access: BucketAccess, message: str) -> Revoked:
+    def leave(self, view: AccessView, access: BucketAccess, message: str) -> NothingToRevoke:
         log.warning("accounts_left", access=str(access.meta.key), uid=access.meta.uid)
         self.event(view, access, "Warning", Reason.BACKEND_UNVERIFIED.value, message)
-        return Revoked()
+        return NothingToRevoke()
 
     def event(
         self, view: AccessView, access: BucketAccess, level: Level, reason: str, message: str
@@ -206,7 +213,7 @@ class AccessAccounts:
 
     async def revoke(
         self, view: AccessView, access: BucketAccess, step: Revoke
-    ) -> Revoked | Kept | CallFailed:
+    ) -> Revoked | UsedByOthers | CallFailed:
         watch = Stopwatch(self._s.clock)
         revoke = functools.partial(
             self._s.driver.revoke_access,
@@ -225,13 +232,13 @@ class AccessAccounts:
         )
         if isinstance(reply, Unwanted):
             if not access.meta.deleting:
-                self._held.drop(access, step.account_id)
-            return Kept(step.account_id)
+                self._unstored.drop(access, step.account_id)
+            return UsedByOthers(step.account_id)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self.calls_of(view, access).failure(reply)
         ids = {"bucket_id": step.bucket_id, "account_id": step.account_id}
         log_change("access_revoked", Call.REVOKE_ACCESS, reply, watch, **ids)
-        self._held.drop(access, step.account_id)
+        self._unstored.drop(access, step.account_id)
         if access.meta.deleting or view.vanished:  # until a Grant returns the account again
             uid = access.meta.uid
             self._revoked[uid] = self.revoked(uid) | {step.account_id}

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Held:
+class UnstoredKey:
     """Keys in memory; the repr of `credentials` hides the values.
 
     `keys` is the value for `AccessRecord.keys`. Determine it before the first write, because after
@@ -50,33 +50,33 @@ class Held:
 
 
 @dataclass(slots=True)
-class HeldKeys:
+class UnstoredKeys:
     """New keys that are not stored in a Secret yet; the next run stores or revokes them."""
 
     # By UID, because a later access of the same name may exist before they are revoked.
-    _by_uid: dict[str, Held] = field(default_factory=dict)
+    _by_uid: dict[str, UnstoredKey] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._by_uid)
 
-    def of(self, access: BucketAccess) -> Held | None:
+    def of(self, access: BucketAccess) -> UnstoredKey | None:
         return self._by_uid.get(access.meta.uid)
 
     def others_with(self, access: BucketAccess, account: str) -> list[tuple[str, Key]]:
         """UID and key of the other accesses for which a Grant has returned this account."""
         return [
-            (uid, held.key)
-            for uid, held in self._by_uid.items()
-            if uid != access.meta.uid and held.granted.account_id == account
+            (uid, unstored.key)
+            for uid, unstored in self._by_uid.items()
+            if uid != access.meta.uid and unstored.granted.account_id == account
         ]
 
     def keep(self, access: BucketAccess, granted: Granted, credentials: Credentials) -> None:
-        self._by_uid[access.meta.uid] = Held(access.meta.key, granted, credentials)
+        self._by_uid[access.meta.uid] = UnstoredKey(access.meta.key, granted, credentials)
 
     def drop(self, access: BucketAccess, account: str) -> None:
         """Drop the keys of an account that was revoked."""
-        held = self.of(access)
-        if held and held.granted.account_id == account:
+        unstored = self.of(access)
+        if unstored and unstored.granted.account_id == account:
             del self._by_uid[access.meta.uid]
 
     def forget_access(self, uid: str) -> None:
@@ -84,18 +84,18 @@ class HeldKeys:
 
     def forget_earlier(self, key: Key, access: BucketAccess | None) -> None:
         """Drop the keys of the accesses that had this key before `access`; all are revoked."""
-        for uid, held in list(self._by_uid.items()):
-            if held.key == key and (access is None or uid != access.meta.uid):
+        for uid, unstored in list(self._by_uid.items()):
+            if unstored.key == key and (access is None or uid != access.meta.uid):
                 del self._by_uid[uid]
 
 
 class AccessSecret:
     """Applies the steps of a plan that concern a Secret."""
 
-    def __init__(self, sidecar: Sidecar, secrets: Secrets, held: HeldKeys) -> None:
+    def __init__(self, sidecar: Sidecar, secrets: Secrets, unstored: UnstoredKeys) -> None:
         self._s = sidecar
         self._secrets = secrets
-        self._held = held
+        self._unstored = unstored
         # The accesses (key, UID) that have removed our finalizer from a Secret without an owner.
         self._released: dict[Key, str] = {}
 
@@ -157,29 +157,29 @@ class AccessSecret:
     async def _store(
         self, view: AccessView, access: BucketAccess, step: StoreSecret
     ) -> SecretIs | SecretAllowed | SecretStored:
-        held = self._held.of(access)
-        assert held is not None
+        unstored = self._unstored.of(access)
+        assert unstored is not None
         assert view.bucket is not None
         content = SecretContent(
             access_uid=access.meta.uid,
             bucket_name=view.bucket.meta.name,
             bucket_id=records.bucket_id_of(view.bucket),
-            account_id=held.granted.account_id,
+            account_id=unstored.granted.account_id,
             authentication_type=authentication_word(view.access_class),
             protocols=(access.protocol,),  # "" without a protocol, as the Go sidecar writes it
-            credentials=held.credentials,
+            credentials=unstored.credentials,
         )
         # A new account is `minted` in its entry until the Secret holds its keys.
         known = view.entry is not None and not view.entry.minted
-        if held.keys is None and step.replace and known and is_rotation_due(access, view):
-            held.keys = "same" if await self._secrets.holds(step.key, content) else "added"
+        if unstored.keys is None and step.replace and known and is_rotation_due(access, view):
+            unstored.keys = "same" if await self._secrets.holds(step.key, content) else "added"
         store = self._secrets.update if step.replace else self._secrets.create
         result = await store(step.key, content)
         if isinstance(result, SecretIs) and result.ours:
-            self._held.drop(access, held.granted.account_id)
+            self._unstored.drop(access, unstored.granted.account_id)
             if step.replace:  # "same": the driver returned the keys that the Secret already held
-                log.info("secret_updated", name=step.key.name, keys=held.keys or "new")
+                log.info("secret_updated", name=step.key.name, keys=unstored.keys or "new")
             else:
                 log.info("secret_created", name=step.key.name)
-            return SecretStored(held.keys or "")
+            return SecretStored(unstored.keys or "")
         return result

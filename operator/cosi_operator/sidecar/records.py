@@ -17,7 +17,7 @@ from cosi_operator.sidecar.record_memory import RecordMemory
 
 BY_CLAIM = "claim"  # Key of the claim that spec or record names
 # Only of accesses with our finalizer, because a tenant can create thousands that name one claim.
-HELD_BY_CLAIM = "held"
+WITH_FINALIZER_BY_CLAIM = "claim, with finalizer"
 BY_ACCESS = "access"  # UID of each recorded access, and its Key
 BY_ID = "id"  # the driver's id
 BY_ACCOUNT = "account"  # each account in the record; for an access, the account in its status
@@ -148,10 +148,10 @@ class RecordLookup:
         if not claim.uid:
             return None
         key = Key(claim.namespace, claim.name)
-        held = self.claims.get(key)
+        current = self.claims.get(key)
         target = names.bucket_name(claim.uid)
-        if held is not None and held.meta.uid == claim.uid:
-            target = records.target_name(held)
+        if current is not None and current.meta.uid == claim.uid:
+            target = records.target_name(current)
         if bucket.meta.name == target:
             return None
         for cached in self.buckets.store.by_index(BY_CLAIM, key):
@@ -204,14 +204,16 @@ class RecordLookup:
         lost = self.memory.lost_record(bucket)
         if bucket is None or lost is None:
             return None
-        kept = {uid: e for uid, e in lost.accesses.items() if e.accounts or self._is_held(uid, e)}
-        lost = replace(lost, accesses=kept)
+        left = {
+            uid: e for uid, e in lost.accesses.items() if e.accounts or self._has_finalizer(uid, e)
+        }
+        lost = replace(lost, accesses=left)
         if lost != BucketRecord():
             return lost
         self.memory.forget_lost(bucket.meta.uid)
         return None
 
-    def _is_held(self, uid: str, entry: AccessRecord) -> bool:
+    def _has_finalizer(self, uid: str, entry: AccessRecord) -> bool:
         access = self.accesses.get(Key(entry.namespace, entry.name))
         if access is None or access.meta.uid != uid:
             return False
@@ -255,14 +257,14 @@ class RecordLookup:
         return self.recorded_bucket(uid) is None
 
     def _naming(self, claim: Key) -> Iterable[BucketAccess]:
-        for cached in self.accesses.store.by_index(HELD_BY_CLAIM, claim):
+        for cached in self.accesses.store.by_index(WITH_FINALIZER_BY_CLAIM, claim):
             yield cached.view
 
     def _is_of(self, access: BucketAccess, claim_uid: str) -> bool:
         claim = self.claims.get(access.claim_key)
         return claim is None or claim.meta.uid == claim_uid
 
-    def is_shared(self, access: BucketAccess | None) -> bool:
+    def others_need_finalizer(self, access: BucketAccess | None) -> bool:
         """Whether another access, which the record may lack, needs the access finalizer."""
         if access is None:
             return False

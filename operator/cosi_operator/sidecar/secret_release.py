@@ -43,25 +43,25 @@ class UnheldSecrets:
             if new.secret_name != old.secret_name:
                 self._keep(old, "")
             return
-        held = names.ACCESS_FINALIZER in old.meta.finalizers
-        if classless or not held or not (recorded or old.meta.uid in self._ended):
+        has_finalizer = names.ACCESS_FINALIZER in old.meta.finalizers
+        if classless or not has_finalizer or not (recorded or old.meta.uid in self._ended):
             self._keep(old, old.meta.uid)
         self._ended.discard(old.meta.uid)
 
     def _keep(self, access: BucketAccess, ending: str) -> None:
-        kept = self._by_key.setdefault(access.meta.key, {})
-        kept[access.secret_name] = ending
-        if len(kept) > REMEMBERED_NAMES:
-            del kept[next(iter(kept))]
+        secrets = self._by_key.setdefault(access.meta.key, {})
+        secrets[access.secret_name] = ending
+        if len(secrets) > REMEMBERED_NAMES:
+            del secrets[next(iter(secrets))]
 
     def find(self, key: Key) -> dict[str, str]:
         """The Secret names to read, each with the UID of a deleted access, or ""."""
         return dict(self._by_key.get(key, {}))
 
     def forget(self, key: Key, name: str) -> None:
-        kept = self._by_key.get(key, {})
-        kept.pop(name, None)
-        if not kept:
+        secrets = self._by_key.get(key, {})
+        secrets.pop(name, None)
+        if not secrets:
             self._by_key.pop(key, None)
 
 
@@ -91,6 +91,6 @@ async def release_unheld(
         if names.is_object_name(name):
             secret = Key(key.namespace, name)
             found = await secrets.read(secret, ending)
-            if found.exists and found.held:
+            if found.exists and found.has_finalizer:
                 await release_secret(secrets, accesses, secret, ending=ending)
         unheld.forget(key, name)

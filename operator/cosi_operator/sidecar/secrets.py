@@ -83,7 +83,7 @@ class Secrets:
             return await self.read(key, content.access_uid)
         except (Forbidden, Invalid) as error:
             return SecretAllowed(refused=error.message)
-        return SecretIs(exists=True, ours=True, held=True, account=content.account_id)
+        return SecretIs(exists=True, ours=True, has_finalizer=True, account=content.account_id)
 
     async def holds(self, key: Key, content: SecretContent) -> bool:
         """Whether the Secret is ours and already has exactly these credentials.
@@ -134,10 +134,10 @@ class Secrets:
         """A copy of the Secret with these credentials; all content that is not ours is kept."""
         changed: Body = msgspec.json.decode(msgspec.json.encode(body))
         # Remove earlier extra keys even without `extra_keys`: they may hold revoked credentials.
-        kept = {k: v for k, v in changed["data"].items() if k not in EXTRA_KEYS}
+        others = {k: v for k, v in changed["data"].items() if k not in EXTRA_KEYS}
         data = secret_data(content, extra_keys=self._extra_keys)
         encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
-        changed["data"] = {**kept, **encoded}
+        changed["data"] = {**others, **encoded}
         meta = changed["metadata"]
         meta["annotations"] = {
             **_mapping(meta.get("annotations")),
@@ -166,7 +166,7 @@ class Secrets:
     async def _release(self, key: Key, live_uids: frozenset[str]) -> None:
         try:
             body = await self._get(key)
-            if not _is_held(body) or _owner(body) in live_uids:
+            if not _has_finalizer(body) or _owner(body) in live_uids:
                 return
             set_finalizers(body, remove=(names.SECRET_FINALIZER,))
             await self._client.update(SECRETS, body)
@@ -229,14 +229,14 @@ _decode_owner = msgspec.json.Decoder(_Info).decode
 
 
 def _describe(body: Body, access_uid: str) -> SecretIs:
-    held = _is_held(body)
+    has_finalizer = _has_finalizer(body)
     if not access_uid or _owner(body) != access_uid:
-        return SecretIs(exists=True, held=held)
+        return SecretIs(exists=True, has_finalizer=has_finalizer)
     account = _mapping(_meta(body).get("annotations")).get(names.ACCOUNT_ID_ANNOTATION)
     return SecretIs(
         exists=True,
         ours=True,
-        held=held,
+        has_finalizer=has_finalizer,
         immutable=body.get("immutable") is True,
         account=account if isinstance(account, str) else "",
     )
@@ -255,7 +255,7 @@ def _owner(body: Body) -> str | None:
     return name.removeprefix(prefix) if name.startswith(prefix) else None
 
 
-def _is_held(body: Body) -> bool:
+def _has_finalizer(body: Body) -> bool:
     finalizers = _meta(body).get("finalizers")
     return isinstance(finalizers, list) and names.SECRET_FINALIZER in finalizers
 

@@ -24,7 +24,7 @@ from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
     BY_ACCOUNT,
     BY_CLAIM,
-    HELD_BY_CLAIM,
+    WITH_FINALIZER_BY_CLAIM,
     RecordLookup,
 )
 from cosi_operator.sidecar.secret_release import UnheldSecrets
@@ -64,7 +64,7 @@ class SidecarWatches:
             {
                 "class": lambda access: (access.class_name,),
                 BY_CLAIM: lambda access: (access.claim_key,) if access.claim_name else (),
-                HELD_BY_CLAIM: records.claim_of_held,
+                WITH_FINALIZER_BY_CLAIM: records.claim_if_finalizer,
                 BY_ACCOUNT: lambda access: (access.account_id,) if access.account_id else (),
             },
         )

@@ -27,7 +27,8 @@ from cosi_operator.kube.errors import (
     TooManyRequests,
     Unauthorized,
 )
-from cosi_operator.kube.transport import Request, pause_before_retry
+from cosi_operator.kube.request import Request
+from cosi_operator.kube.transport import pause_before_retry
 
 BUCKETS = Resource("objectstorage.k8s.io", "v1alpha1", "buckets", "Bucket", namespaced=False)
 CLAIMS = Resource(

@@ -24,7 +24,7 @@ from cosi_operator.api.view import Key
 from cosi_operator.kube.auth import ExecCredentials, FixedToken, TokenFile
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.kubeconfig import Connection, KubeconfigError, Sources, load
-from cosi_operator.kube.transport import Request
+from cosi_operator.kube.request import Request
 
 SECRET = "very-secret-value"
 

@@ -11,9 +11,9 @@ from tests.support.clock import FakeClock
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.errors import ApiSilent, Conflict, Invalid
-from cosi_operator.kube.kept import bounded
 from cosi_operator.kube.objects import Body, Objects, set_finalizers
 from cosi_operator.kube.store import Store
+from cosi_operator.kube.trim import bounded
 
 CLAIMS = Resource(
     "objectstorage.k8s.io", "v1alpha1", "bucketclaims", "BucketClaim", namespaced=True
@@ -292,7 +292,7 @@ def test_finalizers(
 @pytest.fixture
 async def giants() -> AsyncIterator[World]:
     async with serving() as server, client_of(server, FakeClock()) as client:
-        store: Store[View] = Store(msgspec.json.Decoder(View).decode, kept=bounded)
+        store: Store[View] = Store(msgspec.json.Decoder(View).decode, trim=bounded)
         yield World(server, Objects(client, CLAIMS, store, lambda *_: None), [])
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosi_operator.api.view import Key
-from cosi_operator.kube.kept import without_managed_fields
 from cosi_operator.kube.store import Store
+from cosi_operator.kube.trim import without_managed_fields
 
 
 class Spec(msgspec.Struct, frozen=True):

@@ -18,7 +18,8 @@ from cosi_operator.kube.auth import FixedToken
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.errors import ApiSilent
 from cosi_operator.kube.kubeconfig import Connection
-from cosi_operator.kube.transport import Request, keeping_alive
+from cosi_operator.kube.request import Request
+from cosi_operator.kube.transport import keeping_alive
 
 BUCKETS = Resource("objectstorage.k8s.io", "v1alpha1", "buckets", "Bucket", namespaced=False)
 SECRET = "very-secret-value"

@@ -61,11 +61,12 @@ from cosi_operator.plan.facts import (
     BucketIs,
     CallFailed,
     Granted,
-    Kept,
+    NothingToRevoke,
     Revoked,
     SecretAllowed,
     SecretIs,
     SecretStored,
+    UsedByOthers,
 )
 from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.steps import (
@@ -90,7 +91,7 @@ NAME = SECRET.name
 NOTHING = Done(Success(), report=False)
 FINE = Done(Success())
 FREE = SecretIs(exists=False)
-OURS = SecretIs(exists=True, ours=True, held=True)
+OURS = SecretIs(exists=True, ours=True, has_finalizer=True)
 THEIRS = SecretIs(exists=True)
 OK = Granted("acct-7")
 GRANT = Grant("id-7", "ba-access-uid", AuthenticationType.KEY, {"role": "reader"})
@@ -585,7 +586,7 @@ def test_grant(view: AccessView, step: AccessStep) -> None:
             id="someone else's Secret -> SecretNotOwned",
         ),
         pytest.param(
-            seen(ACCESS, secret=change(THEIRS, held=True), may_release=False),
+            seen(ACCESS, secret=change(THEIRS, has_finalizer=True), may_release=False),
             Reason.SECRET_NOT_OWNED,
             False,
             "Secret team/reader-keys, which spec.credentialsSecretName names, exists",
@@ -696,7 +697,7 @@ def timed_out(call: Call = Call.GRANT_ACCESS, after_s: float | None = 2.0) -> Ca
             id="first Grant refused without effect -> the entry and the mark are removed",
         ),
         pytest.param(
-            begun(clean=True, failed=REFUSAL, shared=True),
+            begun(clean=True, failed=REFUSAL, others_need_finalizer=True),
             edit(PENDING_ENTRY, None),
             id="refused and another access needs the mark -> only the entry is removed",
         ),
@@ -995,14 +996,14 @@ OTHER_BUCKET = meta(READY, uid="successor")
             id="Revoked -> that account",
         ),
         pytest.param(
-            Revoked(),
-            change(VIEW, all_revoked=True),
-            id="Revoked without an account -> all of them",
+            NothingToRevoke(),
+            change(VIEW, nothing_to_revoke=True),
+            id="NothingToRevoke -> every account is gone",
         ),
         pytest.param(
-            Kept("acct-8"),
-            change(VIEW, kept=VIEW.kept | {"acct-8"}),
-            id="Kept -> that account is another's too",
+            UsedByOthers("acct-8"),
+            change(VIEW, used_by_others=VIEW.used_by_others | {"acct-8"}),
+            id="UsedByOthers -> that account is another's too",
         ),
         pytest.param(
             REFUSAL,
@@ -1029,7 +1030,7 @@ def test_credentials_of_a_revoked_account_are_no_longer_in_hand() -> None:
 
 def test_a_secret_with_our_finalizer_that_is_not_ours_is_released_before_it_is_refused() -> None:
     """A restore brought it back: with the finalizer its namespace could never be deleted."""
-    view = seen(ACCESS, secret=change(THEIRS, held=True))
+    view = seen(ACCESS, secret=change(THEIRS, has_finalizer=True))
     assert plan(view) == ReleaseSecret(SECRET)
     step = plan(fold(view, change(THEIRS, name=SECRET.name)))
     assert isinstance(step, Done)

@@ -49,6 +49,7 @@ from cosi_operator.plan.facts import (
     BucketIs,
     CallFailed,
     Granted,
+    NothingToRevoke,
     Revoked,
     SecretIs,
 )
@@ -74,10 +75,10 @@ SECRET = Key("team", "reader-keys")
 MOVED = Key("team", "moved")
 NOTHING = Done(Success(), report=False)
 FREE = SecretIs(exists=False)
-OURS = SecretIs(exists=True, ours=True, held=True)
+OURS = SecretIs(exists=True, ours=True, has_finalizer=True)
 STRIPPED = SecretIs(exists=True, ours=True)  # somebody removed our finalizer
 THEIRS = SecretIs(exists=True)
-FOREIGN_HELD = SecretIs(exists=True, held=True)
+FOREIGN_WITH_FINALIZER = SecretIs(exists=True, has_finalizer=True)
 REVOKE = Revoke("id-7", "acct-7", {"role": "reader"})
 RESOLVE = Grant("id-7", "ba-access-uid", AuthenticationType.KEY, {"role": "reader"}, resolving=True)
 READ_BUCKET = ReadBucketObject(MARKED.meta.key)
@@ -202,7 +203,7 @@ def with_entry(entry: AccessRecord) -> Bucket:
             id="our Secret without our finalizer -> deleted",
         ),
         pytest.param(
-            seen(revoked=GONE, secret=FOREIGN_HELD),
+            seen(revoked=GONE, secret=FOREIGN_WITH_FINALIZER),
             ReleaseSecret(SECRET),
             id="a Secret with our finalizer that names no access -> released",
         ),
@@ -213,7 +214,7 @@ def with_entry(entry: AccessRecord) -> Bucket:
             seen(revoked=GONE, secret=FREE), drop(ENTRY), id="the Secret is gone -> the entry goes"
         ),
         pytest.param(
-            seen(revoked=GONE, secret=FREE, shared=True),
+            seen(revoked=GONE, secret=FREE, others_need_finalizer=True),
             drop(ENTRY, unmark=False),
             id="another access needs the mark -> it stays",
         ),
@@ -274,7 +275,7 @@ def test_what_a_foreign_finalizer_keeps_is_no_longer_granted() -> None:
             id="keys in memory whose account is not recorded yet -> recorded",
         ),
         pytest.param(
-            seen(bucket=BEGUN, all_revoked=True, secret=FREE),
+            seen(bucket=BEGUN, nothing_to_revoke=True, secret=FREE),
             drop(PENDING_ENTRY),
             id="the driver says that no account exists -> the entry goes",
         ),
@@ -367,7 +368,7 @@ def test_what_may_be_left_on_the_backend_is_named(view: AccessView, words: str) 
     step = plan(view)
     assert isinstance(step, LeaveAccounts)
     assert words in step.message
-    after = fold(view, Revoked())
+    after = fold(view, NothingToRevoke())
     assert plan(change(after, secrets={})) == ReadSecret(SECRET)
 
 
@@ -485,7 +486,7 @@ def test_entry_that_is_missing_from_the_cache_is_found_by_the_read() -> None:
         pytest.param(
             "moved",
             "reader-keys",
-            {"moved": FOREIGN_HELD},
+            {"moved": FOREIGN_WITH_FINALIZER},
             ReleaseSecret(MOVED),
             id="spec's carries our finalizer -> released",
         ),
@@ -506,7 +507,7 @@ def test_entry_that_is_missing_from_the_cache_is_found_by_the_read() -> None:
         pytest.param(
             "moved",
             "reader-keys",
-            {"moved": FREE, "reader-keys": FOREIGN_HELD},
+            {"moved": FREE, "reader-keys": FOREIGN_WITH_FINALIZER},
             ReleaseSecret(SECRET),
             id="the recorded one carries our finalizer -> released",
         ),

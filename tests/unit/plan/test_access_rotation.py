@@ -64,7 +64,7 @@ from cosi_operator.plan.steps import (
 )
 
 SECRET = Key("team", "reader-keys")
-OURS = SecretIs(exists=True, ours=True, held=True)
+OURS = SecretIs(exists=True, ours=True, has_finalizer=True)
 GRANT = Grant("id-7", "ba-access-uid", AuthenticationType.KEY, {"role": "reader"})
 REPLACE = StoreSecret(SECRET, replace=True)
 REVOKE_OLD = Revoke("id-7", "acct-7", {"role": "reader"})

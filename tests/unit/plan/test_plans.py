@@ -187,9 +187,9 @@ secrets = st.sampled_from(
     [
         f.SecretIs(exists=False),
         f.SecretIs(exists=True),
-        f.SecretIs(exists=True, held=True),
+        f.SecretIs(exists=True, has_finalizer=True),
         f.SecretIs(exists=True, ours=True),
-        f.SecretIs(exists=True, ours=True, held=True),
+        f.SecretIs(exists=True, ours=True, has_finalizer=True),
     ]
 )
 
@@ -419,7 +419,7 @@ class AccessRun:
                 fact = self.call(view, access, step)
             case s.LeaveAccounts():
                 assert access.meta.deleting
-                fact = f.Revoked()
+                fact = f.NothingToRevoke()
             case s.ReadAccessObject(key=key):
                 assert key == access.meta.key
                 fact = f.AccessIs(access)
@@ -455,7 +455,7 @@ class AccessRun:
                 assert access.meta.deleting
                 return f.SecretIs(exists=False, name=key.name)
             case s.ReleaseSecret():
-                assert self.standing.held
+                assert self.standing.has_finalizer
                 assert not self.standing.ours
                 assert view.may_release
                 return f.SecretIs(exists=True, name=key.name)
@@ -536,7 +536,7 @@ def test_every_plan_of_an_access(
         bucket,
         context,
         vanished=vanished and orphan and bucket is not None,
-        shared=shared,
+        others_need_finalizer=shared,
         rivals=rivals,
         clean=access_view.is_clean(access, bucket),
         unproven=True,

@@ -534,7 +534,7 @@ def test_account_that_fits_exactly_is_taken_over() -> None:
         pytest.param(
             "victim", {"revoked": frozenset({"acct-7"})}, id="its status was forged -> not recorded"
         ),
-        pytest.param("acct-7", {"all_revoked": True}, id="given up -> not again"),
+        pytest.param("acct-7", {"nothing_to_revoke": True}, id="given up -> not again"),
     ],
 )
 def test_access_whose_entry_the_deletion_removed_is_not_taken_over_again(

@@ -433,11 +433,11 @@ def test_keys_in_memory_go_with_their_access(world: World) -> None:
     reconciler = next(
         work for work in world.processes["sidecar"].works if work.name == "bucketaccess"
     ).reconcile.__wrapped__.__self__  # type: ignore[attr-defined]  # a bound method, wrapped
-    assert len(reconciler._held) == 1
+    assert len(reconciler._unstored) == 1
     world.user_edits(BUCKET_ACCESSES, "reader", lambda body: body["metadata"].pop("finalizers"))
     world.user_deletes(BUCKET_ACCESSES, "reader")
     world.run_until_idle(limit_s=600.0)
-    assert len(reconciler._held) == 0
+    assert len(reconciler._unstored) == 0
 
 
 def test_a_stored_refusal_does_not_deny_what_an_earlier_grant_may_have_made(world: World) -> None:

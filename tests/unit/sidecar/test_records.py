@@ -25,14 +25,14 @@ from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.objects import STATUS_TRIES, Objects
 from cosi_operator.kube.store import Store
 from cosi_operator.plan import names
-from cosi_operator.plan.records import RecordEdit, claim_of_held
+from cosi_operator.plan.records import RecordEdit, claim_if_finalizer
 from cosi_operator.plan.steps import EditBucket
 from cosi_operator.sidecar.record_memory import RecordMemory
 from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
     BY_ACCOUNT,
     BY_CLAIM,
-    HELD_BY_CLAIM,
+    WITH_FINALIZER_BY_CLAIM,
     RecordLookup,
     edit_bucket,
 )
@@ -72,7 +72,7 @@ class Cluster:
         )
         indexes: dict[str, Callable[[BucketAccess], Iterable[Any]]] = {
             BY_CLAIM: lambda access: (access.claim_key,),
-            HELD_BY_CLAIM: claim_of_held,
+            WITH_FINALIZER_BY_CLAIM: claim_if_finalizer,
             BY_ACCOUNT: lambda access: (access.account_id,) if access.account_id else (),
         }
         self.accesses: Objects[BucketAccess] = self._objects(
@@ -722,8 +722,8 @@ def test_the_mark_is_shared(cluster: Cluster, other: dict[str, Any], expected: b
     cluster.access("one")
     cluster.access("two", **other)
     cluster.sync()
-    assert cluster.lookup.is_shared(cluster.accesses.get(ONE)) is expected
-    assert cluster.lookup.is_shared(None) is False
+    assert cluster.lookup.others_need_finalizer(cluster.accesses.get(ONE)) is expected
+    assert cluster.lookup.others_need_finalizer(None) is False
 
 
 def test_the_claim_of_a_bucket_is_found_by_its_uid(cluster: Cluster) -> None:

@@ -65,10 +65,10 @@ def put(world: World, data: dict[str, str]) -> Json:
 def test_what_is_created_is_read_back_as_ours_and_names_its_account_for_people(
     world: World, secrets: Secrets
 ) -> None:
-    ours = SecretIs(exists=True, ours=True, held=True, account="acct-7")
+    ours = SecretIs(exists=True, ours=True, has_finalizer=True, account="acct-7")
     assert now(secrets.create(KEY, CONTENT)) == ours
     assert now(secrets.read(KEY, "uid-1")) == ours
-    assert now(secrets.read(KEY, "uid-2")) == SecretIs(exists=True, held=True)
+    assert now(secrets.read(KEY, "uid-2")) == SecretIs(exists=True, has_finalizer=True)
     annotations = world.found(SECRETS, KEY.name)["metadata"]["annotations"]
     assert annotations == {names.ACCOUNT_ID_ANNOTATION: "acct-7"}
     assert info_in(world.found(SECRETS, KEY.name)) == bucket_info(CONTENT)
@@ -264,7 +264,7 @@ def test_only_the_finalizer_of_a_secret_that_no_live_access_owns_is_removed(
     world: World, secrets: Secrets, info: bytes, live: set[str], released: bool
 ) -> None:
     before = put_bytes(world, info, finalizers=["a/b", names.SECRET_FINALIZER], labels={"app": "x"})
-    assert now(secrets.read(KEY, "uid-3")).held
+    assert now(secrets.read(KEY, "uid-3")).has_finalizer
     now(secrets.release(KEY, frozenset(live)))
     after = world.found(SECRETS, KEY.name)
     assert after["metadata"]["finalizers"] == (
@@ -272,7 +272,7 @@ def test_only_the_finalizer_of_a_secret_that_no_live_access_owns_is_removed(
     )
     assert after["data"] == before["data"]
     assert after["metadata"]["labels"] == {"app": "x"}
-    assert now(secrets.read(KEY, "uid-3")).held is not released
+    assert now(secrets.read(KEY, "uid-3")).has_finalizer is not released
 
 
 def test_a_secret_whose_deletion_waited_for_our_finalizer_goes_when_it_is_released(
@@ -357,7 +357,7 @@ def test_new_credentials_replace_the_old_ones_in_place_and_what_is_not_ours_stay
     world.user_edits(SECRETS, KEY.name, edit)
     assert now(secrets.holds(KEY, CONTENT)) is True
     assert now(secrets.holds(KEY, RENEWED)) is False
-    renewed = SecretIs(exists=True, ours=True, held=True, account="acct-8")
+    renewed = SecretIs(exists=True, ours=True, has_finalizer=True, account="acct-8")
     assert now(secrets.update(KEY, RENEWED)) == renewed
     assert now(secrets.read(KEY, "uid-1")) == renewed
     assert now(secrets.holds(KEY, RENEWED)) is True
@@ -407,7 +407,7 @@ def test_the_dry_run_has_the_keys_that_the_secret_will_have(world: World) -> Non
 def test_a_secret_of_the_go_sidecar_is_renewed_too(world: World, secrets: Secrets) -> None:
     put_bytes(world, OUR_INFO, finalizers=[names.SECRET_FINALIZER])
     assert now(secrets.holds(KEY, CONTENT)) is False
-    renewed = SecretIs(exists=True, ours=True, held=True, account="acct-7")
+    renewed = SecretIs(exists=True, ours=True, has_finalizer=True, account="acct-7")
     assert now(secrets.update(KEY, CONTENT)) == renewed
     assert info_in(world.found(SECRETS, KEY.name)) == bucket_info(CONTENT)
 

@@ -26,8 +26,8 @@ STATUS_LIMIT_BYTES = 9 * 1024
 # lack; `api/encode.py` keeps it below this limit.
 ANNOTATIONS_LIMIT_BYTES = 10 * 1024
 FINALIZERS_LIMIT = 32
-KEPT_LIMIT_BYTES = 40 * 1024
-"""The most that one object takes, whatever it contains; tests/unit/kube/test_kept.py measures."""
+TRIMMED_LIMIT_BYTES = 40 * 1024
+"""The most that one object takes, whatever it contains; tests/unit/kube/test_trim.py measures."""
 
 PARTIAL = "$partial"
 OVERSIZED = "$oversized"
@@ -68,19 +68,19 @@ def bounded(raw: bytes) -> bytes:
     if len(raw) <= OBJECT_LIMIT_BYTES:
         return raw
     members = _members(raw)
-    kept: dict[str, Any] = {
+    trimmed: dict[str, Any] = {
         name: members[name] for name in ("apiVersion", "kind") if name in members
     }
-    kept["metadata"] = _metadata(_members(members["metadata"]))
-    kept[PARTIAL] = True
+    trimmed["metadata"] = _metadata(_members(members["metadata"]))
+    trimmed[PARTIAL] = True
     spec = members.get("spec")
     if OVERSIZED in members or (spec is not None and len(bytes(spec)) > SPEC_LIMIT_BYTES):
-        kept[OVERSIZED] = True
+        trimmed[OVERSIZED] = True
     elif spec is not None:
-        kept["spec"] = spec
+        trimmed["spec"] = spec
     if "status" in members:
-        kept["status"] = _status(members["status"])
-    return _encode(kept)
+        trimmed["status"] = _status(members["status"])
+    return _encode(trimmed)
 
 
 def is_partial(body: dict[str, Any]) -> bool:
@@ -94,22 +94,22 @@ def is_oversized(body: dict[str, Any]) -> bool:
 
 
 def _metadata(members: dict[str, Raw]) -> dict[str, Any]:
-    kept: dict[str, Any] = {name: members[name] for name in _PLAIN_METADATA if name in members}
+    trimmed: dict[str, Any] = {name: members[name] for name in _PLAIN_METADATA if name in members}
     if finalizers := _lenient_texts(members.get("finalizers")):
         ours = [name for name in finalizers if _OUR_DOMAIN in name]
         others = [name for name in finalizers if _OUR_DOMAIN not in name]
-        kept["finalizers"] = [*ours[:FINALIZERS_LIMIT], *others[: FINALIZERS_LIMIT - len(ours)]]
+        trimmed["finalizers"] = [*ours[:FINALIZERS_LIMIT], *others[: FINALIZERS_LIMIT - len(ours)]]
     if annotations := _lenient_members(members.get("annotations")):
-        held: dict[str, Raw] = {}
+        annotated: dict[str, Raw] = {}
         room = ANNOTATIONS_LIMIT_BYTES
         for name in sorted(name for name in annotations if _OUR_DOMAIN in name):
             room -= len(name) + len(bytes(annotations[name]))
             if room < 0:
                 break
-            held[name] = annotations[name]
-        if held:
-            kept["annotations"] = held
-    return kept
+            annotated[name] = annotations[name]
+        if annotated:
+            trimmed["annotations"] = annotated
+    return trimmed
 
 
 def _status(status: Raw) -> Any:

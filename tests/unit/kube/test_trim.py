@@ -15,18 +15,18 @@ from cosi_operator.api import v1alpha1
 from cosi_operator.api.record import ID_LIMIT_BYTES
 from cosi_operator.api.view import Condition, Key, Status
 from cosi_operator.conditions import MESSAGE_LIMIT
-from cosi_operator.kube.kept import (
+from cosi_operator.kube.store import Store
+from cosi_operator.kube.trim import (
     ANNOTATIONS_LIMIT_BYTES,
     FINALIZERS_LIMIT,
-    KEPT_LIMIT_BYTES,
     OBJECT_LIMIT_BYTES,
     OVERSIZED,
     PARTIAL,
+    TRIMMED_LIMIT_BYTES,
     bounded,
     is_oversized,
     is_partial,
 )
-from cosi_operator.kube.store import Store
 
 type Json = dict[str, Any]
 
@@ -89,7 +89,7 @@ HUGE: dict[str, Json] = {
 @pytest.mark.attack("a tenant's claims and accesses name things of 1 MB; both processes stay small")
 @pytest.mark.parametrize("fields", HUGE.values(), ids=list(HUGE))
 def test_the_bytes_that_are_held_of_an_object_are_bounded(fields: Json) -> None:
-    store = Store(v1alpha1.decode_bucket_claim, kept=bounded)
+    store = Store(v1alpha1.decode_bucket_claim, trim=bounded)
     for i in range(20):
         body = claim(**json.loads(json.dumps(fields)))
         body["metadata"] |= {"name": f"c-{i}", "uid": f"u-{i}"}
@@ -97,10 +97,10 @@ def test_the_bytes_that_are_held_of_an_object_are_bounded(fields: Json) -> None:
         assert len(raw) > OBJECT_LIMIT_BYTES
         store.upsert(raw)
     assert len(store.held_bytes()) == 20
-    assert max(store.held_bytes().values()) < KEPT_LIMIT_BYTES
+    assert max(store.held_bytes().values()) < TRIMMED_LIMIT_BYTES
     held = store.get(Key("team", "c-3"))
     assert held is not None
-    assert len(held.raw) < KEPT_LIMIT_BYTES
+    assert len(held.raw) < TRIMMED_LIMIT_BYTES
     assert held.view.meta.uid == "u-3"
 
 
@@ -173,7 +173,7 @@ def test_our_finalizers_are_held_however_many_others_there_are() -> None:
 )
 def test_a_huge_object_of_odd_shape_is_bounded_too(metadata: Json) -> None:
     kept = bounded(encode(claim(metadata=metadata, spec={"bucketClassName": noise(GIANT)})))
-    assert len(kept) < KEPT_LIMIT_BYTES
+    assert len(kept) < TRIMMED_LIMIT_BYTES
 
 
 ANNOTATIONS = st.dictionaries(
@@ -194,7 +194,7 @@ def test_any_object_is_bounded_and_bounding_again_changes_nothing(
         status={"bucketName": "t" * status},
     )
     kept = bounded(encode(body))
-    assert len(kept) < KEPT_LIMIT_BYTES
+    assert len(kept) < TRIMMED_LIMIT_BYTES
     assert bounded(kept) == kept
     found = json.loads(kept)
     assert (PARTIAL in found) == (len(encode(body)) > OBJECT_LIMIT_BYTES)

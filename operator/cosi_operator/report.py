@@ -204,6 +204,19 @@ class Reporter:
         current = objects.get(view.meta.key)
         if current is None or current.meta.uid != view.meta.uid:
             return
+        self.event_about_gone(objects, view, level, reason, message, fingerprint=fingerprint)
+
+    def event_about_gone(
+        self,
+        objects: Objects[Any],
+        view: Reported,
+        level: Level,
+        reason: str,
+        message: str,
+        *,
+        fingerprint: str = "",
+    ) -> None:
+        """Emit one Event about an object that may no longer exist; its namespace has to."""
         about = ObjectRef(
             api_version=objects.resource.api_version,
             kind=objects.resource.kind,

@@ -172,7 +172,8 @@ class AccessReconciler:
                     )
                 )
             case EditBucket():
-                edited = await edit_bucket(self._s.buckets, step)
+                with self._accounts.leaving(view, access, step):
+                    edited = await edit_bucket(self._s.buckets, step)
                 if view.remembered:
                     self._s.lookup.memory.forget_access(access.meta.uid)  # recorded again
                 if view.clean and view.entry is None:

@@ -1,7 +1,8 @@
 """The steps of a BucketAccess that call the driver about its accounts: Grant and Revoke."""
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -9,6 +10,7 @@ from cosi_operator.api.record import ID_LIMIT_BYTES, is_storable_id
 from cosi_operator.api.view import BucketAccess, BucketAccessClass
 from cosi_operator.classify import Verdict
 from cosi_operator.driver.v1alpha1 import GrantRequest
+from cosi_operator.kube.errors import Conflict
 from cosi_operator.outcome import Call, Code, MadeBy, Reason
 from cosi_operator.plan import access as planning
 from cosi_operator.plan.access_view import AccessView
@@ -20,7 +22,7 @@ from cosi_operator.plan.facts import (
     Revoked,
     UsedByOthers,
 )
-from cosi_operator.plan.steps import DriverView, Grant, Revoke
+from cosi_operator.plan.steps import DriverView, EditBucket, Grant, Revoke
 from cosi_operator.report import Level
 from cosi_operator.scrub import shown_name
 from cosi_operator.sidecar.access_report import (
@@ -47,6 +49,8 @@ class AccessAccounts:
         self._revoked: dict[str, frozenset[str]] = {}
         # UIDs of accesses whose entry this process wrote and whose Grant was not sent yet.
         self._unasked: set[str] = set()
+        # UIDs of accesses whose entry is just losing an account that another access has too.
+        self._leaving: set[tuple[str, str]] = set()
 
     def revoked(self, uid: str) -> frozenset[str]:
         """The accounts that this process revoked for the access with this UID."""
@@ -166,10 +170,33 @@ class AccessAccounts:
 
     def holders(self, access: BucketAccess, account: str) -> Holders:
         """The other accesses with an account, by the records or by a Grant just made."""
-        found = self._s.lookup.holders(access, account)
+        leaving = {uid for uid, left in self._leaving if left == account}
+        found = self._s.lookup.holders(access, account, leaving)
         for uid, key in self._unstored.others_with(access, account):
             found |= self._s.lookup.holder(access, uid, key)
         return found
+
+    @contextmanager
+    def leaving(self, view: AccessView, access: BucketAccess, step: EditBucket) -> Iterator[None]:
+        """Within this context, an entry loses the accounts that are left to other accesses.
+
+        Raises:
+            Conflict: no other access has one of them any more, because it is leaving it as well.
+                Plan again, to revoke it.
+        """
+        uid, edit = access.meta.uid, step.record
+        before = view.entry.accounts if view.entry else ()
+        after = edit.entry.accounts if edit and edit.entry else ()
+        left = {a for a in before if a not in after and a not in view.revoked}
+        left &= view.used_by_others
+        if not all(self.holders(access, account).live for account in left):
+            raise Conflict(409, "Conflict", f"an account of {access.meta.key} is no longer shared")
+        marks = {(uid, account) for account in left}
+        self._leaving |= marks
+        try:
+            yield
+        finally:
+            self._leaving -= marks
 
     async def _called[R](
         self,
@@ -208,7 +235,7 @@ class AccessAccounts:
         if access.meta.resource_version:
             self._s.reporter.event(self._s.accesses, access, level, reason, message)
         else:
-            removed = f"BucketAccess {access.meta.key} was removed by force."
+            removed = f"BucketAccess {access.meta.key} ({access.meta.uid}) was removed by force."
             self._s.event_about_removed(view.bucket, level, reason, f"{removed} {message}")
 
     async def revoke(

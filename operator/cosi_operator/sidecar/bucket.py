@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from cosi_operator.api.record import ID_LIMIT_BYTES, RECORD_ANNOTATION, is_storable_id
-from cosi_operator.api.view import Bucket, BucketClaim, Key
+from cosi_operator.api.view import Bucket, BucketClaim, DeletionPolicy, Key
 from cosi_operator.classify import Verdict
 from cosi_operator.clock import SteadyTime
 from cosi_operator.kube.errors import ApiError, ApiSilent
@@ -65,6 +65,7 @@ from cosi_operator.sidecar.bucket_words import (
     is_released,
     lost_record,
     retained_id,
+    stripped,
     unverified,
 )
 from cosi_operator.sidecar.calls import (
@@ -92,6 +93,8 @@ class BucketReconciler:
         # The returned ids that are not stored yet, by Bucket, because two Creates can return the
         # same id before either id is stored.
         self._returned: dict[Key, str] = {}
+        # UIDs of Buckets from which this process has removed its finalizer, until they are gone.
+        self._ended: dict[Key, str] = {}
         self._told_left: set[str] = set()  # UIDs of removed accesses with an account that is left
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -114,17 +117,24 @@ class BucketReconciler:
 
         Our controller frees the claim too, but the Go controller waits for the sidecar.
         """
-        memory = self._s.lookup.memory
-        bucket = memory.released_bucket(key.name)
-        if bucket is None or self._s.buckets.get(key) is not None:
-            memory.forget_released(key.name)
+        bucket = self._s.lookup.memory.released_bucket(key.name)
+        if self._s.buckets.get(key) is not None:
+            self._s.lookup.memory.forget_released(key.name)
             return
+        if bucket is None:
+            return
+        if self._ended.get(key) != bucket.meta.uid:
+            self._warn_stripped(bucket)
         claim = self._s.lookup.claim_of_bucket(bucket)
         if claim is None or key.name != records.target_name(claim):
-            memory.forget_released(key.name)
+            self._forget_released(key)
         elif claim.meta.deleting and await self._s.buckets.refresh(key) is None:
             await self._free(claim.meta.key, claim.meta.uid)
-            memory.forget_released(key.name)
+            self._forget_released(key)
+
+    def _forget_released(self, key: Key) -> None:
+        self._s.lookup.memory.forget_released(key.name)
+        self._ended.pop(key, None)
 
     async def _free(self, key: Key, uid: str) -> BucketClaim | None:
         current = self._s.claims.get(key)
@@ -196,6 +206,8 @@ class BucketReconciler:
         if kept := retained_id(bucket, step):
             text = f"The bucket {shown_name(kept)} was kept, because deletionPolicy is Retain."
             self._events(view, "Normal", "BucketRetained", text)
+        if names.BUCKET_FINALIZER in step.remove:
+            self._ended[bucket.meta.key] = bucket.meta.uid
         edited = await edit_bucket(self._s.buckets, step)
         if view.lost:
             memory.forget_lost(bucket.meta.uid)
@@ -325,6 +337,13 @@ class BucketReconciler:
             self._told_left.update(new)
             words, reason = former_left(new), Reason.BACKEND_UNVERIFIED.value
             self._s.event_about_removed(bucket, "Warning", reason, words)
+
+    def _warn_stripped(self, bucket: Bucket) -> None:
+        """Emit one Warning about a Bucket that was deleted after its finalizer was removed."""
+        self._ended[bucket.meta.key] = bucket.meta.uid
+        if bucket.deletion_policy is DeletionPolicy.DELETE and (left := stripped(bucket)):
+            reason = Reason.BACKEND_UNVERIFIED.value
+            self._s.reporter.event_about_gone(self._s.buckets, bucket, "Warning", reason, left)
 
     def _is_retried(self, view: BucketView) -> bool:
         """Whether the run's failed call is the first since the claim's retry annotation changed."""

@@ -73,6 +73,17 @@ def retained_id(bucket: Bucket, step: EditBucket) -> str:
     return records.bucket_id_of(bucket)
 
 
+def stripped(bucket: Bucket) -> str:
+    """A text about the data of a Bucket that was removed by force; "" if it has no bucket id."""
+    bucket_id = records.bucket_id_of(bucket)
+    if not bucket_id:
+        return ""
+    return (
+        f"Bucket {bucket.meta.name} was removed by force, so the driver was not called to delete"
+        f" bucket {shown_name(bucket_id)}, and its data are still on the backend."
+    )
+
+
 def unverified(bucket: Bucket) -> str:
     return (
         f"Bucket {bucket.meta.name} was deleted, but an earlier, failed call may have left that"

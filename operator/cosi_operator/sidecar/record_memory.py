@@ -6,6 +6,8 @@ The sidecar restores the lost parts, and revokes the accesses of Buckets that va
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from cosi_operator.api.record import AccessRecord, BucketRecord
 from cosi_operator.api.view import Bucket, Key
 from cosi_operator.plan import names, records
@@ -28,9 +30,11 @@ class RecordMemory:
             return
         if new is None or new.meta.uid != old.meta.uid:
             self._removed.pop(old.meta.uid, None)
-            self._lost.pop(old.meta.uid, None)
-            for uid in old.record.accesses:
-                self._vanished[uid] = old
+            record = old.record
+            if lost := self._lost.pop(old.meta.uid, None):
+                record = records.with_restored(record, lost)
+            for uid in record.accesses:
+                self._vanished[uid] = replace(old, record=record)
             if names.BUCKET_FINALIZER not in old.meta.finalizers:
                 self._released[old.meta.name] = old
         elif new.record is None:

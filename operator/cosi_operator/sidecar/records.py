@@ -1,6 +1,6 @@
 """Reads and writes the records of Buckets by the rules of `plan/records.py`, with its indexes."""
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Container, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -306,11 +306,15 @@ class RecordLookup:
         )
         return records.driver_of(bucket) if bucket else ""
 
-    def holders(self, access: BucketAccess, account: str) -> Holders:
-        """The other accesses for which a record, present or remembered, names the account."""
+    def holders(self, access: BucketAccess, account: str, leaving: Container[str] = ()) -> Holders:
+        """The other accesses for which a record, present or remembered, names the account.
+
+        `leaving`: the UIDs of accesses whose entries are just losing it.
+        """
         found = Holders()
         for uid, entry in self._entries_with(account, self._driver_of(access)):
-            found |= self.holder(access, uid, Key(entry.namespace, entry.name))
+            if uid not in leaving:
+                found |= self.holder(access, uid, Key(entry.namespace, entry.name))
         is_former_live = any(
             not other.meta.deleting and other.meta.uid != access.meta.uid
             for other in self._former_with(account, self._driver_of(access))

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cosi_operator.api.view import is_path_segment
 from cosi_operator.classify import CONSERVATIVE
 from cosi_operator.outcome import Call, Code
 
@@ -43,6 +44,13 @@ def target_of(*allowed: str) -> Callable[[str], Target]:
         return Target(kind, name)
 
     return target
+
+
+def namespace(text: str) -> str:
+    """A name that a namespace can have; "" means the context's."""
+    if text and not is_path_segment(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a namespace")
+    return text
 
 
 def address(text: str) -> str:

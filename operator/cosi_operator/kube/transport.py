@@ -16,7 +16,6 @@ pause, because an idle connection from the pool may be closed.
 """
 
 import random
-import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -28,7 +27,7 @@ import anyio
 from aiohttp.client import _RequestContextManager
 from yarl import URL
 
-from cosi_operator.api.view import Key, Resource
+from cosi_operator.api.view import Key, Resource, is_path_segment
 from cosi_operator.clock import Clock
 from cosi_operator.kube.auth import CredentialError
 from cosi_operator.kube.deadline import within
@@ -76,9 +75,6 @@ METHODS = {
     "delete": "DELETE",
 }
 
-# Every valid object name matches. A "." or "/" from a spec must not change the path.
-_PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -106,7 +102,7 @@ class Request:
         """Return the request's URL; raise NotFound if no object can have this name."""
         needs_name = self.verb in ("get", "update", "delete")
         for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
-            if (needed or segment) and not _PATH_SEGMENT.fullmatch(segment):
+            if (needed or segment) and not is_path_segment(segment):
                 raise NotFound(404, "NotFound", f"{self.what}: not a valid name")
         path = self.resource.path(self.key.namespace, self.key.name, self.subresource)
         query = urlencode({name: value for name, value in self.query.items() if value})

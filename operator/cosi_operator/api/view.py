@@ -15,7 +15,6 @@ from msgspec import Struct
 from cosi_operator.api.record import BucketRecord
 from cosi_operator.outcome import Effect
 
-
 # Every valid object name matches. A "." or "/" from a spec must not change the path of a request.
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 

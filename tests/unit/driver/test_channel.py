@@ -345,12 +345,15 @@ async def test_a_listener_that_never_greets_is_late(tmp_path: Path) -> None:
     assert (status.code, status.made_by) == (Code.DEADLINE_EXCEEDED, MadeBy.DEADLINE)
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.attack("something listens on the driver's socket and never says a word")
 async def test_sockets_of_a_listener_that_never_greets_are_closed(tmp_path: Path) -> None:
     """The gRPC library keeps such a socket, also after its channel is closed."""
     path = tmp_path / "cosi.sock"
-    ours = Path("/proc/self/fd")
-    before = len(list(ours.iterdir()))
+    before = open_descriptors()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -359,7 +362,7 @@ async def test_sockets_of_a_listener_that_never_greets_are_closed(tmp_path: Path
             status = await status_of(silent, timeout_s=0.02)
             assert status.made_by is MadeBy.DEADLINE
         # The library itself keeps fewer than 10 descriptors open.
-        await until(lambda: len(list(ours.iterdir())) < before + 10)
+        await until(lambda: open_descriptors() < before + 10)
 
 
 async def test_a_connection_outlives_the_deadline_of_the_call_that_made_it(

@@ -27,6 +27,11 @@ class Target:
     name: str
 
 
+def kind_of(word: str) -> str | None:
+    """The kind with this name, which can carry its group; None for a word that is no kind."""
+    return KINDS.get(word.lower().removesuffix(f".{GROUP}"))
+
+
 def target_of(*allowed: str) -> Callable[[str], Target]:
     """The reader of NAME, or KIND/NAME with one of the allowed kinds; the first is the usual one.
 
@@ -36,7 +41,7 @@ def target_of(*allowed: str) -> Callable[[str], Target]:
 
     def target(text: str) -> Target:
         word, slash, name = text.rpartition("/")
-        kind = KINDS.get(word.lower().removesuffix(f".{GROUP}")) if slash else usual
+        kind = kind_of(word) if slash else usual
         if not name or kind not in allowed:
             raise argparse.ArgumentTypeError(
                 f"{text!r}: write NAME for a {usual}, or KIND/NAME with one of {', '.join(allowed)}"

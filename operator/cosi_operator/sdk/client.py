@@ -5,6 +5,7 @@ three new logins and a new connection pool, which ends all other requests. The e
 `kube/errors.py`.
 """
 
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -160,6 +161,13 @@ class Client:
 
 def cause_of(error: BaseException) -> str:
     """Why a connection failed, in the words of the operating system or of TLS; no header."""
+    inner = error  # the words of the libraries are vague: "All connection attempts failed"
+    while (cause := inner.__cause__ or inner.__context__) is not None:
+        inner = cause
+    if isinstance(inner, ExceptionGroup):  # one for each address of the server
+        inner = inner.exceptions[0]
+    if isinstance(inner, ConnectionError) and inner.errno:
+        return os.strerror(inner.errno)
     return str(error) or type(error).__name__
 
 

@@ -41,6 +41,15 @@ from cosi_operator.kube.kubeconfig_file import Exec
 from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
 
 NAME = "cosi"  # of the one context, cluster and user
+# kr8s reads the standard error of an exec plugin, and drops it when the plugin succeeds. But there
+# plugins print instructions for the user ("run: aws sso login"), so it goes where ours goes, or to
+# the terminal: where there is no /proc, or where ours is a file, in which both would overwrite each
+# other.
+PLUGIN_STDERR = (
+    'for err in "/proc/$PPID/fd/2" /dev/tty; do'
+    ' if [ ! -f "$err" ] && (: >>"$err") 2>/dev/null; then exec "$0" "$@" 2>>"$err"; fi;'
+    ' done; exec "$0" "$@"'
+)
 
 
 class ProxyNameError(KubeconfigError):
@@ -116,20 +125,22 @@ def _opening(resolved: Resolved) -> Iterator[None]:
 
 
 def _told(error: BaseException, resolved: Resolved) -> Exception | None:
+    server = resolved.kubeconfig["clusters"][0]["cluster"].get("server")  # none in a Pod
+    what = f"get version from {server}" if server else "get version"
     match error:
         case TimeoutError() | kr8s.APITimeoutError():
-            return ApiSilent(f"get version: no answer within {REQUEST_TIMEOUT_S:g} s")
+            return ApiSilent(f"{what}: no answer within {REQUEST_TIMEOUT_S:g} s")
         case kr8s.ServerError(response=httpx.Response() as response):
             status, body = response.status_code, response.content
             return error_of(status, body, what="get version", confidential=False)
         case httpx.HTTPError() | ssl.SSLError():
-            return ApiSilent(f"get version: {cause_of(error)}")
+            return ApiSilent(f"{what}: {cause_of(error)}")
         case OSError() | RuntimeError() | ValueError() | KeyError():
             if (plugin := _plugin(resolved)) is None:
-                return ApiSilent(f"get version: {type(error).__name__}")
+                return ApiSilent(f"{what}: {type(error).__name__}")
             # The text of the error would quote what the plugin printed.
             hint = f". {plugin['installHint'].strip()}" if plugin["installHint"] else ""
-            return KubeconfigError(f"exec plugin {plugin['command']} failed{hint}")
+            return KubeconfigError(f"exec plugin {plugin['args'][2]} failed{hint}")
         case _:
             return None
 
@@ -220,8 +231,8 @@ def _exec(plugin: Exec, chosen: Chosen) -> dict[str, Any]:
     env.append({"name": "KUBERNETES_EXEC_INFO", "value": msgspec.json.encode(info).decode()})
     return {
         "apiVersion": plugin.api_version,
-        "command": command,
-        "args": plugin.args or [],
+        "command": "/bin/sh",
+        "args": ["-c", PLUGIN_STDERR, command, *(plugin.args or [])],
         "env": env,
         "installHint": plugin.install_hint or "",
     }

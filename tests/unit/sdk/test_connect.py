@@ -6,10 +6,12 @@ import json
 import os
 import ssl
 import stat
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import yaml
 from tests.support.apiserver import Reply, StubApiServer, serving
@@ -17,6 +19,7 @@ from tests.support.certificate import Pair, self_signed
 from tests.support.clock import FakeClock
 from tests.support.sdk import TOKEN, kubeconfig_of
 
+import cosi_operator
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, Forbidden, TooManyRequests, Unauthorized
@@ -24,6 +27,7 @@ from cosi_operator.kube.kubeconfig import KubeconfigError, Sources
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import Resolved, open_api, resolve
 
+OPERATOR = Path(cosi_operator.__file__).parents[1]
 GOLD = Key("", "gold")
 EXEC_API = "client.authentication.k8s.io/v1"
 
@@ -116,7 +120,7 @@ async def test_keys_are_deleted_when_the_server_can_not_be_reached(tmp_path: Pat
         ],
     }
     found = await resolved(tmp_path, config)
-    with pytest.raises(ApiSilent, match="get version: "):
+    with pytest.raises(ApiSilent, match=r"from https://127\.0\.0\.1:1: Connection refused"):
         await open_api(found)
     assert files(tmp_path) == []
 
@@ -178,6 +182,27 @@ async def test_an_exec_plugin_is_run_beside_its_file_and_told_the_cluster(tmp_pa
         assert b"d.example.com" in await read(found)
         told = json.loads((tmp_path / "told").read_text())
         assert told["spec"]["cluster"] == {"server": server.url}
+
+
+async def test_an_exec_plugin_prints_its_instructions_where_we_print_ours(tmp_path: Path) -> None:
+    command = plugin(tmp_path, "echo 'run: login --again' >&2; exit 1")
+    kubeconfig = tmp_path / "config"
+    spec = {"apiVersion": EXEC_API, "command": command}
+    async with serving() as server:
+        kubeconfig.write_text(json.dumps(kubeconfig_of(server, exec=spec)))
+        done = await anyio.run_process(
+            [sys.executable, "-m", "cosi_operator", "cosi", "status"],
+            env={
+                "PYTHONPATH": str(OPERATOR),
+                "KUBECONFIG": str(kubeconfig),
+                "HOME": "/nonexistent",
+            },
+            check=False,
+        )
+    assert done.returncode == 2
+    first, second = done.stderr.decode().splitlines()
+    assert first == "run: login --again"
+    assert second.startswith("error: exec plugin ")
 
 
 async def test_an_exec_plugin_that_fails_is_named_without_what_it_printed(tmp_path: Path) -> None:

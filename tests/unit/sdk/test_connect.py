@@ -17,7 +17,7 @@ import yaml
 from tests.support.apiserver import Reply, StubApiServer, serving
 from tests.support.certificate import Pair, self_signed
 from tests.support.clock import FakeClock
-from tests.support.sdk import TOKEN, kubeconfig_of
+from tests.support.sdk import TOKEN, kubeconfig_of, written
 
 import cosi_operator
 from cosi_operator.api import v1alpha1
@@ -81,6 +81,15 @@ async def test_the_first_file_to_name_a_thing_wins_as_in_kubectl(tmp_path: Path)
         first = {"users": [{"name": "stub", "user": {"token": "first"}}]}
         found = await resolved(tmp_path, first, kubeconfig_of(server))
         assert b"d.example.com" in await read(found)
+
+
+async def test_an_empty_file_is_joined_as_one_without_entries(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    async with serving() as server:
+        put_gold(server)
+        config = written(server, tmp_path / "config")
+        joined = os.pathsep.join((str(tmp_path / "empty"), str(config)))
+        assert b"d.example.com" in await read(await resolve(Sources(joined, {}, tmp_path)))
 
 
 async def test_keys_that_are_inline_are_deleted_with_the_api_object(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def complete(words: Sequence[str], names: "Names | None" = None) -> str:
 def _split(words: Sequence[str]) -> list[str]:
     """The words with each `--option=value` as two, but for the last, which is being typed.
 
-    bash splits at "=" and ":" and passes these as words of their own.
+    bash splits at "=" and ":" and passes these as separate words.
     """
     *before, typed = words or [""]
     split: list[str] = []

@@ -235,3 +235,27 @@ def test_what_a_pod_needs_is_there_without_kr8s() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert {"kr8s", "httpx"}.isdisjoint(done.stdout.split())
+
+
+FORKED = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")  # Python warns of a fork with threads
+from cosi_operator.sdk import BucketAccess
+access = BucketAccess.get("photos-keys", namespace="shop")
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    again = BucketAccess.get("photos-keys", namespace="shop")
+    os._exit(0 if again.credentials() == access.credentials() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_can_ask_too(shop: Shop) -> None:
+    """As the workers of multiprocessing, gunicorn and Celery are."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        env={"PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(shop.kubeconfig)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,19 +2,18 @@
 
 kr8s merges kubeconfig files differently from kubectl, knows no tokenFile, and writes keys that are
 inline in a kubeconfig into temporary files that it never deletes. So it is given one context in one
-mapping: without merging, with absolute paths, and with keys in a folder that is deleted together
-with the API object.
+mapping: without merging, with absolute paths, and with keys in files that are deleted together with
+the API object. On Linux they are in memory, because a killed process deletes nothing.
 """
 
 import os
-import shutil
 import ssl
 import tempfile
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,11 +57,11 @@ class ProxyNameError(KubeconfigError):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """`kubeconfig` as kr8s takes it; `folder` holds keys that were inline, or is ""."""
+    """`kubeconfig` as kr8s takes it; `keys` deletes the files with keys that were inline."""
 
     kubeconfig: dict[str, Any]
     service_account: str | None = None
-    folder: str = ""
+    keys: ExitStack = field(default_factory=ExitStack)
 
 
 async def resolve(sources: Sources) -> Resolved:
@@ -104,8 +103,7 @@ def open_sync_api(resolved: Resolved) -> kr8s.Api:
 
 def _finished[A: kr8s.asyncio.Api](api: A, resolved: Resolved) -> A:
     api.timeout = REQUEST_TIMEOUT_S
-    if resolved.folder:
-        weakref.finalize(api, _delete, resolved.folder)
+    weakref.finalize(api, resolved.keys.close)
     return api
 
 
@@ -118,7 +116,7 @@ def _opening(resolved: Resolved) -> Iterator[None]:
             warnings.simplefilter("ignore", UserWarning)
             yield
     except BaseException as error:
-        _delete(resolved.folder)
+        resolved.keys.close()
         if (instead := _told(error, resolved)) is not None:
             raise instead from None
         raise
@@ -183,8 +181,12 @@ async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
         "client-certificate": user.client_certificate_data,
         "client-key": user.client_key_data,
     }
-    folder = tempfile.mkdtemp(prefix="cosi-") if any(inline.values()) else ""
-    files = {name: _written(folder, name, content) for name, content in inline.items() if content}
+    keys = ExitStack()
+    try:
+        files = {name: _file(keys, name, content) for name, content in inline.items() if content}
+    except BaseException:
+        keys.close()
+        raise
 
     def path(name: str, named: str | None, base: Path) -> str | None:
         return files.get(name) or (str(base.parent / named) if named else None)
@@ -214,7 +216,7 @@ async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
             ),
             connection.namespace,
         ),
-        folder=folder,
+        keys=keys,
     )
 
 
@@ -266,15 +268,17 @@ def _plugin(resolved: Resolved) -> dict[str, Any] | None:
     return plugin
 
 
-def _written(folder: str, name: str, inline: str) -> str:
-    path = Path(folder, name)
-    path.write_bytes(from_base64(inline))  # only the owner can read the folder, as of mkdtemp
+def _file(keys: ExitStack, name: str, inline: str) -> str:
+    """The path of a file with this content, which only the owner can read."""
+    content = from_base64(inline)
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create(name)
+        keys.callback(os.close, descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}")
+    else:
+        path = Path(keys.enter_context(tempfile.TemporaryDirectory(prefix="cosi-")), name)
+    path.write_bytes(content)
     return str(path)
-
-
-def _delete(folder: str) -> None:
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def default_sources(kubeconfig: str | None = None, context: str | None = None) -> Sources:

@@ -92,7 +92,21 @@ async def test_an_empty_file_is_joined_as_one_without_entries(tmp_path: Path) ->
         assert b"d.example.com" in await read(await resolve(Sources(joined, {}, tmp_path)))
 
 
-async def test_keys_that_are_inline_are_deleted_with_the_api_object(tmp_path: Path) -> None:
+def content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.mark.parametrize("place", ["memory", "folder"])
+async def test_keys_that_are_inline_are_deleted_with_the_api_object(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "folder":  # as on macOS
+        monkeypatch.delattr(os, "memfd_create")
+    before = descriptors()
     pair = self_signed()
     async with serving(server_context(pair, tmp_path)) as server:
         put_gold(server)
@@ -106,11 +120,20 @@ async def test_keys_that_are_inline_are_deleted_with_the_api_object(tmp_path: Pa
         }
         found = await resolved(tmp_path, config)
         assert "data" not in json.dumps(found.kubeconfig)
-        assert files(tmp_path) == ["certificate-authority", "client-certificate", "client-key"]
-        assert stat.S_IMODE(os.stat(found.folder).st_mode) == 0o700  # noqa: PTH116
+        key = Path(found.kubeconfig["users"][0]["user"]["client-key"])
+        assert content(key) == pair.key
+        if place == "folder":
+            three = ["certificate-authority", "client-certificate", "client-key"]
+            assert files(tmp_path) == three
+            assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+        else:
+            assert files(tmp_path) == []
         assert b"d.example.com" in await read(found)
+    del found
     gc.collect()
     assert files(tmp_path) == []
+    assert content(key) is None
+    assert descriptors() <= before
 
 
 async def test_keys_are_deleted_when_the_server_can_not_be_reached(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     is_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
     words = sys.argv[1:] if argv is None else argv
+    if list(words) in ([], ["help"]):  # as kubectl
+        words = ["--help"]
     try:
         if words[:1] == ["__complete"]:
             from cosi_operator.cli.completion import complete

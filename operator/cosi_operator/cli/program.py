@@ -25,7 +25,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     is_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
     words = sys.argv[1:] if argv is None else argv
-    if list(words) in ([], ["help"]):  # as kubectl
+    if list(words) == ["help"]:  # as kubectl; no word at all is 2, because 0 means "ready"
         words = ["--help"]
     try:
         if words[:1] == ["__complete"]:

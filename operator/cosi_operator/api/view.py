@@ -5,6 +5,7 @@ Every record is frozen. An absent string is "", an absent map or list is empty.
 
 import enum
 import functools
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -13,6 +14,14 @@ from msgspec import Struct
 
 from cosi_operator.api.record import BucketRecord
 from cosi_operator.outcome import Effect
+
+# Every valid object name matches. A "." or "/" from a spec must not change the path of a request.
+_PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+
+
+def is_path_segment(name: str) -> bool:
+    """Whether an object or a namespace can have this name, so that it may be put into a path."""
+    return _PATH_SEGMENT.fullmatch(name) is not None
 
 
 class Key(NamedTuple):

@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 
 from cosi_operator.cli.grammar import build
+from cosi_operator.cli.words import kind_of
 
 CLUSTER_LIMIT_S = 2.0
 VALUE_OPTIONS = ("-n", "--namespace", "--context", "--kubeconfig")
@@ -29,6 +30,8 @@ _cosi() {
     compadd -a found || _files
 }
 compdef _cosi cosi
+# Read from a folder of $fpath, this file is the function of the first Tab, which must complete too.
+if [[ $funcstack[1] == _cosi ]]; then _cosi "$@"; fi
 """
 FISH = """\
 # fish completion for cosi; install: cosi completion fish > ~/.config/fish/completions/cosi.fish
@@ -37,6 +40,8 @@ function __cosi_complete
     cosi __complete $words[2..-1] 2>/dev/null
 end
 complete -c cosi -f -a '(__cosi_complete)'
+complete -c cosi -l kubeconfig -r -F
+complete -c cosi -l file -r -F
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
@@ -48,10 +53,32 @@ def script(shell: str) -> str:
 
 def complete(words: Sequence[str], names: "Names | None" = None) -> str:
     """The candidates for the last word, one on each line."""
-    *before, typed = words or [""]
-    found = _candidates(before, typed, names or names_in_cluster)
+    *before, typed = _split(words)
+    option, equals, value = typed.partition("=")
+    if equals and option.startswith("--"):  # zsh and fish replace the whole word, bash its end
+        found = _candidates([*before, option], value, names or names_in_cluster)
+        found = [f"{option}={word}" for word in found]
+    else:
+        found = _candidates(before, typed, names or names_in_cluster)
     fitting = sorted({word for word in found if word.startswith(typed)})
     return "".join(f"{word}\n" for word in fitting)
+
+
+def _split(words: Sequence[str]) -> list[str]:
+    """The words with each `--option=value` as two, but for the last, which is being typed.
+
+    bash splits at "=" and ":" and passes these as separate words.
+    """
+    *before, typed = words or [""]
+    split: list[str] = []
+    for word in before:
+        if split and (word == ":" or split[-1].endswith(":")):  # files of --kubeconfig
+            split[-1] += word
+        elif word.startswith("--") and "=" in word:
+            split += word.split("=", 1)
+        elif word != "=":
+            split.append(word)
+    return [*split, "" if typed == "=" else typed]
 
 
 type Names = Callable[[Sequence[str], Sequence[str]], Iterable[str]]
@@ -70,10 +97,23 @@ def _candidates(before: Sequence[str], typed: str, names: Names) -> Iterable[str
         if action.option_strings:
             continue
         if action.dest == "target":
-            found += names(before, options)
+            found += _as_typed(names(before, options), typed)
         else:
             found += action.choices or ()
     return found
+
+
+def _as_typed(names: Iterable[str], typed: str) -> Iterable[str]:
+    """The names with the kind that was typed, which has more than one spelling."""
+    word, slash, _ = typed.rpartition("/")
+    if not slash:
+        return names
+    kind = kind_of(word)
+    return [
+        f"{word}/{name.removeprefix('ba/')}"
+        for name in names
+        if kind == ("bucketaccess" if name.startswith("ba/") else "bucketclaim")
+    ]
 
 
 def _parser_at(before: Sequence[str]) -> tuple[argparse.ArgumentParser, list[str]]:

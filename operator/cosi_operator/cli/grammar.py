@@ -155,8 +155,9 @@ def _cluster_options(parser: argparse.ArgumentParser, default: str | None) -> No
         "--context", metavar="NAME", default=default, help="instead of the current context"
     )
     parser.add_argument(
-        "-n", "--namespace", metavar="NAME", default=default, help="instead of the context's"
-    )
+        "-n", "--namespace", metavar="NAME", default=default, type=words.namespace,
+        help="instead of the context's",
+    )  # fmt: skip
 
 
 def _add(commands: Commands, word: str, name: str, prog: str) -> argparse.ArgumentParser:

@@ -125,11 +125,14 @@ def status(
     ]
     failed = sum(row.state is State.FAILED for row in rows)
     stuck = f", {failed} of them until someone changes something" if failed else ""
-    return (
-        table(header, lines, layout)
-        + f"\n{len(rows)} of {total} objects {where} are not ready{stuck}."
-        + " More on one: cosi why NAME -n NAMESPACE (bucketaccess/NAME for an access)\n"
+    summary = (
+        f"{len(rows)} of {total} objects {where} are not ready{stuck}."
+        " More on one: cosi why NAME -n NAMESPACE (bucketaccess/NAME for an access)"
     )
+    if layout.width is not None:
+        summary = paragraph(summary, "", layout)
+    optional = ("LAST CALL", "MESSAGE", "SINCE")
+    return f"{table(header, lines, layout, optional=optional)}\n{summary}\n"
 
 
 def _message(text: str, layout: Layout) -> str:
@@ -247,7 +250,8 @@ def drivers(rows: Sequence[DriverRow], now: datetime, layout: Layout = PIPE) -> 
         for row in rows
     ]
     names = ("BUCKET CLASSES", "ACCESS CLASSES") if has_classes else ()
-    return table((*header, *names), lines, layout)
+    optional = ("BUCKETS", "READY", "RETRYING", "FAILED", "VERSION")
+    return table((*header, *names), lines, layout, optional=optional)
 
 
 def rollback(found: Sequence[Finding], *, is_all: bool, layout: Layout = PIPE) -> str:

@@ -33,22 +33,44 @@ class Layout:
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], layout: Layout | None = None
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    layout: Layout | None = None,
+    *,
+    optional: Sequence[str] = (),
 ) -> str:
     """Columns as wide as their widest cell, two blanks apart; the last one is not padded.
 
     On a terminal the last column is cut where the line would wrap, unless that leaves too little.
+
+    Args:
+        optional: columns that a terminal leaves out where the lines would wrap, the first one
+            first.
     """
     cells = [tuple(header), *(tuple(clean(cell) or "-" for cell in row) for row in rows)]
-    widths = [max(columns(row[i]) for row in cells) for i in range(len(header))]
+    widths = _widths(cells)
     if layout is not None and layout.width is not None and not layout.is_wide:
-        left = layout.width - sum(widths[:-1]) - 2 * (len(widths) - 1)
-        widths[-1] = min(widths[-1], max(left, SHORTEST_CELL))
+        for name in optional:
+            if _room(layout.width, widths) >= min(widths[-1], SHORTEST_CELL):
+                break
+            at = cells[0].index(name)
+            cells = [(*row[:at], *row[at + 1 :]) for row in cells]
+            widths = _widths(cells)
+        widths[-1] = min(widths[-1], max(_room(layout.width, widths), SHORTEST_CELL))
     lines = (
         "  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True))
         for row in cells
     )
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(columns, column)) for column in zip(*cells, strict=True)]
+
+
+def _room(width: int, widths: Sequence[int]) -> int:
+    """What the other columns leave for the last one."""
+    return width - sum(widths[:-1]) - 2 * (len(widths) - 1)
 
 
 def _padded(cell: str, width: int) -> str:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cosi_operator.api.view import is_path_segment
 from cosi_operator.classify import CONSERVATIVE
 from cosi_operator.outcome import Call, Code
 
@@ -26,6 +27,11 @@ class Target:
     name: str
 
 
+def kind_of(word: str) -> str | None:
+    """The kind with this name, which can carry its group; None for a word that is no kind."""
+    return KINDS.get(word.lower().removesuffix(f".{GROUP}"))
+
+
 def target_of(*allowed: str) -> Callable[[str], Target]:
     """The reader of NAME, or KIND/NAME with one of the allowed kinds; the first is the usual one.
 
@@ -35,7 +41,7 @@ def target_of(*allowed: str) -> Callable[[str], Target]:
 
     def target(text: str) -> Target:
         word, slash, name = text.rpartition("/")
-        kind = KINDS.get(word.lower().removesuffix(f".{GROUP}")) if slash else usual
+        kind = kind_of(word) if slash else usual
         if not name or kind not in allowed:
             raise argparse.ArgumentTypeError(
                 f"{text!r}: write NAME for a {usual}, or KIND/NAME with one of {', '.join(allowed)}"
@@ -43,6 +49,13 @@ def target_of(*allowed: str) -> Callable[[str], Target]:
         return Target(kind, name)
 
     return target
+
+
+def namespace(text: str) -> str:
+    """A name that a namespace can have; "" means the context's."""
+    if text and not is_path_segment(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a namespace")
+    return text
 
 
 def address(text: str) -> str:

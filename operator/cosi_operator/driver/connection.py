@@ -48,6 +48,9 @@ SETTLE_S = 0.05
 # headers before that. Larger ones end the call.
 MAX_HEADER_BYTES = 2**20
 LONGEST_MS = 2**31 - 1
+# The caller's deadline ends an attempt to connect. The library is given so much more time, and
+# then closes the socket: it keeps the socket of a listener that never greets, also after `close`.
+CONNECT_MARGIN_S = 1.0
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # no connection is shared with another channel
     ("grpc.enable_retries", 0),
@@ -55,13 +58,18 @@ _OPTIONS = (
     ("grpc.max_metadata_size", MAX_HEADER_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
     ("grpc.client_idle_timeout_ms", LONGEST_MS),
-    ("grpc.min_reconnect_backoff_ms", LONGEST_MS),  # the time to connect is the caller's deadline
     # No compressed reply is asked for, and none is unpacked: it is not the expected message then.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.per_message_decompression", 0),
     ("grpc.default_authority", "localhost"),  # not our path, which some servers reject
     ("grpc.primary_user_agent", "cosi-operator"),
 )
+
+
+def _connect_limit_ms() -> int:
+    """The time that the library has to connect: the caller's, and the margin."""
+    left_s = anyio.current_effective_deadline() - anyio.current_time()
+    return int(min((max(left_s, 0.0) + CONNECT_MARGIN_S) * 1000, LONGEST_MS))
 
 
 class SocketIdentity(NamedTuple):
@@ -94,7 +102,11 @@ class Connection:
         self._descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         self.identity = SocketIdentity.of(os.fstat(self._descriptor))
         self._path = f"/proc/self/fd/{self._descriptor}"
-        options = (*_OPTIONS, ("grpc.max_receive_message_length", max_reply_bytes))
+        options = (
+            *_OPTIONS,
+            ("grpc.max_receive_message_length", max_reply_bytes),
+            ("grpc.min_reconnect_backoff_ms", _connect_limit_ms()),
+        )
         self._channel = aio.insecure_channel(f"unix:{self._path}", options=options)
         self._stubs = Stubs(self._channel)
         self._on_lost = on_lost

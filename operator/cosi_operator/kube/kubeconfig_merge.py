@@ -86,7 +86,8 @@ async def _read_file(path: Path) -> _File:
     except OSError as error:
         raise KubeconfigError(f"{path}: can't be read: {error.strerror or error}") from None
     try:
-        return _File(path, msgspec.convert(loaded, Kubeconfig))
+        # An empty file counts as one without entries, as in kubectl.
+        return _File(path, msgspec.convert({} if loaded is None else loaded, Kubeconfig))
     except msgspec.ValidationError as error:
         raise KubeconfigError(f"{path}: {error}") from None
 

@@ -1,13 +1,12 @@
 """One request to the API server, as a value."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from yarl import URL
 
-from cosi_operator.api.view import Key, Resource
+from cosi_operator.api.view import Key, Resource, is_path_segment
 from cosi_operator.kube.errors import NotFound
 
 METHODS = {
@@ -19,8 +18,6 @@ METHODS = {
     "delete": "DELETE",
 }
 
-# Every valid object name matches. A "." or "/" from a spec must not change the path.
-_PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 # etcd accepts at most 1.5 MiB for each object, so a line of a real API server is always shorter.
 LINE_LIMIT_BYTES = 16 * 2**20
 
@@ -51,7 +48,7 @@ class Request:
         """Return the request's URL; raise NotFound if no object can have this name."""
         needs_name = self.verb in ("get", "update", "delete")
         for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
-            if (needed or segment) and not _PATH_SEGMENT.fullmatch(segment):
+            if (needed or segment) and not is_path_segment(segment):
                 raise NotFound(404, "NotFound", f"{self.what}: not a valid name")
         path = self.resource.path(self.key.namespace, self.key.name, self.subresource)
         query = urlencode({name: value for name, value in self.query.items() if value})

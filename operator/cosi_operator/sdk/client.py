@@ -5,6 +5,7 @@ three new logins and a new connection pool, which ends all other requests. The e
 `kube/errors.py`.
 """
 
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ import kr8s.asyncio
 import msgspec
 from msgspec import Raw, Struct
 
-from cosi_operator.api.view import Key, Resource
+from cosi_operator.api.view import Key, Resource, is_path_segment
 from cosi_operator.clock import Clock, RealClock
-from cosi_operator.kube.errors import ApiSilent, error_of
+from cosi_operator.kube.errors import ApiSilent, NotFound, error_of
 
 REQUEST_TIMEOUT_S = 30.0
 PAGE = 500
@@ -58,6 +59,13 @@ class _Request:
     def words(self) -> str:
         """The request for messages; holds no value of an object."""
         return f"{self.verb} {self.resource.plural} {self.key}".rstrip()
+
+    def check(self) -> None:
+        """Raise NotFound if no object can have this name; a spec can name anything."""
+        needs_name = self.verb != "list"
+        for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
+            if (needed or segment) and not is_path_segment(segment):
+                raise NotFound(404, "NotFound", f"{self.words}: not a valid name")
 
 
 class Client:
@@ -108,6 +116,7 @@ class Client:
         return await self._send(request)
 
     async def _send(self, request: _Request) -> bytes:
+        request.check()
         response = await self._respond(request)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             response = await self._respond(request, renew_credentials=True)
@@ -152,6 +161,13 @@ class Client:
 
 def cause_of(error: BaseException) -> str:
     """Why a connection failed, in the words of the operating system or of TLS; no header."""
+    inner = error  # the words of the libraries are vague: "All connection attempts failed"
+    while (cause := inner.__cause__ or inner.__context__) is not None:
+        inner = cause
+    if isinstance(inner, ExceptionGroup):  # one for each address of the server
+        inner = inner.exceptions[0]
+    if isinstance(inner, ConnectionError) and inner.errno:
+        return os.strerror(inner.errno)
     return str(error) or type(error).__name__
 
 

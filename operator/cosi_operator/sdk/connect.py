@@ -2,19 +2,18 @@
 
 kr8s merges kubeconfig files differently from kubectl, knows no tokenFile, and writes keys that are
 inline in a kubeconfig into temporary files that it never deletes. So it is given one context in one
-mapping: without merging, with absolute paths, and with keys in a folder that is deleted together
-with the API object.
+mapping: without merging, with absolute paths, and with keys in files that are deleted together with
+the API object. On Linux they are in memory, because a killed process deletes nothing.
 """
 
 import os
-import shutil
 import ssl
 import tempfile
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +40,15 @@ from cosi_operator.kube.kubeconfig_file import Exec
 from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
 
 NAME = "cosi"  # of the one context, cluster and user
+# kr8s reads the standard error of an exec plugin, and drops it when the plugin succeeds. But there
+# plugins print instructions for the user ("run: aws sso login"), so it goes where ours goes, or to
+# the terminal: where there is no /proc, or where ours is a file, in which both would overwrite each
+# other.
+PLUGIN_STDERR = (
+    'for err in "/proc/$PPID/fd/2" /dev/tty; do'
+    ' if [ ! -f "$err" ] && (: >>"$err") 2>/dev/null; then exec "$0" "$@" 2>>"$err"; fi;'
+    ' done; exec "$0" "$@"'
+)
 
 
 class ProxyNameError(KubeconfigError):
@@ -49,11 +57,11 @@ class ProxyNameError(KubeconfigError):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """`kubeconfig` as kr8s takes it; `folder` holds keys that were inline, or is ""."""
+    """`kubeconfig` as kr8s takes it; `keys` deletes the files with keys that were inline."""
 
     kubeconfig: dict[str, Any]
     service_account: str | None = None
-    folder: str = ""
+    keys: ExitStack = field(default_factory=ExitStack)
 
 
 async def resolve(sources: Sources) -> Resolved:
@@ -95,8 +103,7 @@ def open_sync_api(resolved: Resolved) -> kr8s.Api:
 
 def _finished[A: kr8s.asyncio.Api](api: A, resolved: Resolved) -> A:
     api.timeout = REQUEST_TIMEOUT_S
-    if resolved.folder:
-        weakref.finalize(api, _delete, resolved.folder)
+    weakref.finalize(api, resolved.keys.close)
     return api
 
 
@@ -109,27 +116,29 @@ def _opening(resolved: Resolved) -> Iterator[None]:
             warnings.simplefilter("ignore", UserWarning)
             yield
     except BaseException as error:
-        _delete(resolved.folder)
+        resolved.keys.close()
         if (instead := _told(error, resolved)) is not None:
             raise instead from None
         raise
 
 
 def _told(error: BaseException, resolved: Resolved) -> Exception | None:
+    server = resolved.kubeconfig["clusters"][0]["cluster"].get("server")  # none in a Pod
+    what = f"get version from {server}" if server else "get version"
     match error:
         case TimeoutError() | kr8s.APITimeoutError():
-            return ApiSilent(f"get version: no answer within {REQUEST_TIMEOUT_S:g} s")
+            return ApiSilent(f"{what}: no answer within {REQUEST_TIMEOUT_S:g} s")
         case kr8s.ServerError(response=httpx.Response() as response):
             status, body = response.status_code, response.content
             return error_of(status, body, what="get version", confidential=False)
         case httpx.HTTPError() | ssl.SSLError():
-            return ApiSilent(f"get version: {cause_of(error)}")
+            return ApiSilent(f"{what}: {cause_of(error)}")
         case OSError() | RuntimeError() | ValueError() | KeyError():
             if (plugin := _plugin(resolved)) is None:
-                return ApiSilent(f"get version: {type(error).__name__}")
+                return ApiSilent(f"{what}: {type(error).__name__}")
             # The text of the error would quote what the plugin printed.
             hint = f". {plugin['installHint'].strip()}" if plugin["installHint"] else ""
-            return KubeconfigError(f"exec plugin {plugin['command']} failed{hint}")
+            return KubeconfigError(f"exec plugin {plugin['args'][2]} failed{hint}")
         case _:
             return None
 
@@ -172,8 +181,12 @@ async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
         "client-certificate": user.client_certificate_data,
         "client-key": user.client_key_data,
     }
-    folder = tempfile.mkdtemp(prefix="cosi-") if any(inline.values()) else ""
-    files = {name: _written(folder, name, content) for name, content in inline.items() if content}
+    keys = ExitStack()
+    try:
+        files = {name: _file(keys, name, content) for name, content in inline.items() if content}
+    except BaseException:
+        keys.close()
+        raise
 
     def path(name: str, named: str | None, base: Path) -> str | None:
         return files.get(name) or (str(base.parent / named) if named else None)
@@ -203,7 +216,7 @@ async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
             ),
             connection.namespace,
         ),
-        folder=folder,
+        keys=keys,
     )
 
 
@@ -220,8 +233,8 @@ def _exec(plugin: Exec, chosen: Chosen) -> dict[str, Any]:
     env.append({"name": "KUBERNETES_EXEC_INFO", "value": msgspec.json.encode(info).decode()})
     return {
         "apiVersion": plugin.api_version,
-        "command": command,
-        "args": plugin.args or [],
+        "command": "/bin/sh",
+        "args": ["-c", PLUGIN_STDERR, command, *(plugin.args or [])],
         "env": env,
         "installHint": plugin.install_hint or "",
     }
@@ -255,15 +268,17 @@ def _plugin(resolved: Resolved) -> dict[str, Any] | None:
     return plugin
 
 
-def _written(folder: str, name: str, inline: str) -> str:
-    path = Path(folder, name)
-    path.write_bytes(from_base64(inline))  # only the owner can read the folder, as of mkdtemp
+def _file(keys: ExitStack, name: str, inline: str) -> str:
+    """The path of a file with this content, which only the owner can read."""
+    content = from_base64(inline)
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create(name)
+        keys.callback(os.close, descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}")
+    else:
+        path = Path(keys.enter_context(tempfile.TemporaryDirectory(prefix="cosi-")), name)
+    path.write_bytes(content)
     return str(path)
-
-
-def _delete(folder: str) -> None:
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def default_sources(kubeconfig: str | None = None, context: str | None = None) -> Sources:

@@ -69,7 +69,7 @@ class Credentials:
         'eu-1'
 
         Raises:
-            CredentialsError: the environment holds no Secret of COSI.
+            CredentialsError: the environment holds no Secret of COSI, or not all of it.
         """
         if info := environ.get("BucketInfo"):
             return cls._from_values(info, environ)
@@ -88,7 +88,7 @@ class Credentials:
             environ.get("COSI_S3_ACCESS_KEY_ID", ""),
             environ.get("COSI_S3_ACCESS_SECRET_KEY", ""),
             environ.get("COSI_AZURE_ACCESS_TOKEN", ""),
-        )
+        )._complete("the environment")
 
     @classmethod
     def from_secret(cls, secret: Mapping[str, Any]) -> Self:
@@ -116,15 +116,27 @@ class Credentials:
         if spec.s3 is not None:
             bucket = values.get("COSI_S3_BUCKET_ID") or spec.bucket
             s3 = spec.s3
-            return cls("S3", bucket, s3.endpoint, s3.region, s3.key_id, s3.secret_key)
+            found = cls("S3", bucket, s3.endpoint, s3.region, s3.key_id, s3.secret_key)
+            return found._complete("BucketInfo")
         if spec.azure is not None:
             bucket = values.get("COSI_AZURE_BUCKET_ID") or spec.bucket
-            return cls("Azure", bucket, access_token=spec.azure.token)
+            return cls("Azure", bucket, access_token=spec.azure.token)._complete("BucketInfo")
         raise CredentialsError("BucketInfo has credentials for neither S3 nor Azure")
+
+    def _complete(self, where: str) -> Self:
+        """Raise if a value is missing: libraries would take the keys of another account then."""
+        needed = {"the bucket": self.bucket}
+        if self.protocol == "S3":
+            needed |= {"accessKeyID": self.access_key_id, "accessSecretKey": self.access_secret_key}
+        else:
+            needed |= {"accessToken": self.access_token}
+        if missing := [name for name, value in needed.items() if not value]:
+            raise CredentialsError(f"{where} lacks {' and '.join(missing)}")
+        return self
 
     @property
     def endpoint_url(self) -> str:
-        """The endpoint with a scheme, as all libraries need it."""
+        """The endpoint with a scheme, or "" if the driver named none, as for AWS itself."""
         return with_scheme(self.endpoint)
 
     def environ(self) -> dict[str, str]:
@@ -139,8 +151,7 @@ class Credentials:
             account, token = split_sas(self.access_token)
             return {"AZURE_STORAGE_ACCOUNT": account, "AZURE_STORAGE_SAS_TOKEN": token}
         region = self.region or DEFAULT_REGION
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint_url,
+        return _without_empty(AWS_ENDPOINT_URL=self.endpoint_url) | {
             "AWS_DEFAULT_REGION": region,
             "AWS_REGION": region,
             "AWS_ACCESS_KEY_ID": self.access_key_id,
@@ -165,7 +176,7 @@ class Credentials:
                 "boto3 is not installed; run: pip install 'cosi-operator[check]'"
             ) from None
         settings: dict[str, Any] = {
-            "endpoint_url": self.endpoint_url,
+            "endpoint_url": self.endpoint_url or None,
             "region_name": self.region or DEFAULT_REGION,
             "aws_access_key_id": self.access_key_id,
             "aws_secret_access_key": self.access_secret_key,
@@ -193,6 +204,10 @@ class Credentials:
         return _OPTIONS[library](self)
 
 
+def _without_empty(**values: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
+
+
 def _fsspec(keys: Credentials) -> dict[str, Any]:
     """For s3fs and adlfs, which fsspec and pandas use."""
     if keys.protocol == "Azure":
@@ -201,10 +216,8 @@ def _fsspec(keys: Credentials) -> dict[str, Any]:
     return {
         "key": keys.access_key_id,
         "secret": keys.access_secret_key,
-        "client_kwargs": {
-            "endpoint_url": keys.endpoint_url,
-            "region_name": keys.region or DEFAULT_REGION,
-        },
+        "client_kwargs": _without_empty(endpoint_url=keys.endpoint_url)
+        | {"region_name": keys.region or DEFAULT_REGION},
         "config_kwargs": {"s3": {"addressing_style": "path"}},
     }
 
@@ -214,8 +227,7 @@ def _polars(keys: Credentials) -> dict[str, Any]:
     if keys.protocol == "Azure":
         account, token = split_sas(keys.access_token)
         return {"azure_storage_account_name": account, "azure_storage_sas_key": token}
-    return {
-        "aws_endpoint_url": keys.endpoint_url,
+    return _without_empty(aws_endpoint_url=keys.endpoint_url) | {
         "aws_region": keys.region or DEFAULT_REGION,
         "aws_access_key_id": keys.access_key_id,
         "aws_secret_access_key": keys.access_secret_key,
@@ -229,8 +241,7 @@ def _obstore(keys: Credentials) -> dict[str, Any]:
     if keys.protocol == "Azure":
         account, token = split_sas(keys.access_token)
         return {"account_name": account, "sas_key": token}
-    return {
-        "endpoint": keys.endpoint_url,
+    return _without_empty(endpoint=keys.endpoint_url) | {
         "region": keys.region or DEFAULT_REGION,
         "access_key_id": keys.access_key_id,
         "secret_access_key": keys.access_secret_key,

@@ -4,6 +4,7 @@ A new event loop for each call would open a new connection for each call. The th
 it does not keep a program alive.
 """
 
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,17 @@ class _Loop:
 
 _lock = threading.Lock()
 _loops: list[_Loop] = []  # one, made at the first call
+
+
+def _forget_the_loop() -> None:
+    """A forked process has no thread for it, so it makes one at its first call."""
+    global _lock
+    _lock = threading.Lock()  # another thread can have held the old one
+    _loops.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_the_loop)
 
 
 def run[T](work: Callable[[], Awaitable[T]]) -> T:

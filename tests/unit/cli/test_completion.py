@@ -33,6 +33,13 @@ def offered(*words: str) -> list[str]:
         pytest.param(("why", "p"), ["photos"], id="a claim"),
         pytest.param(("retry", "-n", "shop", "ba/"), ["ba/photos-keys"], id="an access"),
         pytest.param(("status", "--namespace", ""), [], id="a value that is not known"),
+        pytest.param(("why", "bucketaccess/p"), ["bucketaccess/photos-keys"], id="another word"),
+        pytest.param(("why", "bc/"), ["bc/photos"], id="a claim with its kind"),
+        pytest.param(("why", "secret/"), [], id="a word that is no kind"),
+        pytest.param(("status", "--output=w"), ["--output=wide"], id="a value after ="),
+        pytest.param(("status", "--output", "=", "w"), ["wide"], id="the same, split by bash"),
+        pytest.param(("status", "--output", "=", "j"), ["json"], id="again"),
+        pytest.param(("why", "--namespace=shop", "p"), ["photos"], id="after a value with ="),
     ],
 )
 def test_what_is_offered(words: Sequence[str], expected: list[str]) -> None:
@@ -52,7 +59,13 @@ def test_the_options_of_the_cluster_reach_the_reader_of_names() -> None:
         return []
 
     complete(("--context", "staging", "why", "-n", "shop", ""), names)
-    assert seen == [["--context", "staging", "-n", "shop"]]
+    complete(("--context=staging", "why", "--namespace", "=", "shop", ""), names)
+    complete(("--kubeconfig", "a", ":", "b", ":", "c", "why", ""), names)
+    assert seen == [
+        ["--context", "staging", "-n", "shop"],
+        ["--context", "staging", "--namespace", "shop"],
+        ["--kubeconfig", "a:b:c"],
+    ]
 
 
 def test_a_cluster_that_cant_be_asked_offers_no_names(
@@ -70,6 +83,11 @@ def test_each_script_asks_cosi_and_says_how_to_install_it(
     script = capsys.readouterr().out
     assert "cosi __complete" in script
     assert f"cosi completion {shell} >" in script
+
+
+def test_the_script_of_zsh_completes_at_the_first_tab() -> None:
+    """zsh runs the file itself as the function then, and only defines one by that."""
+    assert 'if [[ $funcstack[1] == _cosi ]]; then _cosi "$@"; fi' in SCRIPTS["zsh"]
 
 
 def test_bash_completes_with_the_script(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import cosi_operator
 from controlplane.daemon import coverage_variables
 from cosi_operator import cli
+from cosi_operator.cli import program
 from cosi_operator.cli.driver_check.options import Options
 from cosi_operator.cli.printed import CommandError
 from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden
@@ -24,7 +25,7 @@ EXPLAIN = ["policy", "explain", "--call", "DriverCreateBucket", "--code", "INTER
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_quiet_logs", lambda: None)
+    monkeypatch.setattr(program, "_quiet_logs", lambda: None)
 
 
 def test_a_command_that_needs_no_cluster_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +41,11 @@ def test_a_command_that_needs_no_cluster_is_printed(capsys: pytest.CaptureFixtur
 )
 def test_the_parser_decides_the_code(words: Sequence[str], code: int) -> None:
     assert cli.main(words) == code
+
+
+def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help"]) == 0
+    assert "  cosi why photos\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -73,7 +79,7 @@ def test_a_failure_is_one_line_without_a_traceback(
     def fail(_: object) -> NoReturn:
         raise failure
 
-    monkeypatch.setattr(cli, "_ask", fail)
+    monkeypatch.setattr(program, "_ask", fail)
     assert cli.main(["status"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -86,8 +92,51 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_run", interrupt)
+    monkeypatch.setattr(program, "_run", interrupt)
     assert cli.main(["status"]) == 130
+
+
+LOADING = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "argparse":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from cosi_operator.cli import main
+sys.exit(main(["status"]))
+"""
+
+
+def environ() -> dict[str, str]:
+    return {"PYTHONPATH": str(OPERATOR), "PATH": os.defpath, **coverage_variables()}
+
+
+def test_an_interrupt_while_modules_are_loaded_ends_with_130() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING], env=environ(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("words", [EXPLAIN, ["__complete", "st"], ["completion", "bash"]])
+def test_output_that_can_not_be_written_is_one_line(words: Sequence[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cosi_operator", "cosi", *words],
+            stdout=full, stderr=subprocess.PIPE, env=environ(), text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "error: [Errno 28] No space left on device\n")
+
+
+def test_closed_streams_leave_the_exit_code() -> None:
+    command = [sys.executable, "-m", "cosi_operator", "cosi"]
+    shell = 'exec "$0" "$@" >&- 2>&-'
+    codes = [
+        subprocess.run(["sh", "-c", shell, *command, *words], env=environ(), check=False).returncode
+        for words in (EXPLAIN, ["nonsense"])
+    ]
+    assert codes == [0, 2]
 
 
 class Terminal(io.StringIO):
@@ -100,7 +149,7 @@ def test_a_check_goes_on_with_consent(
     answer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
-    cli._agree(Options(), "This creates a bucket.\n")
+    program._agree(Options(), "This creates a bucket.\n")
     assert capsys.readouterr().err.startswith("This creates a bucket.\n")
 
 
@@ -110,12 +159,12 @@ def test_a_check_without_consent_creates_nothing(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     with pytest.raises(CommandError, match="nothing was created"):
-        cli._agree(Options(), "This creates a bucket.\n")
+        program._agree(Options(), "This creates a bucket.\n")
 
 
 def test_consent_given_before_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-    cli._agree(Options(yes=True), "This creates a bucket.\n")
+    program._agree(Options(yes=True), "This creates a bucket.\n")
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
@@ -125,7 +174,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
         [sys.executable, "-m", "cosi_operator", "cosi", *EXPLAIN],
         stdout=writer,
         stderr=subprocess.PIPE,
-        env={"PYTHONPATH": str(OPERATOR), "PATH": os.defpath, **coverage_variables()},
+        env=environ(),
         check=False,
     )
     os.close(writer)

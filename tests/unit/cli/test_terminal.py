@@ -70,6 +70,24 @@ def test_a_column_that_would_be_too_narrow_keeps_a_few_words() -> None:
     assert "a long message …" in shown
 
 
+@pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        pytest.param(60, ["NAME", "SINCE", "CALL", "MESSAGE"], id="room for all -> all"),
+        pytest.param(36, ["NAME", "SINCE", "MESSAGE"], id="too narrow -> without the first"),
+        pytest.param(20, ["NAME"], id="much too narrow -> without all three"),
+    ],
+)
+def test_columns_that_do_not_fit_are_left_out(width: int, header: list[str]) -> None:
+    titles, row = ("NAME", "SINCE", "CALL", "MESSAGE"), ("n" * 10, "5s", "c" * 9, "a message " * 20)
+    optional = ("CALL", "SINCE", "MESSAGE")
+    shown = table(titles, [row], Layout(width), optional=optional).splitlines()
+    assert shown[0].split() == header
+    assert max(map(columns, shown)) <= width
+    for layout in (Layout(width, is_wide=True), Layout(None)):
+        assert table(titles, [row], layout, optional=optional).split()[:4] == list(titles)
+
+
 def test_east_asian_characters_take_two_columns() -> None:
     assert (columns("桶"), columns("e\u0301"), columns("ab")) == (2, 1, 2)
     first, second = table(("A", "B"), [("桶桶", "x")]).splitlines()

@@ -14,6 +14,7 @@ from tests.support.encodings import encodings, leaks
 
 from cosi_operator.api.view import AuthenticationType
 from cosi_operator.driver.channel import DriverChannel
+from cosi_operator.driver.connection import CONNECT_MARGIN_S
 from cosi_operator.driver.errors import DriverError, DriverMalformed, DriverRefused, DriverSilent
 from cosi_operator.driver.v1alpha1 import CreatedBucket, Driver, GrantRequest
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
@@ -342,6 +343,37 @@ async def test_a_listener_that_never_greets_is_late(tmp_path: Path) -> None:
         silent.close()
         await anyio.lowlevel.checkpoint()
     assert (status.code, status.made_by) == (Code.DEADLINE_EXCEEDED, MadeBy.DEADLINE)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.attack("something listens on the driver's socket and never says a word")
+async def test_sockets_of_a_listener_that_never_greets_are_closed(tmp_path: Path) -> None:
+    """The gRPC library keeps such a socket, also after its channel is closed."""
+    path = tmp_path / "cosi.sock"
+    before = open_descriptors()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        silent = DriverChannel(f"unix://{path}")
+        for _ in range(20):
+            status = await status_of(silent, timeout_s=0.02)
+            assert status.made_by is MadeBy.DEADLINE
+        # The library itself keeps fewer than 10 descriptors open.
+        await until(lambda: open_descriptors() < before + 10)
+
+
+async def test_a_connection_outlives_the_deadline_of_the_call_that_made_it(
+    mock: MockDriver, channel: DriverChannel
+) -> None:
+    lost: list[str] = []
+    channel.when_lost(lambda: lost.append("lost"))
+    await Driver(channel).get_info(timeout_s=0.5)
+    await anyio.sleep(0.5 + CONNECT_MARGIN_S + 0.5)
+    await Driver(channel).get_info(timeout_s=TIMEOUT_S)
+    assert lost == []
 
 
 # --- one connection

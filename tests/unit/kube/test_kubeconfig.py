@@ -298,7 +298,7 @@ BAD = {
         "a: 2026-02-31",
         "contains values that are invalid in a kubeconfig",
     ),
-    "empty": ("", "Expected `object`, got `null`"),
+    "empty": ("", "current-context is not set"),
     "a list": ([], "Expected `object`, got `array`"),
     "no current context": (
         _with(lambda c: c.pop("current-context")),

@@ -1,6 +1,7 @@
 """Credentials: each library gets the names that it reads, and no text shows a key."""
 
 import base64
+import dataclasses
 import json
 import pickle
 from typing import Any
@@ -112,6 +113,15 @@ def test_a_client_of_boto3_uses_the_endpoint_the_region_and_paths() -> None:
     assert S3.boto3_client(region_name="other").meta.region_name == "other"
 
 
+def test_without_an_endpoint_each_library_uses_the_one_of_aws() -> None:
+    keys = dataclasses.replace(S3, endpoint="")
+    assert keys.boto3_client().meta.endpoint_url == "https://s3.eu-1.amazonaws.com"
+    assert "AWS_ENDPOINT_URL" not in keys.environ()
+    assert keys.storage_options()["client_kwargs"] == {"region_name": "eu-1"}
+    assert "aws_endpoint_url" not in keys.storage_options("polars")
+    assert "endpoint" not in keys.storage_options("obstore")
+
+
 @pytest.mark.parametrize("credentials", [S3, AZURE], ids=["S3", "Azure"])
 def test_no_text_shows_a_key(credentials: Credentials) -> None:
     for text in (repr(credentials), str(credentials), f"{credentials}"):
@@ -131,6 +141,16 @@ def test_no_text_shows_a_key(credentials: Credentials) -> None:
             id="another shape",
         ),
         pytest.param(secret({"spec": {}}), "neither S3 nor Azure", id="no protocol"),
+        pytest.param(
+            secret({"spec": {"bucketName": "b", "secretS3": {"accessKeyID": KEY_ID}}}),
+            "BucketInfo lacks accessSecretKey$",
+            id="half of the keys",
+        ),
+        pytest.param(
+            secret({"spec": {"secretAzure": {}}}),
+            "BucketInfo lacks the bucket and accessToken$",
+            id="no token",
+        ),
     ],
 )
 def test_a_secret_that_cant_be_used_is_refused_without_a_value(
@@ -145,6 +165,8 @@ def test_a_secret_that_cant_be_used_is_refused_without_a_value(
 def test_an_environment_without_the_secret_says_what_to_do() -> None:
     with pytest.raises(CredentialsError, match="envFrom"):
         Credentials.from_environ({"PATH": "/bin"})
+    with pytest.raises(CredentialsError, match="the environment lacks accessKeyID and access"):
+        Credentials.from_environ({"COSI_PROTOCOL": "S3", "COSI_S3_BUCKET_ID": "photos-1"})
 
 
 def test_an_unknown_library_is_refused_with_those_that_are_known() -> None:

@@ -55,6 +55,31 @@ def test_an_object_that_does_not_exist_raises_what_kr8s_raises(shop: Shop) -> No
         sdk.BucketClaim.get("none", namespace="shop")
 
 
+NO_NAMES = ["..", "a/../b", "photos?limit=1", "photos%2Fx", "photos#", "pho\x1btos", ""]
+
+
+@pytest.mark.attack("a name with slashes and dots makes the SDK read another object")
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_no_object_can_have_is_not_asked_for(shop: Shop, name: str) -> None:
+    with pytest.raises(kr8s.NotFoundError, match="does not exist"):
+        sdk.BucketClaim.get(name, namespace="shop")
+    with pytest.raises(kr8s.NotFoundError, match="does not exist"):
+        sdk.BucketClaim.get("photos", namespace=f"{name}/x")
+    assert shop.server.seen == []
+
+
+@pytest.mark.attack("an access names a Secret of another namespace with slashes and dots")
+@pytest.mark.parametrize("name", ["../../shop/secrets/photos-keys", "", ".", "photos-keys?a=b"])
+def test_a_secret_name_with_a_path_reads_no_secret(shop: Shop, name: str) -> None:
+    spec = {"bucketClaimName": "photos", "credentialsSecretName": name}
+    shop.server.put(v1alpha1.BUCKET_ACCESSES, Key("team", "x"), spec=spec)
+    access = sdk.BucketAccess.get("x", namespace="team")
+    with pytest.raises(sdk.CredentialsError, match="does not exist"):
+        access.credentials()
+    access.why()
+    assert not any("secrets" in seen.path for seen in shop.server.seen)
+
+
 def test_a_ready_claim_ends_the_wait_at_once(shop: Shop) -> None:
     claim = sdk.BucketClaim("photos", namespace="shop")
     claim.wait_ready(timeout=5)
@@ -210,3 +235,27 @@ def test_what_a_pod_needs_is_there_without_kr8s() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert {"kr8s", "httpx"}.isdisjoint(done.stdout.split())
+
+
+FORKED = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")  # Python warns of a fork with threads
+from cosi_operator.sdk import BucketAccess
+access = BucketAccess.get("photos-keys", namespace="shop")
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    again = BucketAccess.get("photos-keys", namespace="shop")
+    os._exit(0 if again.credentials() == access.credentials() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_can_ask_too(shop: Shop) -> None:
+    """As the workers of multiprocessing, gunicorn and Celery are."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        env={"PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(shop.kubeconfig)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

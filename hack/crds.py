@@ -1,6 +1,6 @@
 """Drift check of deploy/crds/, both ways; `hack/verify-crds` runs it.
 
-Two comparisons. The first, with the records that read these objects (api/v1alpha1_wire.py): every
+Two comparisons. The first, with the structs that read these objects (api/v1alpha1_wire.py): every
 property has a field of the same name and type, and every field a property. The second, with
 upstream's schema as tests/support/upstream_crds/ tells it: the same but for our additions to the
 status, and for LIMITS, which every string has. Nothing else that upstream accepts is refused here.
@@ -57,9 +57,9 @@ def differences(ours: Mapping[str, Schema], upstream: Mapping[str, Schema]) -> l
         return [f"the kinds differ: {sorted(ours)}, {sorted(upstream)} and {sorted(kinds)}"]
     return [
         problem
-        for kind, record in wire.BY_KIND.items()
+        for kind, struct in wire.BY_KIND.items()
         for problem in (
-            *_against_record(kind, _schema(ours[kind]), inspect.type_info(record)),
+            *_against_type(kind, _schema(ours[kind]), inspect.type_info(struct)),
             *_against_upstream(kind, ours[kind]["spec"], upstream[kind]["spec"]),
             *_unlimited(kind, _schema(ours[kind])),
         )
@@ -71,18 +71,18 @@ def _schema(crd: Schema) -> Schema:
     return found
 
 
-def _against_record(path: str, schema: Schema, read: inspect.Type) -> Iterator[str]:
+def _against_type(path: str, schema: Schema, read: inspect.Type) -> Iterator[str]:
     read = _without_none(read)
     if path.endswith(".metadata"):
         return  # the API server's own, in no CRD
     if schema.get("type") != _type_name(read):
-        yield f"{path}: the CRD says {schema.get('type')}, the record {_type_name(read)}"
+        yield f"{path}: the CRD says {schema.get('type')}, the struct {_type_name(read)}"
     elif isinstance(read, inspect.StructType):
         yield from _against_struct(path, schema, read)
     elif isinstance(read, inspect.VarTupleType | inspect.ListType):
-        yield from _against_record(f"{path}[]", schema["items"], read.item_type)
+        yield from _against_type(f"{path}[]", schema["items"], read.item_type)
     elif isinstance(read, inspect.DictType):
-        yield from _against_record(f"{path}{{}}", schema["additionalProperties"], read.value_type)
+        yield from _against_type(f"{path}{{}}", schema["additionalProperties"], read.value_type)
     elif isinstance(read, inspect.EnumType) and (
         set(schema.get("enum", [])) != {member.value for member in read.cls}
     ):
@@ -102,11 +102,11 @@ def _against_struct(path: str, schema: Schema, read: inspect.StructType) -> Iter
     for name in sorted(served.keys() & fields.keys()):
         # Our part is read raw at first; wire.Own tells what is in it.
         known = OWN[name] if issubclass(read.cls, wire.Status) and name in OWN else fields[name]
-        yield from _against_record(f"{path}.{name}", served[name], known.type)
+        yield from _against_type(f"{path}.{name}", served[name], known.type)
     if read.cls in (wire.Condition, wire.LastCall):
         needed = sorted(f.encode_name for f in read.fields if f.required)
         if sorted(schema.get("required", [])) != needed:
-            yield f"{path}: the record needs {', '.join(needed)}; the CRD asks for others"
+            yield f"{path}: the struct needs {', '.join(needed)}; the CRD asks for others"
 
 
 def _without_none(read: inspect.Type) -> inspect.Type:

@@ -1,8 +1,8 @@
-"""The settings of both processes, as frozen records that reject invalid values.
+"""The settings of both processes, as frozen dataclasses that reject invalid values.
 
-Durations in seconds end in `_s`. None means "off". Every record is valid, because the constructors
-raise `SettingError`, whose message names the flag and a valid value. This module does not read
-flags, files or the environment; `flags` does.
+Durations in seconds end in `_s`. None means "off". Every instance is valid, because the
+constructors raise `SettingError`, whose message names the flag and a valid value. This module does
+not read flags, files or the environment; `flags` does.
 """
 
 import enum
@@ -243,8 +243,8 @@ def changed_settings(settings: ProcessSettings) -> dict[str, object]:
         else:
             default = each.default
         if value != default:
-            is_record = is_dataclass(value) and not isinstance(value, type)
-            changed[each.name] = asdict(value) if is_record else value
+            is_group = is_dataclass(value) and not isinstance(value, type)
+            changed[each.name] = asdict(value) if is_group else value
     return changed
 
 

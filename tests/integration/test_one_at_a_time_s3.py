@@ -16,7 +16,7 @@ from cosi_operator.clock import RealClock
 from cosi_operator.driver.channel import DriverChannel
 from cosi_operator.driver.v1alpha1 import Driver, GrantedAccess, GrantRequest
 from cosi_operator.settings import LaneScope
-from cosi_operator.sidecar.calls import DriverState, Refused
+from cosi_operator.sidecar.calls import DriverState, Refused, Stopwatch
 from cosi_operator.sidecar.lanes import Lanes
 from refdriver import RefDriver
 from seaweed import SeaweedFS
@@ -85,7 +85,8 @@ async def test_keys_of_accesses_that_are_granted_at_once(
         meta = replace(ACCESS.meta, name=f"a-{number}")
         request = GrantRequest(bucket, f"{scope}-{number}", AuthenticationType.KEY)
         call = functools.partial(calls.grant_access, request, timeout_s=TIMEOUT_S)
-        reply = await lanes.judged(replace(ACCESS, meta=meta), bucket, call)
+        watch = Stopwatch(RealClock())
+        reply = await lanes.judged(replace(ACCESS, meta=meta), bucket, call, watch)
         assert not isinstance(reply, Refused), reply
         granted[meta.key] = reply
 
@@ -112,7 +113,8 @@ async def test_keys_of_accesses_that_are_granted_at_once(
         meta = replace(ACCESS.meta, name=key.name)
         account_id = granted[key].account_id
         call = functools.partial(calls.revoke_access, bucket, account_id, {}, timeout_s=TIMEOUT_S)
-        reply = await lanes.judged(replace(ACCESS, meta=meta), bucket, call)
+        watch = Stopwatch(RealClock())
+        reply = await lanes.judged(replace(ACCESS, meta=meta), bucket, call, watch)
         assert not isinstance(reply, Refused), reply
 
     async with anyio.create_task_group() as tasks:

@@ -252,7 +252,7 @@ def test_each_code_has_a_unique_reason_and_an_explanation() -> None:
             MadeBy.REPLY,
             Verdict.TERMINAL,
             Reason.DRIVER_MALFORMED_REPLY,
-            id="a reply that can't be used is final",
+            id="a reply that can't be used -> final",
         ),
     ],
 )
@@ -272,40 +272,46 @@ def test_a_status_that_the_driver_never_sent_is_not_looked_up(
     ("overrides", "call", "expected"),
     [
         pytest.param(
-            ["UNKNOWN=requeue"], Call.CREATE_BUCKET, Verdict.REQUEUE, id="by code: for every call"
+            ["UNKNOWN=requeue"],
+            Call.CREATE_BUCKET,
+            Verdict.REQUEUE,
+            id="an override of a code -> for every call",
         ),
         pytest.param(
-            ["*:UNKNOWN=requeue"], Call.GRANT_ACCESS, Verdict.REQUEUE, id="a star is every call"
+            ["*:UNKNOWN=requeue"],
+            Call.GRANT_ACCESS,
+            Verdict.REQUEUE,
+            id="an override of * -> for every call",
         ),
         pytest.param(
             ["DriverGrantBucketAccess:UNKNOWN=requeue"],
             Call.GRANT_ACCESS,
             Verdict.REQUEUE,
-            id="by call: for that call",
+            id="an override of a call -> for that call",
         ),
         pytest.param(
             ["DriverGrantBucketAccess:UNKNOWN=requeue"],
             Call.REVOKE_ACCESS,
             Verdict.TERMINAL,
-            id="by call: not for another",
+            id="an override of a call -> not for another call",
         ),
         pytest.param(
             ["ceph.example.com/UNKNOWN=requeue"],
             Call.CREATE_BUCKET,
             Verdict.REQUEUE,
-            id="by driver: for that driver",
+            id="an override of a driver -> for that driver",
         ),
         pytest.param(
             ["CEPH.Example.com/UNKNOWN=requeue"],
             Call.CREATE_BUCKET,
             Verdict.REQUEUE,
-            id="by driver: without regard to case",
+            id="an override of a driver in other letters -> for that driver",
         ),
         pytest.param(
             ["other.example.com/UNKNOWN=requeue"],
             Call.CREATE_BUCKET,
             Verdict.TERMINAL,
-            id="by driver: not for another",
+            id="an override of a driver -> not for another driver",
         ),
         pytest.param(
             ["UNKNOWN=requeue", "UNKNOWN=success"],
@@ -392,23 +398,25 @@ def test_an_override_is_parsed(text: str, override: Override) -> None:
         pytest.param(
             "UNKNWON=requeue",
             ["'UNKNWON'", "did you mean UNKNOWN?", "INVALID_ARGUMENT", "UNAUTHENTICATED"],
-            id="an unknown code",
+            id="an unknown code -> refused",
         ),
-        pytest.param("OK=terminal", ["'OK'", "INTERNAL"], id="OK can't be overridden"),
+        pytest.param("OK=terminal", ["'OK'", "INTERNAL"], id="an override of OK -> refused"),
         pytest.param(
             "UNKNOWN=retry",
             ["'retry'", "requeue, terminal, success"],
-            id="an unknown verdict",
+            id="an unknown verdict -> refused",
         ),
         pytest.param(
             "CreateBucket:UNKNOWN=requeue",
             ["'CreateBucket'", "did you mean DriverCreateBucket?", "DriverRevokeBucketAccess"],
-            id="an unknown call",
+            id="an unknown call -> refused",
         ),
-        pytest.param("UNKNOWN", ["'UNKNOWN'", "[driver/][Call:]CODE=verdict"], id="no equals sign"),
-        pytest.param("", ["''", "[driver/][Call:]CODE=verdict"], id="nothing at all"),
-        pytest.param("=requeue", ["''", "INTERNAL"], id="no code"),
-        pytest.param("UNKNOWN=", ["''", "requeue, terminal, success"], id="no verdict"),
+        pytest.param(
+            "UNKNOWN", ["'UNKNOWN'", "[driver/][Call:]CODE=verdict"], id="no equals sign -> refused"
+        ),
+        pytest.param("", ["''", "[driver/][Call:]CODE=verdict"], id="an empty text -> refused"),
+        pytest.param("=requeue", ["''", "INTERNAL"], id="no code -> refused"),
+        pytest.param("UNKNOWN=", ["''", "requeue, terminal, success"], id="no verdict -> refused"),
     ],
 )
 def test_a_bad_override_names_the_bad_word_and_the_allowed_ones(

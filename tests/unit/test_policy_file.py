@@ -47,35 +47,35 @@ def test_without_file_and_flags_the_default_table_is_in_force() -> None:
     [
         pytest.param(
             "other.example.com", Call.CREATE_BUCKET, Code.ABORTED, Verdict.REQUEUE,
-            id="the file's profile counts for a driver that the file does not name",
+            id="a driver that the file does not name -> the file's profile",
         ),
         pytest.param(
             "other.example.com", Call.GRANT_ACCESS, Code.UNKNOWN, Verdict.REQUEUE,
-            id="an override without a driver counts for every driver",
+            id="an override without a driver -> for every driver",
         ),
         pytest.param(
             "other.example.com", Call.CREATE_BUCKET, Code.UNKNOWN, Verdict.TERMINAL,
-            id="an override of one call leaves the other calls alone",
+            id="an override of one call -> the other calls stay",
         ),
         pytest.param(
             CEPH, Call.DELETE_BUCKET, Code.INTERNAL, Verdict.TERMINAL,
-            id="an override that names the driver counts for it",
+            id="an override that names the driver -> used",
         ),
         pytest.param(
             "other.example.com", Call.DELETE_BUCKET, Code.INTERNAL, Verdict.REQUEUE,
-            id="an override that names another driver does not count",
+            id="an override that names another driver -> ignored",
         ),
         pytest.param(
             "slow.EXAMPLE.com", Call.CREATE_BUCKET, Code.NOT_FOUND, Verdict.REQUEUE,
-            id="a driver's own profile beats the file's, whatever the case of its name",
+            id="a driver's own profile, its name in other letters -> overrides the file's",
         ),
         pytest.param(
             "slow.example.com", Call.CREATE_BUCKET, Code.UNAVAILABLE, Verdict.TERMINAL,
-            id="a driver's own overrides count",
+            id="a driver's own overrides -> used",
         ),
         pytest.param(
             "empty.example.com", Call.CREATE_BUCKET, Code.ABORTED, Verdict.REQUEUE,
-            id="a driver with nothing after its name takes the rest of the file",
+            id="a driver with nothing after its name -> the file's profile and overrides",
         ),
     ],
 )  # fmt: skip

@@ -19,13 +19,18 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("record", "arguments", "words"),
     [
-        pytest.param(Backoff, {"base_s": 0}, "above 0", id="a backoff waits"),
-        pytest.param(Backoff, {"base_s": NAN}, "above 0", id="a backoff is a number"),
-        pytest.param(Backoff, {"cap_s": 0.5}, "1.0 s", id="the cap is not under the base"),
-        pytest.param(Backoff, {"cap_s": INF}, "cap", id="the cap is finite"),
-        pytest.param(Backoff, {"jitter": 1.5}, "0 to 1", id="jitter is a fraction"),
+        pytest.param(Backoff, {"base_s": 0}, "above 0", id="a backoff without a pause -> refused"),
         pytest.param(
-            LeaseDurations, {"lease_s": 10}, "longer than the renew deadline", id="lease order"
+            Backoff, {"base_s": NAN}, "above 0", id="a backoff that is no number -> refused"
+        ),
+        pytest.param(Backoff, {"cap_s": 0.5}, "1.0 s", id="a cap below the base -> refused"),
+        pytest.param(Backoff, {"cap_s": INF}, "cap", id="an infinite cap -> refused"),
+        pytest.param(Backoff, {"jitter": 1.5}, "0 to 1", id="a jitter above 1 -> refused"),
+        pytest.param(
+            LeaseDurations,
+            {"lease_s": 10},
+            "longer than the renew deadline",
+            id="lease durations in the wrong order -> refused",
         ),
         pytest.param(
             LeaseDurations, {"renew_deadline_s": 2.4}, "1.2 times", id="more than one attempt"

@@ -231,48 +231,52 @@ def shut_down_keeps_what_is_due(queue: WorkQueue[str], clock: FakeClock) -> None
 @pytest.mark.parametrize(
     ("script", "due"),
     [
-        pytest.param(
-            twice, ["a", "b"], id="a key added twice is handed out once, in its first place"
-        ),
-        pytest.param(
-            add_while_held, ["a"], id="what is added while held runs once more after done"
-        ),
+        pytest.param(twice, ["a", "b"], id="added twice -> handed out once, in its first place"),
+        pytest.param(add_while_held, ["a"], id="added during its run -> runs once more after done"),
         pytest.param(nothing_while_held, [], id="no request while held -> no further run"),
+        pytest.param(delay_merges_to_earlier, [], id="a later delay -> the earlier one stays"),
+        pytest.param(delay_moves_earlier, [], id="an earlier delay -> replaces the later one"),
+        pytest.param(add_overtakes_delay, [], id="added during its delay -> runs now"),
         pytest.param(
-            delay_merges_to_earlier, [], id="a later delay does not replace an earlier one"
+            delay_again_after_overtaking, ["a"], id="a delay set by the later run -> stays"
         ),
-        pytest.param(delay_moves_earlier, [], id="an earlier delay replaces a later one"),
-        pytest.param(add_overtakes_delay, [], id="an add takes the key out of its delay"),
-        pytest.param(
-            delay_again_after_overtaking, ["a"], id="a delay asked for by the later run holds"
-        ),
-        pytest.param(delay_on_a_ready_key, [], id="a delay on a ready key asks for no second run"),
-        pytest.param(
-            delay_on_a_dirty_key, [], id="a key added meanwhile does not wait for a backoff"
-        ),
+        pytest.param(delay_on_a_ready_key, [], id="a delay on a ready key -> no second run"),
+        pytest.param(delay_on_a_dirty_key, [], id="added during its backoff -> runs now"),
         pytest.param(
             delay_passes_while_held, ["a"], id="a delay ends while held -> run again after done"
         ),
-        pytest.param(no_delay, ["b", "a"], id="a delay of zero or less is an add"),
+        pytest.param(no_delay, ["b", "a"], id="a delay of zero or less -> runs now"),
         pytest.param(
-            order_of_delays, ["a", "b"], id="delayed keys come in the order of their times"
+            order_of_delays, ["a", "b"], id="several delays -> in the order of their times"
         ),
-        pytest.param(forget_keeps_the_delay, ["a"], id="forget does not take back a delayed run"),
-        pytest.param(a_change_lifts_a_paced_key, ["b"], id="a change lifts a paced key"),
+        pytest.param(forget_keeps_the_delay, ["a"], id="forget -> leaves a delayed run in place"),
         pytest.param(
-            a_pace_does_not_lower_a_change, ["b", "a"], id="a change that is due waits for no turn"
+            a_change_lifts_a_paced_key,
+            ["b"],
+            id="a change of a paced key -> runs before the paced ones",
         ),
         pytest.param(
-            dirty_remembers_the_fresh_change, ["b", "a"], id="a fresh change while held stays fresh"
+            a_pace_does_not_lower_a_change,
+            ["b", "a"],
+            id="a change that is due -> does not wait for its turn",
         ),
-        pytest.param(dirty_waits_for_its_turn, ["a"], id="paced while held waits for its turn"),
         pytest.param(
-            a_pace_takes_out_of_the_delay, ["a"], id="a paced key does not wait out its delay"
+            dirty_remembers_the_fresh_change,
+            ["b", "a"],
+            id="a change during its run -> runs before the paced ones",
         ),
-        pytest.param(a_delay_on_a_paced_key, [], id="a delay on a paced key changes nothing"),
-        pytest.param(shut_down_drops_the_paced, [], id="shut down drops the paced keys"),
         pytest.param(
-            shut_down_keeps_what_is_due, ["a"], id="shut down keeps what is due and takes no more"
+            dirty_waits_for_its_turn, ["a"], id="paced during its run -> waits for its turn"
+        ),
+        pytest.param(
+            a_pace_takes_out_of_the_delay, ["a"], id="paced during its delay -> runs at its turn"
+        ),
+        pytest.param(a_delay_on_a_paced_key, [], id="a delay on a paced key -> changes nothing"),
+        pytest.param(shut_down_drops_the_paced, [], id="shut down -> drops the paced keys"),
+        pytest.param(
+            shut_down_keeps_what_is_due,
+            ["a"],
+            id="shut down -> hands out what is due, accepts no more",
         ),
     ],
 )

@@ -1,8 +1,8 @@
-"""Decodes the JSON of objects of objectstorage.k8s.io into the records of `view`.
+"""Decodes the JSON of objects of objectstorage.k8s.io into the values of `view`.
 
-Each `decode_*` function converts one object. A field that is absent or null gets the record's
-default if upstream's schema allows that. A field of a wrong type raises `msgspec.ValidationError`,
-whose text gives the path of the field.
+Each `decode_*` function converts one object. A field that is absent or null gets its default if
+upstream's schema allows that. A field of a wrong type raises `msgspec.ValidationError`, whose text
+gives the path of the field.
 
 Our part of a status is `conditions`, `observedGeneration`, `observedRetry` and `lastCall`.
 Upstream's CRDs do not have these fields and drop them. There the annotation `STATUS_ANNOTATION` has

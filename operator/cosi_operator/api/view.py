@@ -1,6 +1,6 @@
 """The API objects as all other modules use them, independent of the served version.
 
-Every record is frozen. An absent string is "", an absent map or list is empty.
+Every value is frozen. An absent string is "", an absent map or list is empty.
 """
 
 import enum

@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -262,19 +263,13 @@ async def process(
     metrics.watch_dropped_lines(dropped_lines)
     stop, hurry = anyio.Event(), anyio.Event()
     tracing = _tracing(settings, component)
-
-    def requested(verb: str, plural: str, status: int, seconds: float) -> None:
-        metrics.requested(METHODS[verb], status or None)
-        if current_level() is LogLevel.DEBUG:
-            ms = round(seconds * 1000)
-            log.debug("request", verb=verb, resource=plural, status=status, elapsed_ms=ms)
-        if tracing is not None:
-            tracing.requested(verb, plural, status, seconds)
-
     agent = f"{component}/{package_version()}"
     async with (
         await KubeClient.connect(
-            settings.kubeconfig, clock=clock, user_agent=agent, on_request=requested
+            settings.kubeconfig,
+            clock=clock,
+            user_agent=agent,
+            on_request=partial(_note_request, metrics, tracing),
         ) as client,
         anyio.create_task_group() as tasks,
     ):
@@ -297,11 +292,22 @@ async def process(
             hurry=hurry,
             tracing=tracing,
         )
-
-        async def drain() -> None:
-            await events.drain(EVENT_DRAIN_S)
-            if tracing is not None:
-                await tracing.close(TRACE_DRAIN_S)
-
-        await unless(hurry, drain)
+        await unless(hurry, partial(_drain, events, tracing))
         tasks.cancel_scope.cancel()
+
+
+def _note_request(
+    metrics: Metrics, tracing: "Tracing | None", verb: str, plural: str, status: int, seconds: float
+) -> None:
+    metrics.requested(METHODS[verb], status or None)
+    if current_level() is LogLevel.DEBUG:
+        ms = round(seconds * 1000)
+        log.debug("request", verb=verb, resource=plural, status=status, elapsed_ms=ms)
+    if tracing is not None:
+        tracing.requested(verb, plural, status, seconds)
+
+
+async def _drain(events: EventRecorder, tracing: "Tracing | None") -> None:
+    await events.drain(EVENT_DRAIN_S)
+    if tracing is not None:
+        await tracing.close(TRACE_DRAIN_S)

@@ -3,7 +3,7 @@
 A tenant can create thousands of claims and accesses of 1.5 MiB each (etcd's limit) on a cluster
 whose CRDs have no `maxLength`. Of an object that is larger than OBJECT_LIMIT_BYTES, only these
 parts are held: the metadata that the operator reads, our own annotations, the spec (unless the spec
-itself is huge), and the ids in the status. Two marks record this:
+itself is huge), and the ids in the status. Two marks show this:
 
 - PARTIAL: parts are missing. A PUT needs the whole object, so it is read again for a PUT.
 - OVERSIZED: the spec is missing too.

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import structlog
-
 from cosi_operator.api.view import BucketAccess, BucketAccessClass, Key, Meta
 from cosi_operator.clock import SteadyTime
 from cosi_operator.conditions import describe_failure
@@ -43,8 +41,6 @@ from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_release import release_unheld
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar, warn_unrecorded_account
-
-log = structlog.get_logger(__name__)
 
 
 class AccessReconciler:

@@ -1,7 +1,7 @@
 """The steps of a BucketAccess that call the driver about its accounts: Grant and Revoke."""
 
 import functools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -92,16 +92,14 @@ class AccessAccounts:
         is_unasked = access.meta.uid in self._unasked
         self._unasked.discard(access.meta.uid)
         watch = Stopwatch(self._s.clock)
-        timeout_s = self._s.call_timeout_s
-        reply = await self._called(
-            view,
-            access,
-            step.bucket_id,
-            lambda: watch.time(self._s.driver.grant_access(request, timeout_s=timeout_s)),
+        call = functools.partial(
+            self._s.driver.grant_access, request, timeout_s=self._s.call_timeout_s
         )
+        reply = await self._s.lanes.judged(access, step.bucket_id, call, watch)
         if isinstance(reply, Queued):
             self._unasked.update({access.meta.uid} if is_unasked else ())
         else:
+            self.calls_of(view, access).called()
             warn_unknown_type(self._s, access, view.access_class)
         if isinstance(reply, Refused):
             return self._refused_grant(view, access, step, reply)
@@ -198,20 +196,6 @@ class AccessAccounts:
         finally:
             self._leaving -= marks
 
-    async def _called[R](
-        self,
-        view: AccessView,
-        access: BucketAccess,
-        bucket_id: str,
-        call: Callable[[], Awaitable[R]],
-        is_wanted: Callable[[], bool] = lambda: True,
-    ) -> R | Refused:
-        """Make a call in its lane, and note the time of the call."""
-        reply = await self._s.lanes.judged(access, bucket_id, call, is_wanted)
-        if not isinstance(reply, Queued | Unwanted):
-            self.calls_of(view, access).called()
-        return reply
-
     async def _refuse_account(
         self, view: AccessView, access: BucketAccess, step: Grant, account_id: str
     ) -> AccessFact:
@@ -242,18 +226,18 @@ class AccessAccounts:
         self, view: AccessView, access: BucketAccess, step: Revoke
     ) -> Revoked | UsedByOthers | CallFailed:
         watch = Stopwatch(self._s.clock)
-        revoke = functools.partial(
+        call = functools.partial(
             self._s.driver.revoke_access,
             step.bucket_id,
             step.account_id,
             step.context,
             timeout_s=self._s.call_timeout_s,
         )
-        reply = await self._called(
-            view,
+        reply = await self._s.lanes.judged(
             access,
             step.bucket_id,
-            lambda: watch.time(revoke()),
+            call,
+            watch,
             # Checked again at its turn: a Grant for another access may have returned the account.
             lambda: not self.holders(access, step.account_id).live,
         )
@@ -261,6 +245,8 @@ class AccessAccounts:
             if not access.meta.deleting:
                 self._unstored.drop(access, step.account_id)
             return UsedByOthers(step.account_id)
+        if not isinstance(reply, Queued):
+            self.calls_of(view, access).called()
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self.calls_of(view, access).failure(reply)
         ids = {"bucket_id": step.bucket_id, "account_id": step.account_id}

@@ -230,7 +230,7 @@ class BucketReconciler:
         call = self._s.driver.create_bucket(
             step.name, step.parameters, timeout_s=self._s.call_timeout_s
         )
-        reply = await judged(watch.time(call), policy=self._s.policy, driver=self._s.state)
+        reply = await judged(call, policy=self._s.policy, driver=self._s.state, watch=watch)
         if isinstance(reply, Refused):
             if reply.verdict is Verdict.SUCCESS:  # the bucket exists; without an id, use its name
                 log_change("bucket_adopted", Call.CREATE_BUCKET, reply, watch, bucket_id=step.name)
@@ -287,7 +287,7 @@ class BucketReconciler:
         call = self._s.driver.delete_bucket(
             step.bucket_id, step.context, timeout_s=self._s.call_timeout_s
         )
-        reply = await judged(watch.time(call), policy=self._s.policy, driver=self._s.state)
+        reply = await judged(call, policy=self._s.policy, driver=self._s.state, watch=watch)
         if isinstance(reply, Refused) and reply.verdict is not Verdict.SUCCESS:
             return self._calls_of(view).failure(reply)
         deleted = step.bucket_id

@@ -148,17 +148,10 @@ class Unwanted(Refused):
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Measures one driver call, without the time that the call waits in its lane."""
+    """The time that one driver call took, without the time that it waited in its lane."""
 
     clock: Clock
     elapsed_s: float = 0.0
-
-    async def time[R](self, call: Awaitable[R]) -> R:
-        began = self.clock.monotonic()
-        try:
-            return await call
-        finally:
-            self.elapsed_s = self.clock.monotonic() - began
 
 
 def log_change(event: str, call: Call, reply: object, watch: Stopwatch, **ids: str) -> None:
@@ -168,8 +161,11 @@ def log_change(event: str, call: Call, reply: object, watch: Stopwatch, **ids: s
     log.info(event, **ids, call=call.value, code=code.name, call_ms=call_ms)
 
 
-async def judged[R](call: Awaitable[R], *, policy: Policy, driver: DriverState) -> R | Refused:
-    """Await one driver call; return a failure as a value."""
+async def judged[R](
+    call: Awaitable[R], *, policy: Policy, driver: DriverState, watch: Stopwatch
+) -> R | Refused:
+    """Await one driver call, and measure it; return a failure as a value."""
+    began = watch.clock.monotonic()
     try:
         return await call
     except DriverError as error:
@@ -177,6 +173,8 @@ async def judged[R](call: Awaitable[R], *, policy: Policy, driver: DriverState) 
             driver.note_silent()
         judgement = classify(policy, error.status)
         return Refused(error.status, judgement.verdict, judgement.reason, judgement.effect)
+    finally:
+        watch.elapsed_s = watch.clock.monotonic() - began
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from cosi_operator.outcome import (
     Terminal,
 )
 from cosi_operator.settings import LaneScope
-from cosi_operator.sidecar.calls import DriverState, Queued, Refused, Unwanted, judged
+from cosi_operator.sidecar.calls import DriverState, Queued, Refused, Stopwatch, Unwanted, judged
 from cosi_operator.sidecar.lane import Lane, TicketState, WaitingLimit
 
 MAX_WAIT_S = 10.0
@@ -111,38 +111,35 @@ class Lanes:
         access: BucketAccess,
         bucket_id: str,
         call: Callable[[], Awaitable[R]],
+        watch: Stopwatch,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> R | Refused:
         """Make one call for this access in its turn; return a failure as a value.
 
         Args:
+            watch: measures the call itself.
             is_wanted: asked when its turn has come, before the call is made.
         Returns:
             The reply, or a `Refused`. `Queued`: the access has to wait longer for its turn, so the
             call was not made; the access is reconciled again when its turn is near. `Unwanted`: the
             call was not made and will not be.
         """
-        if self._scope is LaneScope.NONE:
-            return await self._made(call, is_wanted)
         key = access.meta.key
         name = bucket_id if self._scope is LaneScope.BUCKET else ""
-        if not await self._turn(key, name, access.class_name):
+        has_lane = self._scope is not LaneScope.NONE
+        if has_lane and not await self._turn(key, name, access.class_name):
             return self._queued(key)
         hung = False
         try:
-            reply = await self._made(call, is_wanted)
+            if not is_wanted():
+                return Unwanted(NOT_SENT, Verdict.REQUEUE, Reason.CONFLICT, Effect.NONE)
+            reply = await judged(call(), policy=self._policy, driver=self._driver, watch=watch)
             hung = isinstance(reply, Refused) and reply.status.made_by is MadeBy.DEADLINE
+            return reply
         finally:
-            self._lanes[name].end(key, hung=hung)
-            self._forget(key)
-        return reply
-
-    async def _made[R](
-        self, call: Callable[[], Awaitable[R]], is_wanted: Callable[[], bool]
-    ) -> R | Refused:
-        if is_wanted():
-            return await judged(call(), policy=self._policy, driver=self._driver)
-        return Unwanted(NOT_SENT, Verdict.REQUEUE, Reason.CONFLICT, Effect.NONE)
+            if has_lane:
+                self._lanes[name].end(key, hung=hung)
+                self._forget(key)
 
     async def _turn(self, key: Key, name: str, class_name: str) -> bool:
         """Wait for the turn of a key; False if the run has to end without a turn."""

@@ -1,4 +1,4 @@
-"""deploy/crds/ fits the records that read the objects and upstream's schema; a drift is found."""
+"""deploy/crds/ fits the structs that read the objects and upstream's schema; a drift is found."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -36,7 +36,7 @@ def texts(at: Any, path: str) -> list[str]:
     return missing
 
 
-def test_the_crds_fit_the_records_and_upstream() -> None:
+def test_the_crds_fit_the_structs_and_upstream() -> None:
     assert crds.differences(OURS, UPSTREAM) == []
 
 
@@ -113,7 +113,7 @@ def drop_a_kind(found: dict[str, Any]) -> None:
         pytest.param(drop_the_limit_of_a_map, "BucketClass.parameters{}: a string", id="of a map"),
         pytest.param(change_an_enum, "Bucket.status.lastCall.effect: the enum", id="our enum"),
         pytest.param(need_more, "BucketClaim.spec: required is", id="required"),
-        pytest.param(need_less_of_a_call, "BucketAccess.status.lastCall: the record", id="needed"),
+        pytest.param(need_less_of_a_call, "BucketAccess.status.lastCall: the struct", id="needed"),
         pytest.param(change_the_scope, "Bucket: scope is not upstream's", id="scope"),
         pytest.param(rename_the_plural, "Bucket: names.plural is not upstream's", id="plural"),
         pytest.param(drop_the_subresource, "Bucket: subresources of the version", id="status"),

@@ -32,67 +32,127 @@ LIST_AGAIN = Pausing(BACKOFF.pause_s(1, 1.0), None, failures=1)
     ("state", "happening", "after_s", "then"),
     [
         pytest.param(
-            LISTING, Page("7", "t"), 1.0, Listing(0.0, "t"), id="a page leads to the next one"
+            LISTING,
+            Page("7", "t"),
+            1.0,
+            Listing(0.0, "t"),
+            id="a page with a token -> the next page",
         ),
         pytest.param(
-            LISTING, Page("7", ""), 1.0, Watching(1.0, "7", 600.0), id="the last page: watch"
+            LISTING, Page("7", ""), 1.0, Watching(1.0, "7", 600.0), id="the last page -> watch"
         ),
         pytest.param(
             Listing(0.0, "t", 3),
             Refused(410),
             0.0,
             Pausing(8.0, None, 4),
-            id="the continue token is too old: start the list again",
+            id="the continue token is too old -> list from the start",
         ),
         pytest.param(
-            LISTING, Refused(403), 0.0, LIST_AGAIN, id="listing is forbidden: try again later"
+            LISTING,
+            Refused(403),
+            0.0,
+            LIST_AGAIN,
+            id="listing is forbidden -> list again after a pause",
         ),
-        pytest.param(LISTING, Refused(404), 0.0, LIST_AGAIN, id="the CRD is missing: later"),
+        pytest.param(
+            LISTING,
+            Refused(404),
+            0.0,
+            LIST_AGAIN,
+            id="the CRD is missing -> list again after a pause",
+        ),
         pytest.param(
             LISTING,
             Refused(429, 17.0),
             0.0,
             Pausing(17.0, None, 1),
-            id="a list meets 429: wait as long as the server asks",
+            id="a list gets 429 -> wait as long as the server asks",
         ),
-        pytest.param(LISTING, Silent(), 0.0, LIST_AGAIN, id="a list gets no answer"),
-        pytest.param(LISTING, Unreadable(), 0.0, LIST_AGAIN, id="a list can't be read"),
+        pytest.param(
+            LISTING,
+            Silent(),
+            0.0,
+            LIST_AGAIN,
+            id="a list gets no answer -> list again after a pause",
+        ),
+        pytest.param(
+            LISTING,
+            Unreadable(),
+            0.0,
+            LIST_AGAIN,
+            id="a list can't be decoded -> list again after a pause",
+        ),
         pytest.param(
             WATCHING,
             Progress("8"),
             1.0,
             Watching(0.0, "8", 400.0, has_progress=True),
-            id="a change or bookmark moves the version",
+            id="a change or a bookmark -> the version advances",
         ),
-        pytest.param(WATCHING, Ended(), LONG_S, AGAIN, id="a normal end: watch on"),
-        pytest.param(WATCHING, Ended(), 0.1, AGAIN, id="an end at once: watch on, after a pause"),
-        pytest.param(WATCHING, Silent(), LONG_S, AGAIN, id="cut or half-open: watch on"),
-        pytest.param(WATCHING, Refused(410), LONG_S, LIST_AGAIN, id="410: list again"),
-        pytest.param(WATCHING, Refused(504), LONG_S, LIST_AGAIN, id="version too large: list"),
-        pytest.param(WATCHING, Refused(400), LONG_S, LIST_AGAIN, id="an odd ERROR line: list"),
-        pytest.param(WATCHING, Refused(401), LONG_S, LIST_AGAIN, id="401 on a watch: list"),
-        pytest.param(WATCHING, Unreadable(), LONG_S, LIST_AGAIN, id="an unreadable line: list"),
         pytest.param(
-            WATCHING, Refused(429, 9.0), LONG_S, Pausing(9.0, "7", 1), id="429: watch on, as asked"
+            WATCHING,
+            Ended(),
+            LONG_S,
+            AGAIN,
+            id="the watch ends as agreed -> watch from the same version",
         ),
-        pytest.param(WATCHING, Refused(500), LONG_S, AGAIN, id="500: watch on"),
-        pytest.param(WATCHING, Refused(503), LONG_S, AGAIN, id="503: watch on"),
+        pytest.param(
+            WATCHING, Ended(), 0.1, AGAIN, id="the watch ends at once -> watch after a pause"
+        ),
+        pytest.param(
+            WATCHING,
+            Silent(),
+            LONG_S,
+            AGAIN,
+            id="the watch is cut or half-open -> watch from the same version",
+        ),
+        pytest.param(WATCHING, Refused(410), LONG_S, LIST_AGAIN, id="410 -> list"),
+        pytest.param(
+            WATCHING,
+            Refused(504),
+            LONG_S,
+            LIST_AGAIN,
+            id="the version is too large for the server -> list",
+        ),
+        pytest.param(WATCHING, Refused(400), LONG_S, LIST_AGAIN, id="400 -> list"),
+        pytest.param(WATCHING, Refused(401), LONG_S, LIST_AGAIN, id="401 -> list"),
+        pytest.param(
+            WATCHING, Unreadable(), LONG_S, LIST_AGAIN, id="a line can't be decoded -> list"
+        ),
+        pytest.param(
+            WATCHING,
+            Refused(429, 9.0),
+            LONG_S,
+            Pausing(9.0, "7", 1),
+            id="429 -> watch as late as the server asks",
+        ),
+        pytest.param(
+            WATCHING, Refused(500), LONG_S, AGAIN, id="500 -> watch from the same version"
+        ),
+        pytest.param(
+            WATCHING, Refused(503), LONG_S, AGAIN, id="503 -> watch from the same version"
+        ),
         pytest.param(
             WATCHING,
             Refused(403),
             0.0,
             Pausing(60.0, None, 0),
-            id="watching is forbidden: list each 60 s",
+            id="watching is forbidden -> list every 60 s",
         ),
         pytest.param(
             Pausing(1.0, "7", 3),
             PauseEnded(),
             1.0,
             Watching(1.0, "7", 600.0, 3),
-            id="rested: watch",
+            id="the pause before a watch ends -> watch",
         ),
         pytest.param(
-            Pausing(1.0, None, 3), PauseEnded(), 1.0, Listing(1.0, "", 3), id="rested: list"
+            Pausing(1.0, None, 3),
+            PauseEnded(),
+            1.0,
+            Listing(1.0, "", 3),
+            id="the pause before a list ends -> list",
         ),
     ],
 )

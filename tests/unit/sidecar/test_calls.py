@@ -21,6 +21,7 @@ from cosi_operator.sidecar.calls import (
     DriverState,
     Fingerprint,
     Refused,
+    Stopwatch,
     judged,
 )
 
@@ -80,12 +81,14 @@ async def _fails(error: Exception) -> str:
     raise error
 
 
-async def test_a_reply_comes_through() -> None:
+async def test_a_reply_comes_through_and_its_time_is_measured(clock: FakeClock) -> None:
     async def answers() -> str:
+        clock.advance(1.5)
         return "reply"
 
-    state = DriverState("s3.example.com")
-    assert await judged(answers(), policy=Policy(), driver=state) == "reply"
+    state, watch = DriverState("s3.example.com"), Stopwatch(clock)
+    assert await judged(answers(), policy=Policy(), driver=state, watch=watch) == "reply"
+    assert watch.elapsed_s == 1.5
 
 
 @pytest.mark.parametrize(
@@ -122,15 +125,17 @@ async def test_a_failed_call_becomes_a_value(
 ) -> None:
     heard: list[int] = []
     state = DriverState("s3.example.com", note_silent=lambda: heard.append(1))
-    refused = await judged(_fails(error), policy=Policy(), driver=state)
+    watch = Stopwatch(FakeClock())
+    refused = await judged(_fails(error), policy=Policy(), driver=state, watch=watch)
     assert isinstance(refused, Refused)
     assert (refused.verdict, refused.reason, refused.effect) == (verdict, reason, effect)
     assert len(heard) == noted
 
 
 async def test_what_is_no_drivers_failure_is_not_swallowed() -> None:
+    state, watch = DriverState("a"), Stopwatch(FakeClock())
     with pytest.raises(ZeroDivisionError):
-        await judged(_fails(ZeroDivisionError()), policy=Policy(), driver=DriverState("a"))
+        await judged(_fails(ZeroDivisionError()), policy=Policy(), driver=state, watch=watch)
 
 
 async def test_a_requeue_waits_its_backoff_and_a_final_one_only_its_recheck(

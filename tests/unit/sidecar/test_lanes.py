@@ -24,6 +24,7 @@ from cosi_operator.sidecar.calls import (
     Fingerprint,
     Queued,
     Refused,
+    Stopwatch,
     Unwanted,
 )
 from cosi_operator.sidecar.lane import TicketState
@@ -65,7 +66,9 @@ class World:
         namespace, _, name = who.partition("/")
         self.ended.pop(who, None)
         one = access(namespace, name, class_name=class_name)
-        self.ended[who] = await self.lanes.judged(one, bucket, lambda: self.call(who))
+        self.ended[who] = await self.lanes.judged(
+            one, bucket, lambda: self.call(who), Stopwatch(self.clock)
+        )
 
     async def start(self, *who: str, bucket: str = "b-1", class_name: str = "keys") -> None:
         for one in who:
@@ -130,7 +133,7 @@ async def test_a_call_that_is_not_wanted_at_its_turn_is_not_made(world: World) -
     async def revoke() -> None:
         one = access("a", "2", class_name="keys")
         world.ended["a/2"] = await world.lanes.judged(
-            one, "b-1", lambda: world.call("a/2"), lambda: wanted
+            one, "b-1", lambda: world.call("a/2"), Stopwatch(world.clock), lambda: wanted
         )
 
     await world.start("a/1")

@@ -4,7 +4,7 @@ killed and brought back at once."""
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 import msgspec
 from tests.faults.proxy import Proxy
 
+from controlplane import ControlPlane
 from controlplane.daemon import Daemon
 from controlplane.flags import write_secret
 from cosi_operator.outcome import Call
@@ -22,7 +23,7 @@ from mockdriver.rules import Rule
 from testbed import Testbed, operator_process
 from testbed.bed import DRIVER_NAME as DRIVER_NAME
 from testbed.bed import OUR_CRDS
-from testbed.objects import NAMESPACE
+from testbed.objects import NAMESPACE, path_of
 
 type Json = dict[str, Any]
 
@@ -54,6 +55,11 @@ class FaultBed(Testbed):
     """Start it with `FaultBed.ready`; `proxy` sees and breaks what the operator asks."""
 
     proxy: Proxy
+
+    def __init__(self, plane: ControlPlane, driver: MockDriver, directory: Path) -> None:
+        """Nothing of the logs has been read."""
+        super().__init__(plane, driver, directory)
+        self._read_bytes: dict[Path, int] = {}
 
     @classmethod
     def ready(cls, directory: Path, *, crds: Path | None = None) -> Self:
@@ -176,24 +182,23 @@ class FaultBed(Testbed):
             AssertionError: something was left; names it.
         """
         with suppress(TimeoutError):
-            self.until("everything to be gone", lambda: self.left_over() == [])
-        left = self.left_over()
+            self.until("everything to be gone", lambda: not any(self.left_over()))
+        left = list(self.left_over())
         assert not left, "left over:\n" + "\n".join(left)
 
-    def left_over(self) -> list[str]:
-        """What tests make and have to take away again, classes aside."""
-        found = [
-            f"{plural} {item}"
-            for plural in ("bucketclaims", "buckets", "bucketaccesses", "secrets")
-            for item in self.all_of(plural)
-        ]
-        found += [f"on the backend: {bucket}" for bucket in self.driver.buckets()]
-        found += [f"on the backend: account {a.name}" for a in self.driver.accounts()]
-        return found
+    def left_over(self) -> Iterator[str]:
+        """What tests make and have to take away again, classes aside; asked for one by one."""
+        for plural in ("bucketclaims", "buckets", "bucketaccesses", "secrets"):
+            yield from (f"{plural} {item}" for item in self.all_of(plural))
+        yield from (f"on the backend: {bucket}" for bucket in self.driver.buckets())
+        yield from (f"on the backend: account {a.name}" for a in self.driver.accounts())
 
     def leaks(self) -> list[str]:
-        """Where a secret key stands besides Secrets: logs, Events, objects."""
-        texts = {f"the log of {role}": self.log_of(role) for role in self.processes}
+        """Where a secret key stands besides Secrets: in objects, and in new log lines and Events.
+
+        The Events are deleted, so that the next test reads its own alone.
+        """
+        texts = {f"the log of {role}": self._new_log_of(role) for role in self.processes}
         for plural in ("bucketclaims", "buckets", "bucketaccesses"):
             texts |= {
                 f"{plural} {b['metadata']['name']}": json.dumps(b) for b in self.all_of(plural)
@@ -201,7 +206,17 @@ class FaultBed(Testbed):
         for space in (NAMESPACE, "default"):
             for event in self.all_of("events", space):
                 texts[f"Event {event['metadata']['name']}"] = json.dumps(event)
+            self.plane.api.call("DELETE", path_of("events", space))
         return [where for where, text in texts.items() if CANARY in text]
+
+    def _new_log_of(self, role: str) -> str:
+        """What a process has written since this was asked last, and the line before it."""
+        file = self.processes[role].log_file
+        with file.open("rb") as log:
+            log.seek(self._read_bytes.get(file, 0))
+            text = log.read()
+        self._read_bytes[file] = self._read_bytes.get(file, 0) + text.rfind(b"\n") + 1
+        return text.decode(errors="replace")
 
     def calls_of(self, case: str) -> list[Entry]:
         """The calls about one case since the driver's present process started."""

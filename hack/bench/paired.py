@@ -22,9 +22,11 @@ from testbed.process import ROOT
 
 BASES = ROOT / "build" / "base"
 
+type Measure = tuple[str, Callable[[], Turn]]
+
 
 def tree_of(commit: str) -> Path:
-    """The sources of a commit with packages of their own; made when missing, in half a minute."""
+    """The sources of a commit with separate packages; made when missing, in half a minute."""
     name = _run("git", "rev-parse", "--short", f"{commit}^{{commit}}").strip()
     tree = BASES / name
     if not (tree / ".venv" / ".stamp").exists():
@@ -74,10 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--claims", type=int, default=1000)
     given = parser.parse_args(arguments)
     story = limit.story()
-    bare = ("limit", lambda: limit.measure(story, given.claims))
-    measures: list[tuple[str, Callable[[], Turn]]] = [
-        ("this commit", lambda: burst(OURS, given.claims))
-    ]
+    bare: Measure = ("limit", lambda: limit.measure(story, given.claims))
+    measures: list[Measure] = [("this commit", lambda: burst(OURS, given.claims))]
     if given.base:
         tree = tree_of(given.base)
         other = Pair(tree.name, tree=tree)

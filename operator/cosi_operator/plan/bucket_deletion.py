@@ -22,6 +22,7 @@ from cosi_operator.plan.bucket_view import (
     record_edit,
     retry_token,
 )
+from cosi_operator.plan.records import RecordEdit
 from cosi_operator.plan.steps import (
     BucketStep,
     CreateBackend,
@@ -62,7 +63,8 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     claim = view.claim
     if claim and claim.meta.deleting and names.CLAIM_FINALIZER in claim.meta.finalizers:
         return ReleaseClaim(claim.meta.key, claim.meta.uid)
-    return EditBucket(bucket.meta.key, remove=ours)
+    # With a new revision of the record, so that no sidecar takes it for a removal by hand.
+    return EditBucket(bucket.meta.key, remove=ours, record=RecordEdit() if bucket.record else None)
 
 
 def _ended(bucket: Bucket) -> Done:

@@ -3,11 +3,10 @@
 from typing import assert_never
 
 from cosi_operator.api.record import ID_LIMIT_BYTES, RECORD_ANNOTATION, is_storable_id
-from cosi_operator.api.view import Bucket, BucketClaim, DeletionPolicy, Key
+from cosi_operator.api.view import Bucket, BucketClaim, Key
 from cosi_operator.classify import Verdict
 from cosi_operator.clock import SteadyTime
 from cosi_operator.kube.errors import ApiError, ApiSilent
-from cosi_operator.kube.objects import set_finalizers
 from cosi_operator.outcome import (
     Call,
     Code,
@@ -20,7 +19,7 @@ from cosi_operator.outcome import (
     Terminal,
 )
 from cosi_operator.plan import bucket as planning
-from cosi_operator.plan import names, records
+from cosi_operator.plan import records
 from cosi_operator.plan.bucket_view import (
     BucketView,
     claim_retry,
@@ -65,7 +64,6 @@ from cosi_operator.sidecar.bucket_words import (
     is_released,
     lost_record,
     retained_id,
-    stripped,
     unverified,
 )
 from cosi_operator.sidecar.calls import (
@@ -78,6 +76,7 @@ from cosi_operator.sidecar.calls import (
 )
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.shared import Sidecar, bucket_failure_event, mirror_to_claim
+from cosi_operator.sidecar.vanished_buckets import VanishedBuckets
 from cosi_operator.status_patch import StatusReport
 
 
@@ -93,15 +92,14 @@ class BucketReconciler:
         # The returned ids that are not stored yet, by Bucket, because two Creates can return the
         # same id before either id is stored.
         self._returned: dict[Key, str] = {}
-        # UIDs of Buckets from which this process has removed its finalizer, until they are gone.
-        self._ended: dict[Key, str] = {}
+        self._vanished = VanishedBuckets(sidecar)
         self._told_left: set[str] = set()  # UIDs of removed accesses with an account that is left
 
     async def reconcile(self, key: Key) -> Outcome:
         """Reconcile one key. Safe to repeat at any time."""
         try:
             await self._unconfirmed.clear(self._s.buckets, key)
-            await self._release_claim(key)
+            await self._vanished.release_claim(key)
             end = await self._steps.run(self._read(key))
             return await self._report(key, end)
         except (ApiError, ApiSilent) as error:
@@ -111,38 +109,6 @@ class BucketReconciler:
             if bucket and bucket.claim and bucket.claim.uid:  # a tenant may not read Buckets
                 await self._refusals.report(self._s.claims, bucket.claim.key, outcome)
             return outcome
-
-    async def _release_claim(self, key: Key) -> None:
-        """Free the claim of a Bucket that vanished without our finalizer, as a refused Bucket does.
-
-        Our controller frees the claim too, but the Go controller waits for the sidecar.
-        """
-        bucket = self._s.lookup.memory.released_bucket(key.name)
-        if self._s.buckets.get(key) is not None:
-            self._s.lookup.memory.forget_released(key.name)
-            return
-        if bucket is None:
-            return
-        if self._ended.get(key) != bucket.meta.uid:
-            self._warn_stripped(bucket)
-        claim = self._s.lookup.claim_of_bucket(bucket)
-        if claim is None or key.name != records.target_name(claim):
-            self._forget_released(key)
-        elif claim.meta.deleting and await self._s.buckets.refresh(key) is None:
-            await self._free(claim.meta.key, claim.meta.uid)
-            self._forget_released(key)
-
-    def _forget_released(self, key: Key) -> None:
-        self._s.lookup.memory.forget_released(key.name)
-        self._ended.pop(key, None)
-
-    async def _free(self, key: Key, uid: str) -> BucketClaim | None:
-        current = self._s.claims.get(key)
-        if current is None or current.meta.uid != uid:
-            return None
-        return await self._s.claims.edit(
-            key, lambda body: set_finalizers(body, remove=(names.CLAIM_FINALIZER,))
-        )
 
     def _read(self, key: Key) -> BucketView:
         bucket = self._s.buckets.get(key)
@@ -193,7 +159,7 @@ class BucketReconciler:
             case ReadClaim(key=key):
                 return ClaimIs(await self._s.claims.refresh(key))
             case ReleaseClaim(key=key, uid=uid):
-                return ClaimIs(await self._free(key, uid))
+                return ClaimIs(await self._vanished.free(key, uid))
             case _:
                 assert_never(step)
 
@@ -206,8 +172,6 @@ class BucketReconciler:
         if kept := retained_id(bucket, step):
             text = f"The bucket {shown_name(kept)} was kept, because deletionPolicy is Retain."
             self._events(view, "Normal", "BucketRetained", text)
-        if names.BUCKET_FINALIZER in step.remove:
-            self._ended[bucket.meta.key] = bucket.meta.uid
         edited = await edit_bucket(self._s.buckets, step)
         if view.lost:
             memory.forget_lost(bucket.meta.uid)
@@ -337,13 +301,6 @@ class BucketReconciler:
             self._told_left.update(new)
             words, reason = former_left(new), Reason.BACKEND_UNVERIFIED.value
             self._s.event_about_removed(bucket, "Warning", reason, words)
-
-    def _warn_stripped(self, bucket: Bucket) -> None:
-        """Emit one Warning about a Bucket that was deleted after its finalizer was removed."""
-        self._ended[bucket.meta.key] = bucket.meta.uid
-        if bucket.deletion_policy is DeletionPolicy.DELETE and (left := stripped(bucket)):
-            reason = Reason.BACKEND_UNVERIFIED.value
-            self._s.reporter.event_about_gone(self._s.buckets, bucket, "Warning", reason, left)
 
     def _is_retried(self, view: BucketView) -> bool:
         """Whether the run's failed call is the first since the claim's retry annotation changed."""

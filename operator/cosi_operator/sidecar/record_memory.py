@@ -21,6 +21,8 @@ class RecordMemory:
     _lost: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
     _vanished: dict[str, Bucket] = field(default_factory=dict)  # by UID of the access
     _released: dict[str, Bucket] = field(default_factory=dict)  # by name of the Bucket
+    # UIDs of Buckets from which somebody else has removed our finalizer.
+    _stripped: set[str] = field(default_factory=set)
 
     def note(self, old: Bucket | None, new: Bucket | None) -> None:
         """Process a change of a Bucket."""
@@ -28,6 +30,7 @@ class RecordMemory:
             self._removed.pop(new.meta.uid, None)
         if old is None or old.record is None:
             return
+        self._note_finalizer(old.record, old, new)
         if new is None or new.meta.uid != old.meta.uid:
             self._removed.pop(old.meta.uid, None)
             record = old.record
@@ -41,6 +44,25 @@ class RecordMemory:
             self._removed[old.meta.uid] = old.record
         else:
             self._note_lost(new.meta.uid, old.record, new.record)
+
+    def _note_finalizer(self, old: BucketRecord, before: Bucket, after: Bucket | None) -> None:
+        """A sidecar that ends a Bucket gives the record a new revision; a person does not."""
+        had = names.BUCKET_FINALIZER in before.meta.finalizers
+        if after is None or after.meta.uid != before.meta.uid:
+            if had:  # the finalizer was there until the end, so nobody asks for it
+                self._stripped.discard(before.meta.uid)
+            return
+        revision = after.record.revision if after.record else old.revision
+        if names.BUCKET_FINALIZER in after.meta.finalizers:
+            self._stripped.discard(after.meta.uid)
+        elif had and revision <= old.revision:
+            self._stripped.add(after.meta.uid)
+
+    def take_stripped(self, bucket_uid: str) -> bool:
+        """Whether a Bucket lost our finalizer, but not by an edit of a sidecar; forgets it."""
+        was = bucket_uid in self._stripped
+        self._stripped.discard(bucket_uid)
+        return was
 
     def _note_lost(self, uid: str, old: BucketRecord, new: BucketRecord) -> None:
         """Remember the lost parts, because an older copy may have overwritten the record."""

@@ -1,0 +1,49 @@
+"""What a Bucket leaves that no longer exists: a claim that waits for it, or data."""
+
+from cosi_operator.api.view import Bucket, BucketClaim, DeletionPolicy, Key
+from cosi_operator.kube.objects import set_finalizers
+from cosi_operator.outcome import Reason
+from cosi_operator.plan import names, records
+from cosi_operator.sidecar.bucket_words import stripped
+from cosi_operator.sidecar.shared import Sidecar
+
+
+class VanishedBuckets:
+    """Frees the claims of Buckets that vanished, and tells the data that they left."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._s = sidecar
+
+    async def release_claim(self, key: Key) -> None:
+        """Free the claim of a Bucket that vanished without our finalizer, as a refused Bucket does.
+
+        Our controller frees the claim too, but the Go controller waits for the sidecar.
+        """
+        memory = self._s.lookup.memory
+        bucket = memory.released_bucket(key.name)
+        if bucket is None or self._s.buckets.get(key) is not None:
+            memory.forget_released(key.name)
+            return
+        if memory.take_stripped(bucket.meta.uid):
+            self._warn_stripped(bucket)
+        claim = self._s.lookup.claim_of_bucket(bucket)
+        if claim is None or key.name != records.target_name(claim):
+            memory.forget_released(key.name)
+        elif claim.meta.deleting and await self._s.buckets.refresh(key) is None:
+            await self.free(claim.meta.key, claim.meta.uid)
+            memory.forget_released(key.name)
+
+    async def free(self, key: Key, uid: str) -> BucketClaim | None:
+        """Remove our finalizer from the claim with this UID."""
+        current = self._s.claims.get(key)
+        if current is None or current.meta.uid != uid:
+            return None
+        return await self._s.claims.edit(
+            key, lambda body: set_finalizers(body, remove=(names.CLAIM_FINALIZER,))
+        )
+
+    def _warn_stripped(self, bucket: Bucket) -> None:
+        """Emit a Warning about a Bucket that was deleted after its finalizer was removed."""
+        if bucket.deletion_policy is DeletionPolicy.DELETE and (left := stripped(bucket)):
+            reason = Reason.BACKEND_UNVERIFIED.value
+            self._s.reporter.event_about_gone(self._s.buckets, bucket, "Warning", reason, left)

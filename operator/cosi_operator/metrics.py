@@ -195,63 +195,57 @@ class Metrics:
 
     def __init__(self, *, controllers: Sequence[str] = ()) -> None:
         self.registry = CollectorRegistry()
+        self._queues, self._objects = _Queues(), _Objects()
         ProcessCollector(registry=self.registry)
-        self._queues = _Queues()
         self.registry.register(self._queues)
-        self._runs = Counter(
-            "controller_runtime_reconcile",
-            "Reconcile runs by result",
-            ("controller", "result"),
-            registry=self.registry,
+        self._runs = self._counter(
+            "controller_runtime_reconcile", "Reconcile runs by result", "controller", "result"
         )
-        self._run_seconds = Histogram(
+        self._run_seconds = self._histogram(
             "controller_runtime_reconcile_time_seconds",
             "Duration of reconcile runs",
             ("controller",),
-            buckets=RECONCILE_BUCKETS_S,
-            registry=self.registry,
+            RECONCILE_BUCKETS_S,
         )
-        self._objects = _Objects()
         self.registry.register(self._objects)
-        self._waits = Histogram(
+        self._waits = self._histogram(
             "workqueue_queue_duration_seconds",
             "Time that a ready key waited for a worker",
             ("name",),
-            buckets=QUEUE_BUCKETS_S,
-            registry=self.registry,
+            QUEUE_BUCKETS_S,
         )
-        self._build = Gauge(
+        self._build = self._gauge(
             "cosi_build_info",
             "Always 1; the labels identify the build of this process",
-            ("component", "version", "commit", "python_version"),
-            registry=self.registry,
+            *("component", "version", "commit", "python_version"),
         )
-        self._calls = Histogram(
+        self._calls = self._histogram(
             "cosi_sidecar_operations_seconds",
             "Driver calls by result; made_by is the origin of the code",
             ("call", "code", "made_by"),
-            buckets=CALL_BUCKETS_S,
-            registry=self.registry,
+            CALL_BUCKETS_S,
         )
-        self._requests = Counter(
-            "rest_client_requests",
-            "Requests to the API server by status",
-            ("code", "method"),
-            registry=self.registry,
+        self._requests = self._counter(
+            "rest_client_requests", "Requests to the API server by status", "code", "method"
         )
-        self._driver = Gauge(
-            "cosi_driver_up",
-            "1 while the driver answers on its socket",
-            ("driver",),
-            registry=self.registry,
+        self._driver = self._gauge(
+            "cosi_driver_up", "1 while the driver answers on its socket", "driver"
         )
-        self._leads = Gauge(
-            "leader_election_master_status",
-            "1 while this process holds the Lease",
-            ("name",),
-            registry=self.registry,
+        self._leads = self._gauge(
+            "leader_election_master_status", "1 while this process holds the Lease", "name"
         )
         self._seed(controllers)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
     def built(self, component: str, *, version: str, commit: str) -> None:
         """Expose the build of this process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +27,13 @@ class Certificates:
     service_account_key: Path
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """Write a CA, a serving certificate for 127.0.0.1 and localhost, and a token-signing key."""
+def make_certificates(directory: Path, addresses: Sequence[str] = ()) -> Certificates:
+    """Write a CA, a serving certificate, and a token-signing key.
+
+    Args:
+        directory: made when missing.
+        addresses: for which the serving certificate is good besides 127.0.0.1 and localhost.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     made = Certificates(
         ca=directory / "ca.crt",
@@ -38,7 +44,7 @@ def make_certificates(directory: Path) -> Certificates:
     ca_key = ec.generate_private_key(ec.SECP256R1())
     server_key = ec.generate_private_key(ec.SECP256R1())
     ca = _ca_certificate(ca_key)
-    server = _server_certificate(server_key.public_key(), ca, ca_key)
+    server = _server_certificate(server_key.public_key(), ca, ca_key, addresses)
     made.ca.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     made.server.write_bytes(server.public_bytes(serialization.Encoding.PEM))
     _write_key(made.server_key, server_key)
@@ -91,10 +97,13 @@ def _ca_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 
 def _server_certificate(
-    key: ec.EllipticCurvePublicKey, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePublicKey,
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+    addresses: Sequence[str],
 ) -> x509.Certificate:
     names = [
-        x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")),
+        *(x509.IPAddress(ipaddress.ip_address(one)) for one in ("127.0.0.1", *addresses)),
         x509.DNSName("localhost"),
         x509.DNSName("kubernetes.default.svc"),
     ]

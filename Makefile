@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks
+.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -68,6 +68,12 @@ faults-full: parts ## every fault at every side effect, 2000 failures at once, a
 
 attacks: parts ## hostile tenants, drivers and API servers; prints the table of attacks (part of `test`)
 	@$(RUN) -m pytest tests -m attack
+
+# Outside of the sandbox: that it ends without a trace, however it ends. Inside: everything else.
+E2E_TESTS ?= tests/e2e
+e2e: parts image ## the user's whole day and operations under load, in pods on a real node (root, Linux)
+	@COSI_E2E=1 $(RUN) -m pytest -s tests/e2e/test_sandbox.py
+	@COSI_E2E=1 $(RUN) -m node $(BIN)/python -m pytest -s $(E2E_TESTS) --ignore=tests/e2e/test_sandbox.py
 
 image: .venv/.stamp ## the OCI image into build/image, without Docker or a registry
 	@PYTHONPATH=hack $(BIN)/python -m image $(IMAGE)

@@ -24,6 +24,8 @@ from node.traces import Traces, look
 NAME_VARIABLE = "COSI_NODE"
 """In the environment of every process of a sandbox: its name, which its cgroups have too."""
 FOLDER_VARIABLE = "COSI_NODE_FOLDER"
+INSIDE = "/run/node"
+"""Where the folder is inside, and what that variable says: a short name, for Unix sockets."""
 PREFIX = "cosi-node-"
 GRACE_S = 20.0
 CLEAN_S = 20.0
@@ -47,9 +49,10 @@ _SETUP = """
 set -e
 folder=$1; shift
 mount -t tmpfs tmpfs /run
-mkdir -p /run/netns "$folder/var/upper" "$folder/var/work"
+mkdir -p /run/netns /run/node "$folder/var/upper" "$folder/var/work"
 mount -t overlay overlay \
     -o "lowerdir=/var,upperdir=$folder/var/upper,workdir=$folder/var/work" /var
+mount --bind "$folder" /run/node
 for setting in "$folder"/kernel/*; do
     mount --bind "$setting" "$(echo "$setting" | sed "s|.*/||; s|,|/|g")"
 done
@@ -70,7 +73,7 @@ class Sandbox:
         Args:
             folder: for all files of the sandbox; must not exist, is removed at the end.
         """
-        self.name = f"{PREFIX}{uuid.uuid4().hex[:8]}"
+        self.name = f"{PREFIX}{uuid.uuid4().hex[:8]}-{os.getpid()}"
         self.folder = folder.resolve()
         self._before: Traces | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,6 +87,7 @@ class Sandbox:
         """
         if self.folder.exists():
             raise NodeError(f"{self.folder} exists: another sandbox uses it, or was killed there")
+        _remove_abandoned()
         self._before = self._look()
         self.folder.mkdir(parents=True)
         (self.folder / "kernel").mkdir()
@@ -186,16 +190,28 @@ class Sandbox:
                 signal.signal(number, handler)
 
     def _environment(self) -> dict[str, str]:
-        return {NAME_VARIABLE: self.name, FOLDER_VARIABLE: str(self.folder)}
+        return {NAME_VARIABLE: self.name, FOLDER_VARIABLE: INSIDE}
 
     def _look(self) -> Traces:
         return look(self.name, self.folder, [path for path in map(Path, KERNEL) if path.exists()])
 
     def _remove_cgroups(self) -> None:
         for root in cgroup_roots():
-            for folder, _, _ in os.walk(root / self.name, topdown=False):
-                with contextlib.suppress(OSError):  # a process in it has not ended yet
-                    Path(folder).rmdir()
+            _remove_cgroup(root / self.name)
+
+
+def _remove_cgroup(cgroup: Path) -> None:
+    for folder, _, _ in os.walk(cgroup, topdown=False):
+        with contextlib.suppress(OSError):  # a process in it has not ended yet
+            Path(folder).rmdir()
+
+
+def _remove_abandoned() -> None:
+    """Remove cgroups of sandboxes whose supervisor was killed; a name ends with its process id."""
+    for root in cgroup_roots():
+        for cgroup in root.glob(f"{PREFIX}*"):
+            if not Path("/proc", cgroup.name.rpartition("-")[2]).exists():
+                _remove_cgroup(cgroup)
 
 
 def _eventually(holds: Callable[[], bool], timeout_s: float) -> bool:

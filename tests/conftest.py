@@ -2,8 +2,9 @@
 
 COSI_FAULTS=full runs everything (`make faults-full`); without it the tests marked by `full_tier`
 are left out, as docs/faults.md says; without COSI_IMAGE (`make containerfile`) those marked by
-`containerfile`; without COSI_E2E (`make e2e`) those marked by `e2e`. The tables are put together from all processes of a run, since
-`make test` uses several.
+`containerfile`; without COSI_E2E (`make e2e`) those marked by `e2e`.
+
+The tables are put together from all processes of a run, since `make test` uses several.
 """
 
 import os

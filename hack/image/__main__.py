@@ -22,7 +22,9 @@ def main() -> None:
     """Read the command line and build, or only measure what is built."""
     parser = argparse.ArgumentParser(prog="image", description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (%(default)s)")
-    parser.add_argument("--name", default="", help="registry/repository:tag (localhost/cosi-operator:VERSION)")
+    parser.add_argument(
+        "--name", default="", help="registry/repository:tag (localhost/cosi-operator:VERSION)"
+    )
     parser.add_argument("--measure", action="store_true", help="measure what is built already")
     parser.add_argument(
         "--peer", type=Path, action="append", default=[], help="measure this program, too"

@@ -2,8 +2,8 @@
 
     python -m node.first COMMAND...
 
-When the command has ended, so does this, and the kernel kills the rest of the sandbox. SIGTERM goes to
-the command as SIGINT, which pytest and Python take for an orderly end.
+When the command has ended, so does this, and the kernel kills the rest of the sandbox. SIGTERM goes
+to the command as SIGINT, which pytest and Python take for an orderly end.
 """
 
 import os
@@ -17,7 +17,7 @@ def main() -> int:
     """Run the command; return its exit code, 128 and the signal's number if one ended it."""
     command = subprocess.Popen(sys.argv[1:])
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         os.kill(command.pid, signal.SIGINT)
 
     signal.signal(signal.SIGTERM, interrupt)

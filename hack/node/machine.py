@@ -123,6 +123,16 @@ class Node:
         if done.returncode != 0:
             raise NodeError(f"containerd can't import {archive}: {done.stderr.strip()}")
 
+    def tag(self, image: str, other: str) -> None:
+        """Give an image that was loaded another name, as a new version of it.
+
+        Raises:
+            NodeError: there is no such image.
+        """
+        done = _ctr("images", "tag", "--force", image, other, timeout_s=LOAD_TIMEOUT_S)
+        if done.returncode != 0:
+            raise NodeError(f"containerd can't tag {image}: {done.stderr.strip()}")
+
     def until_ready(self) -> None:
         """Wait until the API server says that the node is ready; raises StartError."""
         self.kubelet.wait_until(self._is_ready, timeout_s=START_TIMEOUT_S)
@@ -155,7 +165,7 @@ def _on_path(program: str) -> str:
 
 
 def _make_bridge() -> None:
-    """A bridge with the node's address: the kubelet refuses loopback, and there is no other link."""
+    """A bridge with the node's address, because the kubelet refuses that of loopback."""
     for arguments in (
         f"link add {settings.BRIDGE} type bridge",
         f"address add {settings.ADDRESS}/24 dev {settings.BRIDGE}",

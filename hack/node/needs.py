@@ -1,5 +1,6 @@
 """What a machine needs to run a node, and what this one lacks of it."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -65,10 +66,8 @@ def _programs() -> list[str]:
         except ImageError as error:
             found.append(str(error))
     if not _has_plugins():
-        try:
+        with contextlib.suppress(ImageError):  # no program has that name: only the files count
             need("cni-plugins-of-debian", package="containernetworking-plugins")
-        except ImageError:  # no program has that name: only the files count
-            pass
     if not _has_plugins():
         found.append(
             f"{CNI_PLUGINS} lacks one of {', '.join(PLUGINS)}: install the package "

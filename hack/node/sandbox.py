@@ -1,8 +1,8 @@
 """Namespaces of their own for a node: network, mounts, processes; and a cgroup that is ours.
 
-The kernel ends what the sandbox ends: its first process takes every other one with it, and with
-the last of them go the mounts, the links and the network. Left are the cgroups and one folder, which
-`Sandbox` removes. So nothing remains even if a node did not start, or is killed.
+When the first process of the sandbox ends, the kernel ends every other one, and with the last of
+them the mounts, the links and the network. What is left are cgroups and one folder, which `Sandbox`
+removes. So nothing remains, even if a node did not start or was killed.
 """
 
 import contextlib

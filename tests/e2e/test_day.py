@@ -5,12 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 from tests.e2e.table import TABLES
 from tests.e2e.tools import NAME as TOOLS
 from tests.e2e.tools import ROOT
-from tests.e2e.world import COSI, CONTROLLER, DRIVER, SYSTEM, VENDOR, World, eventually
-
-from botocore.exceptions import ClientError
+from tests.e2e.world import CLASSES, CONTROLLER, COSI, DRIVER, SYSTEM, VENDOR, World, eventually
 
 from awsclient import Account
 
@@ -18,19 +17,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 SHOP = "shop"
 PAGE = ROOT / "docs" / "use-a-bucket.md"
-CLASSES = f"""
-apiVersion: objectstorage.k8s.io/v1alpha1
-kind: BucketClass
-metadata: {{name: standard}}
-driverName: {DRIVER}
-deletionPolicy: Delete
----
-apiVersion: objectstorage.k8s.io/v1alpha1
-kind: BucketAccessClass
-metadata: {{name: keys}}
-driverName: {DRIVER}
-authenticationType: Key
-"""
 MISNAMED = f"""
 apiVersion: objectstorage.k8s.io/v1alpha1
 kind: BucketClass

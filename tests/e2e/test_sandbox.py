@@ -132,8 +132,10 @@ def test_a_node_refuses_to_start_outside_of_a_sandbox(tmp_path: Path) -> None:
 
 
 def test_a_command_that_ends_takes_its_orphans_with_it(folder: Path) -> None:
-    """And the machine's kernel settings and folders are what they were; the exit code comes back."""
-    orphan = "(sleep 300 &) ; echo 7 > /proc/sys/vm/overcommit_memory; mkdir /var/lib/kubelet; exit 3"
+    """The machine's kernel settings and folders stay, and the exit code comes back."""
+    orphan = (
+        "(sleep 300 &) ; echo 7 > /proc/sys/vm/overcommit_memory; mkdir /var/lib/kubelet; exit 3"
+    )
     kept = Path("/proc/sys/vm/overcommit_memory").read_text()
     with Sandbox(folder) as sandbox:
         assert sandbox.run(["sh", "-c", orphan]) == 3

@@ -46,6 +46,7 @@ def write_tools(target: Path, operator: Path) -> Path:
 
 def _place(package: str) -> Path:
     found = importlib.util.find_spec(package)
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     origin = Path(found.origin)
     return origin.parent if origin.name == "__init__.py" else origin

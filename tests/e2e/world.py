@@ -21,7 +21,7 @@ from controlplane import ApiError
 from image.__main__ import ARCHIVE
 from node import Node
 from refdriver import CallRecord, record
-from refdriver.process import DEFAULT_NAME as DRIVER
+from refdriver.process import DEFAULT_NAME
 from seaweed import SeaweedFS
 
 SYSTEM = "container-object-storage-system"
@@ -29,9 +29,25 @@ VENDOR = "vendor"
 OPERATOR = "cosi-operator"
 CONTROLLER = "cosi-operator-controller"
 REGISTRY = "localhost"
+DRIVER = DEFAULT_NAME
 COSI = "/apis/objectstorage.k8s.io/v1alpha1"
 POLL_S = 0.1
 CALLS = "calls.jsonl"
+VERSION, NEXT = "0.1.0", "next"
+"""Tags of the operator's image; both name the same one."""
+CLASSES = f"""
+apiVersion: objectstorage.k8s.io/v1alpha1
+kind: BucketClass
+metadata: {{name: standard}}
+driverName: {DRIVER}
+deletionPolicy: Delete
+---
+apiVersion: objectstorage.k8s.io/v1alpha1
+kind: BucketAccessClass
+metadata: {{name: keys}}
+driverName: {DRIVER}
+authenticationType: Key
+"""
 
 type Json = dict[str, Any]
 
@@ -167,7 +183,7 @@ class World:
             raise
 
     def cosi(self, *arguments: str) -> str:
-        """Run `cosi` as a person does, on this machine; return what it prints, whatever its code."""
+        """Run `cosi` as a person does; return all that it prints, whatever its exit code."""
         done = subprocess.run(
             [sys.executable, "-m", "cosi_operator", "cosi", *arguments],
             env={**os.environ, "KUBECONFIG": str(self.node.plane.admin_kubeconfig)},
@@ -187,6 +203,8 @@ def started(directory: Path) -> Iterator[World]:
         with SeaweedFS.start(directory / "seaweedfs", address=node.address) as storage:
             archive = ROOT / "build" / "image" / ARCHIVE
             node.load(archive)
+            image = f"{REGISTRY}/{OPERATOR}"
+            node.tag(f"{image}:{VERSION}", f"{image}:{NEXT}")
             node.load(write_tools(directory / "tools.tar", archive))
             calls = directory / "calls"
             calls.mkdir()

@@ -155,7 +155,7 @@ class Process:
             VERSION_ANNOTATION: package_version(),
             **({POLICY_ANNOTATION: policy} if policy else {}),
         }
-        # A standby is ready, because it can take over. A leader is ready when its stores are complete.
+        # A standby is ready, because it can take over. A leader is ready when it has all objects.
         election.on_standby = lambda: self.health.has(LEASE)
         self.health.waits(LEASE)
         self.health.has("start")

@@ -82,7 +82,9 @@ class Canaries:
         return max(self.ready_s[name] - since_s for name, since_s in self.created_s.items())
 
 
-def create_claims(world: World, count: int, *, namespace: str = NAMESPACE, access: bool) -> None:
+def create_claims(
+    world: World, count: int, *, namespace: str = NAMESPACE, wait: bool = True
+) -> None:
     """Create a namespace with so many claims, every tenth with keys; wait until all are ready."""
     world.kubectl("create", "namespace", namespace)
     requests: list[tuple[str, str, object]] = []
@@ -90,13 +92,14 @@ def create_claims(world: World, count: int, *, namespace: str = NAMESPACE, acces
         name = f"claim-{number}"
         claim = claim_body(name, class_name="standard", namespace=namespace)
         requests.append(("POST", path_of("bucketclaims", namespace), typed("bucketclaims", claim)))
-        if access and number % 10 == 0:
+        if number % 10 == 0:
             body = access_body(name, class_name="keys", namespace=namespace)
             requests.append(
                 ("POST", path_of("bucketaccesses", namespace), typed("bucketaccesses", body))
             )
     send_all(world.node.plane, requests)
-    eventually("all claims and accesses to be ready", lambda: not unready(world), timeout_s=120)
+    if wait:
+        eventually("all claims and accesses to be ready", lambda: not unready(world), timeout_s=120)
 
 
 def unready(world: World) -> list[str]:

@@ -8,7 +8,6 @@ from tests.e2e import processes
 from tests.e2e.load import NAMESPACE, create_claims, operate
 from tests.e2e.world import (
     CLASSES,
-    CONTROLLER,
     COSI,
     NEXT,
     OPERATOR,
@@ -38,7 +37,7 @@ def loaded(world: World) -> None:
     world.install_driver()
     world.kubectl("apply", "-f", "-", text=CLASSES)
     say(f"both releases are ready; {CLAIMS} claims")
-    create_claims(world, CLAIMS, access=True)
+    create_claims(world, CLAIMS)
 
 
 def restarts(world: World, namespace: str, container: str) -> int:
@@ -124,17 +123,20 @@ def test_one_container_of_the_driver_pod_is_killed(
 
 
 def test_sigterm_with_calls_in_flight_ends_in_order(world: World) -> None:
-    """The burst of claims is not over when the signal comes; the process still ends with 0."""
+    """The burst of claims is not over when the signal comes; the process still ends with 0.
+
+    In a new Pod, because a kubelet delays the second restart of a container.
+    """
+    world.kubectl("rollout", "restart", "deployment/seaweed", f"--namespace={VENDOR}")
+    world.kubectl("rollout", "status", "deployment/seaweed", f"--namespace={VENDOR}")
+    eventually("the old pod to be gone", lambda: len(processes.find("/sidecar")) == 1)
     (pid,) = processes.find("/sidecar")
     ended: dict[str, object] = {}
     took: list[float] = []
 
     def terminate() -> None:
-        create_burst = f"{NAMESPACE}-burst"
         before = restarts(world, VENDOR, "cosi-sidecar")
-        began = time.monotonic()
-        world.kubectl("create", "namespace", create_burst)
-        world.kubectl("apply", "--server-side", "-f", "-", text=burst(create_burst, 50))
+        create_claims(world, 50, namespace=f"{NAMESPACE}-burst", wait=False)
         processes.kill(pid, signal.SIGTERM)
         began = time.monotonic()
         eventually("the process to end", lambda: pid not in processes.find("/sidecar"))
@@ -153,16 +155,6 @@ def test_sigterm_with_calls_in_flight_ends_in_order(world: World) -> None:
     assert ended["exitCode"] == 0
     assert took[0] < GRACE_S
     world.kubectl("delete", "namespace", f"{NAMESPACE}-burst", "--timeout=60s")
-
-
-def burst(namespace: str, count: int) -> str:
-    claim = (
-        "apiVersion: objectstorage.k8s.io/v1alpha1\n"
-        "kind: BucketClaim\n"
-        "metadata: {{name: burst-{number}, namespace: {namespace}}}\n"
-        "spec: {{bucketClassName: standard, protocols: [S3]}}\n"
-    )
-    return "---\n".join(claim.format(number=one, namespace=namespace) for one in range(count))
 
 
 def test_the_kubelet_is_stopped_and_started(world: World) -> None:
@@ -228,19 +220,17 @@ def test_uninstall_keeps_objects_and_a_new_install_takes_them_up(world: World) -
     operate(world, "helm uninstall and install of the operator", reinstall)
 
 
-def test_no_pod_was_restarted_or_killed_by_a_probe_or_by_its_memory(world: World) -> None:
-    found = [
-        line
-        for line in world.warnings(SYSTEM, VENDOR)
-        if "Killing" in line or "OOM" in line or "Liveness" in line
-    ]
-    assert not found, "\n".join(found)
-    assert restarts(world, SYSTEM, CONTROLLER) == 0
+def test_no_probe_and_no_memory_limit_ended_a_container(world: World) -> None:
+    """Of the warnings of all tests so far; those that the tests caused are among them."""
+    found = world.warnings(SYSTEM, VENDOR)
+    assert [line for line in found if "BackOff" in line], "a killed container is a warning"
+    wrong = [line for line in found if "Liveness" in line or "OOM" in line or "Evict" in line]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_a_namespace_with_claims_and_accesses_is_deleted(world: World) -> None:
     namespace = f"{NAMESPACE}-tenant"
-    create_claims(world, 100, namespace=namespace, access=True)
+    create_claims(world, 100, namespace=namespace)
 
     def delete() -> None:
         world.kubectl("delete", "namespace", namespace, "--timeout=55s")

@@ -47,8 +47,7 @@ def build(output: Path, name: str) -> None:
     """Fill the folder `output`: rootfs/, the archive, its digest and its bill of materials."""
     started_s = time.monotonic()
     identity = identify()
-    # A kubelet puts its default registry before a name without a host, and then has no such image.
-    name = name or f"localhost/cosi-operator:{identity.version}"
+    name = name or identity.name
     rootfs = output / "rootfs"
     shutil.rmtree(output, ignore_errors=True)
     assemble(rootfs, ROOT, identity)

@@ -48,6 +48,16 @@ def test_many_claims_fit_into_the_smallest_limit(world: World) -> None:
     eventually("the old pods to be gone", lambda: len(containers()) == 3)
     add_row(world, f"both restarted with {CLAIMS} claims to read", time.monotonic() - began)
     assert not (found := killed(world)), "\n".join(found)
+    began = time.monotonic()
+    world.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    eventually(
+        "the namespace to be gone",
+        lambda: world.get(f"/api/v1/namespaces/{NAMESPACE}") is None,
+        timeout_s=600,
+    )
+    add_row(world, f"namespace with {CLAIMS} claims deleted", time.monotonic() - began)
+    assert not (found := killed(world)), "\n".join(found)
+    assert world.storage.buckets() == []
 
 
 def body(number: int) -> dict[str, object]:

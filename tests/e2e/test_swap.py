@@ -6,6 +6,7 @@ what is tested is that everything else of the manifest stays.
 """
 
 import time
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -31,6 +32,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 IMAGE = f"{REGISTRY}/cosi-operator"
 SIDECAR = "objectstorage-provisioner-sidecar"
 NAMESPACE = "swapped"
+VENDOR_NAME = "ceph"
 
 
 def manifest(world: World, vendor: Vendor) -> str:
@@ -118,7 +120,7 @@ spec: {{bucketClaimName: %s, bucketAccessClassName: keys, credentialsSecretName:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def upstream(world: World) -> None:
+def upstream(world: World) -> Iterator[None]:
     """A cluster where `kubectl apply` installed upstream's CRDs, and our controller after them."""
     for release, namespace in (("seaweed", VENDOR), ("cosi-operator", SYSTEM)):
         world.helm.run(
@@ -126,9 +128,7 @@ def upstream(world: World) -> None:
         )
     for kind in ("bucketclaims", "bucketaccesses", "buckets"):
         assert world.items(f"{COSI}/{kind}") == [], "earlier tests have deleted what they made"
-    crds = world.kubectl("get", "crds", "--output=name").split()
-    if ours := [name for name in crds if name.endswith(".objectstorage.k8s.io")]:
-        world.kubectl("delete", *ours, "--timeout=30s")
+    delete_crds(world)
     plane = world.node.plane
     plane.apply(ROOT / "tests" / "support" / "upstream_crds")
     plane.apply(ROOT / "deploy" / "namespace.yaml")
@@ -140,6 +140,18 @@ def upstream(world: World) -> None:
         "--timeout=55s",
     )  # fmt: skip
     plane.apply(CLASSES)
+    yield
+    roles = "clusterroles,clusterrolebindings"
+    world.kubectl("delete", roles, "--selector=app.kubernetes.io/part-of=cosi-operator")
+    world.kubectl("delete", roles, "sidecar", "--ignore-not-found")
+    world.kubectl("delete", "namespace", SYSTEM, VENDOR_NAME, "--timeout=55s")
+    delete_crds(world)
+
+
+def delete_crds(world: World) -> None:
+    crds = world.kubectl("get", "crds", "--output=name").split()
+    if cosi := [name for name in crds if name.endswith(".objectstorage.k8s.io")]:
+        world.kubectl("delete", *cosi, "--timeout=30s")
 
 
 def granted(world: World, name: str) -> bool:
@@ -148,7 +160,7 @@ def granted(world: World, name: str) -> bool:
 
 
 def test_set_image_is_the_whole_swap(world: World) -> None:
-    (vendor,) = (one for one in VENDORS if one.name == "ceph")
+    (vendor,) = (one for one in VENDORS if one.name == VENDOR_NAME)
     plane = world.node.plane
     plane.apply(manifest(world, vendor))
     plane.apply(JOB.replace("%s", "before"))

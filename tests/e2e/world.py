@@ -17,7 +17,7 @@ from tests.e2e.tools import NAME as TOOLS
 from tests.e2e.tools import ROOT, write_tools
 
 from chart_outputs import Helm, HelmError
-from controlplane import ApiError
+from controlplane import ApiError, find
 from image.__main__ import ARCHIVE
 from node import Node
 from refdriver import CallRecord, record
@@ -181,6 +181,15 @@ class World:
         except HelmError as error:
             error.add_note(self.kubectl("describe", "pods", f"--namespace={namespace}"))
             raise
+
+    def shell(self, command: str) -> None:
+        """Run a command of a document in the repository's folder, with the built helm."""
+        path = os.pathsep.join([str(find("helm").parent), os.environ["PATH"]])
+        done = subprocess.run(
+            ["bash", "-c", command], env={**self.helm.environment, "PATH": path}, cwd=ROOT,
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stderr}"
 
     def cosi(self, *arguments: str) -> str:
         """Run `cosi` as a person does; return all that it prints, whatever its exit code."""

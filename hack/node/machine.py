@@ -1,4 +1,4 @@
-"""Start and stop the parts of one node: control plane, containerd, kubelet, kube-proxy.
+"""Start and stop a cluster of one node, or more: control plane, nodes, kube-proxy.
 
 Only inside a `Sandbox`: the addresses, the bridge and the folders below /run and /var are fixed.
 """
@@ -7,54 +7,46 @@ import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from controlplane import ApiError, ControlPlane, ensure
-from controlplane.build import find
-from controlplane.daemon import Daemon, StartError
+from controlplane import ControlPlane, ensure, find
+from controlplane.daemon import Daemon
 from node import settings
-from node.archives import write_pause
-from node.needs import NodeError
+from node.needs import NodeError, cgroup_roots
 from node.sandbox import NAME_VARIABLE
+from node.settings import Place
+from node.worker import START_TIMEOUT_S, STOP_GRACE_S, Worker
 
 PROGRAMS = (
     "etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet",
     "kube-proxy", "helm", "pause",
 )  # fmt: skip
-START_TIMEOUT_S = 90.0
-LOAD_TIMEOUT_S = 120.0
-STOP_GRACE_S = 10.0
 
 
 class Node:
-    """One running node. Make it with `Node.start`; leaving `with` stops it.
+    """One running node, and more after `add_worker`. Make it with `Node.start`.
 
-    Pods end with the sandbox, not with the node: as on any machine, kubelet and containerd can be
-    stopped and started while containers run on.
+    Leaving `with` stops the programs. Pods end with the sandbox.
     """
 
     def __init__(self, directory: Path, plane: ControlPlane, cgroup: str) -> None:
         """Lay out files and command lines; nothing is started."""
         self.plane = plane
-        self.address = settings.ADDRESS
-        self.name = settings.NAME
-        self.logs = plane.directory / "logs"
-        kubeconfig = plane.admin_kubeconfig
-
-        def daemon(name: str, program: Path | str, flags: list[str]) -> Daemon:
-            return Daemon(name, [str(program), *flags], self.logs / f"{name}.log")
-
-        def built(name: str, flags: list[str]) -> Daemon:
-            return daemon(name, find(name), flags)
-
-        config = settings.write_containerd(directory)
-        self.containerd = daemon("containerd", _on_path("containerd"), [f"--config={config}"])
-        flags = settings.kubelet_flags(directory, kubeconfig, cgroup)
-        self.kubelet = built("kubelet", flags)
+        self.address = settings.FIRST_ADDRESS
+        self._directory = directory
+        self._cgroup = cgroup
+        self.first = self._worker(1)
+        self.workers = [self.first]
+        place, kubeconfig = self.first.place, plane.admin_kubeconfig
+        flags = {
+            "kube-controller-manager": settings.controller_manager_flags(place, plane),
+            "kube-scheduler": settings.scheduler_flags(kubeconfig),
+            "kube-proxy": settings.proxy_flags(place, kubeconfig),
+        }
+        logs = plane.directory / "logs"
         self.others = [
-            built("kube-controller-manager", settings.controller_manager_flags(directory, plane)),
-            built("kube-scheduler", settings.scheduler_flags(kubeconfig)),
-            built("kube-proxy", settings.proxy_flags(kubeconfig)),
+            Daemon(name, [str(find(name)), *words], logs / f"{name}.log")
+            for name, words in flags.items()
         ]
 
     @classmethod
@@ -74,20 +66,34 @@ class Node:
         ensure(PROGRAMS)
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
-        _make_bridge()
-        plane = ControlPlane.start(directory, address=settings.ADDRESS)
+        _ip(f"link add {settings.BRIDGE} type bridge")
+        _ip(f"link set {settings.BRIDGE} up")
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
+        _ip(f"address add {settings.FIRST_ADDRESS}/24 dev {settings.BRIDGE}")
+        plane = ControlPlane.start(directory, address=settings.FIRST_ADDRESS)
         node = cls(directory, plane, cgroup)
         try:
-            node.start_containerd()
             for daemon in node.others:
                 daemon.start()
-            node.kubelet.start()
-            node.load(write_pause(directory / "pause.tar"))
-            node.kubelet.wait_until(node._is_ready, timeout_s=START_TIMEOUT_S)
+            node.first.start()
+            controllers = node.others[0]
+            controllers.wait_until(node._has_account, timeout_s=START_TIMEOUT_S)
         except BaseException:
             node.stop()
             raise
         return node
+
+    def add_worker(self) -> Worker:
+        """Start one more node, with no image but that of the sandboxes; return it when ready.
+
+        Raises:
+            StartError: a program ended, or the node wasn't ready in time.
+        """
+        worker = self._worker(len(self.workers) + 1)
+        _ip(f"address add {worker.place.address}/24 dev {settings.BRIDGE}")
+        self.workers.append(worker)
+        worker.start()
+        return worker
 
     def __enter__(self) -> Self:
         """Return itself; it runs already."""
@@ -104,88 +110,29 @@ class Node:
 
     def stop(self) -> None:
         """Stop the programs; containers run until the sandbox ends."""
-        for daemon in (self.kubelet, *self.others, self.containerd):
+        for worker in self.workers:
+            worker.stop()
+        for daemon in self.others:
             daemon.stop(grace_s=STOP_GRACE_S)
         self.plane.stop()
 
-    def start_containerd(self) -> None:
-        """Start containerd and wait until it answers; raises StartError."""
-        self.containerd.start()
-        self.containerd.wait_until(_containerd_answers, timeout_s=START_TIMEOUT_S)
-
     def load(self, archive: Path) -> None:
-        """Import an OCI archive, as `make image` writes it, so that pods can name its image.
+        """Import an OCI archive into every node; raises NodeError."""
+        for worker in self.workers:
+            worker.load(archive)
 
-        Raises:
-            NodeError: containerd refused it.
-        """
-        done = _ctr("images", "import", str(archive), timeout_s=LOAD_TIMEOUT_S)
-        if done.returncode != 0:
-            raise NodeError(f"containerd can't import {archive}: {done.stderr.strip()}")
+    def _worker(self, number: int) -> Worker:
+        cgroup = f"{self._cgroup}/{settings.NAME.format(number=number)}"
+        for root in cgroup_roots():
+            (root / cgroup).mkdir(exist_ok=True)
+        directory = self._directory / f"node-{number}"
+        return Worker(Place(number, directory, cgroup), self.plane)
 
-    def tag(self, image: str, other: str) -> None:
-        """Give an image that was loaded another name, as a new version of it.
-
-        Raises:
-            NodeError: there is no such image.
-        """
-        done = _ctr("images", "tag", "--force", image, other, timeout_s=LOAD_TIMEOUT_S)
-        if done.returncode != 0:
-            raise NodeError(f"containerd can't tag {image}: {done.stderr.strip()}")
-
-    def until_ready(self) -> None:
-        """Wait until the API server says that the node is ready; raises StartError."""
-        self.kubelet.wait_until(self._is_ready, timeout_s=START_TIMEOUT_S)
-
-    def _is_ready(self) -> bool:
-        """Ready for pods: the node is, and its namespace has the account that pods run under."""
-        for daemon in (*self.others, self.containerd):
-            if not daemon.is_running:
-                raise StartError(f"{daemon.name} ended", daemon.log_file)
-        try:
-            found: dict[str, Any] = self.plane.api.call("GET", f"/api/v1/nodes/{self.name}")
-            self.plane.api.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")
-        except (ApiError, OSError):
-            return False
-        conditions = found["status"].get("conditions", [])
-        is_tainted = any(
-            taint["key"].startswith("node.kubernetes.io/not-ready")
-            for taint in found["spec"].get("taints", [])
-        )
-        return not is_tainted and any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for condition in conditions
-        )
+    def _has_account(self) -> bool:
+        """Whether pods of the namespace `default` have their account, made by a controller."""
+        listed = self.plane.api.call("GET", "/api/v1/namespaces/default/serviceaccounts")
+        return any(found["metadata"]["name"] == "default" for found in listed["items"])
 
 
-def _on_path(program: str) -> str:
-    return subprocess.run(
-        ["sh", "-c", f"command -v {program}"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def _make_bridge() -> None:
-    """A bridge with the node's address, because the kubelet refuses that of loopback."""
-    for arguments in (
-        f"link add {settings.BRIDGE} type bridge",
-        f"address add {settings.ADDRESS}/24 dev {settings.BRIDGE}",
-        f"link set {settings.BRIDGE} up",
-    ):
-        subprocess.run(["ip", *arguments.split()], check=True)
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
-
-
-def _ctr(*arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["ctr", f"--address={settings.SOCKET}", "--namespace=k8s.io", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout_s,
-    )
-
-
-def _containerd_answers() -> bool:
-    if not Path(settings.SOCKET).exists():
-        return False
-    return _ctr("version", timeout_s=LOAD_TIMEOUT_S).returncode == 0
+def _ip(arguments: str) -> None:
+    subprocess.run(["ip", *arguments.split()], check=True)

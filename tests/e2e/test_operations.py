@@ -158,11 +158,13 @@ def test_sigterm_with_calls_in_flight_ends_in_order(world: World) -> None:
 
 
 def test_the_kubelet_is_stopped_and_started(world: World) -> None:
+    worker = world.node.first
+
     def stop() -> None:
-        world.node.kubelet.stop(grace_s=10)
+        worker.kubelet.stop(grace_s=10)
         time.sleep(OUTAGE_S)  # the outage itself
-        world.node.kubelet.start()
-        world.node.until_ready()
+        worker.kubelet.start()
+        worker.until_ready()
 
     before = restarts(world, SYSTEM, "controller"), restarts(world, VENDOR, "cosi-sidecar")
     operate(world, f"kubelet stopped for {OUTAGE_S:.0f} s and started", stop)
@@ -171,11 +173,13 @@ def test_the_kubelet_is_stopped_and_started(world: World) -> None:
 
 
 def test_containerd_is_stopped_and_started(world: World) -> None:
+    worker = world.node.first
+
     def stop() -> None:
-        world.node.containerd.stop(grace_s=10)
+        worker.containerd.stop(grace_s=10)
         time.sleep(OUTAGE_S)  # the outage itself
-        world.node.start_containerd()
-        world.node.until_ready()
+        worker.start_containerd()
+        worker.until_ready()
 
     before = restarts(world, SYSTEM, "controller"), restarts(world, VENDOR, "cosi-sidecar")
     operate(world, f"containerd stopped for {OUTAGE_S:.0f} s and started", stop)
@@ -190,13 +194,13 @@ def test_a_drain_of_the_only_node_leaves_one_controller(world: World) -> None:
     def drain() -> None:
         try:
             world.kubectl(
-                "drain", world.node.name, "--ignore-daemonsets", "--timeout=15s",
+                "drain", world.node.first.name, "--ignore-daemonsets", "--timeout=15s",
                 f"--pod-selector=app.kubernetes.io/instance={OPERATOR}",
             )  # fmt: skip
         except KubectlError as error:
             refused.append(error.stderr)
         assert len([pod for pod in world.pods(SYSTEM) if pod["status"]["phase"] == "Running"]) == 1
-        world.kubectl("uncordon", world.node.name)
+        world.kubectl("uncordon", world.node.first.name)
         eventually("two controllers", lambda: all_ready(world, SYSTEM, 2))
 
     operate(
@@ -204,6 +208,34 @@ def test_a_drain_of_the_only_node_leaves_one_controller(world: World) -> None:
         note=lambda: "the budget kept one controller",
     )  # fmt: skip
     assert "disruption budget" in refused[0]
+
+
+def test_a_drain_of_one_of_two_nodes_moves_everything(world: World) -> None:
+    """Then the first node is back, and the second one is taken away, as in an upgrade of nodes."""
+    second = world.add_worker()
+    first = world.node.first
+    leader = world.leader()
+
+    def on(name: str) -> list[str]:
+        return [
+            pod["metadata"]["name"]
+            for namespace in (SYSTEM, VENDOR)
+            for pod in world.pods(namespace)
+            if pod["spec"].get("nodeName") == name
+        ]
+
+    def drain() -> None:
+        world.kubectl(
+            "drain", first.name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=55s"
+        )
+        eventually("two controllers", lambda: all_ready(world, SYSTEM, 2))
+        eventually("the driver", lambda: all_ready(world, VENDOR, 1))
+
+    assert leader in on(first.name)
+    operate(world, "kubectl drain of one of two nodes, with leader and driver on it", drain)
+    assert on(first.name) == []
+    assert len(on(second.name)) == 3
+    world.kubectl("uncordon", first.name)
 
 
 def test_uninstall_keeps_objects_and_a_new_install_takes_them_up(world: World) -> None:

@@ -31,7 +31,7 @@ with Node.start(folder / "node") as node:
 FAILS = """
 import os, pathlib
 from node import Node, settings
-settings.NAME = "No_name_of_a_node"  # the kubelet ends with an error
+settings.NAME = "No_name_of_a_node-{number}"  # the kubelet ends with an error
 Node.start(pathlib.Path(os.environ["COSI_NODE_FOLDER"]) / "node")
 """
 

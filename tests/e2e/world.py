@@ -20,6 +20,7 @@ from chart_outputs import Helm, HelmError
 from controlplane import ApiError, find
 from image.__main__ import ARCHIVE
 from node import Node
+from node.worker import Worker
 from refdriver import CallRecord, record
 from refdriver.process import DEFAULT_NAME
 from seaweed import SeaweedFS
@@ -31,6 +32,7 @@ CONTROLLER = "cosi-operator-controller"
 REGISTRY = "localhost"
 DRIVER = DEFAULT_NAME
 COSI = "/apis/objectstorage.k8s.io/v1alpha1"
+IMAGE = ROOT / "build" / "image" / ARCHIVE
 POLL_S = 0.1
 CALLS = "calls.jsonl"
 VERSION, NEXT = "0.1.0", "next"
@@ -80,7 +82,7 @@ class World:
     node: Node
     storage: SeaweedFS
     helm: Helm
-    directory: Path
+    tools: Path
     calls_folder: Path
     driver_chart: Path
     times_s: dict[str, float] = field(default_factory=dict)
@@ -148,6 +150,12 @@ class World:
         """Creates that were answered OK though an earlier one of the same bucket had been."""
         return sum(count - 1 for count in self.answers("DriverCreateBucket").values())
 
+    def add_worker(self) -> Worker:
+        """One more node, with all images."""
+        worker = self.node.add_worker()
+        load(worker, self.tools)
+        return worker
+
     # --- releases
 
     def install_operator(self, *settings: str, version: str = "") -> None:
@@ -210,18 +218,23 @@ def started(directory: Path) -> Iterator[World]:
         times_s["node ready"] = time.monotonic() - began
         say(f"node ready after {times_s['node ready']:.1f} s")
         with SeaweedFS.start(directory / "seaweedfs", address=node.address) as storage:
-            archive = ROOT / "build" / "image" / ARCHIVE
-            node.load(archive)
-            image = f"{REGISTRY}/{OPERATOR}"
-            node.tag(f"{image}:{VERSION}", f"{image}:{NEXT}")
-            node.load(write_tools(directory / "tools.tar", archive))
+            tools = write_tools(directory / "tools.tar", IMAGE)
+            load(node.first, tools)
             calls = directory / "calls"
             calls.mkdir()
             calls.chmod(0o777)  # the driver in the pod is another user
             helm = Helm(directory / "helm", node.plane.admin_kubeconfig)
             times_s["images and S3"] = time.monotonic() - began
             say(f"images loaded, S3 at {storage.endpoint}")
-            yield World(node, storage, helm, directory, calls, _chart(directory, helm), times_s)
+            yield World(node, storage, helm, tools, calls, _chart(directory, helm), times_s)
+
+
+def load(worker: Worker, tools: Path) -> None:
+    """Give a node the images: two versions of ours, and the one with the driver."""
+    worker.load(IMAGE)
+    image = f"{REGISTRY}/{OPERATOR}"
+    worker.tag(f"{image}:{VERSION}", f"{image}:{NEXT}")
+    worker.load(tools)
 
 
 def _chart(directory: Path, helm: Helm) -> Path:

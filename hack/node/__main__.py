@@ -20,14 +20,17 @@ def main() -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(prog="node", description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for files (%(default)s)")
+    parser.add_argument("--check", action="store_true", help="only say whether a node can run")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
-    if not arguments.command:
+    if not (arguments.command or arguments.check):
         parser.error("which command?")
     if lacks := missing():
         print("error: no node can run on this machine, so nothing was run:", file=sys.stderr)
         print("\n".join(f"- {one}" for one in lacks), file=sys.stderr)
         return 2
+    if arguments.check:
+        return 0
     try:
         ensure(PROGRAMS)
         with Sandbox(arguments.folder) as sandbox:

@@ -17,12 +17,16 @@ NOTHING: frozenset[str] = frozenset()
 CLEAN = Traces(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 
 
+@pytest.mark.parametrize("check", [["--check"], []], ids=["when asked", "before a command"])
 def test_elsewhere_it_says_what_is_missing_and_runs_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    check: list[str],
 ) -> None:
     ran = tmp_path / "ran"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(sys, "argv", ["node", "touch", str(ran)])
+    monkeypatch.setattr(sys, "argv", ["node", *check, "touch", str(ran)])
     assert command.main() == 2
     told = capsys.readouterr().err
     assert "nothing was run" in told

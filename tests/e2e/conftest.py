@@ -26,7 +26,9 @@ def progress(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the tables, if there are any."""
+    """Print the tables, if there are any; with COSI_E2E=update also write them into the page."""
     if text := TABLES.text():
         terminalreporter.section("end to end")
         terminalreporter.write_line(text)
+        if os.environ.get("COSI_E2E") == "update":
+            TABLES.update()

@@ -2,6 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "e2e.md"
+BEGIN = "<!-- made by make e2e UPDATE=1: do not edit -->"
+END = "<!-- end of the made part -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,12 @@ class Tables:
 
     def step(self, what: str, seconds: float) -> None:
         self.day.append((what, f"{seconds:.1f} s"))
+
+    def update(self, page: Path = PAGE) -> None:
+        """Put both into the page, between its two marks."""
+        before, begin, rest = page.read_text().partition(BEGIN)
+        _, end, after = rest.partition(END)
+        page.write_text(f"{before}{begin}\n\n{self.text()}\n\n{end}{after}")
 
     def text(self) -> str:
         """Both as Markdown, as docs/e2e.md has them."""

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from tests.e2e import processes
-from tests.e2e.load import is_ready
+from tests.e2e.load import is_ready, lost
 from tests.e2e.table import TABLES, Operation
 from tests.e2e.world import CLASSES, COSI, SYSTEM, VENDOR, World, eventually, say
 
@@ -27,6 +27,7 @@ def test_many_claims_fit_into_the_smallest_limit(world: World) -> None:
     world.kubectl("apply", "-f", "-", text=CLASSES)
     world.kubectl("create", "namespace", NAMESPACE)
     path = path_of("bucketclaims", NAMESPACE)
+    before = world.second_creates()
     began = time.monotonic()
     send_all(
         world.node.plane,
@@ -37,7 +38,7 @@ def test_many_claims_fit_into_the_smallest_limit(world: World) -> None:
         told=lambda: f"{count_ready(world)} of {CLAIMS} are ready",
     )  # fmt: skip
     took_s = time.monotonic() - began
-    add_row(world, f"{CLAIMS} claims created under a limit of {LIMIT}", took_s)
+    add_row(world, f"{CLAIMS} claims created under a limit of {LIMIT}", took_s, before)
     world.kubectl("rollout", "restart", "deployment", f"--namespace={SYSTEM}")
     world.kubectl("rollout", "restart", "deployment", f"--namespace={VENDOR}")
     began = time.monotonic()
@@ -46,7 +47,7 @@ def test_many_claims_fit_into_the_smallest_limit(world: World) -> None:
             "rollout", "status", f"deployment/{name}", f"--namespace={namespace}", "--timeout=55s"
         )
     eventually("the old pods to be gone", lambda: len(containers()) == 3)
-    add_row(world, f"both restarted with {CLAIMS} claims to read", time.monotonic() - began)
+    add_row(world, f"both restarted with {CLAIMS} claims to read", time.monotonic() - began, before)
     assert not (found := killed(world)), "\n".join(found)
     began = time.monotonic()
     world.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
@@ -55,7 +56,7 @@ def test_many_claims_fit_into_the_smallest_limit(world: World) -> None:
         lambda: world.get(f"/api/v1/namespaces/{NAMESPACE}") is None,
         timeout_s=600,
     )
-    add_row(world, f"namespace with {CLAIMS} claims deleted", time.monotonic() - began)
+    add_row(world, f"namespace with {CLAIMS} claims deleted", time.monotonic() - began, before)
     assert not (found := killed(world)), "\n".join(found)
     assert world.storage.buckets() == []
 
@@ -85,12 +86,17 @@ def killed(world: World) -> list[str]:
     ]
 
 
-def add_row(world: World, name: str, took_s: float) -> None:
+def add_row(world: World, name: str, took_s: float, before: int) -> None:
     peaks: dict[str, int] = {}
     for pid, what in containers().items():
         peaks[what] = max(peaks.get(what, 0), processes.peak_resident_bytes(pid))
     note = ", ".join(f"{what} {bytes_ / MIB:.0f} MiB" for what, bytes_ in sorted(peaks.items()))
-    row = Operation(name, took_s, None, world.second_creates(), 0, f"peak: {note}")
+    missing = lost(world)
+    row = Operation(
+        name, took_s, None, world.second_creates() - before, len(missing), f"peak: {note}"
+    )
     TABLES.operations.append(row)
     say(" | ".join(row.cells()))
+    assert not missing, "\n".join(missing[:20])
+    assert row.second_creates == 0
     assert set(peaks) == {"controller", "sidecar"}

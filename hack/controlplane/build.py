@@ -139,7 +139,7 @@ DEFAULT = [program.name for program in PROGRAMS.values() if program.by_default]
 def pinned_version(go_mod: str, module: str) -> str:
     """Return the version, as in "v1.34.4", that a go.mod's text requires of `module`.
 
-    Code without a module of its own ("") has no version: v0.0.0.
+    Code without a separate module ("") has no version: v0.0.0.
 
     Raises:
         BuildError: the text requires no such module.

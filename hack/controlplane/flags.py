@@ -81,7 +81,7 @@ def loopback_flags() -> list[str]:
 def node_flags(address: str) -> list[str]:
     """Return the API server's further arguments if a node with pods reaches it at `address`."""
     return [
-        "--bind-address=0.0.0.0",  # a node has a network namespace of its own
+        "--bind-address=0.0.0.0",  # a node has a separate network namespace
         f"--advertise-address={address}",
         "--kubelet-preferred-address-types=InternalIP",  # logs and exec; no name is resolved here
         "--allow-privileged=true",

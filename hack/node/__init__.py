@@ -1,4 +1,4 @@
-"""A real Kubernetes node on this machine: kubelet, containerd, pods, in namespaces of their own.
+"""A real Kubernetes node on this machine: kubelet, containerd, pods, in separate namespaces.
 
     with Sandbox(folder) as sandbox:  # as root, on Linux
         code = sandbox.run([sys.executable, "-m", "pytest", "tests/e2e"])

@@ -1,4 +1,4 @@
-"""Namespaces of their own for a node: network, mounts, processes; and a cgroup that is ours.
+"""Separate namespaces for a node: network, mounts, processes; and its cgroups.
 
 When the first process of the sandbox ends, the kernel ends every other one, and with the last of
 them the mounts, the links and the network. What is left are cgroups and one folder, which `Sandbox`

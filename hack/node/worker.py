@@ -1,4 +1,4 @@
-"""One node of the cluster: containerd and kubelet, with names and folders of their own."""
+"""One node of the cluster: containerd and kubelet, with separate names and folders."""
 
 import shutil
 import subprocess

@@ -5,8 +5,6 @@ import re
 import signal
 from pathlib import Path
 
-from node.needs import cgroup_roots
-
 
 def find(argument: str) -> list[int]:
     """The processes that have this word in their command line, but for their supervisors."""
@@ -32,20 +30,6 @@ def pod_of(pid: int) -> str:
     return next(
         (text.partition("=")[2] for text in environment if text.startswith("HOSTNAME=")), ""
     )
-
-
-def peak_bytes(pid: int) -> int:
-    """The most memory that the container of a process has used, its page cache included."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":  # cgroup v1
-            (root,) = (root for root in cgroup_roots() if root.name == "memory")
-            return int((root / path.lstrip("/") / "memory.max_usage_in_bytes").read_text())
-        if controllers == "":
-            file = cgroup_roots()[0] / path.lstrip("/") / "memory.peak"
-            if file.exists():
-                return int(file.read_text())
-    raise LookupError(f"process {pid} is in no memory cgroup")
 
 
 def peak_resident_bytes(pid: int) -> int:

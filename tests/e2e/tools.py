@@ -1,4 +1,4 @@
-"""The image with boto3 and the reference driver: layers of `make image`, and one on top."""
+"""The image with boto3 and the two drivers: the layers of `make image`, and one on top."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,7 @@ HERE = "opt/tools"
 PACKAGES = ("boto3", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 """What boto3 imports, as the tests' own Python has it; botocore comes without most services."""
 SERVICES = ("iam", "s3", "sts")
-HACK = ("awsclient.py", "controlplane/daemon.py", "refdriver")
+HACK = ("awsclient.py", "controlplane/daemon.py", "mockdriver", "refdriver")
 
 
 def write_tools(target: Path, operator: Path) -> Path:

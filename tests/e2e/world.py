@@ -1,13 +1,14 @@
 """All that runs during the end-to-end tests, and short ways to ask it."""
 
 import base64
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ from seaweed import SeaweedFS
 
 SYSTEM = "container-object-storage-system"
 VENDOR = "vendor"
+MOCK_VENDOR = "mock-vendor"
+MOCK_DRIVER = "mock.objectstorage.k8s.io"
+SOCKET = "/var/lib/cosi/cosi.sock"
 OPERATOR = "cosi-operator"
 CONTROLLER = "cosi-operator-controller"
 REGISTRY = "localhost"
@@ -111,6 +115,14 @@ class World:
         path = f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}"
         return [pod for pod in self.items(path) if "deletionTimestamp" not in pod["metadata"]]
 
+    def all_pods(self, *namespaces: str) -> list[Json]:
+        """Pods, those that are being deleted too."""
+        return [
+            pod
+            for namespace in namespaces
+            for pod in self.items(f"/api/v1/namespaces/{namespace}/pods")
+        ]
+
     def warnings(self, *namespaces: str) -> list[str]:
         """The Warning Events of all Pods of the namespaces, in words."""
         return [
@@ -166,19 +178,40 @@ class World:
         self._install(OPERATOR, chart, SYSTEM, registry, *tag, *settings)
 
     def install_driver(self, *settings: str) -> None:
-        """Install or upgrade the driver's release, and wait until its Pod is ready."""
-        values = {
+        """Install or upgrade the reference driver's release, and wait until its Pod is ready."""
+        account = self.storage.account
+        driver = {
+            "args": [
+                "-m", "refdriver", f"--socket={SOCKET}", f"--name={DRIVER}",
+                f"--endpoint={account.endpoint}", f"--region={account.region}",
+                f"--calls=/calls/{CALLS}",
+            ],
+            "secret": {
+                "AWS_ACCESS_KEY_ID": account.access_key,
+                "AWS_SECRET_ACCESS_KEY": account.secret_key,
+            },
+        }  # fmt: skip
+        self._install_driver("seaweed", VENDOR, driver, *settings)
+
+    def install_mock(self, *settings: str) -> None:
+        """The same with a driver in memory, which keeps its buckets in a file of the node."""
+        args = [
+            "-m", "mockdriver", f"--socket={SOCKET}", "--control=/calls/control.sock",
+            "--state=/calls/mock.jsonl",
+        ]  # fmt: skip
+        self._install_driver("mock", MOCK_VENDOR, {"args": args}, *settings)
+
+    def _install_driver(
+        self, release: str, namespace: str, driver: Mapping[str, object], *settings: str
+    ) -> None:
+        texts = {
             "image": TOOLS,
-            "name": DRIVER,
-            "endpoint": self.storage.endpoint,
-            "region": self.storage.region,
-            "accessKey": self.storage.access_key,
-            "secretKey": self.storage.secret_key,
             "callsFolder": str(self.calls_folder),
             "cosiSidecar.image.registry": REGISTRY,
         }
-        texts = [f"--set-string={key}={text}" for key, text in values.items()]
-        self._install("seaweed", self.driver_chart, VENDOR, *texts, *settings)
+        words = [f"--set-string={key}={text}" for key, text in texts.items()]
+        words += [f"--set-json={key}={json.dumps(part)}" for key, part in driver.items()]
+        self._install(release, self.driver_chart, namespace, *words, *settings)
 
     def _install(self, release: str, chart: Path, namespace: str, *settings: str) -> None:
         try:

@@ -6,6 +6,7 @@ import time
 import pytest
 from tests.e2e import processes
 from tests.e2e.load import NAMESPACE, create_claims, operate
+from tests.e2e.table import TABLES
 from tests.e2e.world import (
     CLASSES,
     COSI,
@@ -253,10 +254,10 @@ def test_uninstall_keeps_objects_and_a_new_install_takes_them_up(world: World) -
 
 
 def test_no_probe_and_no_memory_limit_ended_a_container(world: World) -> None:
-    """Of the warnings of all tests so far; those that the tests caused are among them."""
-    found = world.warnings(SYSTEM, VENDOR)
-    assert [line for line in found if "BackOff" in line], "a killed container is a warning"
-    wrong = [line for line in found if "Liveness" in line or "OOM" in line or "Evict" in line]
+    """In all tests so far, by the Events of the pods."""
+    told = world.events(SYSTEM, VENDOR)
+    assert [line for line in told if "Started" in line], "Events are seen"
+    wrong = [line for line in told if "Liveness" in line or "OOM" in line or "Evict" in line]
     assert not wrong, "\n".join(wrong)
 
 
@@ -269,3 +270,12 @@ def test_a_namespace_with_claims_and_accesses_is_deleted(world: World) -> None:
 
     operate(world, "namespace with 100 claims and 10 accesses deleted", delete)
     assert not [one for one in world.storage.users() if namespace in one]
+
+
+def test_nothing_is_left_of_the_load(world: World) -> None:
+    began = time.monotonic()
+    world.kubectl("delete", "namespace", NAMESPACE, "--timeout=55s")
+    TABLES.step(f"namespace with the {CLAIMS} claims deleted", time.monotonic() - began)
+    assert world.items(f"{COSI}/buckets") == []
+    assert world.storage.buckets() == []
+    assert world.storage.users() == []

@@ -123,14 +123,18 @@ class World:
             for pod in self.items(f"/api/v1/namespaces/{namespace}/pods")
         ]
 
-    def warnings(self, *namespaces: str) -> list[str]:
-        """The Warning Events of all Pods of the namespaces, in words."""
+    def events(self, *namespaces: str, type_: str = "") -> list[str]:
+        """The Events of all Pods of the namespaces, in words; those of one type if it is given."""
         return [
             f"{event['involvedObject']['name']}: {event['reason']}: {event['message']}"
             for namespace in namespaces
             for event in self.items(f"/api/v1/namespaces/{namespace}/events")
-            if event["type"] == "Warning" and event["involvedObject"]["kind"] == "Pod"
+            if event["involvedObject"]["kind"] == "Pod" and type_ in ("", event["type"])
         ]
+
+    def warnings(self, *namespaces: str) -> list[str]:
+        """The Warning Events of all Pods of the namespaces, in words."""
+        return self.events(*namespaces, type_="Warning")
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """The values of a Secret, decoded; empty if it does not exist."""

@@ -33,6 +33,8 @@ class Canaries:
     created_s: dict[str, float] = field(default_factory=dict)
     ready_s: dict[str, float] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    holders: list[tuple[float, str]] = field(default_factory=list)
+    """When a Lease got another holder, monotonic seconds, and which."""
     _over: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "Canaries":
@@ -68,6 +70,10 @@ class Canaries:
             self._over.wait(CANARY_EVERY_S) if not self._over.is_set() else time.sleep(0.1)
 
     def _look(self) -> None:
+        known = {text.partition(": ")[0]: text for _, text in self.holders}
+        for name, holder in self.world.lease_holders().items():
+            if known.get(name) != (text := f"{name}: {holder or 'free'}"):
+                self.holders.append((time.monotonic(), text))
         for claim in self.world.items(f"{COSI}/namespaces/{NAMESPACE}/bucketclaims"):
             name = claim["metadata"]["name"]
             if name in self.created_s and name not in self.ready_s and is_ready(claim):
@@ -165,6 +171,8 @@ def operate(
     row = Operation(name, took_s, slowest_s, seconds, len(lost(world)), note())
     TABLES.operations.append(row)
     say(" | ".join(row.cells()))
+    for at_s, text in canaries.holders:
+        say(f"    {at_s - began:+.1f} s: {text}")
     _remove(world, list(canaries.created_s))
     assert seconds <= second_creates, world.answers("DriverCreateBucket").most_common(3)
 

@@ -141,15 +141,18 @@ class World:
         found = self.get(f"/api/v1/namespaces/{namespace}/secrets/{name}") or {}
         return {key: base64.b64decode(text).decode() for key, text in found.get("data", {}).items()}
 
+    def lease_holders(self) -> dict[str, str]:
+        """Which Pod holds each Lease of the operator; "" if it is free."""
+        return {
+            lease["metadata"]["name"]: str(lease["spec"].get("holderIdentity") or "").split("_")[0]
+            for namespace in (SYSTEM, VENDOR)
+            for lease in self.items(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases")
+        }
+
     def leader(self) -> str:
-        """The name of the Pod that holds the controller's Lease."""
-        lease = self.get(
-            f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/"
-            "leader-lock-cosi-controller-manager"
-        )
-        holder = str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
-        names = [pod["metadata"]["name"] for pod in self.pods(SYSTEM)]
-        return next((name for name in names if name in holder), "")
+        """The Pod that holds the controller's Lease; "" if none does that is not being deleted."""
+        holder = self.lease_holders().get("leader-lock-cosi-controller-manager", "")
+        return holder if holder in [pod["metadata"]["name"] for pod in self.pods(SYSTEM)] else ""
 
     # --- what the driver was asked
 

@@ -27,6 +27,8 @@ FOLDER_VARIABLE = "COSI_NODE_FOLDER"
 INSIDE = "/run/node"
 """Where the folder is inside, and what that variable says: a short name, for Unix sockets."""
 PREFIX = "cosi-node-"
+OWNER = "supervisor"
+"""A file of the folder with the process id of who removes it."""
 GRACE_S = 20.0
 CLEAN_S = 20.0
 POLL_S = 0.05
@@ -78,25 +80,37 @@ class Sandbox:
         self._before: Traces | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped_by = 0
+        self._on_exit = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        """Make folder and cgroups.
+        """Make folder and cgroups; remove what a sandbox left whose supervisor was killed.
 
         Raises:
-            NodeError: the folder exists.
+            NodeError: the folder exists, and another sandbox uses it, or it is none of a sandbox.
         """
-        if self.folder.exists():
-            raise NodeError(f"{self.folder} exists: another sandbox uses it, or was killed there")
+        if self.folder.exists() and not _is_abandoned(self.folder):
+            raise NodeError(f"{self.folder} exists: another sandbox uses it, or it is none of one")
         _remove_abandoned()
+        shutil.rmtree(self.folder, ignore_errors=True)
         self._before = self._look()
+        self._on_exit.enter_context(self._signals())
+        try:
+            self._make()
+        except BaseException as error:
+            with self._on_exit:
+                self._end_and_check(error)
+            raise
+        return self
+
+    def _make(self) -> None:
         self.folder.mkdir(parents=True)
+        (self.folder / OWNER).write_text(str(os.getpid()))
         (self.folder / "kernel").mkdir()
         for path, value in KERNEL.items():
             if Path(path).exists():
                 (self.folder / "kernel" / path.replace("/", ",")).write_text(f"{value}\n")
         for root in cgroup_roots():
             (root / self.name).mkdir()
-        return self
 
     def __exit__(
         self,
@@ -109,6 +123,10 @@ class Sandbox:
         Raises:
             NodeError: something is left after 20 s; the message names it.
         """
+        with self._on_exit:  # signals do not interrupt this
+            self._end_and_check(error)
+
+    def _end_and_check(self, error: BaseException | None) -> None:
         self.end()
         left: list[str] = []
 
@@ -129,9 +147,7 @@ class Sandbox:
             command: a program and its arguments. It is the sandbox's first process but one.
             log: where its output goes; by default to our own.
         """
-        with contextlib.ExitStack() as stack:
-            output = stack.enter_context(log.open("ab")) if log else None
-            stack.enter_context(self._signals())
+        with log.open("ab") if log else contextlib.nullcontext() as output:
             self._process = subprocess.Popen(
                 [
                     *("setpriv", "--pdeathsig", "KILL"),  # we are killed: so is the sandbox
@@ -210,8 +226,18 @@ def _remove_abandoned() -> None:
     """Remove cgroups of sandboxes whose supervisor was killed; a name ends with its process id."""
     for root in cgroup_roots():
         for cgroup in root.glob(f"{PREFIX}*"):
-            if not Path("/proc", cgroup.name.rpartition("-")[2]).exists():
+            if not _runs(cgroup.name.rpartition("-")[2]):
                 _remove_cgroup(cgroup)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder is that of a sandbox whose supervisor was killed."""
+    owner = folder / OWNER
+    return owner.exists() and not _runs(owner.read_text())
+
+
+def _runs(pid: str) -> bool:
+    return Path("/proc", pid).exists()
 
 
 def _eventually(holds: Callable[[], bool], timeout_s: float) -> bool:

@@ -114,8 +114,10 @@ def test_a_killed_supervisor_takes_all_processes_with_it(folder: Path) -> None:
     assert str(folder) not in Path("/proc/self/mountinfo").read_text()
     remaining = ours() - before
     assert remaining, "cgroups stay, which no process is left to remove"
-    with Sandbox(folder.with_name("next")):
+    assert folder.exists()
+    with Sandbox(folder):
         assert not remaining & ours(), "the next start removes what a killed one left"
+    assert not folder.exists()
 
 
 def test_what_is_left_is_named(folder: Path) -> None:
@@ -141,3 +143,13 @@ def test_a_command_that_ends_takes_its_orphans_with_it(folder: Path) -> None:
         assert sandbox.run(["sh", "-c", orphan]) == 3
     assert Path("/proc/sys/vm/overcommit_memory").read_text() == kept
     assert not Path("/var/lib/kubelet").exists()
+
+
+def test_a_folder_that_is_in_use_or_is_none_of_a_sandbox_is_left_alone(folder: Path) -> None:
+    with Sandbox(folder), pytest.raises(NodeError, match="another sandbox uses it"):
+        Sandbox(folder).__enter__()
+    folder.mkdir()
+    (folder / "mine").touch()
+    with pytest.raises(NodeError, match="none of one"):
+        Sandbox(folder).__enter__()
+    assert (folder / "mine").exists()

@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks paired
+.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -68,6 +68,18 @@ faults-full: parts ## every fault at every side effect, 2000 failures at once, a
 
 attacks: parts ## hostile tenants, drivers and API servers; prints the table of attacks (part of `test`)
 	@$(RUN) -m pytest tests -m attack
+
+e2e-check: .venv/.stamp # before anything is built for it
+	@$(RUN) -m node --check
+
+# Outside of the sandbox: that it ends without a trace, however it ends. Inside: everything else.
+E2E_TESTS ?= tests/e2e
+e2e: e2e-check parts image ## the user's whole day and operations under load, in pods on a real node (root, Linux)
+	@COSI_E2E=1 $(RUN) -m pytest -s tests/e2e/test_sandbox.py
+	@COSI_E2E=$(if $(UPDATE),update,1) $(RUN) -m node $(BIN)/python -m pytest -s $(E2E_TESTS) --ignore=tests/e2e/test_sandbox.py
+
+e2e-day: e2e-check parts image ## the part of `make e2e` for CI: the user's whole day in pods, 2 minutes
+	@COSI_E2E=1 $(RUN) -m node $(BIN)/python -m pytest -s tests/e2e/test_day.py
 
 image: .venv/.stamp ## the OCI image into build/image, without Docker or a registry
 	@PYTHONPATH=hack $(BIN)/python -m image $(IMAGE)

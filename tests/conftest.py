@@ -2,8 +2,9 @@
 
 COSI_FAULTS=full runs everything (`make faults-full`); without it the tests marked by `full_tier`
 are left out, as docs/faults.md says; without COSI_IMAGE (`make containerfile`) those marked by
-`containerfile`. The tables are put together from all processes of a run, since
-`make test` uses several.
+`containerfile`; without COSI_E2E (`make e2e`) those marked by `e2e`.
+
+The tables are put together from all processes of a run, since `make test` uses several.
 """
 
 import os
@@ -37,7 +38,11 @@ settings.load_profile("no deadline")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what was not asked for."""
-    asked = {"full_tier": FULL, "containerfile": bool(os.environ.get("COSI_IMAGE"))}
+    asked = {
+        "full_tier": FULL,
+        "containerfile": bool(os.environ.get("COSI_IMAGE")),
+        "e2e": bool(os.environ.get("COSI_E2E")),
+    }
     markers = [marker for marker, is_asked in asked.items() if not is_asked]
     left_out = [item for item in items if any(map(item.get_closest_marker, markers))]
     if left_out:

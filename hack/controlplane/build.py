@@ -50,7 +50,7 @@ class Program:
     folder: str
     """The folder beside this file with the go.mod and go.sum that pin it."""
     module: str
-    """The Go module whose version is the program's version."""
+    """The Go module whose version is the program's version; "" if its code is in `folder`."""
     package: str
     """The Go package to build."""
     expect_s: int
@@ -79,6 +79,32 @@ PROGRAMS = {
             55,
             by_default=False,  # only for tests of garbage collection and namespace deletion
         ),
+        # A node, only for `make e2e`.
+        Program(
+            "kubelet",
+            "kubernetes",
+            "k8s.io/kubernetes",
+            "k8s.io/kubernetes/cmd/kubelet",
+            45,
+            by_default=False,
+        ),
+        Program(
+            "kube-scheduler",
+            "kubernetes",
+            "k8s.io/kubernetes",
+            "k8s.io/kubernetes/cmd/kube-scheduler",
+            20,
+            by_default=False,
+        ),
+        Program(
+            "kube-proxy",
+            "kubernetes",
+            "k8s.io/kubernetes",
+            "k8s.io/kubernetes/cmd/kube-proxy",
+            20,
+            by_default=False,
+        ),
+        Program("pause", "pause", "", ".", 5, by_default=False),
         Program("kstatus", "kstatus", "sigs.k8s.io/cli-utils", ".", 60),
         Program(
             "crane",
@@ -113,9 +139,13 @@ DEFAULT = [program.name for program in PROGRAMS.values() if program.by_default]
 def pinned_version(go_mod: str, module: str) -> str:
     """Return the version, as in "v1.34.4", that a go.mod's text requires of `module`.
 
+    Code without a separate module ("") has no version: v0.0.0.
+
     Raises:
         BuildError: the text requires no such module.
     """
+    if not module:
+        return "v0.0.0"
     found = re.search(rf"^(?:require)?\s*{re.escape(module)} (v\S+)", go_mod, re.MULTILINE)
     if found is None:
         raise BuildError(f"no requirement of {module} in its go.mod")
@@ -174,7 +204,7 @@ def cache_key(program: Program, modules: Path = HERE) -> str:
     folder = modules / program.folder
     try:
         go_mod = (folder / "go.mod").read_text()
-        go_sum = (folder / "go.sum").read_text()
+        go_sum = (folder / "go.sum").read_text() if program.module else ""
     except OSError as error:
         raise BuildError(f"{program.name}: cannot read its pins: {error}") from error
     parts = [
@@ -184,7 +214,7 @@ def cache_key(program: Program, modules: Path = HERE) -> str:
         go_sum,
         *build_command(program, go_mod, Path(program.name)),
     ]
-    own = folder / "main.go"  # only kstatus is more than somebody's package
+    own = folder / "main.go"  # kstatus and pause are more than somebody's package
     if own.is_file():
         parts.append(own.read_text())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

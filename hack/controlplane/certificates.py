@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,13 @@ class Certificates:
     service_account_key: Path
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """Write a CA, a serving certificate for 127.0.0.1 and localhost, and a token-signing key."""
+def make_certificates(directory: Path, addresses: Sequence[str] = ()) -> Certificates:
+    """Write a CA, a serving certificate, and a token-signing key.
+
+    Args:
+        directory: made when missing.
+        addresses: for which the serving certificate is good besides 127.0.0.1 and localhost.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     made = Certificates(
         ca=directory / "ca.crt",
@@ -33,7 +39,7 @@ def make_certificates(directory: Path) -> Certificates:
     )
     ca = trustme.CA()
     ends = datetime.datetime.now(datetime.UTC) + VALID_FOR
-    server = ca.issue_cert(*SERVER_NAMES, common_name="kube-apiserver", not_after=ends)
+    server = ca.issue_cert(*SERVER_NAMES, *addresses, common_name="kube-apiserver", not_after=ends)
     made.ca.write_bytes(ca.cert_pem.bytes())
     made.server.write_bytes(server.cert_chain_pems[0].bytes())
     _write_key(made.server_key, server)

@@ -15,6 +15,9 @@ from controlplane.certificates import Certificates
 # Below Linux's range for outgoing connections (from 32768), so that no client takes a port while
 # a restart leaves it free for a moment.
 PORTS = range(20000, 32768)
+SERVICES = "10.96.0.0/16"
+FIRST_SERVICE = "10.96.0.1"
+"""The address of the Service `kubernetes`, at which pods find the API server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,6 @@ def apiserver_flags(
     write_secret(tokens, f'{admin_token},admin,admin,"system:masters"\n')
     return [
         f"--etcd-servers=http://127.0.0.1:{ports.etcd}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
         f"--secure-port={ports.apiserver}",
         f"--tls-cert-file={certificates.server}",
         f"--tls-private-key-file={certificates.server_key}",
@@ -60,12 +61,30 @@ def apiserver_flags(
         f"--service-account-signing-key-file={certificates.service_account_key}",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--authorization-mode=RBAC",
+        f"--service-cluster-ip-range={SERVICES}",
+        "--profiling=false",
+    ]
+
+
+def loopback_flags() -> list[str]:
+    """Return the API server's further arguments if nothing but this machine's clients reach it."""
+    return [
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
         # It would wait for accounts and tokens that only kube-controller-manager makes.
         "--disable-admission-plugins=ServiceAccount",
         # Endpoints may not name loopback; without this it fails to write its own, again and again.
         "--endpoint-reconciler-type=none",
-        "--service-cluster-ip-range=10.96.0.0/16",
-        "--profiling=false",
+    ]
+
+
+def node_flags(address: str) -> list[str]:
+    """Return the API server's further arguments if a node with pods reaches it at `address`."""
+    return [
+        "--bind-address=0.0.0.0",  # a node has a separate network namespace
+        f"--advertise-address={address}",
+        "--kubelet-preferred-address-types=InternalIP",  # logs and exec; no name is resolved here
+        "--allow-privileged=true",
     ]
 
 

@@ -24,7 +24,16 @@ from controlplane.audit import Audit, AuditLog
 from controlplane.build import find
 from controlplane.certificates import Certificates, make_certificates
 from controlplane.daemon import Daemon, StartError
-from controlplane.flags import apiserver_flags, audit_flags, etcd_flags, free_ports, write_secret
+from controlplane.flags import (
+    FIRST_SERVICE,
+    apiserver_flags,
+    audit_flags,
+    etcd_flags,
+    free_ports,
+    loopback_flags,
+    node_flags,
+    write_secret,
+)
 from stoppable import Stoppable
 
 START_TIMEOUT_S = 60.0
@@ -71,12 +80,19 @@ class ControlPlane(Stoppable):
     """
 
     def __init__(
-        self, directory: Path, binaries: Binaries, certificates: Certificates, audit: Audit
+        self,
+        directory: Path,
+        binaries: Binaries,
+        certificates: Certificates,
+        *,
+        audit: Audit,
+        address: str = "",
     ) -> None:
         """Lay out files and command lines, on ports that are free now; nothing is started."""
         self.directory = directory
         self.kubectl = binaries.kubectl
         self.ca_file = certificates.ca
+        self.service_account_key = certificates.service_account_key
         self.admin_token = secrets.token_urlsafe(32)
         self.audit = AuditLog(directory / "logs" / "audit.jsonl")
         (directory / "logs").mkdir(exist_ok=True)
@@ -92,6 +108,7 @@ class ControlPlane(Stoppable):
             directory / "logs" / "etcd.log",
         )
         flags = apiserver_flags(directory, ports, certificates, self.admin_token)
+        flags += node_flags(address) if address else loopback_flags()
         if audit is not Audit.NOTHING:
             flags += audit_flags(directory, self.audit.file, audit)
         self._apiserver = Daemon(
@@ -107,6 +124,7 @@ class ControlPlane(Stoppable):
         *,
         binaries: Binaries | None = None,
         audit: Audit = Audit.METADATA,
+        address: str = "",
     ) -> ControlPlane:
         """Start a new, empty control plane and return it when it is ready, after 3 to 5 s.
 
@@ -114,6 +132,8 @@ class ControlPlane(Stoppable):
             directory: made when missing; holds data, keys, `logs/` and `kubeconfigs/`.
             binaries: which programs to run; by default those that are built.
             audit: what the API server writes into the log that `audit` reads.
+            address: of this network namespace, at which a node's pods reach the API server; it then
+                 serves on every address, and pods get their tokens. "" is loopback alone.
         Raises:
             BuildError: a program isn't built; the message says what to run.
             StartError: one ended or wasn't ready in time; everything started was ended again.
@@ -121,9 +141,10 @@ class ControlPlane(Stoppable):
         directory = directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
         binaries = binaries or Binaries.find()
-        certificates = make_certificates(directory / "certificates")
+        reached_at = (address, FIRST_SERVICE) if address else ()
+        certificates = make_certificates(directory / "certificates", reached_at)
         for attempt in range(1, START_ATTEMPTS + 1):
-            plane = cls(directory, binaries, certificates, audit)
+            plane = cls(directory, binaries, certificates, audit=audit, address=address)
             try:
                 plane.start_etcd()
                 plane.start_apiserver()

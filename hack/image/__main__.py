@@ -22,7 +22,9 @@ def main() -> None:
     """Read the command line and build, or only measure what is built."""
     parser = argparse.ArgumentParser(prog="image", description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (%(default)s)")
-    parser.add_argument("--name", default="", help="repository:tag (cosi-operator:VERSION)")
+    parser.add_argument(
+        "--name", default="", help="registry/repository:tag (localhost/cosi-operator:VERSION)"
+    )
     parser.add_argument("--measure", action="store_true", help="measure what is built already")
     parser.add_argument(
         "--peer", type=Path, action="append", default=[], help="measure this program, too"
@@ -45,7 +47,7 @@ def build(output: Path, name: str) -> None:
     """Fill the folder `output`: rootfs/, the archive, its digest and its bill of materials."""
     started_s = time.monotonic()
     identity = identify()
-    name = name or f"cosi-operator:{identity.version}"
+    name = name or identity.name
     rootfs = output / "rootfs"
     shutil.rmtree(output, ignore_errors=True)
     assemble(rootfs, ROOT, identity)

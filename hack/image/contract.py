@@ -62,6 +62,15 @@ class Identity:
         """`epoch_s` as RFC 3339."""
         return datetime.fromtimestamp(self.epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
+    @property
+    def name(self) -> str:
+        """What the image is called unless told otherwise.
+
+        It has a host, because a kubelet puts its default registry before a name without one, and
+        then does not find an image that its node has loaded.
+        """
+        return f"localhost/{TITLE}:{self.version}"
+
     def environment(self) -> dict[str, str]:
         """The environment of a process in the image; no file changes with the commit."""
         return {**ENVIRONMENT, COMMIT_VARIABLE: self.revision}

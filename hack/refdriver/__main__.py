@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from awsclient import Account
+from refdriver import record
 from refdriver.backend import Backend
 from refdriver.process import DEFAULT_NAME, KEY_VARIABLE, SECRET_KEY_VARIABLE
 from refdriver.service import build_server
@@ -33,7 +34,12 @@ def main() -> int:
     parser.add_argument(
         "--hold-edits", type=Path, help="folder: edits wait while it has a file named `hold`"
     )
+    parser.add_argument(
+        "--calls", type=Path, help="file to which the record of each call is appended, too"
+    )
     options = parser.parse_args()
+    if options.calls is not None:
+        record.append_to(options.calls)
     try:
         key, secret = os.environ[KEY_VARIABLE], os.environ[SECRET_KEY_VARIABLE]
     except KeyError as error:

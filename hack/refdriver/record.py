@@ -3,8 +3,11 @@
 import json
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 EVENT = "driver_call"
+
+_files: list[Path] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +25,19 @@ class CallRecord:
     elapsed_ms: int
 
 
+def append_to(file: Path) -> None:
+    """Also append every further record to `file`, which several drivers may share."""
+    _files.append(file)
+
+
 def write(record: CallRecord) -> None:
-    """Print the record to standard output."""
-    line = json.dumps({"event": EVENT, **asdict(record)})
-    sys.stdout.write(line + "\n")  # in one piece: several threads write
+    """Print the record to standard output, and append it to the files of `append_to`."""
+    line = json.dumps({"event": EVENT, **asdict(record)}) + "\n"
+    sys.stdout.write(line)  # in one piece: several threads write
     sys.stdout.flush()
+    for file in _files:
+        with file.open("a") as opened:
+            opened.write(line)
 
 
 def read(text: str) -> list[CallRecord]:

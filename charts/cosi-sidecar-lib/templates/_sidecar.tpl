@@ -106,7 +106,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   {{- with $v.startupProbe }}
   startupProbe:
     httpGet:
-      path: /healthz
+      path: /startupz
       port: cosi-health
     {{- toYaml . | nindent 4 }}
   {{- end }}

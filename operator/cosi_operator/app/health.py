@@ -1,4 +1,8 @@
-"""Serves `/healthz`, `/readyz`, `/loglevel` and `/metrics`, each only if its address is set.
+"""Serves `/healthz`, `/readyz`, `/startupz`, `/loglevel` and `/metrics`, if their address is set.
+
+GET /startupz answers when the process is ready for the first time, at the latest after
+`STARTUP_HOLD_S`, and never fails. A kubelet emits a Warning Event for each probe that fails, so a
+startup probe with this path keeps the first seconds of an ordinary start free of them.
 
 GET /loglevel returns the log level. PUT with `debug`, `info`, `warning` or `error` changes it while
 the process runs. PUT is accepted only from this host, so a user needs the right to `kubectl
@@ -23,6 +27,11 @@ LOOPBACK = ("127.0.0.1", "::1")
 LONGEST_LEVEL_BYTES = 16
 EXPOSITION_SHARE = 0.05
 EXPOSITION_BURST_S = 0.5
+STARTUP_HOLD_S = 8.0
+"""Below LIFETIME_S of a connection, and below the timeoutSeconds of the charts' startup probe."""
+STARTUP_HELD_LIMIT = 4
+"""How many requests for /startupz are held at the same time; one more is answered at once."""
+STARTUP_POLL_S = 0.1
 log = structlog.get_logger(__name__)
 
 
@@ -31,12 +40,37 @@ class Health:
     """The process is ready when `waiting_for` is empty. Each entry names one missing part."""
 
     waiting_for: set[str] = field(default_factory=lambda: {"start"})
+    was_ready: bool = False
 
     def waits(self, what: str) -> None:
         self.waiting_for.add(what)
 
     def has(self, what: str) -> None:
         self.waiting_for.discard(what)
+        self.was_ready = self.was_ready or not self.waiting_for
+
+
+class Startup:
+    """Holds requests until the process is ready for the first time, or for `STARTUP_HOLD_S`."""
+
+    def __init__(self, health: Health, clock: Clock) -> None:
+        self._health = health
+        self._clock = clock
+        self._held = 0
+
+    async def answer(self, _: web.Request) -> web.Response:
+        if self._held < STARTUP_HELD_LIMIT:
+            self._held += 1
+            try:
+                await self._wait()
+            finally:
+                self._held -= 1
+        return web.Response(text="ok\n")
+
+    async def _wait(self) -> None:
+        until_s = self._clock.monotonic() + STARTUP_HOLD_S
+        while not self._health.was_ready and self._clock.monotonic() < until_s:
+            await self._clock.sleep(STARTUP_POLL_S)
 
 
 async def _show_level(_: web.Request) -> web.Response:
@@ -116,6 +150,7 @@ async def serve_health(
     probes = [
         web.get("/healthz", healthz),
         web.get("/readyz", readyz),
+        web.get("/startupz", Startup(health, clock).answer),
         web.get("/loglevel", _show_level),
         web.put("/loglevel", _change_level),
     ]

@@ -52,6 +52,10 @@ EVENT_DRAIN_S = 3.0
 TRACE_DRAIN_S = 1.0
 RELEASE_S = 2.0  # to release the Lease
 
+# What /readyz says that the process waits for.
+API_SERVER = "the API server"
+LEASE = "the Lease"
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -116,10 +120,10 @@ class Process:
         """Watch, start the workers when every store is complete, and drain on `stop`."""
         async with anyio.create_task_group() as watching:
             watching.start_soon(watches.run)
-            self.health.waits("the API server")
+            self.health.waits(API_SERVER)
             await unless(self.stop, watches.until_synced)
             if not self.stop.is_set():
-                self.health.has("the API server")
+                self.health.has(API_SERVER)
                 async with anyio.create_task_group() as working:
                     for work in works:
                         working.start_soon(self.runner(work).run, self.stop)
@@ -153,12 +157,18 @@ class Process:
             VERSION_ANNOTATION: package_version(),
             **({POLICY_ANNOTATION: policy} if policy else {}),
         }
+        # A standby is ready, because it can take over. A leader is ready when it has all objects.
+        election.on_standby = lambda: self.health.has(LEASE)
+        self.health.waits(LEASE)
+        self.health.has("start")
         leading = False
         self.metrics.leads(name, leading=False)  # a standby exposes 0, so a sum of 0 is visible
 
         async def led() -> None:
             nonlocal leading
             leading = True
+            self.health.waits(API_SERVER)
+            self.health.has(LEASE)
             self.metrics.leads(name, leading=True)
             self.events.emit(  # the same reason and message as client-go
                 election.lease(),
@@ -168,7 +178,6 @@ class Process:
             )
             await unless(self.hurry, work)
 
-        self.health.has("start")  # a standby is ready, because it can take over
         async with anyio.create_task_group() as either:
 
             async def give_up() -> None:

@@ -102,7 +102,7 @@ OBSERVABILITY = (
     ),
     Flag(
         "health-probe-bind-address",
-        "address for the probes /healthz and /readyz; 0 is off (default 0)",
+        "address for the probes /healthz, /readyz and /startupz; 0 is off (default 0)",
         value="ADDRESS",
     ),
 )

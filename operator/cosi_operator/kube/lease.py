@@ -109,6 +109,8 @@ class LeaderElection:
         self._log = log.bind(lease=str(key), identity=identity)
         self.notes: Mapping[str, str] = {}
         """Annotations for people, written with each renewal, for instance the version."""
+        self.on_standby: Callable[[], None] = lambda: None
+        """Called after each attempt before leading that found another holder."""
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Wait for the Lease, then run `lead` while it is held. Returns when `lead` returns.
@@ -122,7 +124,9 @@ class LeaderElection:
         """
         # Acquiring has the deadline of a renewal, so that the Lease is not overdue when acquired.
         try:
-            while await self._attempt(self._durations.renew_deadline_s) is not Attempt.HELD:
+            while (found := await self._attempt(self._durations.renew_deadline_s)) != Attempt.HELD:
+                if found is Attempt.HELD_BY_OTHER:
+                    self.on_standby()
                 await self._clock.sleep(self._pause_s())
         except BaseException:
             if self._may_hold:

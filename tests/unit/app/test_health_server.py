@@ -12,6 +12,8 @@ from tests.support.clock import FakeClock
 from cosi_operator.app.health import (
     EXPOSITION_BURST_S,
     EXPOSITION_SHARE,
+    STARTUP_HELD_LIMIT,
+    STARTUP_HOLD_S,
     Exposition,
     Health,
     serve_health,
@@ -104,15 +106,17 @@ class Served:
 
 
 @asynccontextmanager
-async def served(clock: FakeClock) -> AsyncIterator[Served]:
+async def served(clock: FakeClock, health: Health | None = None) -> AsyncIterator[Served]:
+    """By default the process is ready."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
     settings = ControllerSettings(
         kubeconfig=None, namespace="n", identity="i", metrics_address=f"127.0.0.1:{port}"
     )
-    health = Health()
-    health.has("start")
+    if health is None:
+        health = Health()
+        health.has("start")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(serve_health, settings, health, Metrics(), clock)
         server = Served(clock, port)
@@ -207,3 +211,52 @@ async def test_each_of_a_few_requests_gets_fresh_metrics_and_a_flood_does_not() 
     made = metrics.made
     exposition.text()
     assert metrics.made == made + 1
+
+
+@asynccontextmanager
+async def held(server: Served, count: int = 1) -> AsyncIterator[list[bytes]]:
+    """Requests for /startupz that the server holds; yields the list that their answers go to."""
+    answers: list[bytes] = []
+
+    async def ask() -> None:
+        answers.append(await server.get("/startupz"))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(ask)
+        await server.clock.wait_for_sleepers(count + 1)  # one more closes old connections
+        assert answers == []
+        yield answers
+
+
+async def test_a_startup_probe_is_answered_when_the_process_is_ready_for_the_first_time() -> None:
+    health = Health()
+    health.waits("the driver")
+    async with served(FakeClock(), health) as server:
+        async with held(server) as answers:
+            health.has("start")
+            await server.clock.run(1)
+            assert answers == [], "it still waits for the driver"
+            health.has("the driver")
+            await server.clock.run(1)
+        assert b"200 OK" in answers[0]
+        health.waits("the driver")
+        assert b"503" in await server.get("/readyz")
+        assert b"200 OK" in await server.get("/startupz"), "a driver that restarts is no start"
+
+
+async def test_a_startup_probe_never_fails_because_the_driver_is_late() -> None:
+    async with served(FakeClock(), Health()) as server:
+        async with held(server) as answers:
+            await server.clock.run(STARTUP_HOLD_S + 1)
+        assert b"200 OK" in answers[0]
+        assert STARTUP_HOLD_S + 1 < LIFETIME_S
+
+
+async def test_one_startup_probe_too_many_is_answered_at_once() -> None:
+    health = Health()
+    async with served(FakeClock(), health) as server, held(server, STARTUP_HELD_LIMIT) as answers:
+        assert b"200 OK" in await server.get("/startupz")
+        assert answers == []
+        health.has("start")
+        await server.clock.run(1)

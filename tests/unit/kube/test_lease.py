@@ -208,6 +208,30 @@ async def test_the_lease_is_released_when_the_process_stops_before_the_reply(
     assert spec_of(server)["holderIdentity"] == ""
 
 
+@pytest.mark.parametrize(
+    ("stored", "reply", "standby"),
+    [
+        pytest.param("b", None, True, id="another process leads -> a standby"),
+        pytest.param("", None, False, id="the Lease is free -> it leads, and was no standby"),
+        pytest.param("b", Reply(503), False, id="the API server fails -> nothing is known"),
+    ],
+)
+async def test_a_process_knows_when_it_is_a_standby(
+    server: StubApiServer, stored: str, reply: Reply | None, standby: bool
+) -> None:
+    held_by(server, stored)
+    if reply is not None:
+        server.fail_next("get", reply)
+    found: list[bool] = []
+    async with candidate(server, "a") as a:
+        a.election.on_standby = lambda: found.append(True)
+        if stored:
+            await a.pause()
+        else:
+            await within_patience(a.started)
+        assert found == [True] * standby
+
+
 async def test_a_stopped_standby_sends_no_more_requests(server: StubApiServer) -> None:
     held_by(server, "b")
     async with candidate(server, "a") as a:

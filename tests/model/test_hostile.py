@@ -215,9 +215,10 @@ class Hostile(Cluster):
         resource = BUCKET_CLAIMS if name in CLAIMS else BUCKET_ACCESSES
         self.world.copy_into(resource, Key(NAMESPACE, name), DRILL)
         access = self.world.api.find(BUCKET_ACCESSES, Key(DRILL, name))
-        if access is None or not with_secret:
+        # Roles have no list of Secrets: one that no object names, or that comes after the deletion
+        # of its access has looked for it, can't be found.
+        if not with_secret or access is None or "deletionTimestamp" in access["metadata"]:
             return
-        # Roles have no list of Secrets: one that no object names can't be found.
         secret = access["spec"]["credentialsSecretName"]
         if secret not in self.world.api.refused_secrets:
             self.world.copy_into(SECRETS, Key(NAMESPACE, secret), DRILL)

@@ -26,6 +26,7 @@ from cosi_operator.plan import names
 from cosi_operator.plan.steps import Context, DriverView, Pending
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
+AS_OF = int(NOW.timestamp())  # the first revision of a record that a sidecar starts
 STAMP = "2026-05-06T07:08:09Z"
 DRIVER = "s3.example.com"
 UP = Context(driver=DriverView(DRIVER, instance="one"), now=NOW)

@@ -7,7 +7,8 @@ field, because upstream's CRDs drop unknown status fields.
 
 Shape of the annotation `RECORD_ANNOTATION`, as JSON; absent means empty:
 
-    revision  the number of edits; a copy with a lower number is older
+    revision  rises with each edit, so a copy with a lower number is older; a record that a sidecar
+              starts begins with the time, in seconds since 1970
     bucket    UID of the Bucket that the record was written for; on any other object it is ignored
     name      name of that Bucket; on an object with another name the record is ignored
     driver    name of the driver, set before the first driver call

@@ -130,12 +130,10 @@ class ClaimReconciler:
         )
 
     def _is_claimed(self, claim: BucketClaim | None, bucket: Bucket) -> bool:
-        if claim is None:
+        if claim is None or not claim.existing_bucket_name:
             return False
-        naming = [
-            cached.view for cached in self._claims.store.by_index("existing", bucket.meta.name)
-        ]
-        others = [other for other in naming if other.meta.uid != claim.meta.uid]
+        found = self._claims.store.by_index("existing", bucket.meta.name)
+        others = [cached.view for cached in found if cached.view.meta.uid != claim.meta.uid]
         mine = _has(claim, bucket)  # if two say it, one of them is forged: the older one counts
         return any(
             _has(other, bucket) and not (mine and _precedes(claim, other)) for other in others

@@ -19,7 +19,6 @@ from cosi_operator.outcome import (
     Effect,
     MadeBy,
     Reason,
-    Requeue,
     Success,
     Terminal,
 )
@@ -27,6 +26,7 @@ from cosi_operator.plan import names, records
 from cosi_operator.plan.access_checks import problem_of, rotation_problem, secret_problem
 from cosi_operator.plan.access_deletion import plan_deletion
 from cosi_operator.plan.access_entry import (
+    await_restored,
     edit_entry,
     end_vanished,
     enter_earlier,
@@ -69,8 +69,8 @@ def plan(view: AccessView) -> AccessStep:
     access = view.access
     if access is None or not names.same_driver(driver_of(view), view.context.driver.name):
         return Done(Success(), report=False)
-    if view.restoring:  # the change of the Bucket wakes this access
-        return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
+    if view.restoring:
+        return await_restored(view)
     if access.meta.deleting:
         return plan_deletion(access, view)
     if view.vanished and view.entry:

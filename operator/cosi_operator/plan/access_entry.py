@@ -31,6 +31,23 @@ def enter_earlier(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acc
     )
 
 
+def await_restored(view: AccessView) -> Done:
+    """End the run until the Bucket's run has restored the record; that change wakes this access."""
+    bucket = view.bucket
+    ready = next((c for c in bucket.conditions if c.type == "Ready"), None) if bucket else None
+    if bucket is None or ready is None or ready.status == "True":
+        return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
+    return Done(
+        Terminal(
+            Reason.WAITING_FOR_BUCKET,
+            f"The record of Bucket {bucket.meta.name} is incomplete and could not be restored yet."
+            " Ask your cluster administrator to look at the status of that Bucket.",
+            waiting=True,
+            recheck_s=CONTESTED_RECHECK_S,
+        )
+    )
+
+
 def _await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done | None:
     """End the run until the Bucket's run has started the record; that change wakes this access.
 

@@ -192,9 +192,12 @@ def _first_record(bucket: Bucket, view: BucketView) -> BucketRecord:
     """
     if view.remembered:
         return view.remembered
+    # Higher than in any copy of an earlier record, which a backup may contain.
+    revision = int(view.context.now.timestamp())
     if not records.may_have_former(bucket):
-        return BucketRecord()
-    return BucketRecord(former=records.former_accesses(view.accesses, bucket.copied_record))
+        return BucketRecord(revision)
+    former = records.former_accesses(view.accesses, bucket.copied_record)
+    return BucketRecord(revision, former=former)
 
 
 def list_former(bucket: Bucket, view: BucketView) -> ListAccesses | None:

@@ -116,7 +116,7 @@ def _plan_static(claim: BucketClaim, view: ClaimView) -> ClaimStep:
         return Done(Terminal(Reason.BEING_DELETED, f"Bucket {name} is being deleted."))
     if refusal := _held_by_another(claim, bucket, view) or _foreign_keys(claim, bucket, view):
         return refusal
-    if view.is_claimed and not (records.bound_claim(bucket).uid or _is_reserved(claim, bucket)):
+    if not _is_reserved(claim, bucket) and (view.is_claimed or _was_made_for_another(bucket)):
         return _already_bound(claim, bucket)
     if names.CLAIM_FINALIZER not in claim.meta.finalizers:
         return EditFinalizers(claim.meta.key, add=(names.CLAIM_FINALIZER,))
@@ -140,6 +140,11 @@ def _held_by_another(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Cla
     if named.uid or is_other_namespace or (named.name and not _is_reserved(claim, bucket)):
         return _already_bound(claim, bucket)
     return None
+
+
+def _was_made_for_another(bucket: Bucket) -> bool:
+    """Whether a dynamic Bucket has lost the name of its claim, in its spec and in its record."""
+    return names.is_dynamic(bucket.meta.name) and not records.bound_claim(bucket).uid
 
 
 def _is_reserved(claim: BucketClaim, bucket: Bucket) -> bool:

@@ -31,8 +31,8 @@ class ClaimView:
         read: the names of Buckets that this run has read from the API server.
         holder_alive: whether the claim that the record of `bucket` names exists.
         is_claimed: another claim says in its status that it has `bucket`. A tenant may write
-            that, so it only prevents that a Bucket that names no claim gets another claim: its
-            record may be lost or older than that claim.
+            that, so it only prevents that a Bucket whose record names no existing claim gets
+            another claim: the record may be lost, or older than that claim.
         unproven: `claim` may still be a stale copy.
         sidecar_heard: when the sidecar of the Bucket's driver last wrote the state of any object.
         deleting_since: when this process first saw the claim's deletionTimestamp.

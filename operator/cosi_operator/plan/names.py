@@ -42,6 +42,12 @@ def bucket_name(claim_uid: str) -> str:
     return f"bucket-{claim_uid}"
 
 
+def is_dynamic(bucket_name: str) -> bool:
+    """Whether a Bucket has a name as `bucket_name` makes them."""
+    uuid = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    return re.fullmatch(f"bucket-{uuid}", bucket_name) is not None
+
+
 def account_name(access_uid: str) -> str:
     """The idempotency key of DriverGrantBucketAccess."""
     return f"ba-{access_uid}"

@@ -93,7 +93,12 @@ def lost_between(old: BucketRecord, new: BucketRecord) -> BucketRecord | None:
             if is_older and uid not in new.former and uid not in new.accesses
         },
     )
-    return replace(lost, revision=old.revision) if lost != BucketRecord() else None
+    return replace(lost, revision=old.revision) if has_content(lost) else None
+
+
+def has_content(record: BucketRecord) -> bool:
+    """Whether a record has more than its revision."""
+    return replace(record, revision=0) != BucketRecord()
 
 
 def has_all_of(record: BucketRecord, lost: BucketRecord) -> bool:

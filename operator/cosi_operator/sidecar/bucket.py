@@ -173,7 +173,7 @@ class BucketReconciler:
             text = f"The bucket {shown_name(kept)} was kept, because deletionPolicy is Retain."
             self._events(view, "Normal", "BucketRetained", text)
         edited = await edit_bucket(self._s.buckets, step)
-        if view.lost:
+        if step.record is not None and step.record.restored:
             memory.forget_lost(bucket.meta.uid)
         if what := lost_record(bucket, view, step):
             self._s.reporter.event(

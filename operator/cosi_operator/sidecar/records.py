@@ -122,7 +122,7 @@ class RecordLookup:
         return claim if claim and records.identity_of(claim) == bound else None
 
     def successor_of(self, bucket: Bucket | None) -> BucketClaim | None:
-        """A later claim of the recorded namespace and name that names the Bucket.
+        """A later claim of the recorded namespace and name whose status names the Bucket.
 
         The record may be an older copy, and the bucket the later claim's. A tenant can write this,
         so it only delays a deletion.
@@ -133,8 +133,7 @@ class RecordLookup:
         claim = self.claims.get(Key(bound.namespace, bound.name))
         if claim is None or records.identity_of(claim) == bound or claim.meta.deleting:
             return None
-        names_it = bucket.meta.name in (claim.existing_bucket_name, claim.bucket_name)
-        return claim if names_it else None
+        return claim if claim.bucket_name == bucket.meta.name else None
 
     def rival_of(self, bucket: Bucket | None) -> Bucket | None:
         """For a Bucket without a record: the other Bucket that its claim is bound to.
@@ -208,7 +207,7 @@ class RecordLookup:
             uid: e for uid, e in lost.accesses.items() if e.accounts or self._has_finalizer(uid, e)
         }
         lost = replace(lost, accesses=left)
-        if lost != BucketRecord():
+        if records.has_content(lost):
             return lost
         self.memory.forget_lost(bucket.meta.uid)
         return None

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 from tests.support.views import (
+    AS_OF,
     AWAY,
     BACKING_OFF,
     BUCKET,
@@ -169,7 +170,9 @@ def seen(
         pytest.param(seen(BUCKET), KEEP, id="new -> finalizer and driver before the first call"),
         pytest.param(
             seen(replace(BUCKET, record=None)),
-            change(KEEP, record=RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)),
+            change(
+                KEEP, record=RecordEdit(start=BucketRecord(AS_OF), driver=DRIVER, claim=IDENTITY)
+            ),
             id="new, by the Go controller -> a record that is as old as the Bucket",
         ),
         pytest.param(seen(OURS), CREATE, id="finalizer and record are stored -> Create"),
@@ -197,12 +200,14 @@ def seen(
         ),
         pytest.param(
             seen(STATIC),
-            change(KEEP, record=RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)),
+            change(
+                KEEP, record=RecordEdit(start=BucketRecord(AS_OF), driver=DRIVER, claim=IDENTITY)
+            ),
             id="static -> protected like any other",
         ),
         pytest.param(
             seen(replace(STATIC, claim=ClaimRef("team", "photos")), claim=None),
-            change(KEEP, record=RecordEdit(start=BucketRecord(), driver=DRIVER)),
+            change(KEEP, record=RecordEdit(start=BucketRecord(AS_OF), driver=DRIVER)),
             id="static and only reserved -> no claim is recorded",
         ),
         pytest.param(
@@ -217,7 +222,9 @@ def seen(
         ),
         pytest.param(
             seen(STATIC, AWAY),
-            change(KEEP, record=RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)),
+            change(
+                KEEP, record=RecordEdit(start=BucketRecord(AS_OF), driver=DRIVER, claim=IDENTITY)
+            ),
             id="static and new, the driver is away -> protected",
         ),
         pytest.param(
@@ -235,8 +242,8 @@ def test_creation(view: BucketView, step: BucketStep) -> None:
 
 
 GRANTED_BEFORE = AccessRecord(namespace="team", name="app", accounts=(GRANTED.account_id,))
-STARTS = RecordEdit(start=BucketRecord(former=FORMER), driver=DRIVER, claim=IDENTITY)
-EMPTY = RecordEdit(start=BucketRecord(), driver=DRIVER, claim=IDENTITY)
+STARTS = RecordEdit(start=BucketRecord(AS_OF, former=FORMER), driver=DRIVER, claim=IDENTITY)
+EMPTY = RecordEdit(start=BucketRecord(AS_OF), driver=DRIVER, claim=IDENTITY)
 
 
 @pytest.mark.parametrize(

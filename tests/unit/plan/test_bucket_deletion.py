@@ -5,6 +5,7 @@ from dataclasses import replace as change
 import pytest
 from msgspec.structs import replace
 from tests.support.views import (
+    AS_OF,
     AWAY,
     BACKING_OFF,
     BUCKET,
@@ -229,7 +230,7 @@ def test_deletion(view: BucketView, step: BucketStep) -> None:
     assert plan(view) == step
 
 
-STARTS = RecordEdit(start=BucketRecord(former=FORMER), driver=DRIVER, claim=IDENTITY)
+STARTS = RecordEdit(start=BucketRecord(AS_OF, former=FORMER), driver=DRIVER, claim=IDENTITY)
 
 
 @pytest.mark.parametrize(

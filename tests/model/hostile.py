@@ -31,8 +31,8 @@ class HostileWorld(World):
     `unnamed`: Secrets with our finalizer that no access and no record named when the sidecar was
     killed. No sidecar can find them, because drivers' roles may not list Secrets; a person releases
     them (docs/backup-and-restore.md).
-    `overwritten`: UIDs of accesses whose entry an administrator overwrote with an older record, or
-    removed with its Bucket. A Grant can follow whose run had written the entry; the sidecar then
+    `overwritten`: UIDs of accesses whose entry an administrator overwrote with an older record or
+    Bucket, or removed with its Bucket. A Grant can follow whose run had written the entry; the sidecar then
     writes the entry again, or remembers it.
     """
 

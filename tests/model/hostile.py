@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.model.backend import Called
 from tests.model.memory import Json, copy
-from tests.model.processes import DRIVER
+from tests.model.processes import DRIVER, EmittedEvent
 from tests.model.world import NAMESPACE, World, info_in, keys_in, owner_of, record_of
 
 from cosi_operator.api.core import SECRETS
@@ -32,8 +32,8 @@ class HostileWorld(World):
     killed. No sidecar can find them, because drivers' roles may not list Secrets; a person releases
     them (docs/backup-and-restore.md).
     `overwritten`: UIDs of accesses whose entry an administrator overwrote with an older record or
-    Bucket, or removed with its Bucket. A Grant can follow whose run had written the entry; the sidecar then
-    writes the entry again, or remembers it.
+    Bucket, or removed with its Bucket. A Grant can follow whose run had written the entry; the
+    sidecar then writes the entry again, or remembers it.
     """
 
     tampered: set[str] = field(default_factory=set)
@@ -226,6 +226,10 @@ class HostileWorld(World):
         space = secret["metadata"]["namespace"]
         live = [a["metadata"] for a in self.api.list(BUCKET_ACCESSES)]
         return (owner_of(secret), space) in [(m["uid"], m["namespace"]) for m in live]
+
+    def is_too_late(self, told: EmittedEvent) -> bool:
+        """A Bucket that was removed by force is gone when its data are told."""
+        return (told.about.kind, told.reason) != ("Bucket", "BackendUnverified")
 
     def check_settled(self) -> list[str]:
         return [*super().check_settled(), *self._check_granted()]

@@ -308,11 +308,15 @@ class Hostile(Cluster):
             self.world.overwritten |= set(record.accesses if record else ()) - kept
             apply_older(self.world, self.saved[uid])
 
-    @rule(accounts=st.sampled_from(ACCOUNTS))
-    def the_driver_is_upgraded(self, accounts: str) -> None:
-        """Its new version chooses accounts in another way."""
-        if self.is_upgraded:
-            self._choose_accounts(accounts)
+    @rule(accounts=st.sampled_from(ACCOUNTS), rotated=st.booleans())
+    def the_driver_is_upgraded(self, accounts: str, rotated: bool) -> None:
+        """Its new version chooses accounts in another way; all keys are rotated at once."""
+        if not self.is_upgraded:
+            return
+        self._choose_accounts(accounts)
+        for access in self.world.api.list(BUCKET_ACCESSES) if rotated else ():
+            meta = access["metadata"]
+            self.rotates(space=meta["namespace"], name=meta["name"], token=accounts)
 
     @rule(
         index=st.integers(0, 2),

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.model.backend import Called
 from tests.model.memory import Json, copy
-from tests.model.processes import DRIVER, EmittedEvent
+from tests.model.processes import DRIVER
 from tests.model.world import NAMESPACE, World, info_in, keys_in, owner_of, record_of
 
 from cosi_operator.api.core import SECRETS
@@ -226,10 +226,6 @@ class HostileWorld(World):
         space = secret["metadata"]["namespace"]
         live = [a["metadata"] for a in self.api.list(BUCKET_ACCESSES)]
         return (owner_of(secret), space) in [(m["uid"], m["namespace"]) for m in live]
-
-    def is_too_late(self, told: EmittedEvent) -> bool:
-        """A Bucket that was removed by force is gone when its data are told."""
-        return (told.about.kind, told.reason) != ("Bucket", "BackendUnverified")
 
     def check_settled(self) -> list[str]:
         return [*super().check_settled(), *self._check_granted()]

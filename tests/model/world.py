@@ -241,8 +241,8 @@ class World:
         return driver
 
     def is_too_late(self, told: EmittedEvent) -> bool:
-        """Whether an Event about an object that its process knows is gone is wrong."""
-        return True
+        """A Bucket that was removed by force is gone when its data are told."""
+        return (told.about.kind, told.reason) != ("Bucket", "BackendUnverified")
 
     def is_owned(self, secret: Json) -> bool:
         """Whether the Secret is an access's own; a restored one is left to whoever restored it."""

@@ -101,7 +101,7 @@ class ControlPlane(Stoppable):
         self.server_url = f"https://127.0.0.1:{ports.apiserver}"
         self.admin_kubeconfig = self._write_kubeconfig("admin", {"token": self.admin_token})
         self.api = Api(self.server_url, self.ca_file, self.admin_token)
-        self._etcd_health_url = f"http://127.0.0.1:{ports.etcd}/health"
+        self.etcd_url = f"http://127.0.0.1:{ports.etcd}"
         self._etcd = Daemon(
             "etcd",
             [str(binaries.etcd), *etcd_flags(directory, ports)],
@@ -329,7 +329,7 @@ class ControlPlane(Stoppable):
     def _etcd_is_ready(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(self._etcd_health_url, timeout=2) as response:
+            with opener.open(f"{self.etcd_url}/health", timeout=2) as response:
                 return bool(json.load(response)["health"] == "true")
         except (OSError, ValueError):
             return False

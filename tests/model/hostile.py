@@ -27,16 +27,18 @@ SPACES = (NAMESPACE, DRILL)
 class HostileWorld(World):
     """The world in which others write.
 
+    `moved`: UIDs of accesses whose claim an administrator bound to a second Bucket.
     `tampered`: UIDs of objects whose owner, or whose administrator, broke them on purpose.
     `unnamed`: Secrets with our finalizer that no access and no record named when the sidecar was
     killed. No sidecar can find them, because drivers' roles may not list Secrets; a person releases
     them (docs/backup-and-restore.md).
-    `overwritten`: UIDs of accesses whose entry an administrator overwrote with an older record, or
-    removed with its Bucket. A Grant can follow whose run had written the entry; the sidecar then
-    writes the entry again, or remembers it.
+    `overwritten`: UIDs of accesses whose entry an administrator overwrote with an older record or
+    Bucket, or removed with its Bucket. A Grant can follow whose run had written the entry; the
+    sidecar then writes the entry again, or remembers it.
     """
 
     tampered: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)
     unnamed: set[Key] = field(default_factory=set)
     overwritten: set[str] = field(default_factory=set)
 
@@ -204,7 +206,8 @@ class HostileWorld(World):
         # After the access that the account was granted to has ended, nobody uses the account.
         granted_to = account.name.removeprefix("ba-")
         is_used = granted_to in [a["metadata"]["uid"] for a in self.api.list(BUCKET_ACCESSES)]
-        if is_used and account.bucket_id != called.bucket_id:
+        is_moved = granted_to in self.moved
+        if is_used and account.bucket_id != called.bucket_id and not is_moved:
             self.violations.append(f"{called.call} of {called.name} on another bucket")
         for access in self.api.list(BUCKET_ACCESSES):
             meta = access["metadata"]

@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from tests.model.hostile import DRILL, SPACES, HostileWorld
-from tests.model.memory import Json
+from tests.model.memory import Json, copy
+from tests.model.scenes import apply_older
 from tests.model.test_state_machine import (
     ACCESSES,
     CLAIMS,
@@ -44,9 +45,11 @@ DESTROYERS = (
     "strips finalizers",
     "replaces Buckets",
     "puts back older records",
+    "applies older Buckets",
     "removes Buckets",
     "Go sidecar of another driver",
 )
+ACCOUNTS = ("one each", "one each time", "one for a bucket")
 COPY = "copy"  # the name of a copied Bucket
 KINDS = {"claim": BUCKET_CLAIMS, "access": BUCKET_ACCESSES}
 
@@ -58,15 +61,17 @@ class Hostile(Cluster):
 
     @initialize(
         destroyer=st.sampled_from(DESTROYERS),
-        accounts=st.sampled_from(["one each", "one each time", "one for a bucket"]),
+        accounts=st.sampled_from(ACCOUNTS),
         locks=st.booleans(),
+        is_upgraded=st.booleans(),
     )
-    def begin(self, destroyer: str, accounts: str, locks: bool) -> None:
+    def begin(self, destroyer: str, accounts: str, locks: bool, is_upgraded: bool = False) -> None:
         self.destroyer = destroyer
+        self.is_upgraded = is_upgraded
         self.backups: dict[str, str] = {}  # records by the UID of their Bucket
+        self.saved: dict[str, Json] = {}  # Buckets by UID
         self.world = HostileWorld()
-        self.world.backend.new_account_each_time = accounts == "one each time"
-        self.world.backend.one_account_for_a_bucket = accounts == "one for a bucket"
+        self._choose_accounts(accounts)
         self.world.backend.locks = locks
         self.world.api.listeners.append(self._note_retained)
         add_class(self.world)
@@ -76,6 +81,10 @@ class Hostile(Cluster):
         self.create_claim("c1", "gold")
         self.create_access("a1", "c1", own_secret=True)
         self.world.run_until_idle(limit_s=30.0)
+
+    def _choose_accounts(self, accounts: str) -> None:
+        self.world.backend.new_account_each_time = accounts == "one each time"
+        self.world.backend.one_account_for_a_bucket = accounts == "one for a bucket"
 
     def final_means_no_calls_until_something_changes(self) -> None:
         """Not here: a tenant may write the status that holds the verdict of its own access."""
@@ -250,6 +259,12 @@ class Hostile(Cluster):
             return
         ref = {"namespace": space, "name": name, "uid": claim["metadata"]["uid"]}
         self._bucket(index, lambda b: b["spec"].update(bucketClaim=ref))
+        # If no Bucket has a record, nobody can know which of two the keys are for.
+        self.world.moved |= {
+            access["metadata"]["uid"]
+            for access in self.world.api.list(BUCKET_ACCESSES)
+            if access["spec"]["bucketClaimName"] == name
+        }
 
     @rule(index=st.integers(0, 2), there=st.booleans())
     def an_administrator_edits_the_driver(self, index: int, there: bool) -> None:
@@ -278,6 +293,37 @@ class Hostile(Cluster):
             kept = set(older.accesses) if older else set()
             self.world.overwritten |= set(record.accesses if record else ()) - kept
             self._bucket(index, lambda b: _annotate(b, self.backups[uid]))
+
+    @rule(index=st.integers(0, 2), take=st.booleans())
+    def an_older_bucket_is_applied(self, index: int, take: bool) -> None:
+        """As `kubectl apply --force-conflicts` or Velero's update policy writes a saved Bucket.
+
+        With `take`, it is saved; without, the last saved version is written over the present.
+        """
+        if self.destroyer != "applies older Buckets":
+            return
+        buckets = sorted(b["metadata"]["name"] for b in self.world.api.list(BUCKETS))
+        if index >= len(buckets):
+            return
+        body = self.world.api.get(BUCKETS, Key("", buckets[index]))
+        uid, record = body["metadata"]["uid"], record_of(body)
+        if take and record:
+            self.saved[uid] = copy(body)
+        elif not take and uid in self.saved:
+            older = record_of(self.saved[uid])
+            kept = set(older.accesses) if older else set()
+            self.world.overwritten |= set(record.accesses if record else ()) - kept
+            apply_older(self.world, self.saved[uid])
+
+    @rule(accounts=st.sampled_from(ACCOUNTS), rotated=st.booleans())
+    def the_driver_is_upgraded(self, accounts: str, rotated: bool) -> None:
+        """Its new version chooses accounts in another way; all keys are rotated at once."""
+        if not self.is_upgraded:
+            return
+        self._choose_accounts(accounts)
+        for access in self.world.api.list(BUCKET_ACCESSES) if rotated else ():
+            meta = access["metadata"]
+            self.rotates(space=meta["namespace"], name=meta["name"], token=accounts)
 
     @rule(
         index=st.integers(0, 2),

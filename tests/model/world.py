@@ -17,6 +17,7 @@ from tests.model.memory import Json, MemoryApi
 from tests.model.pause import Point
 from tests.model.processes import (
     DRIVER,
+    EmittedEvent,
     Parts,
     Run,
     Running,
@@ -242,6 +243,10 @@ class World:
             body = found or body
         driver: str = body["spec"].get("driverName", DRIVER)
         return driver
+
+    def is_too_late(self, told: EmittedEvent) -> bool:
+        """A Bucket that was removed by force is gone when its data are told."""
+        return (told.about.kind, told.reason) != ("Bucket", "BackendUnverified")
 
     def is_owned(self, secret: Json) -> bool:
         """Whether the Secret is an access's own; a restored one is left to whoever restored it."""

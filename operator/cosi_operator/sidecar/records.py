@@ -339,14 +339,25 @@ class RecordLookup:
         return ((uid, entry) for uid, entry in entries if account and account in entry.accounts)
 
     def _former_with(self, account: str, driver: str) -> Iterator[BucketAccess]:
-        """The existing accesses that a record lists with this account from before it."""
+        """The existing accesses that a record lists with this account from before it.
+
+        And the accesses of the Bucket's claim that the record lacks and whose status names it: the
+        record may be older than their entries. Others can't forge that, only the claim's namespace.
+        """
         for bucket in self._with_account(account, driver):
             former = bucket.record.former if bucket.record else {}
             claim = records.bound_claim(bucket)
             by_status = self.accesses.store.by_index(BY_ACCOUNT, account)
             found = [*(cached.view for cached in by_status)]
             found += self._naming(Key(claim.namespace, claim.name))
-            yield from (other for other in found if former.get(other.meta.uid) == account)
+            for other in found:
+                is_lost = (
+                    other.claim_key == (claim.namespace, claim.name)
+                    and other.account_id == account
+                    and records.entry_of(bucket, other.meta.uid) is None
+                )
+                if is_lost or former.get(other.meta.uid) == account:
+                    yield other
 
     def _may_be_taken_over(self, access: BucketAccess, driver: str) -> bool:
         """Whether the access may have been granted by the Go sidecar of this driver."""

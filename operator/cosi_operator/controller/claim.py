@@ -133,7 +133,8 @@ class ClaimReconciler:
         if claim is None or not claim.existing_bucket_name:
             return False
         found = self._claims.store.by_index("existing", bucket.meta.name)
-        others = [cached.view for cached in found if cached.view.meta.uid != claim.meta.uid]
+        # One by one, because a tenant can create thousands; the owner is usually the first.
+        others = (cached.view for cached in found if cached.view.meta.uid != claim.meta.uid)
         mine = _has(claim, bucket)  # if two say it, one of them is forged: the older one counts
         return any(
             _has(other, bucket) and not (mine and _precedes(claim, other)) for other in others

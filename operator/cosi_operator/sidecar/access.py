@@ -67,7 +67,7 @@ class AccessReconciler:
             await release_unheld(self._s.unheld, self._secrets, self._s.accesses, key)
             unfinished = await self._end_orphans(key)
             end = await self._steps.run(self._read(self._s.accesses.get(key)))
-            outcome = await self._report(key, end)
+            outcome = self._s.current(await self._report(key, end))
             if unfinished is None:
                 self._unstored.forget_earlier(key, end.view.access)
         except (ApiError, ApiSilent) as error:

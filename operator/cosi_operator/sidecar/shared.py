@@ -47,6 +47,16 @@ class Sidecar:
     recheck_s: float | None
     deletion_recheck_s: float | None
 
+    def current(self, outcome: Outcome) -> Outcome:
+        """The outcome; if the driver has returned while the run waited for it, run again at once.
+
+        The driver's return wakes what says that it waits, and this run has not said so yet.
+        """
+        is_waiting = isinstance(outcome, Terminal) and outcome.reason is Reason.WAITING_FOR_DRIVER
+        if is_waiting and self.state.view().up:
+            return Requeue(Reason.CONFLICT, "", after_s=0.0, quiet=True)
+        return outcome
+
     def event_about_removed(
         self, bucket: Bucket | None, level: Level, reason: str, message: str
     ) -> None:

@@ -257,7 +257,8 @@ def test_no_probe_and_no_memory_limit_ended_a_container(world: World) -> None:
     """In all tests so far, by the Events of the pods."""
     told = world.events(SYSTEM, VENDOR)
     assert [line for line in told if "Started" in line], "Events are seen"
-    wrong = [line for line in told if "Liveness" in line or "OOM" in line or "Evict" in line]
+    causes = ("failed liveness probe", "failed startup probe", "OOM", "Evicted")
+    wrong = [line for line in told if any(cause in line for cause in causes)]
     assert not wrong, "\n".join(wrong)
 
 

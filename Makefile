@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 6
 .PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 .venv/.stamp: requirements/bootstrap.txt requirements/dev.txt .python-version
 	@echo "==> Python packages into .venv (once, about half a minute)"

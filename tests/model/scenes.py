@@ -64,9 +64,9 @@ def key_works(world: HostileWorld, access: str) -> bool:
 # --- what administrators and tenants do
 
 
-def rotate(world: HostileWorld, access: str) -> None:
+def rotate(world: HostileWorld, access: str, token: str = "1") -> None:
     def annotate(body: Json) -> None:
-        body["metadata"].setdefault("annotations", {})[names.ROTATE_ANNOTATION] = "1"
+        body["metadata"].setdefault("annotations", {})[names.ROTATE_ANNOTATION] = token
 
     world.edit(BUCKET_ACCESSES, Key(NAMESPACE, access), annotate)
 

@@ -76,6 +76,9 @@ TOLD_CLAIM = replace(BOUND_CLAIM, observed_generation=1)
 STATIC = replace(CLAIM, class_name="", existing_bucket_name="old")
 KEPT_STATIC = meta(STATIC, finalizers=(names.CLAIM_FINALIZER,))
 OLD = Bucket(meta(BUCKET, name="old", uid="old-uid").meta, driver_name=DRIVER)
+DYNAMIC = "bucket-0f8fad5b-d9cb-469f-a165-70867728950e"
+KEPT_DYNAMIC = replace(KEPT_STATIC, existing_bucket_name=DYNAMIC)
+NOBODYS = meta(OLD, name=DYNAMIC)
 BOUND_OLD = replace(OLD, claim=BUCKET.claim)
 READY_OLD = replace(
     BOUND_OLD,
@@ -287,6 +290,11 @@ def test_dynamic(view: ClaimView, step: ClaimStep) -> None:
             BIND_OLD,
             id="the recorded claim is gone, an administrator bound this claim -> bound",
         ),
+        pytest.param(
+            seen(KEPT_DYNAMIC, replace(NOBODYS, claim=ClaimRef("team", "photos"))),
+            BindBucketObject(Key("", DYNAMIC)),
+            id="a dynamic Bucket that was reserved for this claim -> bound",
+        ),
     ],
 )
 def test_static(view: ClaimView, step: ClaimStep) -> None:
@@ -417,6 +425,13 @@ TAKEN = "bound to another BucketClaim"
             False,
             TAKEN,
             id="the record is lost, an older claim has it -> BucketAlreadyBound",
+        ),
+        pytest.param(
+            seen(KEPT_DYNAMIC, NOBODYS),
+            Reason.BUCKET_ALREADY_BOUND,
+            False,
+            TAKEN,
+            id="a dynamic Bucket, neither spec nor record names its claim -> BucketAlreadyBound",
         ),
         pytest.param(
             seen(STATIC, replace(OLD, record=FOREIGN_KEYS)),

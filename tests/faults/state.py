@@ -146,6 +146,7 @@ class Case:
         meta = bucket["metadata"]
         annotations = dict(meta.get("annotations") or {})
         record = json.loads(annotations.pop(RECORD_ANNOTATION, "{}"))
+        record.pop("revision", None)  # a repeated edit raises it once more
         for entry in record.get("accesses", {}).values():
             entry["unanswered"] = entry.get("unanswered", 0) - self.unanswered
         finalizers = list(meta.get("finalizers") or ())

@@ -58,6 +58,7 @@ class Backend:
     calls: list[Called] = field(default_factory=list)
     answers: dict[Call, Answer] = field(default_factory=dict)
     new_account_each_time: bool = False
+    is_upgraded: bool = False  # an earlier version chose accounts in another way
     one_account_for_a_bucket: bool = False  # every Grant returns it, with a new key
     # False: Grant and Revoke read all accounts, and write them back when they are done.
     locks: bool = True

@@ -218,9 +218,9 @@ def test_crds_that_kubectl_installed_are_taken_over_when_asked(
         assert plane.run_kubectl("get", "bucketclaim", "mine", "--output=name")
 
 
-def answer(port: int, path: str) -> str:
+def answer(port: int, path: str, timeout_s: float = 2) -> str:
     """The body of a response, whatever the status; "" if no process listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         connection.request("GET", path)
         return connection.getresponse().read().decode()
@@ -245,8 +245,10 @@ def test_without_crds_the_controller_waits_and_goes_on_by_itself_once_they_are_t
         waiting = "waiting for the API server\n"
         paths = {kind: spec["containers"][0][f"{kind}Probe"]["httpGet"]["path"] for kind in PROBES}
         eventually("it to wait", lambda: answer(health, paths["readiness"]) == waiting)
-        for kind in ("startup", "liveness"):
-            assert answer(health, paths[kind]) == "ok\n", f"{kind}: a restart would not help"
+        for kind in ("startup", "liveness"):  # the first holds its answer for some seconds
+            timeout_s = spec["containers"][0][f"{kind}Probe"]["timeoutSeconds"]
+            text = answer(health, paths[kind], timeout_s)
+            assert text == "ok\n", f"{kind}: a restart would not help"
         monitored.apply(ROOT / "deploy" / "crds")
         eventually("it to be ready", lambda: answer(health, paths["readiness"]) == "ok\n")
     finally:

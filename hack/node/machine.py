@@ -6,8 +6,6 @@ Only inside a `Sandbox`: the addresses, the bridge and the folders below /run an
 import os
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from controlplane import ControlPlane, ensure, find
 from controlplane.daemon import Daemon
@@ -16,6 +14,7 @@ from node.needs import NodeError, cgroup_roots
 from node.sandbox import NAME_VARIABLE
 from node.settings import Place
 from node.worker import START_TIMEOUT_S, STOP_GRACE_S, Worker
+from stoppable import Stoppable
 
 PROGRAMS = (
     "etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet",
@@ -23,7 +22,7 @@ PROGRAMS = (
 )  # fmt: skip
 
 
-class Node:
+class Node(Stoppable):
     """One running node, and more after `add_worker`. Make it with `Node.start`.
 
     Leaving `with` stops the programs. Pods end with the sandbox.
@@ -94,19 +93,6 @@ class Node:
         self.workers.append(worker)
         worker.start()
         return worker
-
-    def __enter__(self) -> Self:
-        """Return itself; it runs already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop it."""
-        self.stop()
 
     def stop(self) -> None:
         """Stop the programs; containers run until the sandbox ends."""

@@ -24,6 +24,7 @@ from cosi_operator.api.view import (
     LastCall,
     Meta,
     Status,
+    ready_in,
     stamp,
 )
 from cosi_operator.outcome import (
@@ -211,7 +212,7 @@ class RefusalPatch:
 
 
 def ready_of(view: Reported) -> Condition | None:
-    return next((c for c in view.conditions if c.type == "Ready"), None)
+    return ready_in(view.conditions)
 
 
 def is_minor(before: Reported, told: StatusReport) -> bool:

@@ -6,7 +6,7 @@ Every value is frozen. An absent string is "", an absent map or list is empty.
 import enum
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -118,6 +118,11 @@ class Condition(Struct, frozen=True):
     message: str = ""
     observed_generation: int = 0
     last_transition_time: str = ""
+
+
+def ready_in(conditions: Iterable[Condition]) -> Condition | None:
+    """The Ready condition; None before it is written."""
+    return next((c for c in conditions if c.type == "Ready"), None)
 
 
 class LastCall(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from msgspec.structs import replace as with_fields
 
 from cosi_operator.api.record import AccessRecord, is_storable_id
-from cosi_operator.api.view import Bucket, BucketAccess, age_s, stamp
+from cosi_operator.api.view import Bucket, BucketAccess, age_s, ready_in, stamp
 from cosi_operator.outcome import Call, MadeBy, Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import (
@@ -34,7 +34,7 @@ def enter_earlier(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acc
 def await_restored(view: AccessView) -> Done:
     """End the run until the Bucket's run has restored the record; that change wakes this access."""
     bucket = view.bucket
-    ready = next((c for c in bucket.conditions if c.type == "Ready"), None) if bucket else None
+    ready = ready_in(bucket.conditions) if bucket else None
     if bucket is None or ready is None or ready.status == "True":
         return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
     return Done(

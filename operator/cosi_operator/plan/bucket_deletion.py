@@ -6,7 +6,7 @@ because some drivers read the object during the call.
 """
 
 from cosi_operator.api.record import BucketRecord
-from cosi_operator.api.view import Bucket, BucketAccess, DeletionPolicy, Key
+from cosi_operator.api.view import Bucket, BucketAccess, DeletionPolicy, Key, ready_in
 from cosi_operator.outcome import Call, Reason, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import (
@@ -166,7 +166,7 @@ def _is_ours_alone(bucket: Bucket) -> bool:
 
 def _waiting_for(accesses: tuple[BucketAccess, ...], record: BucketRecord | None) -> Terminal:
     def story(access: BucketAccess) -> str:
-        ready = next((c for c in access.conditions if c.type == "Ready"), None)
+        ready = ready_in(access.conditions)
         return f"{access.meta.key} ({ready.reason})" if ready else str(access.meta.key)
 
     found = {access.meta.uid for access in accesses}

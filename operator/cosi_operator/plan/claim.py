@@ -19,6 +19,7 @@ from cosi_operator.api.view import (
     ClaimRef,
     DeletionPolicy,
     Key,
+    ready_in,
     stamp,
 )
 from cosi_operator.outcome import Reason, Success, Terminal
@@ -277,7 +278,8 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
         )
         return Done(waiting)
     if bucket.ready and bucket.bucket_id and not claim.ready:
-        since = next((c.last_transition_time for c in bucket.conditions if c.type == "Ready"), "")
+        told = ready_in(bucket.conditions)
+        since = told.last_transition_time if told else ""
         return left_for_sidecar(since, view.now) or Done(Success())
     return Done(Success(), report=False)  # the sidecar reports the Bucket's state on the claim
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeGuard
 
-from cosi_operator.api.view import Condition, age_s
+from cosi_operator.api.view import Condition, age_s, ready_in
 from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
 from cosi_operator.plan.steps import Done
 
@@ -56,7 +56,7 @@ def left_for_sidecar(since: str, now: datetime, limit_s: float = HEAL_AFTER_S) -
 
 def is_reported(conditions: Iterable[Condition], *, deleting: bool) -> bool:
     """Whether a sidecar has written a condition about the present state of the object."""
-    ready = next((c for c in conditions if c.type == "Ready"), None)
+    ready = ready_in(conditions)
     if ready is None:
         return False
     if not deleting:

@@ -9,6 +9,7 @@ from cosi_operator.api.view import (
     Condition,
     LastCall,
     age_s,
+    ready_in,
 )
 from cosi_operator.outcome import (
     Call,
@@ -79,7 +80,8 @@ def backing_off(context: Context) -> Done | None:
 def _stored(
     conditions: tuple[Condition, ...], last: LastCall, *, recheck_s: float | None
 ) -> Terminal:
-    message = next((c.message for c in conditions if c.type == "Ready"), "")
+    ready = ready_in(conditions)
+    message = ready.message if ready else ""
     status = None
     if last.call in set(Call) and last.code in Code.__members__:
         made_by = MadeBy(last.made_by) if last.made_by in set(MadeBy) else MadeBy.DRIVER

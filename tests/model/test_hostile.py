@@ -275,7 +275,12 @@ class Hostile(Cluster):
     @rule(index=st.integers(0, 2))
     def a_bucket_is_replaced_without_its_record(self, index: int) -> None:
         if self.destroyer == "replaces Buckets":
-            self._bucket(index, lambda b: b["metadata"].pop("annotations", None))
+            self._bucket(index, self._lose_record)
+
+    def _lose_record(self, body: Json) -> None:
+        record = record_of(body)
+        self.world.overwritten |= set(record.accesses if record else ())
+        body["metadata"].pop("annotations", None)
 
     @rule(index=st.integers(0, 2), take=st.booleans())
     def an_older_record_is_put_back(self, index: int, take: bool) -> None:

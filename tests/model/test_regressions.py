@@ -1,7 +1,11 @@
 """Faults that long runs of tests/model/test_hostile.py found, with the shortest steps to each."""
 
+import pytest
 from tests.model.backend import Answer
 from tests.model.test_hostile import Hostile
+
+from cosi_operator.api.core import SECRETS
+from cosi_operator.outcome import Code
 
 
 def test_a_secret_changes_between_the_read_and_the_delete_and_is_released() -> None:
@@ -106,4 +110,40 @@ def test_the_original_of_a_copy_is_deleted_and_no_bucket_is_made_for_the_copy() 
     state.begin(destroyer="none", accounts="one each", locks=False)
     state.a_bucket_is_copied(index=0, without={"annotations"})
     state.delete(name="c1")
+    state.teardown()
+
+
+def test_the_keys_of_a_replaced_bucket_leave_no_secret_when_no_new_keys_can_be_granted() -> None:
+    state = Hostile()
+    state.begin(accounts="one each", destroyer="removes Buckets", locks=False)
+    state.a_bucket_is_removed_by_force(index=0)
+    state.access_class_goes_or_comes(there=False)
+    state.an_administrator_binds_a_bucket(index=0, name="c1", space="team")
+    state.all_work(seconds=60.0)
+    assert not state.world.api.list(SECRETS)
+    state.a_bucket_is_removed_by_force(index=0)
+    state.teardown()
+
+
+def test_an_account_that_is_created_again_without_credentials_is_revoked() -> None:
+    state = Hostile()
+    state.begin(accounts="one each", destroyer="removes Buckets", locks=False)
+    state.a_bucket_is_removed_by_force(index=0)
+    state.driver_will_grant_badly(answer=Answer(code=Code.OK, acts=True, no_credentials=True))
+    state.an_administrator_binds_a_bucket(index=0, name="c1", space="team")
+    state.all_work(seconds=60.0)
+    state.delete(name="c1")
+    state.teardown()
+
+
+@pytest.mark.parametrize("steps", range(3, 9))
+def test_a_record_is_lost_around_the_first_write_of_an_entry(steps: int) -> None:
+    state = Hostile()
+    state.begin(accounts="one each", destroyer="replaces Buckets", locks=False)
+    state.driver_process(change="goes")
+    state.create_access(claim="c1", name="a3", own_secret=True)
+    state.all_work(seconds=1.0)
+    state.driver_process(change="is replaced")
+    state.step(index=0, name="sidecar", steps=steps)
+    state.a_bucket_is_replaced_without_its_record(index=0)
     state.teardown()

@@ -14,7 +14,16 @@ from cosi_operator.plan.access_view import (
 )
 from cosi_operator.plan.facts import CallFailed
 from cosi_operator.plan.records import RecordEdit
-from cosi_operator.plan.steps import AccessStep, Done, EditBucket, Grant, ReadBucketObject, Revoke
+from cosi_operator.plan.steps import (
+    AccessStep,
+    DeleteSecret,
+    Done,
+    EditBucket,
+    Grant,
+    ReadBucketObject,
+    ReadSecret,
+    Revoke,
+)
 from cosi_operator.plan.verdicts import backing_off, driver_away
 from cosi_operator.scrub import shown_name
 
@@ -179,8 +188,8 @@ def revoke_step(access: BucketAccess, bucket: Bucket, account: str, view: Access
 def end_vanished(view: AccessView) -> AccessStep | None:
     """Revoke the accounts of a vanished Bucket that another Bucket replaced; None without one.
 
-    The record of the other Bucket, which may have the same name, is not changed. The next run uses
-    that Bucket.
+    The Secret is deleted with its keys, because the next Grant may fail. The record of the other
+    Bucket, which may have the same name, is not changed. The next run uses that Bucket.
     """
     bucket, entry = view.bucket, view.entry
     if not view.vanished or bucket is None or entry is None:
@@ -193,6 +202,11 @@ def end_vanished(view: AccessView) -> AccessStep | None:
     if bucket_id and left:
         halt = backing_off(view.context) or driver_away(view.context)
         return halt or Revoke(bucket_id, left[0], view.parameters)
+    if view.revoked.intersection(entry.accounts):
+        if view.secret is None:
+            return ReadSecret(view.secret_key)
+        if view.secret.exists and view.secret.ours:
+            return DeleteSecret(view.secret_key)
     return Done(Requeue(Reason.BUCKET_LOST, "", after_s=0.0, quiet=True), report=False)
 
 

@@ -41,7 +41,12 @@ class RecordEdit:
     dropped: tuple[str, ...] = ()
 
     def fits(self, record: BucketRecord | None) -> bool:
-        """Whether the entry is unchanged since the plan read it; otherwise plan again."""
+        """Whether the entry is unchanged since the plan read it; otherwise plan again.
+
+        An entry never starts a record: without the claim and driver, nobody could check the entry.
+        """
+        if self.access_uid and record is None:
+            return False
         stored = record.accesses.get(self.access_uid) if record and self.access_uid else None
         return stored == self.seen
 

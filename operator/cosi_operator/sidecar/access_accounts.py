@@ -110,19 +110,15 @@ class AccessAccounts:
         if not is_storable_id(reply.account_id):
             return await self._refuse_account(view, access, step, reply.account_id)
         if step.resolving or reply.credentials is None:
-            return Granted(reply.account_id, reply.problem)
-        if done := self._revoked.get(access.meta.uid):
-            self._revoked[access.meta.uid] = done - {reply.account_id}
+            return self._exists(access, Granted(reply.account_id, reply.problem))
         azure = reply.credentials.azure
         ends_at = azure.ends_at if azure else None
         renew_at = planning.renewal_time(ends_at, view.context.now)
         if ends_at and not renew_at:
             self._warn_expired(access, ends_at)
-        granted = Granted(
-            reply.account_id,
-            renew_at=renew_at,
-            used_by_others=self._is_shared(access, reply.account_id),
-        )
+        is_shared = self._is_shared(access, reply.account_id)
+        granted = Granted(reply.account_id, renew_at=renew_at, used_by_others=is_shared)
+        granted = self._exists(access, granted)
         self._unstored.keep(access, granted, reply.credentials)
         known = view.entry and view.entry.accounts
         event = "access_granted_again" if known else "access_granted"
@@ -135,7 +131,7 @@ class AccessAccounts:
     ) -> AccessFact:
         if reply.verdict is Verdict.SUCCESS:
             problem = "the account exists already and no keys were sent"
-            return Granted(step.name, problem, reply.status.code)
+            return self._exists(access, Granted(step.name, problem, reply.status.code))
         if step.resolving and reply.status.made_by is MadeBy.DRIVER:
             if reply.status.code is Code.NOT_FOUND:
                 return NothingToRevoke()  # without the bucket there is no account either
@@ -143,6 +139,12 @@ class AccessAccounts:
                 # A refusal covers only this attempt; an earlier call may have had an effect.
                 return self.leave(view, access, unverified_account(access))
         return self.calls_of(view, access).failure(reply)
+
+    def _exists(self, access: BucketAccess, granted: Granted) -> Granted:
+        """Note that a granted account exists, although it may have been revoked before."""
+        if done := self._revoked.get(access.meta.uid):
+            self._revoked[access.meta.uid] = done - {granted.account_id}
+        return granted
 
     def _warn_expired(self, access: BucketAccess, ends_at: str) -> None:
         text = (

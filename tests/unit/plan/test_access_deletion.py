@@ -669,5 +669,9 @@ def test_live_access_of_a_bucket_that_another_one_replaced_is_revoked_and_starts
     assert isinstance(step, Revoke)
     assert (step.bucket_id, step.account_id) == ("id-7", "acct-7")
     view = fold(view, Revoked("acct-7"))
+    key = view.secret_key
+    assert plan(view) == ReadSecret(key)
+    assert plan(fold(view, SecretIs(exists=True, ours=True, name=key.name))) == DeleteSecret(key)
+    view = fold(view, SecretIs(exists=False, name=key.name))
     again = Requeue(Reason.BUCKET_LOST, "", after_s=0.0, quiet=True)
     assert plan(view) == Done(again, report=False)

@@ -195,7 +195,7 @@ DROP = RecordEdit(access_uid="access-uid", seen=ENTRY, entry=None)
 @pytest.mark.parametrize(
     ("edit", "record", "fits"),
     [
-        pytest.param(SET, None, True, id="new entry, no record -> fits"),
+        pytest.param(SET, None, False, id="new entry, the record is gone -> decide again"),
         pytest.param(SET, RECORD, True, id="new entry, none there -> fits"),
         pytest.param(SET, WITH_ENTRY, False, id="new entry, one there -> decide again"),
         pytest.param(CHANGE, WITH_ENTRY, True, id="change, the seen one there -> fits"),

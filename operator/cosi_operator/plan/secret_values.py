@@ -46,3 +46,24 @@ def _account(url: SplitResult) -> str:
         if host != "localhost":
             return ""
     return url.path.strip("/").partition("/")[0]
+
+
+def aws_environment(
+    endpoint: str, region: str, access_key_id: str, access_secret_key: str
+) -> dict[str, str]:
+    """The variables that the SDKs and command line tools of AWS read. A value may be ""."""
+    region = region or DEFAULT_REGION
+    return {
+        "AWS_ENDPOINT_URL": with_scheme(endpoint),
+        # The SDKs for Java and JavaScript read AWS_REGION only; boto3 reads AWS_DEFAULT_REGION.
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
+        "AWS_ACCESS_KEY_ID": access_key_id,
+        "AWS_SECRET_ACCESS_KEY": access_secret_key,
+    }
+
+
+def azure_environment(access_token: str) -> dict[str, str]:
+    """The variables that the SDKs and command line tools of Azure read. A value may be ""."""
+    account, sas_token = split_sas(access_token)
+    return {"AZURE_STORAGE_ACCOUNT": account, "AZURE_STORAGE_SAS_TOKEN": sas_token}

@@ -9,7 +9,13 @@ from typing import Any, Self
 import msgspec
 from msgspec import Struct
 
-from cosi_operator.plan.secret_values import DEFAULT_REGION, split_sas, with_scheme
+from cosi_operator.plan.secret_values import (
+    DEFAULT_REGION,
+    aws_environment,
+    azure_environment,
+    split_sas,
+    with_scheme,
+)
 from cosi_operator.sdk.errors import CredentialsError
 
 
@@ -148,15 +154,12 @@ class Credentials:
         ('https://s3.example.com', 'us-east-1')
         """
         if self.protocol == "Azure":
-            account, token = split_sas(self.access_token)
-            return {"AZURE_STORAGE_ACCOUNT": account, "AZURE_STORAGE_SAS_TOKEN": token}
-        region = self.region or DEFAULT_REGION
-        return _without_empty(AWS_ENDPOINT_URL=self.endpoint_url) | {
-            "AWS_DEFAULT_REGION": region,
-            "AWS_REGION": region,
-            "AWS_ACCESS_KEY_ID": self.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": self.access_secret_key,
-        }
+            found = azure_environment(self.access_token)
+        else:
+            found = aws_environment(
+                self.endpoint, self.region, self.access_key_id, self.access_secret_key
+            )
+        return _without_empty(**found)
 
     def boto3_client(self, **options: Any) -> Any:
         """A client of boto3 for this bucket's service, with the bucket's name in the path.

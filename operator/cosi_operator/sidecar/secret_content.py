@@ -17,7 +17,7 @@ from cosi_operator.api.secret import BUCKET_INFO
 from cosi_operator.driver.credentials import AzureCredentials, S3Credentials
 from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.plan import names
-from cosi_operator.plan.secret_values import DEFAULT_REGION, split_sas, with_scheme
+from cosi_operator.plan.secret_values import aws_environment, azure_environment, split_sas
 
 # All our keys besides BucketInfo. An update replaces or removes these keys and no others.
 EXTRA_KEYS = frozenset(
@@ -103,31 +103,24 @@ def _environment(content: SecretContent) -> Mapping[str, str]:
 
 
 def _s3(s3: S3Credentials, bucket_id: str) -> dict[str, str]:
-    region = s3.region or DEFAULT_REGION
-    return {
+    cosi = {
         "COSI_PROTOCOL": "S3",
         "COSI_S3_BUCKET_ID": bucket_id,
         "COSI_S3_ENDPOINT": s3.endpoint,
         "COSI_S3_REGION": s3.region,
         "COSI_S3_ACCESS_KEY_ID": s3.access_key_id,
         "COSI_S3_ACCESS_SECRET_KEY": s3.access_secret_key,
-        "AWS_ENDPOINT_URL": with_scheme(s3.endpoint),
-        # The SDKs for Java and JavaScript read AWS_REGION only; boto3 reads AWS_DEFAULT_REGION.
-        "AWS_DEFAULT_REGION": region,
-        "AWS_REGION": region,
-        "AWS_ACCESS_KEY_ID": s3.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": s3.access_secret_key,
     }
+    return cosi | aws_environment(s3.endpoint, s3.region, s3.access_key_id, s3.access_secret_key)
 
 
 def _azure(azure: AzureCredentials, bucket_id: str) -> dict[str, str]:
-    account, sas_token = split_sas(azure.access_token)
-    return {
+    account, _ = split_sas(azure.access_token)
+    cosi = {
         "COSI_PROTOCOL": "Azure",
         "COSI_AZURE_BUCKET_ID": bucket_id,
         "COSI_AZURE_STORAGE_ACCOUNT": account,
         "COSI_AZURE_ACCESS_TOKEN": azure.access_token,
         "COSI_AZURE_EXPIRY_TIMESTAMP": azure.expiry or "",
-        "AZURE_STORAGE_ACCOUNT": account,
-        "AZURE_STORAGE_SAS_TOKEN": sas_token,
     }
+    return cosi | azure_environment(azure.access_token)

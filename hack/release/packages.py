@@ -64,8 +64,12 @@ def package_chart(source: Path, registry: str, target: Path, epoch_s: int) -> Pa
 
 
 def build_python(source: Path, target: Path, epoch_s: int) -> tuple[Path, Path]:
-    """Build wheel and sdist by the locked build backend; return their paths."""
-    clean = target / "source"
+    """Build wheel and sdist by the locked build backend; return their paths.
+
+    Into a separate folder first, because uv puts a .gitignore beside them.
+    """
+    made = target / "made"
+    clean = made / "source"
     for name in SOURCES:
         (clean / name).parent.mkdir(parents=True, exist_ok=True)
         if (source / name).is_dir():
@@ -76,10 +80,11 @@ def build_python(source: Path, target: Path, epoch_s: int) -> tuple[Path, Path]:
     run(
         Path(sys.executable).with_name("uv"), "build", "--quiet", "--sdist", "--wheel",
         "--require-hashes", f"--build-constraints={source / 'requirements' / 'build.txt'}",
-        f"--out-dir={target}", clean,
+        f"--out-dir={made}", clean,
         environment={"SOURCE_DATE_EPOCH": str(epoch_s)},
     )  # fmt: skip
-    shutil.rmtree(clean)
-    (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
+    (wheel,), (sdist,) = made.glob("*.whl"), made.glob("*.tar.gz")
     normalize(sdist, epoch_s)
-    return wheel, sdist
+    kept = wheel.rename(target / wheel.name), sdist.rename(target / sdist.name)
+    shutil.rmtree(made)
+    return kept

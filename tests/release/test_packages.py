@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from chart_outputs import Helm
 from image.archive import Package
 from metadata import MetadataError, Publisher, with_part
 from release.build import PROVENANCE, SUMS, predicate, unsigned_names
-from release.packages import CHARTS, normalize, package_chart, write_tar
+from release.packages import CHARTS, build_python, normalize, package_chart, write_tar
 from release.provenance import debian_materials, lock_materials, statement, write
 from release.tools import ROOT, ReleaseError, run, sha256
 
@@ -52,6 +53,19 @@ def test_a_chart_whose_registry_is_set_already_is_refused(tmp_path: Path) -> Non
     (source / "values.yaml").write_text(text.replace('  registry: ""', "  registry: other", 1))
     with pytest.raises(ReleaseError, match=r"no empty image\.registry"):
         package_chart(source, "r.example.com", tmp_path, EPOCH_S)
+
+
+@pytest.mark.timeout(200)  # the locked build backend may have to be downloaded
+def test_wheel_and_sdist_are_all_that_is_built_and_name_the_project(tmp_path: Path) -> None:
+    built = build_python(ROOT, tmp_path, EPOCH_S)
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in built}
+    with zipfile.ZipFile(built[0]) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+        metadata = wheel.read(name).decode()
+    publisher = Publisher.read()
+    assert f"Project-URL: Source, {publisher.source}\n" in metadata
+    assert "Classifier: Framework :: AsyncIO\n" in metadata
+    assert publisher.maintainers[0]["email"] in metadata
 
 
 def test_an_archive_loses_what_names_the_machine_that_made_it(tmp_path: Path) -> None:

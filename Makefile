@@ -101,7 +101,7 @@ release: .venv/.stamp ## build all files of VERSION from the last commit into di
 publish: .venv/.stamp ## push dist to the registry and sign there: VERSION, KEY, perhaps REGISTRY
 	@$(RUN) -m release publish $(RELEASE)
 
-release-test: parts ## the whole release in a clean clone, published on loopback, verified, installed (root; 5 minutes)
+release-test: parts ## the whole release in a clean clone, published on loopback, verified, installed (root; 10 minutes)
 	@COSI_RELEASE=1 $(RUN) -m pytest -s tests/release
 
 docs: .venv/.stamp ## the documentation as a site, in build/site

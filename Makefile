@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired
+.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -90,6 +90,19 @@ containerfile: parts ## build the Containerfile on a base made here, test that i
 
 krew: .venv/.stamp ## the krew plugin into build/krew; KREW="--uri https://..." says where the archive will be
 	@PYTHONPATH=hack $(BIN)/python -m krew $(KREW)
+
+cut: .venv/.stamp ## move changelog.d into CHANGELOG.md as VERSION and set that version; you commit
+	@$(RUN) -m release cut --version "$(VERSION)"
+
+RELEASE = --version "$(VERSION)" --registry "$(REGISTRY)" --key "$(KEY)"
+release: .venv/.stamp ## build all files of VERSION from the last commit into dist; KEY=cosign.key signs; docs/release.md
+	@COSI_IMAGE_PINNED=1 $(RUN) -m release build $(RELEASE)
+
+publish: .venv/.stamp ## push dist to the registry and sign there: VERSION, KEY, perhaps REGISTRY
+	@$(RUN) -m release publish $(RELEASE)
+
+release-test: parts ## the whole release in a clean clone, published on loopback, verified, installed (root; 10 minutes)
+	@COSI_RELEASE=1 $(RUN) -m pytest -s tests/release
 
 docs: .venv/.stamp ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

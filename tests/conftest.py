@@ -2,7 +2,8 @@
 
 COSI_FAULTS=full runs everything (`make faults-full`); without it the tests marked by `full_tier`
 are left out, as docs/faults.md says; without COSI_IMAGE (`make containerfile`) those marked by
-`containerfile`; without COSI_E2E (`make e2e`) those marked by `e2e`.
+`containerfile`; without COSI_E2E (`make e2e`) those marked by `e2e`; without
+COSI_RELEASE (`make release-test`) those marked by `release`.
 
 The tables are put together from all processes of a run, since `make test` uses several.
 """
@@ -42,6 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "full_tier": FULL,
         "containerfile": bool(os.environ.get("COSI_IMAGE")),
         "e2e": bool(os.environ.get("COSI_E2E")),
+        "release": bool(os.environ.get("COSI_RELEASE")),
     }
     markers = [marker for marker, is_asked in asked.items() if not is_asked]
     left_out = [item for item in items if any(map(item.get_closest_marker, markers))]

@@ -122,6 +122,23 @@ PROGRAMS = {
             20,
             by_default=False,  # only for the test of the krew manifest
         ),
+        # Only for releases: the signatures, and a check of the forge's workflows.
+        Program(
+            "cosign",
+            "cosign",
+            "github.com/sigstore/cosign/v3",
+            "github.com/sigstore/cosign/v3/cmd/cosign",
+            180,
+            by_default=False,
+        ),
+        Program(
+            "actionlint",
+            "actionlint",
+            "github.com/rhysd/actionlint",
+            "github.com/rhysd/actionlint/cmd/actionlint",
+            10,
+            by_default=False,
+        ),
         Program(
             "promtool",
             "prometheus",

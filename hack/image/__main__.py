@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from image.archive import ARCHITECTURES, architecture
 from image.contract import ROOT, identify
 from image.measure import report, report_peer
 from image.oci import make_image, write_archive
@@ -25,6 +26,9 @@ def main() -> None:
     parser.add_argument(
         "--name", default="", help="registry/repository:tag (localhost/cosi-operator:VERSION)"
     )
+    parser.add_argument(
+        "--architecture", choices=sorted(ARCHITECTURES.values()), help="this machine's by default"
+    )
     parser.add_argument("--measure", action="store_true", help="measure what is built already")
     parser.add_argument(
         "--peer", type=Path, action="append", default=[], help="measure this program, too"
@@ -32,7 +36,9 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if not arguments.measure:
-            build(arguments.output, arguments.name)
+            build(arguments.output, arguments.name, arguments.architecture or "")
+        if arguments.architecture not in (None, architecture()):
+            return  # nothing of it can be run here
         rootfs = arguments.output / "rootfs"
         if not rootfs.exists():
             raise ImageError(f"nothing is built in {arguments.output}: run `make image`")
@@ -43,17 +49,17 @@ def main() -> None:
         sys.exit(f"image: {error}")
 
 
-def build(output: Path, name: str) -> None:
+def build(output: Path, name: str, kind: str) -> None:
     """Fill the folder `output`: rootfs/, the archive, its digest and its bill of materials."""
     started_s = time.monotonic()
     identity = identify()
     name = name or identity.name
     rootfs = output / "rootfs"
     shutil.rmtree(output, ignore_errors=True)
-    assemble(rootfs, ROOT, identity)
+    assemble(rootfs, ROOT, identity, kind)
     if missing := list(modules_without_bytecode(rootfs)):
         raise ImageError(f"{len(missing)} modules have no bytecode, for instance {missing[0]}")
-    image = make_image(rootfs, identity)
+    image = make_image(rootfs, identity, kind)
     write_archive(image, output / ARCHIVE, name)
     shutil.copyfile(rootfs / PLACE, output / PLACE.name)
     (output / "digest").write_text(f"{image.manifest.digest}\n")

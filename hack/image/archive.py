@@ -147,13 +147,15 @@ def architecture() -> str:
     return found
 
 
-def fetch(cache: Path = CACHE) -> list[Package]:
+def fetch(kind: str = "", cache: Path = CACHE) -> list[Package]:
     """The packages, from the cache or else from the mirror.
 
+    Args:
+        kind: Debian's name of the architecture; "" is this machine's.
     Raises:
         ImageError: they can't be had, or what can be had has a known defect.
     """
-    kind = architecture()
+    kind = kind or architecture()
     pins: Pins = json.loads(LOCK.read_text("utf-8"))["packages"][kind]
     if not all(_is_cached(cache, name, pin) for name, pin in pins.items()):
         with tempfile.TemporaryDirectory() as folder:

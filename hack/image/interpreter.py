@@ -1,17 +1,16 @@
 """Put the pinned Python into a root filesystem: the program, its standard library, its libraries.
 
-The packages are unpacked into a folder, and what the image needs is copied from there. Their Python
-runs on any machine of the same architecture, by the dynamic linker that came with it.
+The packages are unpacked into a folder, and what the image needs is copied from there. Nothing of
+them is run here, so they can be of another architecture than this machine.
 """
 
 import re
 import shutil
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from image.archive import Package
+from image.archive import Package, architecture
 from image.tools import ImageError, need, run
 from image.vulnerable import INTERPRETER, release
 
@@ -33,7 +32,10 @@ LEFT_OUT = (
 )  # fmt: skip
 LOADED_BY_NAME = ("libgcc_s.so.1",)
 """Opened by glibc while running (when a thread ends), so no file names it."""
-_LISTED = re.compile(r"^\s+(?:\S+ => )?(?P<path>/\S+) \(0x|^\s+(?P<lost>\S+) => not found")
+TRIPLES = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
+"""Debian's name of an architecture -> the name in its binutils and in its folder of libraries."""
+_NEEDED = re.compile(r"\(NEEDED\) +Shared library: \[(.+)\]$", re.MULTILINE)
+_FOLDERS = re.compile(r"\((?:RPATH|RUNPATH)\) +Library (?:rpath|runpath): \[(.+)\]$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,26 @@ class Base:
         return ".".join(map(str, release(found.version)))
 
     @property
+    def architecture(self) -> str:
+        """Debian's name of the packages' architecture."""
+        return self.packages[0].architecture
+
+    @property
     def libraries(self) -> Path:
         """The folder of the C libraries."""
-        (found,) = (self.root / "usr" / "lib").glob("*-linux-gnu*")
-        return found
+        return self.root / "usr" / "lib" / TRIPLES[self.architecture]
 
-    def linker(self, *arguments: str) -> list[str]:
-        """A command that runs the dynamic linker of the packages."""
+    def python(self, *arguments: str) -> list[str]:
+        """A command that runs this Python, on a machine of its architecture.
+
+        Raises:
+            ImageError: this machine is of another one.
+        """
+        if self.architecture != architecture():
+            raise ImageError(f"a Python for {self.architecture} can't be run here")
         (loader,) = self.libraries.glob("ld-linux-*.so.*")
-        return [str(loader), "--library-path", str(self.libraries), *arguments]
+        program = self.root / "usr" / "bin" / NAME
+        return [str(loader), "--library-path", str(self.libraries), str(program), *arguments]
 
 
 def unpack(packages: Sequence[Package], root: Path) -> Base:
@@ -114,25 +127,40 @@ def install_libraries(rootfs: Path, base: Base) -> list[Package]:
         target.chmod(0o755)
         real = path.resolve().relative_to(base.root.resolve())
         taken.add(base.owners[str(real)].name)
-    (loader,) = (base.root / "usr" / "lib64").glob("ld-linux-*")  # where each program looks for it
+    # Where each program looks for it: usr/lib64 or usr/lib, by its architecture.
+    (loader,) = (base.root / "usr").glob("lib*/ld-linux-*")
     (rootfs / loader.relative_to(base.root)).symlink_to(loader.readlink())
     return [package for package in base.packages if package.name in taken]
 
 
 def _linked(base: Base, files: Iterable[Path]) -> set[Path]:
+    """The shared libraries that the files are linked to, and those that these are linked to."""
+    reader = need("readelf", package="binutils")
     found: set[Path] = set()
-    for file in files:
-        listed = subprocess.run(
-            base.linker("--list", str(file)), capture_output=True, text=True, check=False
-        ).stdout  # nothing for a file that is linked to nothing
-        for match in filter(None, map(_LISTED.match, listed.splitlines())):
-            if match["lost"]:
-                raise ImageError(f"{file} needs {match['lost']}, which no pinned package has")
-            found.add(Path(match["path"]))
+    unread = set(files)
+    while unread:
+        # One file more, because readelf names a file only when it is given several.
+        listed = run([reader, "--wide", "--dynamic", *map(str, unread), str(min(unread))])
+        unread = set(_needed(base, listed)) - found
+        found |= unread
     return found
 
 
-def strip(rootfs: Path) -> None:
+def _needed(base: Base, listed: str) -> Iterator[Path]:
+    """Find each library that readelf lists: in the folders that its file names, else in `base`."""
+    for part in listed.split("\nFile: ")[1:]:
+        file = Path(part.partition("\n")[0])
+        named = [place for folders in _FOLDERS.findall(part) for place in folders.split(":")]
+        folders = [Path(place.replace("$ORIGIN", str(file.parent))).resolve() for place in named]
+        for name in _NEEDED.findall(part):
+            places = [folder / name for folder in [*folders, base.libraries]]
+            path = next((place for place in places if place.exists()), None)
+            if path is None:
+                raise ImageError(f"{file} needs {name}, which no pinned package has")
+            yield path
+
+
+def strip(rootfs: Path, kind: str) -> None:
     """Remove symbols that only a debugger reads, from the modules of the dependencies."""
     own = [
         path
@@ -140,5 +168,9 @@ def strip(rootfs: Path) -> None:
         # Libraries in *.libs/ were rewritten by auditwheel, which strip does not always survive.
         if not path.is_symlink() and not path.parent.name.endswith(".libs")
     ]
-    binutils = need("strip", package="binutils")
+    if kind == architecture():
+        binutils = need("strip", package="binutils")
+    else:
+        triple = TRIPLES[kind]
+        binutils = need(f"{triple}-strip", package=f"binutils-{triple.replace('_', '-')}")
     run([binutils, "--strip-unneeded", "--enable-deterministic-archives", *map(str, own)])

@@ -9,14 +9,14 @@ import gzip
 import hashlib
 import io
 import json
-import platform
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from image.archive import architecture
 from image.contract import (
     ENTRIES,
     ENTRYPOINT,
@@ -29,11 +29,9 @@ from image.interpreter import SITE
 from image.packages import PACKAGE
 from image.rootfs import OWNED
 from image.sbom import PLACE
-from image.tools import ImageError
 
 MEDIA = "application/vnd.oci.image"
 GZIP_LEVEL = 6
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 Json = dict[str, Any]
 
@@ -67,25 +65,35 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """All blobs; `manifest.digest` is what people call the image's digest."""
+    """All blobs; `manifest.digest` is what people call the image's digest.
 
+    OCI names the architectures as Debian does.
+    """
+
+    architecture: str
     layers: tuple[Layer, ...]
     config: Blob
     manifest: Blob
 
+    @property
+    def blobs(self) -> list[Blob]:
+        """All of them, the manifest last."""
+        return [*(layer.blob for layer in self.layers), self.config, self.manifest]
 
-def make_image(rootfs: Path, identity: Identity) -> Image:
+
+def make_image(rootfs: Path, identity: Identity, kind: str = "") -> Image:
     """Pack the files; three layers, so that an upgrade of the operator alone loads little.
 
-    Raises:
-        ImageError: the machine's processor has no name in OCI that is known here.
+    Args:
+        kind: the architecture that the files are for; "" is this machine's.
     """
+    kind = kind or architecture()
     files = sorted(path.relative_to(rootfs) for path in rootfs.rglob("*"))
     with ThreadPoolExecutor() as pool:  # zlib works outside the interpreter's lock
         layers = tuple(
             pool.map(lambda part: _layer(rootfs, files, part[0], part[1]), LAYERS.items())
         )
-    config = _blob(_config(layers, identity), "config")
+    config = _blob(_config(layers, identity, kind), "config")
     manifest: Json = {
         "schemaVersion": 2,
         "mediaType": f"{MEDIA}.manifest.v1+json",
@@ -93,7 +101,7 @@ def make_image(rootfs: Path, identity: Identity) -> Image:
         "layers": [layer.blob.descriptor() for layer in layers],
         "annotations": identity.labels(),
     }
-    return Image(layers, config, _blob(manifest, "manifest"))
+    return Image(kind, layers, config, _blob(manifest, "manifest"))
 
 
 def write_archive(image: Image, target: Path, name: str) -> None:
@@ -102,15 +110,6 @@ def write_archive(image: Image, target: Path, name: str) -> None:
     Args:
         name: as in registry/repository:tag; what the image is called once it is loaded.
     """
-    blobs = [*(layer.blob for layer in image.layers), image.config, image.manifest]
-    entry = {
-        **image.manifest.descriptor(),
-        "annotations": {
-            "io.containerd.image.name": name,
-            "org.opencontainers.image.ref.name": name.rpartition(":")[2],
-        },
-    }
-    index = {"schemaVersion": 2, "mediaType": f"{MEDIA}.index.v1+json", "manifests": [entry]}
     docker = [
         {
             "Config": _place(image.config),
@@ -118,10 +117,44 @@ def write_archive(image: Image, target: Path, name: str) -> None:
             "Layers": [_place(layer.blob) for layer in image.layers],
         }
     ]
+    _write(target, image.manifest, image.blobs, name, {"manifest.json": _encode(docker)})
+
+
+def make_index(images: Sequence[Image], identity: Identity) -> Blob:
+    """One image for several architectures: its digest is what people call the image's digest."""
+    entries = [
+        {
+            **image.manifest.descriptor(),
+            "platform": {"architecture": image.architecture, "os": "linux"},
+        }
+        for image in images
+    ]
+    return _blob({**_index(entries), "annotations": identity.labels()}, "index")
+
+
+def write_index_archive(images: Sequence[Image], index: Blob, target: Path, name: str) -> None:
+    """Write the layout of `make_index` into one tar file; `name` as in `write_archive`."""
+    _write(target, index, [*(blob for image in images for blob in image.blobs), index], name, {})
+
+
+def _index(entries: Sequence[Json]) -> Json:
+    return {"schemaVersion": 2, "mediaType": f"{MEDIA}.index.v1+json", "manifests": list(entries)}
+
+
+def _write(
+    target: Path, top: Blob, blobs: Sequence[Blob], name: str, more: Mapping[str, bytes]
+) -> None:
+    entry = {
+        **top.descriptor(),
+        "annotations": {
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+        },
+    }
     contents = {
         "oci-layout": _encode({"imageLayoutVersion": "1.0.0"}),
-        "index.json": _encode(index),
-        "manifest.json": _encode(docker),
+        "index.json": _encode(_index([entry])),
+        **more,
         **{_place(blob): blob.content for blob in blobs},
     }
     with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as archive:
@@ -204,13 +237,10 @@ def _member(rootfs: Path, path: Path) -> tarfile.TarInfo:
     return member
 
 
-def _config(layers: tuple[Layer, ...], identity: Identity) -> Json:
-    machine = platform.machine()
-    if machine not in ARCHITECTURES:
-        raise ImageError(f"no OCI name for the processor {machine} is known here")
+def _config(layers: tuple[Layer, ...], identity: Identity, kind: str) -> Json:
     return {
         "created": identity.created,
-        "architecture": ARCHITECTURES[machine],
+        "architecture": kind,
         "os": "linux",
         "config": {
             "User": USER,

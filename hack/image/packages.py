@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from image.contract import ENTRIES, FILE_TEST, LICENSE
-from image.interpreter import CACHE_TAG, NAME, SITE, Base
+from image.interpreter import CACHE_TAG, NAME, SITE, TRIPLES, Base
 from image.tools import ImageError, find_uv, run
 
 PACKAGE = "cosi_operator"
@@ -30,13 +30,14 @@ sys.exit({function}())
 """
 
 
-def install_dependencies(rootfs: Path, source: Path) -> None:
-    """Install requirements/run.txt, whose hashes are checked, from wheels only."""
+def install_dependencies(rootfs: Path, source: Path, kind: str) -> None:
+    """Install requirements/run.txt, whose hashes are checked, from wheels for `kind` only."""
     site = rootfs / SITE
     run(
         [
             find_uv(), "pip", "install", "--quiet", "--no-config", f"--python={sys.executable}",
-            f"--python-version={NAME.removeprefix('python')}", "--python-platform=linux",
+            f"--python-version={NAME.removeprefix('python')}",
+            f"--python-platform={TRIPLES[kind].replace('-linux-', '-unknown-linux-')}",
             f"--target={site}", "--require-hashes", "--no-deps", "--only-binary=:all:",
             "--link-mode=copy", f"--requirement={source / 'requirements' / 'run.txt'}",
         ]
@@ -88,7 +89,7 @@ def install_operator(rootfs: Path, source: Path) -> None:
 
 
 def compile_all(rootfs: Path, base: Base) -> None:
-    """Write the .pyc of every module, equal for equal sources.
+    """Write the .pyc of every module, equal for equal sources and on every architecture.
 
     They hold the source's hash and are not checked against it, so times don't matter. Each worker
     has its fixed share in a fixed order, since what one file left interned shows in the next.
@@ -110,7 +111,7 @@ def _compiler(rootfs: Path, base: Base, listed: Path) -> subprocess.Popen[str]:
     # -s and -p: a traceback names /usr/lib/..., not the folder of the build.
     return subprocess.Popen(
         [
-            *base.linker(str(base.root / "usr" / "bin" / NAME)), "-SB", "-m", "compileall",
+            *base.python("-SB", "-m", "compileall"),
             "-q", "-f", "--invalidation-mode=unchecked-hash",
             f"-s{rootfs}", "-p/", f"-i{listed}",
         ],

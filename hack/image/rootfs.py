@@ -11,10 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from image.archive import fetch
+from image.archive import architecture, fetch
 from image.contract import ENTRIES, FILE_TIME_S, ROOT, SOCKET_FOLDER, UID, Identity, identify
 from image.debian import record_packages
-from image.interpreter import SITE, install_interpreter, install_libraries, strip, unpack
+from image.interpreter import SITE, Base, install_interpreter, install_libraries, strip, unpack
 from image.packages import compile_all, install_dependencies, install_operator
 from image.sbom import PLACE, make_sbom
 from image.tools import ImageError
@@ -31,31 +31,51 @@ ACCOUNTS = {
 }
 
 
-def assemble(rootfs: Path, source: Path, identity: Identity) -> None:
+def assemble(rootfs: Path, source: Path, identity: Identity, kind: str = "") -> None:
     """Fill the folder `rootfs`, which must not exist.
 
     Args:
         source: a folder with the repository's files that contract.INPUTS names.
+        kind: Debian's name of the image's architecture; "" is this machine's.
     Raises:
         ImageError: something is missing on this machine; the message says what.
     """
     rootfs = rootfs.resolve()
     rootfs.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
-        base = unpack(fetch(), Path(folder).resolve())
+        kind = kind or architecture()
+        base = unpack(fetch(kind), Path(folder, "base").resolve())
+        compiler = _compiler(base, Path(folder, "compiler").resolve())
         install_interpreter(rootfs, base)
-        install_dependencies(rootfs, source)
+        install_dependencies(rootfs, source, kind)
         install_operator(rootfs, source)
         taken = install_libraries(rootfs, base)
-        strip(rootfs)
+        strip(rootfs, kind)
         _make_folders(rootfs)
         packages = record_packages(rootfs, base, taken)
         sbom = rootfs / PLACE
         sbom.parent.mkdir(parents=True)
         document = make_sbom(rootfs, identity, base.version, packages)
         sbom.write_text(json.dumps(document, indent=1) + "\n")
-        compile_all(rootfs, base)
+        compile_all(rootfs, compiler)
     _normalize(rootfs)
+
+
+def _compiler(base: Base, folder: Path) -> Base:
+    """A Python that writes the bytecode of `base`: the same version, of this machine's kind.
+
+    Raises:
+        ImageError: interpreter.json pins another version for this machine.
+    """
+    if base.architecture == architecture():
+        return base
+    own = unpack(fetch(), folder)
+    if own.version != base.version:
+        raise ImageError(
+            f"Python {own.version} of this machine can't compile for {base.version} of "
+            f"{base.architecture}: run hack/update-interpreter"
+        )
+    return own
 
 
 def _make_folders(rootfs: Path) -> None:

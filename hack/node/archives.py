@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import json
-import platform
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.build import find
-from image.oci import ARCHITECTURES, MEDIA, Blob, Image, Layer, write_archive
+from image.archive import architecture
+from image.oci import MEDIA, Blob, Image, Layer, write_archive
 from node.settings import PAUSE
 
 GZIP_LEVEL = 1  # read once, on the same machine
@@ -76,7 +76,7 @@ def write_image(
     config = Blob(
         json.dumps(
             {
-                "architecture": ARCHITECTURES[platform.machine()],
+                "architecture": architecture(),
                 "os": "linux",
                 "config": {
                     **inherited,
@@ -99,7 +99,7 @@ def write_image(
         ).encode(),
         f"{MEDIA}.manifest.v1+json",
     )
-    write_archive(Image(layers, config, manifest), target, name)
+    write_archive(Image(architecture(), layers, config, manifest), target, name)
     return target
 
 

@@ -209,6 +209,7 @@ def test_no_section_with_commands_is_left_out() -> None:
     ran = {"With Helm", "Without Helm", "The sidecar", "Upgrade", "Uninstall"}
     ran |= {"Upgrade with Helm", "To an earlier revision"}
     ran |= {"Before", "The controller", "Roll back"}
+    ran |= {"From a release"}  # in tests/release/test_release.py
     ran |= {"Come back after a rollback"}  # in tests/integration/test_rollback.py
     for page in ("install.md", "migrate.md", "upgrade.md", "rollback.md"):
         with_commands = {name for name, text in sections(page).items() if commands(text)}

@@ -6,15 +6,16 @@ import os
 import re
 import stat
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.image.conftest import IDENTITY, NAME, Built
+from tests.image.conftest import IDENTITY, NAME, Built, Layout
 from tests.image.pod import Pod
 
 from image.contract import ENTRIES, FILE_TEST, UID
-from image.oci import make_image
+from image.oci import make_image, make_index, write_index_archive
 from image.packages import modules_without_bytecode
 from image.rootfs import assemble
 from image.sbom import PLACE
@@ -168,3 +169,24 @@ def test_nothing_of_the_machine_that_builds_is_in_the_image(built: Built) -> Non
         if path.is_file() and not path.is_symlink() and mine in path.read_bytes()
     ]
     assert sys.base_prefix == "/usr" or told == []
+
+
+def test_one_archive_holds_an_image_for_each_architecture(built: Built, tmp_path: Path) -> None:
+    images = [built.image, make_image(built.rootfs, IDENTITY, "arm64")]
+    index = make_index(images, IDENTITY)
+    write_index_archive(images, index, tmp_path / "both.tar", NAME)
+    with tarfile.open(tmp_path / "both.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    layout = Layout(tmp_path)
+    [entry] = layout.read("index.json")["manifests"]
+    assert (entry["digest"], entry["annotations"]["io.containerd.image.name"]) == (
+        index.digest,
+        NAME,
+    )
+    for image, found in zip(images, layout.manifest["manifests"], strict=True):
+        manifest = json.loads(layout.blob(found).read_bytes())
+        config = json.loads(layout.blob(manifest["config"]).read_bytes())
+        assert found["digest"] == image.manifest.digest
+        assert found["platform"] == {"architecture": image.architecture, "os": "linux"}
+        assert config["architecture"] == image.architecture
+        assert all(layout.blob(layer).exists() for layer in manifest["layers"])

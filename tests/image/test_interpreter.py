@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from image.archive import ARCHITECTURES, NAMES, Apt, choose
+from image.archive import ARCHITECTURES, NAMES, Apt, Package, choose
+from image.interpreter import Base
+from image.interpreter import _needed as libraries_needed
+from image.rootfs import _compiler as compiler_of
 from image.tools import ImageError
 from image.vulnerable import INTERPRETER, LOCK, defects, known_defects, release
 
@@ -70,3 +73,55 @@ def test_packages_that_another_process_has_fetched_meanwhile_are_not_asked_for(
 ) -> None:
     Apt.download(object.__new__(Apt), {}, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_python_of_another_architecture_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    package = Package(INTERPRETER, "3.13.18-1", "arm64", Path("python.deb"))
+    base = Base(Path("/nowhere"), (package,), {})
+    assert base.libraries == Path("/nowhere/usr/lib/aarch64-linux-gnu")
+    with pytest.raises(ImageError, match="a Python for arm64 can't be run here"):
+        base.python("-V")
+
+
+def test_bytecode_of_another_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    ours, theirs = (
+        Base(tmp_path, (Package(INTERPRETER, f"3.13.{patch}-1", kind, tmp_path),), {})
+        for patch, kind in ((17, "amd64"), (18, "arm64"))
+    )
+    monkeypatch.setattr("image.rootfs.fetch", list)
+    monkeypatch.setattr("image.rootfs.unpack", lambda packages, folder: ours)
+    assert compiler_of(ours, tmp_path) is ours
+    with pytest.raises(ImageError, match=r"3\.13\.17 of this machine .* 3\.13\.18 of arm64"):
+        compiler_of(theirs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("present", "found"),
+    [
+        pytest.param(["own/libx.so"], "own/libx.so", id="in the folder that the file names"),
+        pytest.param(["usr/lib/aarch64-linux-gnu/libx.so"], "usr/lib/aarch64-linux-gnu/libx.so",
+                     id="else among the pinned packages"),
+        pytest.param([], None, id="nowhere -> refused"),
+    ],
+)  # fmt: skip
+def test_a_library_is_found_without_running_anything(
+    tmp_path: Path, present: list[str], found: str | None
+) -> None:
+    base = Base(tmp_path, (Package(INTERPRETER, "3.13.18-1", "arm64", tmp_path),), {})
+    for name in present:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    listed = (
+        f"\nFile: {tmp_path}/module.so\n\nDynamic section at offset 0x19 contains 2 entries:\n"
+        " 0x0000000000000001 (NEEDED)             Shared library: [libx.so]\n"
+        " 0x000000000000001d (RUNPATH)            Library runpath: [$ORIGIN/own]\n"
+    )
+    if found is None:
+        with pytest.raises(ImageError, match=r"module\.so needs libx\.so, which no pinned"):
+            list(libraries_needed(base, listed))
+    else:
+        assert list(libraries_needed(base, listed)) == [tmp_path / found]

@@ -1,0 +1,1 @@
+"""Cut, build, sign and publish a release. docs/release.md says how."""

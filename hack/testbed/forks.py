@@ -98,5 +98,5 @@ def preload() -> None:
 if __name__ == "__main__":
     preload()
     gc.freeze()  # a collection in a fork would copy the pages of all that was imported
-    # A descriptor of its own: the forks open their own standard input.
+    # A separate descriptor: the forks open their own standard input.
     become(next_fork(socket.socket(fileno=os.dup(0))))

@@ -1,6 +1,6 @@
 """Start the operator's processes as forks of a process that has imported their modules.
 
-Importing is most of what a start costs: 0.7 s of CPU time, some 130 times in `make test`.
+Importing is most of what a start costs: 0.7 s of CPU time, a few hundred times in `make test`.
 A fork runs the same `python -m cosi_operator` with its own arguments, environment, folder and log;
 only the start of the interpreter and the imports are shared. COSI_WARM_STARTS asks for it, as
 `make test` does. Processes that get separate variables, those of the tests of signals, charts,

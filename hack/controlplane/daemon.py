@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 LOG_LINES_SHOWN = 20
 
@@ -39,6 +40,17 @@ def coverage_variables() -> dict[str, str]:
     Empty unless the tests run under `make coverage`.
     """
     return {name: text for name, text in os.environ.items() if name.startswith("COVERAGE_")}
+
+
+class RunningProcess(Protocol):
+    """What a Daemon needs of subprocess.Popen."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 class StartError(Exception):
@@ -77,7 +89,7 @@ class Daemon:
         self.log_file = log_file
         self._env = env
         self._cwd = cwd
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: RunningProcess | None = None
 
     @property
     def environment(self) -> Mapping[str, str] | None:
@@ -99,7 +111,7 @@ class Daemon:
         if not self.is_running:
             self._process = _STARTER.submit(self._spawn).result()
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> RunningProcess:
         shim = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid())]
         with self.log_file.open("ab") as log:
             return subprocess.Popen(

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from controlplane.daemon import Daemon
+from testbed import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +49,8 @@ def operator_process(
         environment: what it gets besides what it needs to start.
     """
     command = [sys.executable, "-m", "cosi_operator", role, f"--kubeconfig={kubeconfig}"]
-    return Daemon(
+    make = warm.WarmDaemon if warm.is_asked_for(environment) else Daemon
+    return make(
         f"cosi-{role}",
         [*command, *arguments],
         logs / f"cosi-{role}.log",

@@ -1,5 +1,6 @@
 """Entry points of the controller and the sidecar: parse the flags, run, return the exit code."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -97,6 +98,7 @@ def _run[S: ProcessSettings](
     )
     for note in parsed.notes:
         log.info("flag_ignored", note=note)
+    gc.freeze()  # collections, also the last one at the exit, skip all that was imported
     try:
         uvloop.run(run(settings))
     except Exception as error:  # noqa: BLE001 - the outermost caller

@@ -1,5 +1,6 @@
 """The edge of the two processes: exit codes, and why one ends without telling a secret."""
 
+import gc
 import importlib.util
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,10 @@ def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(parse: Callable[[Sequence[str], object], Settled], work: Run = well) -> int:
-    return app._run("cosi-test", parse, work, [], LogSink(2))
+    try:
+        return app._run("cosi-test", parse, work, [], LogSink(2))
+    finally:
+        gc.unfreeze()
 
 
 def test_help_is_printed_and_a_success(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +68,16 @@ def test_traces_without_opentelemetry_end_with_2_and_the_command_that_installs_i
     traced = parse_controller([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}).settings
     assert run(lambda *_: Settled(settings=traced)) == 2
     assert "pip install 'cosi-operator[tracing]'" in capsys.readouterr().err
+
+
+def test_while_a_process_runs_no_collection_goes_through_what_was_imported() -> None:
+    before, left = len(gc.get_objects()), []
+
+    async def look(_: ProcessSettings) -> None:
+        left.append(len(gc.get_objects()))
+
+    run(lambda *_: Settled(), look)
+    assert left[0] < before / 10
 
 
 def test_an_orderly_end_is_logged_and_what_was_ignored_too() -> None:

@@ -25,7 +25,9 @@ def explore(name: str, bound: Bound, limit_s: float) -> Result:
 def _job(arguments: tuple[str, Bound, float]) -> tuple[str, list[str], tuple[float, ...], bool]:
     result = explore(*arguments)
     numbers = (result.states, result.transitions, result.depth, result.seconds)
-    return str(result), [str(found) for found in result.found], numbers, result.complete
+    with structlog.testing.capture_logs():
+        traces = [str(found) for found in result.found]
+    return str(result), traces, numbers, result.complete
 
 
 def main() -> int:

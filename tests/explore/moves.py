@@ -82,6 +82,7 @@ def _old_leader(machine: Machine, running: Running, run: Run, _point: Point) -> 
     world._work(list(PROCESSES))
     while running.step(run):
         pass
+    world.backend.sidecar_killed()  # the old leader exits, whatever it had left to write
 
 
 def _answer(answer: Answer) -> Callable[[Machine, Running, Run, Point], None]:

@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test
+.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test explore explore-full
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -67,6 +67,12 @@ faults: parts ## crashes, lost replies, bad API servers, two leaders; prints the
 
 faults-full: parts ## every fault at every side effect, 2000 failures at once, a soak of 3 minutes
 	@COSI_FAULTS=full $(RUN) -m pytest tests/faults tests/integration/test_many_failures.py
+
+explore: .venv/.stamp ## every state that one move from outside leads to, in each scene (part of `test`)
+	@PYTHONPATH=operator:hack:. $(BIN)/python -m tests.explore --moves 1 --amid 1
+
+explore-full: .venv/.stamp ## the same with two moves from outside, one of them amid work (about an hour of CPU)
+	@PYTHONPATH=operator:hack:. $(BIN)/python -m tests.explore --moves 2 --amid 1
 
 attacks: parts ## hostile tenants, drivers and API servers; prints the table of attacks (part of `test`)
 	@$(RUN) -m pytest tests -m attack

@@ -39,7 +39,7 @@ from cosi_operator.kube.kubeconfig import (
 )
 from cosi_operator.kube.kubeconfig_file import Exec
 from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
-from cosi_operator.sdk.login import UNUSABLE, Login, TokenPath, renew_with
+from cosi_operator.sdk.login import UNUSABLE, Login, TokenPath, ended_at_once, renew_with
 
 NAME = "cosi"  # of the one context, cluster and user
 # kr8s reads the standard error of an exec plugin, and drops it when the plugin succeeds. But there
@@ -114,10 +114,14 @@ async def open_api(resolved: Resolved) -> kr8s.asyncio.Api:
         KubeconfigError: the exec plugin failed. ApiError, ApiSilent: the server refused, or did
         not answer.
     """
-    with _opening(resolved), anyio.fail_after(REQUEST_TIMEOUT_S):
-        api = await kr8s.asyncio.api(
+
+    async def log_in() -> kr8s.asyncio.Api:
+        return await kr8s.asyncio.api(
             kubeconfig=cast("str", resolved.kubeconfig), serviceaccount=resolved.service_account
         )
+
+    with _opening(resolved), anyio.fail_after(REQUEST_TIMEOUT_S):
+        api = await ended_at_once(log_in)
     return _finished(api, resolved)
 
 

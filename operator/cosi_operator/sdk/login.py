@@ -5,10 +5,12 @@ does when the server refuses the token.
 """
 
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import kr8s.asyncio
 
 from cosi_operator.clock import RealClock
@@ -104,10 +106,32 @@ def renew_with(api: kr8s.asyncio.Api, login: Login) -> None:
     async def reauthenticate() -> None:
         await login.refresh()
         try:
-            await again()
+            await ended_at_once(again)
         except UNUSABLE as error:
             if (told := login.failure(error)) is None:
                 raise
             raise told from None
 
     api.auth.reauthenticate = reauthenticate  # type: ignore[method-assign]
+
+
+async def ended_at_once[T](log_in: Callable[[], Awaitable[T]]) -> T:
+    """Run a login so that a plugin is killed when the caller is cancelled.
+
+    asyncio cancels a task once, and anyio, which kr8s starts the plugin with, then waits until the
+    plugin ends. A task group cancels what runs in it again and again.
+    """
+    results: list[T] = []
+    failures: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            results.append(await log_in())
+        except Exception as error:  # noqa: BLE001 - raised below, without a group around it
+            failures.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+    for failure in failures:
+        raise failure
+    return results[0]

@@ -1,7 +1,11 @@
 """Credentials that can't be read end as one error, in the SDK and in `cosi`, and never another."""
 
+import asyncio
 import json
+import os
+import signal
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +15,11 @@ import pytest
 import yaml
 from tests.support.apiserver import StubApiServer, serving
 from tests.support.certificate import Pair, new_pair
-from tests.support.clock import FakeClock
+from tests.support.clock import PATIENCE_S, FakeClock
 from tests.support.sdk import kubeconfig_of
 from tests.unit.sdk.conftest import Shop
 
+import cosi_operator
 from cosi_operator import cli, sdk
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Key
@@ -24,6 +29,7 @@ from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import open_api, resolve
 
+OPERATOR = Path(cosi_operator.__file__).parents[1]
 GOLD = Key("", "gold")
 PLUGIN = {"apiVersion": "client.authentication.k8s.io/v1"}
 
@@ -286,3 +292,60 @@ async def test_a_certificate_that_vanishes_is_told_as_such(tmp_path: Path) -> No
         (tmp_path / "key.pem").unlink()
         with pytest.raises(KubeconfigError, match=r"client-key: .*key\.pem can't be read: No such"):
             await open_api(found)
+
+
+SLEEPING = """#!/bin/sh
+trap '' INT
+echo $$ > {folder}/pid
+exec sleep 600
+"""
+
+
+def sleeping(folder: Path) -> Path:
+    """A kubeconfig whose plugin never ends and ignores SIGINT; it sends its process id first."""
+    os.mkfifo(folder / "pid")
+    (folder / "login").write_text(SLEEPING.format(folder=folder))
+    (folder / "login").chmod(0o755)
+    content = config({"exec": {**PLUGIN, "command": "./login"}})
+    (folder / "config").write_text(yaml.safe_dump(content))
+    return folder / "config"
+
+
+async def started(folder: Path) -> int:
+    """The process id of the plugin, once it runs."""
+    return int(await anyio.Path(folder / "pid").read_text())
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+async def test_an_interrupt_of_cosi_alone_ends_it_and_its_plugin(tmp_path: Path) -> None:
+    async with await anyio.open_process(
+        [sys.executable, "-m", "cosi_operator", "cosi", "status"],
+        env={
+            "PYTHONPATH": str(OPERATOR),
+            "PATH": os.defpath,
+            "KUBECONFIG": str(sleeping(tmp_path)),
+        },
+        stderr=None,
+    ) as process:
+        plugin = await started(tmp_path)
+        process.send_signal(signal.SIGINT)
+        with anyio.fail_after(PATIENCE_S):
+            assert await process.wait() == 130
+    assert not is_running(plugin)
+
+
+async def test_a_cancelled_task_ends_its_plugin(tmp_path: Path) -> None:
+    found = await resolve(Sources(str(sleeping(tmp_path)), {}))
+    task = asyncio.create_task(open_api(found))
+    plugin = await started(tmp_path)
+    task.cancel()
+    with anyio.fail_after(PATIENCE_S), pytest.raises(asyncio.CancelledError):
+        await task
+    assert not is_running(plugin)

@@ -125,7 +125,7 @@ def _quiet_logs() -> None:
 
 def _agree(options: Options, what: str) -> None:
     """Print the planned changes, and continue only after confirmation."""
-    sys.stderr.write(what)
+    terminal.write(what, sys.stderr)
     if options.yes:
         return
     if not sys.stdin.isatty():

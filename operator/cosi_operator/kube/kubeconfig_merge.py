@@ -14,10 +14,14 @@ import anyio
 import msgspec
 
 from cosi_operator.kube.kubeconfig_file import Cluster, Kubeconfig, User
+from cosi_operator.scrub import escaped
 
 
 class KubeconfigError(Exception):
     """The configuration can't be used. Names the file, the field and what to do; no secret."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(escaped(text))
 
 
 @dataclass(frozen=True, slots=True)

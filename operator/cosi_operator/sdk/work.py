@@ -10,6 +10,7 @@ from cosi_operator.api import core, v1alpha1
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import NotFound
+from cosi_operator.scrub import escaped
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.diagnosis import Reported, chain, condition, is_ready
@@ -43,7 +44,7 @@ async def read(client: Client, resource: Resource, key: Key) -> bytes:
     try:
         return await client.get(resource, key)
     except NotFound:
-        raise kr8s.NotFoundError(f"{resource.kind} {key} does not exist") from None
+        raise kr8s.NotFoundError(escaped(f"{resource.kind} {key} does not exist")) from None
 
 
 async def wait_ready(

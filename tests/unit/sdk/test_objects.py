@@ -3,13 +3,14 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kr8s
 import pytest
 from tests.support.apiserver import Reply
-from tests.support.sdk import TOKEN
+from tests.support.sdk import TOKEN, written
 from tests.unit.sdk.conftest import KEY_ID, SECRET_KEY, Shop
 
 from cosi_operator import sdk
@@ -66,6 +67,31 @@ def test_a_name_that_no_object_can_have_is_not_asked_for(shop: Shop, name: str) 
     with pytest.raises(kr8s.NotFoundError, match="does not exist"):
         sdk.BucketClaim.get("photos", namespace=f"{name}/x")
     assert shop.server.seen == []
+
+
+@pytest.mark.attack("a text in an exception of the SDK drives the terminal that shows it")
+def test_no_exception_holds_a_control_character(shop: Shop, tmp_path: Path) -> None:
+    esc = "\x1b[31m\n"
+    spec = {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such"}
+    told = written(shop.server, tmp_path / "hint", exec={**spec, "installHint": f"get it {esc}"})
+    status = {**conditions(f"Odd{esc}", stalled=True), "bucketReady": False}
+    shop.server.put(v1alpha1.BUCKET_CLAIMS, Key("shop", "odd"), status=status)
+    odd = sdk.BucketClaim.get("odd", namespace="shop")
+    failing: list[Callable[[], object]] = [
+        lambda: sdk.api(kubeconfig=str(told)),
+        lambda: sdk.api(kubeconfig=f"/none/{esc}"),
+        lambda: sdk.api(context=esc),
+        lambda: sdk.BucketClaim.get(esc, namespace="shop"),
+        lambda: sdk.BucketClaim.get("photos", namespace=esc),
+        lambda: odd.wait_ready(timeout=0.1),
+    ]
+    for fail in failing:
+        with pytest.raises((sdk.KubeconfigError, sdk.StalledError, kr8s.NotFoundError)) as raised:
+            fail()
+        assert str(raised.value).isprintable()
+    for kind in (sdk.CredentialsError, sdk.NotReadyError, sdk.ApiSilent):
+        assert str(kind(esc)).isprintable()
+    assert str(sdk.ApiError(500, "InternalError", esc)).isprintable()
 
 
 @pytest.mark.attack("an access names a Secret of another namespace with slashes and dots")

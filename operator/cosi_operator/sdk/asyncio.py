@@ -27,6 +27,7 @@ from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import default_sources, open_api, resolve
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.refused import Refused
 
 __all__ = ["Bucket", "BucketAccess", "BucketAccessClass", "BucketClaim", "BucketClass", "api"]
 
@@ -51,7 +52,7 @@ async def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s
     return known[kubeconfig, context]
 
 
-class _Object(APIObject):
+class _Object(Refused, APIObject):
     """Common to the five kinds. Without `api` it uses `cosi_operator.sdk.asyncio.api()`."""
 
     resource: Resource

@@ -14,6 +14,7 @@ from cosi_operator.sdk import kinds, portal, work
 from cosi_operator.sdk.connect import default_sources, open_sync_api, resolve
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.refused import Refused
 
 _lock = threading.Lock()
 _apis: dict[tuple[str | None, str | None], kr8s.Api] = {}
@@ -39,7 +40,7 @@ def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s.Api:
         return _apis[kubeconfig, context]
 
 
-class _Object(APIObject):
+class _Object(Refused, APIObject):
     """Common to the five kinds. Without `api` it uses `cosi_operator.sdk.api()`."""
 
     resource: Resource

@@ -56,6 +56,56 @@ def test_an_object_that_does_not_exist_raises_what_kr8s_raises(shop: Shop) -> No
         sdk.BucketClaim.get("none", namespace="shop")
 
 
+def new_claim() -> dict[str, Any]:
+    return {"metadata": {"name": "new", "namespace": "shop"}, "spec": {"bucketClassName": "gold"}}
+
+
+def test_what_kr8s_does_without_a_right_is_forbidden_too(shop: Shop) -> None:
+    claim = sdk.BucketClaim.get("photos", namespace="shop")
+    for verb in ("get", "list", "create", "delete", "patch"):
+        shop.server.forbid(verb, "bucketclaims")
+    failing: dict[str, Callable[[], object]] = {
+        "list": lambda: list(sdk.BucketClaim.list(namespace="shop")),
+        "create": sdk.BucketClaim(new_claim()).create,
+        "delete": claim.delete,
+        "patch": lambda: claim.patch({"metadata": {"labels": {"a": "b"}}}),
+        "get": claim.refresh,
+    }
+    for verb, fail in failing.items():
+        with pytest.raises(sdk.Forbidden, match=f"{verb} bucketclaims"):
+            fail()
+    with pytest.raises(sdk.Forbidden):
+        sdk.BucketClaim.get(namespace="shop", label_selector="a=b")
+
+
+async def test_what_kr8s_does_without_a_right_is_forbidden_with_asyncio_too(shop: Shop) -> None:
+    claim = await async_sdk.BucketClaim.get("photos", namespace="shop")
+    for verb in ("get", "list", "create", "delete", "patch"):
+        shop.server.forbid(verb, "bucketclaims")
+    with pytest.raises(sdk.Forbidden, match="list bucketclaims"):
+        _ = [each async for each in async_sdk.BucketClaim.list(namespace="shop")]
+    for verb, fail in {
+        "create": (await async_sdk.BucketClaim(new_claim())).create,
+        "delete": claim.delete,
+        "get": claim.refresh,
+    }.items():
+        with pytest.raises(sdk.Forbidden, match=f"{verb} bucketclaims"):
+            await fail()
+    assert claim.api._session is not None
+    await claim.api._session.aclose()
+
+
+def test_what_kr8s_is_refused_is_an_error_of_the_sdk(shop: Shop) -> None:
+    claim = sdk.BucketClaim.get("photos", namespace="shop")
+    shop.server.fail_next("list", Reply(500, "InternalError", "broken"))
+    with pytest.raises(sdk.ApiError, match=r"500 .*list bucketclaims"):
+        list(sdk.BucketClaim.list(namespace="shop"))
+    shop.server.drop(v1alpha1.BUCKET_CLAIMS, PHOTOS)
+    for gone in (claim.delete, claim.refresh):
+        with pytest.raises(kr8s.NotFoundError):
+            gone()
+
+
 NO_NAMES = ["..", "a/../b", "photos?limit=1", "photos%2Fx", "photos#", "pho\x1btos", ""]
 
 

@@ -282,11 +282,12 @@ def _add_driver_commands(commands: Commands, prog: str) -> None:
 
 
 def _target(parser: argparse.ArgumentParser, *kinds: str) -> None:
+    short = [word for word in ("bc", "ba") if words.kind_of(word) in kinds]
     parser.add_argument(
         "target",
         metavar="NAME",
         type=words.target_of(*kinds),
-        help=f"a {kinds[0]}, or KIND/NAME ({', '.join(kinds)}; short: bc, ba)",
+        help=f"a {kinds[0]}, or KIND/NAME ({', '.join(kinds)}; short: {', '.join(short)})",
     )
 
 

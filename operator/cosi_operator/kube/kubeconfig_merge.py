@@ -69,7 +69,8 @@ async def choose(source: str, names: str, context: str = "") -> Chosen:
         )
         raise KubeconfigError(
             f"{source}: {missing}; "
-            "create the file, or leave the setting out to use the pod's service account"
+            "create the file, or leave the setting out to use the pod's service account, or"
+            " ~/.kube/config outside a pod"
         )
     return _resolve(files, context)
 

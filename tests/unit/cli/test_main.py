@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import anyio
 import pytest
 import yaml
+from tests.support.apiserver import serving
+from tests.support.clock import PATIENCE_S
+from tests.support.sdk import written
 
 import cosi_operator
 from controlplane.daemon import coverage_variables
@@ -218,15 +222,52 @@ def test_consent_given_before_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) 
     program._agree(Options(yes=True), "This creates a bucket.\n")
 
 
-def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        pytest.param(EXPLAIN, 0, id="explain"),
+        pytest.param(["completion", "bash"], 0, id="a script"),
+        pytest.param(["__complete", "st"], 0, id="a completion"),
+        pytest.param(["--help"], 0, id="help"),
+        pytest.param(["policy", "show", "--file", "/none"], 2, id="a failure"),
+    ],
+)
+def test_a_reader_that_has_seen_enough_does_not_change_the_exit_code(
+    words: Sequence[str], code: int
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "cosi_operator", "cosi", *EXPLAIN],
+        [sys.executable, "-m", "cosi_operator", "cosi", *words],
         stdout=writer,
         stderr=subprocess.PIPE,
         env=environ(),
         check=False,
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (2, b"")
+    assert (done.returncode, bool(done.stderr)) == (code, code != 0)
+
+
+async def test_a_watch_without_a_reader_ends(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    async with serving() as server:
+        config = written(server, tmp_path / "config")
+        with anyio.fail_after(PATIENCE_S):
+            done = await anyio.run_process(
+                [sys.executable, "-m", "cosi_operator", "cosi", "status", "--watch"],
+                stdout=writer,
+                env={**environ(), "KUBECONFIG": str(config)},
+                check=False,
+            )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_folder_in_place_of_a_policy_file_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["policy", "show", "--file", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --file {tmp_path}: it is a directory; name the file in it\n"
+    )

@@ -159,6 +159,7 @@ def test_a_secret_name_with_a_path_reads_no_secret(shop: Shop, name: str) -> Non
 def test_a_ready_claim_ends_the_wait_at_once(shop: Shop) -> None:
     claim = sdk.BucketClaim("photos", namespace="shop")
     claim.wait_ready(timeout=5)
+    claim.wait_ready(timeout=None)
     assert claim.is_ready
     assert claim.spec.bucketClassName == "gold"
 

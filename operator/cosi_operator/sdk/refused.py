@@ -17,7 +17,7 @@ from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
 
 
 class Refused(APIObject):
-    """Raises ApiError (Forbidden and others) and ApiSilent where kr8s has errors of its own."""
+    """Raises ApiError (Forbidden and others) and ApiSilent instead of the errors of kr8s."""
 
     async def async_create(self) -> None:
         with _told(f"create {self.endpoint}"):

@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test explore explore-full
+.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test explore explore-full start
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -121,6 +121,9 @@ bench: parts ## measure speed, size and requests (ten minutes); PEER_CONTROLLER=
 
 paired: parts ## this commit, the bare limit and BASE=<commit> in turn (ten minutes); PAIRED="--rounds 3 --claims 400"
 	@$(RUN) -m bench.paired $(BASE) $(PAIRED)
+
+start: ## how long `cosi status` takes to its first line, and how many modules it loads
+	@$(RUN) -m bench.start
 
 clean: ## remove what was built here
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

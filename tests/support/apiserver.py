@@ -329,7 +329,7 @@ def _verb(request: web.Request, *, has_name: bool) -> str:
         if "watch" in request.query:
             return "watch"
         return "get" if has_name else "list"
-    return {"POST": "create", "PUT": "update", "DELETE": "delete"}[request.method]
+    return {"POST": "create", "PUT": "update", "DELETE": "delete", "PATCH": "patch"}[request.method]
 
 
 def _path_of(body: Json) -> str:

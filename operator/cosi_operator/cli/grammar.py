@@ -4,10 +4,12 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from cosi_operator.classify import PROFILES
 from cosi_operator.cli import words
 from cosi_operator.cli.driver_check.options import Options
+from cosi_operator.scrub import escaped
 
 OUTPUTS = ("table", "wide", "json", "yaml", "name")
 SHELLS = ("bash", "zsh", "fish")
@@ -102,12 +104,20 @@ HELP = {
     ),
 }  # fmt: skip
 
-type Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors quote words of the command line, without what a terminal would obey."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
+
+
+type Commands = argparse._SubParsersAction[_Parser]
 
 
 def build(prog: str) -> argparse.ArgumentParser:
     """The parser of the whole command line. Cluster options go before or after the command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description="What COSI is doing with buckets and accesses, and why it stopped.",
         epilog=_epilog(Help("", [("What is not ready", "status -A"), ("Why", "why photos")]), prog),
@@ -272,11 +282,12 @@ def _add_driver_commands(commands: Commands, prog: str) -> None:
 
 
 def _target(parser: argparse.ArgumentParser, *kinds: str) -> None:
+    short = [word for word in ("bc", "ba") if words.kind_of(word) in kinds]
     parser.add_argument(
         "target",
         metavar="NAME",
         type=words.target_of(*kinds),
-        help=f"a {kinds[0]}, or KIND/NAME ({', '.join(kinds)}; short: bc, ba)",
+        help=f"a {kinds[0]}, or KIND/NAME ({', '.join(kinds)}; short: {', '.join(short)})",
     )
 
 

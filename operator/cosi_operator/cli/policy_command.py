@@ -54,6 +54,8 @@ def _read(name: str) -> str:
             " that a sidecar uses is what its flag --retry-policy-file or its variable"
             " COSI_RETRY_POLICY_FILE names"
         ) from None
+    except IsADirectoryError:
+        raise CommandError(f"--file {name}: it is a directory; name the file in it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{name}: {error}") from None
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cosi_operator.classify import PolicyError
@@ -31,27 +32,44 @@ def run(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["__complete"]:
             from cosi_operator.cli.completion import complete
 
-            return _show(Printed(complete(words[1:])))
+            return _show(Printed(complete(words[1:]))).code
         command = parse(
             words,
             "kubectl cosi" if is_plugin else "cosi",
             width=terminal.width_of(sys.stdout),
         )
-        return _show(_run(command))
+        return _show(_run(command)).code
     except SystemExit as done:  # argparse has printed help or what is wrong
+        _show(Printed(""))  # notices here that nobody reads the help
         return done.code if isinstance(done.code, int) else EXIT_FAILED
     except OSError as error:
-        # Python would try again at its end to write what is still in the buffer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # the reader, `head` say, has seen enough
-            terminal.write(f"error: {clean(str(error))}\n", sys.stderr)
+        _drop_output()
+        terminal.write(f"error: {clean(str(error))}\n", sys.stderr)
         return EXIT_FAILED
 
 
-def _show(printed: Printed) -> int:
-    terminal.write(printed.out, sys.stdout)
+def _drop_output() -> None:
+    """Otherwise Python would try again at its end to write what is still in the buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The exit code is the command's own, also when the reader, `head` say, has seen enough."""
+
+    code: int
+    is_read: bool = True
+
+
+def _show(printed: Printed) -> _Shown:
+    is_read = True
+    try:
+        terminal.write(printed.out, sys.stdout)
+    except BrokenPipeError:
+        _drop_output()
+        is_read = False
     terminal.write(printed.note, sys.stderr)
-    return printed.code
+    return _Shown(printed.code, is_read)
 
 
 def _run(command: Command) -> Printed:
@@ -96,7 +114,8 @@ def _ask(command: Command) -> Printed:
             if not command.watch:
                 return await commands.run(command, client, clock)
             async for printed in commands.watch(command, client, clock):
-                _show(printed)
+                if not _show(printed).is_read:
+                    return Printed("", printed.code)
             return Printed("")
 
     run: Callable[[Callable[[], Awaitable[Printed]]], Printed] = anyio.run
@@ -125,7 +144,7 @@ def _quiet_logs() -> None:
 
 def _agree(options: Options, what: str) -> None:
     """Print the planned changes, and continue only after confirmation."""
-    sys.stderr.write(what)
+    terminal.write(what, sys.stderr)
     if options.yes:
         return
     if not sys.stdin.isatty():

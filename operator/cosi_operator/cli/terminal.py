@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Mapping
 from typing import TextIO
 
+from cosi_operator.scrub import escaped
+
 # Words that stand alone in a column, or after the subject of `cosi why`.
 STYLES = {
     "red": r"(?<=  )(?:failed|missing|down|absent|terminal)\*?(?=  |$)|^error:",
@@ -32,7 +34,11 @@ def has_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def write(text: str, stream: TextIO, environ: Mapping[str, str] | None = None) -> None:
-    """Print the text, coloured where that is wanted and rich is installed."""
+    r"""Print the text, coloured where that is wanted and rich is installed.
+
+    A control character shows as `\x1b`, because a text can hold what a tenant or a caller wrote.
+    """
+    text = "\n".join(escaped(line, keep="\t") for line in text.split("\n"))
     if text and has_colours(stream, os.environ if environ is None else environ):
         text = coloured(text)
     stream.write(text)

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from cosi_operator.scrub import escaped
+
 
 def to_text(value: Any, output: str) -> str:
     """Indented JSON of records, or YAML; fields in camelCase, as everywhere in the API."""
@@ -15,6 +17,8 @@ def to_text(value: Any, output: str) -> str:
 
         plain = msgspec.to_builtins(_camel(value))
         text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+        if escaped(text, keep="\n") != text:  # YAML's own escapes, which a program can read
+            text = yaml.safe_dump(plain, sort_keys=False, width=100)
         return text
     raw = msgspec.json.format(msgspec.json.encode(_camel(value)), indent=2)
     return f"{_printable(raw.decode())}\n"

@@ -21,6 +21,7 @@ CLOSED_HERE = "the connection was closed on our side"
 CLOSED_BY_DRIVER = "the driver closed the connection"
 NOT_TAKEN = "the driver is stopping and did not take the call"
 NO_HTTP2 = "the driver's socket does not speak HTTP/2"
+BAD_FRAMES = f"{NO_HTTP2}, or uses padded frames, which gRPC's library does not read"
 COMPRESSED = "the reply is compressed, which was not asked for"
 
 # RFC 9113, section 7; the position is the code.
@@ -74,7 +75,7 @@ _WRAPPED = tuple(
         (r"RST_STREAM \(Received RST_STREAM with error code (\d+)\)", "reset"),
         (r"GOAWAY received", NOT_TAKEN),
         (r"(?:Socket closed|recvmsg:|sendmsg:|Endpoint read failed)", CLOSED_BY_DRIVER),
-        (r"(?:Failed parsing HTTP/2|Too many )", NO_HTTP2),
+        (r"(?:Failed parsing HTTP/2|Too many )", BAD_FRAMES),
         (
             r"Data frame with END_STREAM flag received",
             "the answer ended without a gRPC status",

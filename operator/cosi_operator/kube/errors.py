@@ -28,7 +28,7 @@ import re
 import msgspec
 from msgspec import Struct
 
-from cosi_operator.scrub import shown_message, shown_name
+from cosi_operator.scrub import escaped, shown_message, shown_name
 
 # The upper limit for Retry-After. One reply with `Retry-After: 3600`, from the API server or from a
 # proxy in front of it, must not stop the operator for an hour.
@@ -47,6 +47,7 @@ class ApiError(Exception):
     def __init__(
         self, status: int, reason: str, message: str, *, retry_after_s: float | None = None
     ) -> None:
+        message = escaped(message)
         super().__init__(status, reason, message)
         self.status = status
         self.reason = reason
@@ -105,6 +106,9 @@ class ApiSilent(Exception):
 
     A write may or may not have happened, so read the object before the next write.
     """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(escaped(text))
 
 
 class ReplyTooLarge(ApiSilent):

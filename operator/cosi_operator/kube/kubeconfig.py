@@ -79,7 +79,7 @@ async def load(sources: Sources, clock: Clock) -> Connection:
     """
     match await find(sources):
         case ServiceAccount():
-            return _in_cluster(sources, clock)
+            return in_cluster(sources, clock)
         case Chosen() as chosen:
             return connection_of(chosen, sources, clock)
 
@@ -116,7 +116,12 @@ async def find(sources: Sources) -> Chosen | ServiceAccount:
     )
 
 
-def _in_cluster(sources: Sources, clock: Clock) -> Connection:
+def in_cluster(sources: Sources, clock: Clock) -> Connection:
+    """What a client in a pod needs, from its service account.
+
+    Raises:
+        KubeconfigError: the cluster's CA can't be used.
+    """
     host = sources.environ["KUBERNETES_SERVICE_HOST"]
     port = sources.environ.get("KUBERNETES_SERVICE_PORT", "443")
     ca = sources.service_account / "ca.crt"
@@ -316,7 +321,9 @@ def _read_bytes(path: Path, where: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise KubeconfigError(f"{where}: {path} can't be read: {error.strerror}") from None
+        raise KubeconfigError(
+            f"{where}: {path} can't be read: {error.strerror}; name a file that you can read"
+        ) from None
     except ValueError:
         _refuse(where, "it is not a valid file name")
 

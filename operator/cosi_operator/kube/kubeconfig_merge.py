@@ -14,10 +14,14 @@ import anyio
 import msgspec
 
 from cosi_operator.kube.kubeconfig_file import Cluster, Kubeconfig, User
+from cosi_operator.scrub import escaped
 
 
 class KubeconfigError(Exception):
     """The configuration can't be used. Names the file, the field and what to do; no secret."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(escaped(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ async def choose(source: str, names: str, context: str = "") -> Chosen:
         )
         raise KubeconfigError(
             f"{source}: {missing}; "
-            "create the file, or leave the setting out to use the pod's service account"
+            "create the file, or leave the setting out to use the pod's service account, or"
+            " ~/.kube/config outside a pod"
         )
     return _resolve(files, context)
 

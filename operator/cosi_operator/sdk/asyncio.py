@@ -27,6 +27,7 @@ from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import default_sources, open_api, resolve
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.refused import Refused
 
 __all__ = ["Bucket", "BucketAccess", "BucketAccessClass", "BucketClaim", "BucketClass", "api"]
 
@@ -51,7 +52,7 @@ async def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s
     return known[kubeconfig, context]
 
 
-class _Object(APIObject):
+class _Object(Refused, APIObject):
     """Common to the five kinds. Without `api` it uses `cosi_operator.sdk.asyncio.api()`."""
 
     resource: Resource
@@ -107,7 +108,7 @@ class _Object(APIObject):
         await self
         return Client(self.api), self._key(self.api, self.name, self.namespace)
 
-    async def _wait(self, kind: work.Kind, timeout: float) -> None:
+    async def _wait(self, kind: work.Kind, timeout: float | None) -> None:
         client, key = await self._client()
         raw = await work.wait_ready(client, kind, key, timeout_s=timeout, clock=RealClock())
         self.raw = msgspec.json.decode(raw)
@@ -124,8 +125,8 @@ class BucketClaim(kinds.ClaimNames, _Object):
         """Whether the bucket was ready when the claim was read last."""
         return kinds.is_ready_now(work.CLAIM, self.raw)
 
-    async def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
-        """Wait until the bucket is ready, at most `timeout` seconds.
+    async def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
+        """Wait until the bucket is ready, at most `timeout` seconds; None is no limit.
 
         Raises:
             StalledError: the operator does not retry; the text says why. NotReadyError: the time
@@ -146,7 +147,7 @@ class BucketAccess(kinds.AccessNames, _Object):
         """Whether the keys were granted when the access was read last."""
         return kinds.is_ready_now(work.ACCESS, self.raw)
 
-    async def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
+    async def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the keys are granted, at most `timeout` seconds. Raises: as BucketClaim's."""
         await self._wait(work.ACCESS, timeout)
 
@@ -182,7 +183,7 @@ class Bucket(kinds.BucketNames, _Object):
         """The driver's name of the bucket, or "" while there is none."""
         return kinds.field(self.raw, "status", "bucketID")
 
-    async def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
+    async def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the bucket is ready, at most `timeout` seconds. Raises: as BucketClaim's."""
         await self._wait(work.BUCKET, timeout)
 

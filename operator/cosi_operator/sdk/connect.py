@@ -34,10 +34,12 @@ from cosi_operator.kube.kubeconfig import (
     connection_of,
     find,
     from_base64,
+    in_cluster,
     service_account_namespace,
 )
 from cosi_operator.kube.kubeconfig_file import Exec
 from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
+from cosi_operator.sdk.login import UNUSABLE, Login, TokenPath, ended_at_once, renew_with
 
 NAME = "cosi"  # of the one context, cluster and user
 # kr8s reads the standard error of an exec plugin, and drops it when the plugin succeeds. But there
@@ -57,11 +59,27 @@ class ProxyNameError(KubeconfigError):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """`kubeconfig` as kr8s takes it; `keys` deletes the files with keys that were inline."""
+    """`kubeconfig` as kr8s takes it; `keys` deletes the files with keys that were inline.
+
+    `at_user` names the user in its file, for messages; `token` is the file that holds its token.
+    """
 
     kubeconfig: dict[str, Any]
     service_account: str | None = None
     keys: ExitStack = field(default_factory=ExitStack)
+    at_user: str = ""
+    token: TokenPath | None = None
+
+    @property
+    def login(self) -> Login:
+        """How kr8s logs in with it."""
+        return Login(
+            self.kubeconfig["users"][0]["user"],
+            self.kubeconfig["clusters"][0]["cluster"],
+            self.at_user,
+            self.token,
+            in_pod=self.service_account is not None,
+        )
 
 
 async def resolve(sources: Sources) -> Resolved:
@@ -72,10 +90,21 @@ async def resolve(sources: Sources) -> Resolved:
     """
     match await find(sources):
         case ServiceAccount(folder=folder):
-            namespace = service_account_namespace(folder)
-            return Resolved(_one_context({}, {}, namespace, cluster_name=""), str(folder))
+            return await _of_pod(folder, sources)
         case Chosen() as chosen:
             return await _of_context(chosen, sources)
+
+
+async def _of_pod(folder: Path, sources: Sources) -> Resolved:
+    in_cluster(sources, RealClock())  # checks the CA; kr8s reads the files itself
+    token = TokenPath(
+        folder / "token",
+        "the pod's service account",
+        "mount its token (automountServiceAccountToken), or pass --kubeconfig",
+    )
+    await token.read()
+    only = _one_context({}, {}, service_account_namespace(folder), cluster_name="")
+    return Resolved(only, str(folder), token=token)
 
 
 async def open_api(resolved: Resolved) -> kr8s.asyncio.Api:
@@ -85,10 +114,14 @@ async def open_api(resolved: Resolved) -> kr8s.asyncio.Api:
         KubeconfigError: the exec plugin failed. ApiError, ApiSilent: the server refused, or did
         not answer.
     """
-    with _opening(resolved), anyio.fail_after(REQUEST_TIMEOUT_S):
-        api = await kr8s.asyncio.api(
+
+    async def log_in() -> kr8s.asyncio.Api:
+        return await kr8s.asyncio.api(
             kubeconfig=cast("str", resolved.kubeconfig), serviceaccount=resolved.service_account
         )
+
+    with _opening(resolved), anyio.fail_after(REQUEST_TIMEOUT_S):
+        api = await ended_at_once(log_in)
     return _finished(api, resolved)
 
 
@@ -103,6 +136,7 @@ def open_sync_api(resolved: Resolved) -> kr8s.Api:
 
 def _finished[A: kr8s.asyncio.Api](api: A, resolved: Resolved) -> A:
     api.timeout = REQUEST_TIMEOUT_S
+    renew_with(api, resolved.login)
     weakref.finalize(api, resolved.keys.close)
     return api
 
@@ -125,6 +159,8 @@ def _opening(resolved: Resolved) -> Iterator[None]:
 def _told(error: BaseException, resolved: Resolved) -> Exception | None:
     server = resolved.kubeconfig["clusters"][0]["cluster"].get("server")  # none in a Pod
     what = f"get version from {server}" if server else "get version"
+    if (failure := resolved.login.failure(error)) is not None:
+        return failure
     match error:
         case TimeoutError() | kr8s.APITimeoutError():
             return ApiSilent(f"{what}: no answer within {REQUEST_TIMEOUT_S:g} s")
@@ -133,12 +169,8 @@ def _told(error: BaseException, resolved: Resolved) -> Exception | None:
             return error_of(status, body, what="get version", confidential=False)
         case httpx.HTTPError() | ssl.SSLError():
             return ApiSilent(f"{what}: {cause_of(error)}")
-        case OSError() | RuntimeError() | ValueError() | KeyError():
-            if (plugin := _plugin(resolved)) is None:
-                return ApiSilent(f"{what}: {type(error).__name__}")
-            # The text of the error would quote what the plugin printed.
-            hint = f". {plugin['installHint'].strip()}" if plugin["installHint"] else ""
-            return KubeconfigError(f"exec plugin {plugin['args'][2]} failed{hint}")
+        case _ if isinstance(error, UNUSABLE):
+            return ApiSilent(f"{what}: {type(error).__name__}")
         case _:
             return None
 
@@ -172,15 +204,9 @@ async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
             " write a name of the certificate, or except the server from the proxy (NO_PROXY)"
         )
     cluster, user = chosen.cluster, chosen.user
-    token = user.token
-    if user.token_file:
-        header = await connection.credentials.authorization()
-        token = (header or "").removeprefix("Bearer ") or None
-    inline = {
-        "certificate-authority": cluster.certificate_authority_data,
-        "client-certificate": user.client_certificate_data,
-        "client-key": user.client_key_data,
-    }
+    token_path = _token_path(chosen)
+    token = user.token if token_path is None else await token_path.read()
+    inline = {} if connection.tls is None else _inline(chosen)
     keys = ExitStack()
     try:
         files = {name: _file(keys, name, content) for name, content in inline.items() if content}
@@ -189,6 +215,8 @@ async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
         raise
 
     def path(name: str, named: str | None, base: Path) -> str | None:
+        if connection.tls is None:
+            return None
         return files.get(name) or (str(base.parent / named) if named else None)
 
     return Resolved(
@@ -217,7 +245,28 @@ async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
             connection.namespace,
         ),
         keys=keys,
+        at_user=chosen.at_user,
+        token=token_path,
     )
+
+
+def _token_path(chosen: Chosen) -> TokenPath | None:
+    if not chosen.user.token_file:
+        return None
+    return TokenPath(
+        chosen.user_path.parent / chosen.user.token_file,
+        f"{chosen.at_user}.tokenFile",
+        "log in again, or name a file that you can read",
+    )
+
+
+def _inline(chosen: Chosen) -> dict[str, str | None]:
+    """Keys and certificates in base64. As in kubectl, plain HTTP needs none of them."""
+    return {
+        "certificate-authority": chosen.cluster.certificate_authority_data,
+        "client-certificate": chosen.user.client_certificate_data,
+        "client-key": chosen.user.client_key_data,
+    }
 
 
 def _exec(plugin: Exec, chosen: Chosen) -> dict[str, Any]:
@@ -261,11 +310,6 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _is_insecure(kubeconfig: dict[str, Any]) -> bool:
     return any(entry["cluster"].get("insecure-skip-tls-verify") for entry in kubeconfig["clusters"])
-
-
-def _plugin(resolved: Resolved) -> dict[str, Any] | None:
-    plugin: dict[str, Any] | None = resolved.kubeconfig["users"][0]["user"].get("exec")
-    return plugin
 
 
 def _file(keys: ExitStack, name: str, inline: str) -> str:

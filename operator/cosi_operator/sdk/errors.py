@@ -1,4 +1,4 @@
-"""What the SDK raises, besides `kr8s.NotFoundError` for an object that does not exist.
+r"""What the SDK raises, besides `kr8s.NotFoundError` for an object that does not exist.
 
     Exception
     ├── SdkError
@@ -10,17 +10,21 @@
     ├── ApiSilent             no answer from the API server
     └── KubeconfigError       no usable kubeconfig; the text names every place that was searched
 
-No text of an error holds a credential.
+No text of an error holds a credential, or a control character: these show as `\x1b`.
 """
 
 from cosi_operator.kube.errors import ApiError as ApiError
 from cosi_operator.kube.errors import ApiSilent as ApiSilent
 from cosi_operator.kube.errors import Forbidden as Forbidden
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError as KubeconfigError
+from cosi_operator.scrub import escaped
 
 
 class SdkError(Exception):
     """Base class of the errors below."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(escaped(text))
 
 
 class NotReadyError(SdkError, TimeoutError):

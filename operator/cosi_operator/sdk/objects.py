@@ -14,6 +14,7 @@ from cosi_operator.sdk import kinds, portal, work
 from cosi_operator.sdk.connect import default_sources, open_sync_api, resolve
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.refused import Refused
 
 _lock = threading.Lock()
 _apis: dict[tuple[str | None, str | None], kr8s.Api] = {}
@@ -39,7 +40,7 @@ def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s.Api:
         return _apis[kubeconfig, context]
 
 
-class _Object(APIObject):
+class _Object(Refused, APIObject):
     """Common to the five kinds. Without `api` it uses `cosi_operator.sdk.api()`."""
 
     resource: Resource
@@ -87,7 +88,7 @@ class _Object(APIObject):
         key = self._key(used, self.name, self.namespace)
         return portal.call(used, lambda client: task(client, key))
 
-    def _wait(self, kind: work.Kind, timeout: float) -> None:
+    def _wait(self, kind: work.Kind, timeout: float | None) -> None:
         self.raw = msgspec.json.decode(
             self._call(
                 lambda client, key: work.wait_ready(
@@ -117,8 +118,8 @@ class BucketClaim(kinds.ClaimNames, _Object):
         """Whether the bucket was ready when the claim was read last."""
         return kinds.is_ready_now(work.CLAIM, self.raw)
 
-    def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
-        """Wait until the bucket is ready, at most `timeout` seconds.
+    def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
+        """Wait until the bucket is ready, at most `timeout` seconds; None is no limit.
 
         Raises:
             StalledError: the operator does not retry; the text says why. NotReadyError: the time
@@ -150,7 +151,7 @@ class BucketAccess(kinds.AccessNames, _Object):
         """Whether the keys were granted when the access was read last."""
         return kinds.is_ready_now(work.ACCESS, self.raw)
 
-    def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
+    def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the keys are granted, at most `timeout` seconds. Raises: as BucketClaim's."""
         self._wait(work.ACCESS, timeout)
 
@@ -186,7 +187,7 @@ class Bucket(kinds.BucketNames, _Object):
         """The driver's name of the bucket, or "" while there is none."""
         return kinds.field(self.raw, "status", "bucketID")
 
-    def wait_ready(self, timeout: float = work.WAIT_TIMEOUT_S) -> None:
+    def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the bucket is ready, at most `timeout` seconds. Raises: as BucketClaim's."""
         self._wait(work.BUCKET, timeout)
 

@@ -1,5 +1,6 @@
 """What both flavours of the classes do, with one client: read, wait, explain, fetch credentials."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from cosi_operator.api import core, v1alpha1
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import NotFound
+from cosi_operator.scrub import escaped
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.diagnosis import Reported, chain, condition, is_ready
@@ -43,21 +45,22 @@ async def read(client: Client, resource: Resource, key: Key) -> bytes:
     try:
         return await client.get(resource, key)
     except NotFound:
-        raise kr8s.NotFoundError(f"{resource.kind} {key} does not exist") from None
+        raise kr8s.NotFoundError(escaped(f"{resource.kind} {key} does not exist")) from None
 
 
 async def wait_ready(
-    client: Client, kind: Kind, key: Key, *, timeout_s: float, clock: Clock
+    client: Client, kind: Kind, key: Key, *, timeout_s: float | None, clock: Clock
 ) -> bytes:
     """Read the object again and again until it is ready; return its JSON then.
 
     kr8s's own watch is not used: an expired resourceVersion makes it repeat without a pause.
 
     Raises:
-        StalledError: the operator does not retry. NotReadyError: `timeout_s` has passed.
+        StalledError: the operator does not retry. NotReadyError: `timeout_s` has passed; None is
+        no limit.
         kr8s.NotFoundError: the object does not exist. ApiError, ApiSilent: as of the client.
     """
-    give_up_at = clock.monotonic() + timeout_s
+    give_up_at = clock.monotonic() + (math.inf if timeout_s is None else timeout_s)
     pause_s = FIRST_PAUSE_S
     while True:
         raw = await read(client, kind.resource, key)

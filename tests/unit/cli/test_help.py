@@ -1,5 +1,6 @@
 """Help, versions and options of the cluster: where they may stand, and examples that are right."""
 
+import re
 import shlex
 
 import pytest
@@ -57,6 +58,17 @@ def test_the_help_of_each_command_has_an_example_that_parses(
         assert f"\n  cosi {example}\n" in shown
         words = shlex.split(example.partition(" > ")[0])
         assert isinstance(parse(words, "cosi"), Command)
+
+
+@pytest.mark.parametrize("name", ["why", "retry", "rotate"])
+def test_every_short_kind_that_the_help_names_is_taken(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--help"]) == 0
+    named = re.search(r"short:\s([a-z,\s]+)\)", capsys.readouterr().out)
+    assert named is not None
+    for kind in named[1].split(","):
+        assert isinstance(parse((name, f"{kind.strip()}/photos"), "cosi"), Command)
 
 
 @pytest.mark.parametrize("group", ["policy", "driver"])

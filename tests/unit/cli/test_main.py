@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import anyio
 import pytest
+import yaml
+from tests.support.apiserver import serving
+from tests.support.clock import PATIENCE_S
+from tests.support.sdk import written
 
 import cosi_operator
 from controlplane.daemon import coverage_variables
@@ -86,6 +91,56 @@ def test_a_failure_is_one_line_without_a_traceback(
     assert printed.err.startswith(said)
     assert printed.err.count("\n") == 1
     assert "\x1b" not in printed.err
+
+
+ESC = "\x1b[31m"
+
+
+@pytest.mark.attack("a word of the command line drives the terminal of whoever sees the output")
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([ESC], id="a command"),
+        pytest.param(["status", f"--x{ESC}"], id="an option"),
+        pytest.param(["status", ESC], id="a word too many"),
+        pytest.param(["status", "-o", ESC], id="an output"),
+        pytest.param(["status", "-n", f"/{ESC}"], id="a namespace"),
+        pytest.param(["status", "--kubeconfig", f"/none/{ESC}"], id="a kubeconfig"),
+        pytest.param(["why", f"{ESC}/x"], id="a kind to explain"),
+        pytest.param(["retry", f"{ESC}/x"], id="a kind to retry"),
+        pytest.param(["rotate", f"{ESC}/x"], id="a kind to rotate"),
+        pytest.param(["drivers", f"--context={ESC}", "--kubeconfig=/none"], id="a context"),
+        pytest.param(["rollback-check", f"--{ESC}"], id="an option of rollback-check"),
+        pytest.param(["policy", ESC], id="a command of policy"),
+        pytest.param(["policy", "show", "--driver", ESC], id="a driver"),
+        pytest.param(["policy", "show", "--driver", ESC, "-o", "yaml"], id="a driver in YAML"),
+        pytest.param(["policy", "show", "--profile", ESC], id="a profile"),
+        pytest.param(["policy", "show", "--override", ESC], id="an override"),
+        pytest.param(["policy", "show", "--file", f"/none/{ESC}"], id="a file"),
+        pytest.param(["policy", "explain", "--call", ESC, "--code", "INTERNAL"], id="a call"),
+        pytest.param([*EXPLAIN[:-1], ESC], id="a code"),
+        pytest.param(["driver", "check", "--driver-addr", ESC], id="an address"),
+        pytest.param(["driver", "check", "--parameter", ESC], id="a parameter"),
+        pytest.param(["driver", "check", "--timeout", ESC], id="a timeout"),
+        pytest.param(["completion", ESC], id="a shell"),
+    ],
+)
+def test_no_word_reaches_the_terminal_with_a_control_character(
+    words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(words)
+    printed = capsys.readouterr()
+    assert printed.out + printed.err
+    assert "\x1b" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("output", ["yaml", "json"])
+def test_a_program_reads_what_is_escaped_for_people(
+    output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a\xa0b\u2800\x9f\x1b"
+    cli.main(["policy", "show", "--driver", name, "-o", output])
+    assert yaml.safe_load(capsys.readouterr().out)["driver"] == name
 
 
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,15 +222,52 @@ def test_consent_given_before_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) 
     program._agree(Options(yes=True), "This creates a bucket.\n")
 
 
-def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        pytest.param(EXPLAIN, 0, id="explain"),
+        pytest.param(["completion", "bash"], 0, id="a script"),
+        pytest.param(["__complete", "st"], 0, id="a completion"),
+        pytest.param(["--help"], 0, id="help"),
+        pytest.param(["policy", "show", "--file", "/none"], 2, id="a failure"),
+    ],
+)
+def test_a_reader_that_has_seen_enough_does_not_change_the_exit_code(
+    words: Sequence[str], code: int
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "cosi_operator", "cosi", *EXPLAIN],
+        [sys.executable, "-m", "cosi_operator", "cosi", *words],
         stdout=writer,
         stderr=subprocess.PIPE,
         env=environ(),
         check=False,
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (2, b"")
+    assert (done.returncode, bool(done.stderr)) == (code, code != 0)
+
+
+async def test_a_watch_without_a_reader_ends(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    async with serving() as server:
+        config = written(server, tmp_path / "config")
+        with anyio.fail_after(PATIENCE_S):
+            done = await anyio.run_process(
+                [sys.executable, "-m", "cosi_operator", "cosi", "status", "--watch"],
+                stdout=writer,
+                env={**environ(), "KUBECONFIG": str(config)},
+                check=False,
+            )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_folder_in_place_of_a_policy_file_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["policy", "show", "--file", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --file {tmp_path}: it is a directory; name the file in it\n"
+    )

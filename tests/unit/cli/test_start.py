@@ -13,6 +13,7 @@ from tests.support.apiserver import serving
 from tests.support.sdk import written
 
 import cosi_operator
+from bench import start
 
 OPERATOR = Path(cosi_operator.__file__).parents[1]
 # A module of ours costs about 0.5 ms. Raise these only for a reason that is worth a slower start.
@@ -48,6 +49,13 @@ async def test_status_loads_kr8s_and_little_else(tmp_path: Path) -> None:
     assert "kr8s" in modules
     assert modules.isdisjoint(OTHERS)
     assert len(modules) < MODULES_OF_STATUS
+
+
+def test_the_time_to_the_first_line_can_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    start.main(1)
+    printed = capsys.readouterr().out
+    assert printed.startswith("cosi status: first line after ")
+    assert int(printed.split()[-2]) < MODULES_OF_STATUS
 
 
 @pytest.mark.parametrize(

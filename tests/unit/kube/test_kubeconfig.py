@@ -405,7 +405,8 @@ async def test_a_directory_and_a_missing_file_are_rejected(tmp_path: Path) -> No
     with pytest.raises(KubeconfigError, match=r"can't be read"):
         await loaded(str(tmp_path))
     with pytest.raises(
-        KubeconfigError, match=r"--kubeconfig: .*missing does not exist; create the file"
+        KubeconfigError,
+        match=r"--kubeconfig: .*missing does not exist; create .* or ~/\.kube/config outside",
     ):
         await loaded(str(tmp_path / "missing"))
     with pytest.raises(

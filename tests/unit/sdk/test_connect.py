@@ -234,7 +234,7 @@ async def test_an_exec_plugin_prints_its_instructions_where_we_print_ours(tmp_pa
     assert done.returncode == 2
     first, second = done.stderr.decode().splitlines()
     assert first == "run: login --again"
-    assert second.startswith("error: exec plugin ")
+    assert second.startswith(f"error: {kubeconfig}: users[stub].exec: exec plugin ")
 
 
 async def test_an_exec_plugin_that_fails_is_named_without_what_it_printed(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kr8s
 import pytest
 from tests.support.apiserver import Reply
-from tests.support.sdk import TOKEN
+from tests.support.sdk import TOKEN, written
 from tests.unit.sdk.conftest import KEY_ID, SECRET_KEY, Shop
 
 from cosi_operator import sdk
@@ -55,6 +56,56 @@ def test_an_object_that_does_not_exist_raises_what_kr8s_raises(shop: Shop) -> No
         sdk.BucketClaim.get("none", namespace="shop")
 
 
+def new_claim() -> dict[str, Any]:
+    return {"metadata": {"name": "new", "namespace": "shop"}, "spec": {"bucketClassName": "gold"}}
+
+
+def test_what_kr8s_does_without_a_right_is_forbidden_too(shop: Shop) -> None:
+    claim = sdk.BucketClaim.get("photos", namespace="shop")
+    for verb in ("get", "list", "create", "delete", "patch"):
+        shop.server.forbid(verb, "bucketclaims")
+    failing: dict[str, Callable[[], object]] = {
+        "list": lambda: list(sdk.BucketClaim.list(namespace="shop")),
+        "create": sdk.BucketClaim(new_claim()).create,
+        "delete": claim.delete,
+        "patch": lambda: claim.patch({"metadata": {"labels": {"a": "b"}}}),
+        "get": claim.refresh,
+    }
+    for verb, fail in failing.items():
+        with pytest.raises(sdk.Forbidden, match=f"{verb} bucketclaims"):
+            fail()
+    with pytest.raises(sdk.Forbidden):
+        sdk.BucketClaim.get(namespace="shop", label_selector="a=b")
+
+
+async def test_what_kr8s_does_without_a_right_is_forbidden_with_asyncio_too(shop: Shop) -> None:
+    claim = await async_sdk.BucketClaim.get("photos", namespace="shop")
+    for verb in ("get", "list", "create", "delete", "patch"):
+        shop.server.forbid(verb, "bucketclaims")
+    with pytest.raises(sdk.Forbidden, match="list bucketclaims"):
+        _ = [each async for each in async_sdk.BucketClaim.list(namespace="shop")]
+    for verb, fail in {
+        "create": (await async_sdk.BucketClaim(new_claim())).create,
+        "delete": claim.delete,
+        "get": claim.refresh,
+    }.items():
+        with pytest.raises(sdk.Forbidden, match=f"{verb} bucketclaims"):
+            await fail()
+    assert claim.api._session is not None
+    await claim.api._session.aclose()
+
+
+def test_what_kr8s_is_refused_is_an_error_of_the_sdk(shop: Shop) -> None:
+    claim = sdk.BucketClaim.get("photos", namespace="shop")
+    shop.server.fail_next("list", Reply(500, "InternalError", "broken"))
+    with pytest.raises(sdk.ApiError, match=r"500 .*list bucketclaims"):
+        list(sdk.BucketClaim.list(namespace="shop"))
+    shop.server.drop(v1alpha1.BUCKET_CLAIMS, PHOTOS)
+    for gone in (claim.delete, claim.refresh):
+        with pytest.raises(kr8s.NotFoundError):
+            gone()
+
+
 NO_NAMES = ["..", "a/../b", "photos?limit=1", "photos%2Fx", "photos#", "pho\x1btos", ""]
 
 
@@ -66,6 +117,31 @@ def test_a_name_that_no_object_can_have_is_not_asked_for(shop: Shop, name: str) 
     with pytest.raises(kr8s.NotFoundError, match="does not exist"):
         sdk.BucketClaim.get("photos", namespace=f"{name}/x")
     assert shop.server.seen == []
+
+
+@pytest.mark.attack("a text in an exception of the SDK drives the terminal that shows it")
+def test_no_exception_holds_a_control_character(shop: Shop, tmp_path: Path) -> None:
+    esc = "\x1b[31m\n"
+    spec = {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such"}
+    told = written(shop.server, tmp_path / "hint", exec={**spec, "installHint": f"get it {esc}"})
+    status = {**conditions(f"Odd{esc}", stalled=True), "bucketReady": False}
+    shop.server.put(v1alpha1.BUCKET_CLAIMS, Key("shop", "odd"), status=status)
+    odd = sdk.BucketClaim.get("odd", namespace="shop")
+    failing: list[Callable[[], object]] = [
+        lambda: sdk.api(kubeconfig=str(told)),
+        lambda: sdk.api(kubeconfig=f"/none/{esc}"),
+        lambda: sdk.api(context=esc),
+        lambda: sdk.BucketClaim.get(esc, namespace="shop"),
+        lambda: sdk.BucketClaim.get("photos", namespace=esc),
+        lambda: odd.wait_ready(timeout=0.1),
+    ]
+    for fail in failing:
+        with pytest.raises((sdk.KubeconfigError, sdk.StalledError, kr8s.NotFoundError)) as raised:
+            fail()
+        assert str(raised.value).isprintable()
+    for kind in (sdk.CredentialsError, sdk.NotReadyError, sdk.ApiSilent):
+        assert str(kind(esc)).isprintable()
+    assert str(sdk.ApiError(500, "InternalError", esc)).isprintable()
 
 
 @pytest.mark.attack("an access names a Secret of another namespace with slashes and dots")
@@ -83,6 +159,7 @@ def test_a_secret_name_with_a_path_reads_no_secret(shop: Shop, name: str) -> Non
 def test_a_ready_claim_ends_the_wait_at_once(shop: Shop) -> None:
     claim = sdk.BucketClaim("photos", namespace="shop")
     claim.wait_ready(timeout=5)
+    claim.wait_ready(timeout=None)
     assert claim.is_ready
     assert claim.spec.bucketClassName == "gold"
 

@@ -1,0 +1,137 @@
+"""Reads the files that hold credentials, and says in one way why a credential can't be had.
+
+kr8s reads a token once. So a token file is read again here whenever kr8s logs in again, which it
+does when the server refuses the token.
+"""
+
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import kr8s.asyncio
+
+from cosi_operator.clock import RealClock
+from cosi_operator.kube.auth import CredentialError, TokenFile
+from cosi_operator.kube.kubeconfig_merge import KubeconfigError
+from cosi_operator.scrub import one_line
+
+# What kr8s raises when a plugin fails, or prints something else than a credential.
+UNUSABLE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+_FILES = ("certificate-authority", "client-certificate", "client-key")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPath:
+    """A file with a token. `field` names the setting that named the file, for messages."""
+
+    path: Path
+    field: str
+    fix: str
+
+    async def read(self) -> str:
+        """The token that is there now.
+
+        Raises:
+            KubeconfigError: it can't be read.
+        """
+        try:
+            header = await TokenFile(self.path, RealClock()).authorization()
+        except CredentialError as error:
+            raise KubeconfigError(f"{self.field}: {error}; {self.fix}") from None
+        return header.removeprefix("Bearer ")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How one kubeconfig logs in. `user` is its user, which kr8s reads at each login.
+
+    `in_pod`: kr8s reads the token itself. `at_user` names the user in its file, for messages.
+    """
+
+    user: dict[str, Any]
+    cluster: dict[str, Any]
+    at_user: str = ""
+    token: TokenPath | None = None
+    in_pod: bool = False
+
+    async def refresh(self) -> None:
+        """Read the token file again, and make sure that the other files are still there.
+
+        Raises:
+            KubeconfigError: one of them can't be read.
+        """
+        if self.token is not None:
+            token = await self.token.read()
+            if not self.in_pod:
+                self.user["token"] = token
+        if (problem := self.unreadable_file()) is not None:
+            raise problem
+
+    def unreadable_file(self) -> KubeconfigError | None:
+        """Which file of a key or certificate can't be read, if that is so."""
+        for field in _FILES:
+            name = self.user.get(field) or self.cluster.get(field)
+            try:
+                if name:
+                    Path(name).read_bytes()
+            except OSError as error:
+                return KubeconfigError(
+                    f"{field}: {name} can't be read: {error.strerror}; name a file that you can"
+                    " read"
+                )
+        return None
+
+    def failure(self, error: BaseException) -> KubeconfigError | None:
+        """What an error of kr8s means, if the credentials are its cause."""
+        of_server = isinstance(error, ssl.SSLCertVerificationError | TimeoutError)
+        if of_server or not isinstance(error, UNUSABLE):
+            return None
+        if (plugin := self.user.get("exec")) is None:
+            return self.unreadable_file()
+        # The text of the error would quote what the plugin printed.
+        hint = one_line(plugin["installHint"])
+        at_user = f"{self.at_user}.exec: " if self.at_user else ""
+        return KubeconfigError(
+            f"{at_user}exec plugin {plugin['args'][2]} failed{hint and f'. {hint}'}"
+        )
+
+
+def renew_with(api: kr8s.asyncio.Api, login: Login) -> None:
+    """Whenever kr8s logs in again, do it with what the files hold then."""
+    again = api.auth.reauthenticate
+
+    async def reauthenticate() -> None:
+        await login.refresh()
+        try:
+            await ended_at_once(again)
+        except UNUSABLE as error:
+            if (told := login.failure(error)) is None:
+                raise
+            raise told from None
+
+    api.auth.reauthenticate = reauthenticate  # type: ignore[method-assign]
+
+
+async def ended_at_once[T](log_in: Callable[[], Awaitable[T]]) -> T:
+    """Run a login so that a plugin is killed when the caller is cancelled.
+
+    asyncio cancels a task once, and anyio, which kr8s starts the plugin with, then waits until the
+    plugin ends. A task group cancels what runs in it again and again.
+    """
+    results: list[T] = []
+    failures: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            results.append(await log_in())
+        except Exception as error:  # noqa: BLE001 - raised below, without a group around it
+            failures.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+    for failure in failures:
+        raise failure
+    return results[0]

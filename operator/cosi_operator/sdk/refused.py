@@ -1,0 +1,62 @@
+"""What kr8s's own methods raise, as the errors of this package: one place for both flavours.
+
+kr8s makes its synchronous methods from the asynchronous ones with these names.
+"""
+
+import ssl
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import httpx
+import kr8s
+from kr8s.asyncio.objects import APIObject
+
+from cosi_operator.kube.errors import ApiSilent, error_of
+from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
+
+
+class Refused(APIObject):
+    """Raises ApiError (Forbidden and others) and ApiSilent instead of the errors of kr8s."""
+
+    async def async_create(self) -> None:
+        with _told(f"create {self.endpoint}"):
+            await super().async_create()
+
+    async def async_delete(self, *args: Any, **kwargs: Any) -> None:
+        with _told(f"delete {self.endpoint} {self.name}"):
+            await super().async_delete(*args, **kwargs)
+
+    async def async_refresh(self) -> None:
+        with _told(f"get {self.endpoint} {self.name}"):
+            await super().async_refresh()
+
+    async def async_patch(self, *args: Any, **kwargs: Any) -> None:
+        with _told(f"patch {self.endpoint} {self.name}"):
+            await super().async_patch(*args, **kwargs)
+
+    @classmethod
+    async def async_get(cls, *args: Any, **kwargs: Any) -> Any:
+        with _told(f"get {cls.endpoint}"):
+            return await super().async_get(*args, **kwargs)
+
+    @classmethod
+    async def async_list(cls, *args: Any, **kwargs: Any) -> AsyncGenerator[Self | dict[str, Any]]:
+        with _told(f"list {cls.endpoint}"):
+            async for each in super().async_list(*args, **kwargs):
+                yield each
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except kr8s.ServerError as error:
+        if error.response is None:
+            raise ApiSilent(f"{what}: no response") from None
+        status, body = error.response.status_code, error.response.content
+        raise error_of(status, body, what=what, confidential=False) from None
+    except kr8s.APITimeoutError:
+        raise ApiSilent(f"{what}: no answer within {REQUEST_TIMEOUT_S:g} s") from None
+    except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+        raise ApiSilent(f"{what}: {cause_of(error)}") from None

@@ -120,12 +120,17 @@ def in_cluster(sources: Sources, clock: Clock) -> Connection:
     """What a client in a pod needs, from its service account.
 
     Raises:
-        KubeconfigError: the cluster's CA can't be used.
+        KubeconfigError: the server's address or the cluster's CA can't be used.
     """
     host = sources.environ["KUBERNETES_SERVICE_HOST"]
     port = sources.environ.get("KUBERNETES_SERVICE_PORT", "443")
     ca = sources.service_account / "ca.crt"
     server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    if _url(server) is None:
+        raise KubeconfigError(
+            f"KUBERNETES_SERVICE_HOST={host} and KUBERNETES_SERVICE_PORT={port} must be a host and"
+            " a port; the kubelet sets them"
+        )
     return Connection(
         server=server,
         namespace=service_account_namespace(sources.service_account),

@@ -20,6 +20,7 @@ from msgspec import Raw, Struct
 from cosi_operator.api.view import Key, Resource, is_path_segment
 from cosi_operator.clock import Clock, RealClock
 from cosi_operator.kube.errors import ApiSilent, NotFound, error_of
+from cosi_operator.scrub import scrub
 
 REQUEST_TIMEOUT_S = 30.0
 PAGE = 500
@@ -161,6 +162,8 @@ class Client:
 
 def cause_of(error: BaseException) -> str:
     """Why a connection failed, in the words of the operating system or of TLS; no header."""
+    if isinstance(error, httpx.LocalProtocolError):  # its text quotes the header
+        return "a credential has characters that no HTTP header can hold"
     inner = error  # the words of the libraries are vague: "All connection attempts failed"
     while (cause := inner.__cause__ or inner.__context__) is not None:
         inner = cause
@@ -168,7 +171,7 @@ def cause_of(error: BaseException) -> str:
         inner = inner.exceptions[0]
     if isinstance(inner, ConnectionError) and inner.errno:
         return os.strerror(inner.errno)
-    return str(error) or type(error).__name__
+    return scrub(str(error)) or type(error).__name__
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

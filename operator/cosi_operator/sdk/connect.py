@@ -35,7 +35,6 @@ from cosi_operator.kube.kubeconfig import (
     find,
     from_base64,
     in_cluster,
-    service_account_namespace,
 )
 from cosi_operator.kube.kubeconfig_file import Exec
 from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
@@ -65,7 +64,6 @@ class Resolved:
     """
 
     kubeconfig: dict[str, Any]
-    service_account: str | None = None
     keys: ExitStack = field(default_factory=ExitStack)
     at_user: str = ""
     token: TokenPath | None = None
@@ -78,7 +76,6 @@ class Resolved:
             self.kubeconfig["clusters"][0]["cluster"],
             self.at_user,
             self.token,
-            in_pod=self.service_account is not None,
         )
 
 
@@ -96,15 +93,20 @@ async def resolve(sources: Sources) -> Resolved:
 
 
 async def _of_pod(folder: Path, sources: Sources) -> Resolved:
-    in_cluster(sources, RealClock())  # checks the CA; kr8s reads the files itself
+    # As a kubeconfig, because kr8s would send a token with the newline at the end of its file.
+    connection = in_cluster(sources, RealClock())
     token = TokenPath(
         folder / "token",
         "the pod's service account",
         "mount its token (automountServiceAccountToken), or pass --kubeconfig",
     )
-    await token.read()
-    only = _one_context({}, {}, service_account_namespace(folder), cluster_name="")
-    return Resolved(only, str(folder), token=token)
+    cluster = {
+        "server": connection.server,
+        "certificate-authority": str(folder / "ca.crt"),
+        "proxy-url": connection.proxy,
+    }
+    user = {"token": await token.read()}
+    return Resolved(_one_context(_present(cluster), user, connection.namespace), token=token)
 
 
 async def open_api(resolved: Resolved) -> kr8s.asyncio.Api:
@@ -116,9 +118,7 @@ async def open_api(resolved: Resolved) -> kr8s.asyncio.Api:
     """
 
     async def log_in() -> kr8s.asyncio.Api:
-        return await kr8s.asyncio.api(
-            kubeconfig=cast("str", resolved.kubeconfig), serviceaccount=resolved.service_account
-        )
+        return await kr8s.asyncio.api(kubeconfig=cast("str", resolved.kubeconfig))
 
     with _opening(resolved), anyio.fail_after(REQUEST_TIMEOUT_S):
         api = await ended_at_once(log_in)
@@ -128,9 +128,7 @@ async def open_api(resolved: Resolved) -> kr8s.asyncio.Api:
 def open_sync_api(resolved: Resolved) -> kr8s.Api:
     """The same for programs without an event loop."""
     with _opening(resolved):
-        api = kr8s.api(
-            kubeconfig=cast("str", resolved.kubeconfig), serviceaccount=resolved.service_account
-        )
+        api = kr8s.api(kubeconfig=cast("str", resolved.kubeconfig))
     return _finished(api, resolved)
 
 
@@ -150,15 +148,15 @@ def _opening(resolved: Resolved) -> Iterator[None]:
             warnings.simplefilter("ignore", UserWarning)
             yield
     except BaseException as error:
-        resolved.keys.close()
-        if (instead := _told(error, resolved)) is not None:
+        with resolved.keys:  # deleted after `_told` has looked at them
+            instead = _told(error, resolved)
+        if instead is not None:
             raise instead from None
         raise
 
 
 def _told(error: BaseException, resolved: Resolved) -> Exception | None:
-    server = resolved.kubeconfig["clusters"][0]["cluster"].get("server")  # none in a Pod
-    what = f"get version from {server}" if server else "get version"
+    what = f"get version from {resolved.kubeconfig['clusters'][0]['cluster']['server']}"
     if (failure := resolved.login.failure(error)) is not None:
         return failure
     match error:
@@ -289,11 +287,8 @@ def _exec(plugin: Exec, chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def _one_context(
-    cluster: dict[str, Any], user: dict[str, Any], namespace: str, cluster_name: str = NAME
-) -> dict[str, Any]:
-    # An empty name of the cluster makes kr8s use the service account.
-    context = {"cluster": cluster_name, "user": NAME, "namespace": namespace}
+def _one_context(cluster: dict[str, Any], user: dict[str, Any], namespace: str) -> dict[str, Any]:
+    context = {"cluster": NAME, "user": NAME, "namespace": namespace}
     return {
         "apiVersion": "v1",
         "kind": "Config",

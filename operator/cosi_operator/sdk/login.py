@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import kr8s.asyncio
 
 from cosi_operator.clock import RealClock
@@ -18,8 +19,17 @@ from cosi_operator.kube.auth import CredentialError, TokenFile
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError
 from cosi_operator.scrub import one_line
 
-# What kr8s raises when a plugin fails, or prints something else than a credential.
-UNUSABLE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+# What kr8s raises when a plugin fails, or prints something else than a credential; httpx raises
+# LocalProtocolError for a token that no header can hold, with the token in its text.
+UNUSABLE = (
+    httpx.LocalProtocolError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 _FILES = ("certificate-authority", "client-certificate", "client-key")
 
 
@@ -48,14 +58,13 @@ class TokenPath:
 class Login:
     """How one kubeconfig logs in. `user` is its user, which kr8s reads at each login.
 
-    `in_pod`: kr8s reads the token itself. `at_user` names the user in its file, for messages.
+    `at_user` names the user in its file, for messages.
     """
 
     user: dict[str, Any]
     cluster: dict[str, Any]
     at_user: str = ""
     token: TokenPath | None = None
-    in_pod: bool = False
 
     async def refresh(self) -> None:
         """Read the token file again, and make sure that the other files are still there.
@@ -64,9 +73,7 @@ class Login:
             KubeconfigError: one of them can't be read.
         """
         if self.token is not None:
-            token = await self.token.read()
-            if not self.in_pod:
-                self.user["token"] = token
+            self.user["token"] = await self.token.read()
         if (problem := self.unreadable_file()) is not None:
             raise problem
 
@@ -94,8 +101,11 @@ class Login:
         # The text of the error would quote what the plugin printed.
         hint = one_line(plugin["installHint"])
         at_user = f"{self.at_user}.exec: " if self.at_user else ""
+        failed = "failed"
+        if isinstance(error, httpx.LocalProtocolError):
+            failed = "printed a token with characters that no HTTP header can hold"
         return KubeconfigError(
-            f"{at_user}exec plugin {plugin['args'][2]} failed{hint and f'. {hint}'}"
+            f"{at_user}exec plugin {plugin['args'][2]} {failed}{hint and f'. {hint}'}"
         )
 
 

@@ -166,13 +166,12 @@ async def test_a_token_file_is_read_beside_the_file_that_names_it(tmp_path: Path
         assert b"d.example.com" in await read(found)
 
 
-async def test_a_pod_uses_its_service_account(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("end", ["", "\n"], ids=["a token", "a token and a newline"])
+async def test_a_pod_uses_its_service_account(tmp_path: Path, end: str) -> None:
     account = tmp_path / "account"
     account.mkdir()
     pair = new_pair()
-    (account / "token").write_text("from-the-kubelet")
+    (account / "token").write_text(f"from-the-kubelet{end}")
     (account / "namespace").write_text("storage\n")
     (account / "ca.crt").write_bytes(pair.ca)
     async with serving(server_context(pair, tmp_path)) as server:
@@ -180,8 +179,6 @@ async def test_a_pod_uses_its_service_account(
         server.allowed_tokens = {"Bearer from-the-kubelet"}
         host, port = server.url.removeprefix("https://").split(":")
         environ = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
-        for name, value in environ.items():
-            monkeypatch.setenv(name, value)  # kr8s reads them itself
         found = await resolve(Sources(None, environ, account))
         assert found.kubeconfig["contexts"][0]["context"]["namespace"] == "storage"
         assert b"d.example.com" in await read(found)

@@ -1,6 +1,7 @@
 """Credentials that can't be read end as one error, in the SDK and in `cosi`, and never another."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -23,10 +24,11 @@ import cosi_operator
 from cosi_operator import cli, sdk
 from cosi_operator.api import v1alpha1
 from cosi_operator.api.view import Key
-from cosi_operator.kube.errors import Unauthorized
+from cosi_operator.kube.errors import ApiSilent, Unauthorized
 from cosi_operator.kube.kubeconfig import KubeconfigError, Sources
 from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk.client import Client
+from cosi_operator.sdk.connect import _opening as opening
 from cosi_operator.sdk.connect import open_api, resolve
 
 OPERATOR = Path(cosi_operator.__file__).parents[1]
@@ -150,6 +152,51 @@ def test_a_plugin_that_prints_no_credential_failed(
     check(tmp_path / "config", EXEC.format("cat"), capsys)
 
 
+@pytest.mark.parametrize("token", ["canary-1\n", "canary-1\r\nx: y"])
+async def test_a_token_that_no_header_can_hold_is_not_shown(
+    token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "answer").write_text(json.dumps({"status": {"token": token}}))
+    spec = {**PLUGIN, "command": "cat", "args": [str(tmp_path / "answer")]}
+    path = str(tmp_path / "config")
+    async with serving() as server:
+        (tmp_path / "config").write_text(yaml.safe_dump(kubeconfig_of(server, exec=spec)))
+        with pytest.raises(KubeconfigError, match="exec plugin cat printed a token with") as told:
+            await async_sdk.api(path)
+        code = await anyio.to_thread.run_sync(cli.main, ["--kubeconfig", path, "status"])
+        assert (code, server.seen) == (2, [])
+    assert "canary" not in str(told.value)
+    assert "canary" not in "".join(capsys.readouterr())
+
+
+async def test_an_answer_of_no_api_server_is_not_blamed_on_an_inline_ca(tmp_path: Path) -> None:
+    inline = base64.b64encode(new_pair().ca).decode()
+    content = config()
+    content["clusters"][0]["cluster"]["certificate-authority-data"] = inline
+    (tmp_path / "config").write_text(yaml.safe_dump(content))
+    found = await resolve(Sources(str(tmp_path / "config"), {}))
+    with pytest.raises(ApiSilent, match=r"get version from .*: JSONDecodeError"), opening(found):
+        raise json.JSONDecodeError("Expecting value", "<html>", 0)
+
+
+async def test_a_later_token_that_no_header_can_hold_is_not_shown(tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+    answer.write_text('{"status": {"token": "first"}}')
+    spec = {**PLUGIN, "command": "cat", "args": [str(answer)]}
+    async with serving() as server:
+        (tmp_path / "config").write_text(yaml.safe_dump(kubeconfig_of(server, exec=spec)))
+        api = await open_api(await resolve(Sources(str(tmp_path / "config"), {})))
+        server.allowed_tokens = set()
+        answer.write_text(json.dumps({"status": {"token": "canary-1\n"}}))
+        try:
+            with pytest.raises(ApiSilent, match="a credential has characters that no") as told:
+                await Client(api, FakeClock()).get(v1alpha1.BUCKET_CLASSES, GOLD)
+        finally:
+            assert api._session is not None
+            await api._session.aclose()
+    assert "canary" not in str(told.value)
+
+
 POD = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
 
 
@@ -184,6 +231,13 @@ async def test_a_pod_without_a_token_or_a_ca_is_told_so(
     change(folder / name)
     with pytest.raises(KubeconfigError, match=said):
         await resolve(Sources(None, POD, folder))
+
+
+@pytest.mark.parametrize("name", ["HOST", "PORT"])
+async def test_an_address_that_no_server_has_is_told(name: str, tmp_path: Path) -> None:
+    environ = {**POD, f"KUBERNETES_SERVICE_{name}": "a\x1bb"}
+    with pytest.raises(KubeconfigError, match=rf"{name}=a\\x1bb .*must be a host and a port"):
+        await resolve(Sources(None, environ, account(tmp_path)))
 
 
 def test_cosi_in_a_pod_without_a_token_prints_one_line(

@@ -51,7 +51,7 @@ def main(runs: int) -> None:
         kubeconfig = Path(folder, "config")
         kubeconfig.write_text(KUBECONFIG)
         environ = {
-            **os.environ, "KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(OPERATOR)
+            "PATH": os.defpath, "KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(OPERATOR)
         }  # fmt: skip
         first_line_s(environ)
         took_s = [first_line_s(environ) for _ in range(runs)]

@@ -1,7 +1,10 @@
 """One run of `cosi`: parse, ask, print, and turn each failure into one line and an exit code."""
 
+import contextlib
+import io
 import os
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +13,7 @@ from cosi_operator.classify import PolicyError
 from cosi_operator.cli import terminal
 from cosi_operator.cli.arguments import Command, parse
 from cosi_operator.cli.driver_check.options import Options
-from cosi_operator.cli.printed import EXIT_FAILED, CommandError, Printed
+from cosi_operator.cli.printed import EXIT_FAILED, EXIT_OK, CommandError, Printed
 from cosi_operator.cli.text import clean
 from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError
@@ -24,28 +27,53 @@ def run(argv: Sequence[str] | None = None) -> int:
     # A caller who wants only the exit code can have closed them.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
-    is_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
-    words = sys.argv[1:] if argv is None else argv
-    if list(words) == ["help"]:  # as kubectl; no word at all is 2, because 0 means "ready"
-        words = ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know ASCII only
+            stream.reconfigure(errors="backslashreplace")
     try:
-        if words[:1] == ["__complete"]:
-            from cosi_operator.cli.completion import complete
-
-            return _show(Printed(complete(words[1:]))).code
-        command = parse(
-            words,
-            "kubectl cosi" if is_plugin else "cosi",
-            width=terminal.width_of(sys.stdout),
-        )
-        return _show(_run(command)).code
-    except SystemExit as done:  # argparse has printed help or what is wrong
-        _show(Printed(""))  # notices here that nobody reads the help
-        return done.code if isinstance(done.code, int) else EXIT_FAILED
+        try:
+            return _answer(sys.argv[1:] if argv is None else argv)
+        except SystemExit as done:  # argparse has printed help or what is wrong
+            _show(Printed(""))  # notices here that nobody reads the help
+            return done.code if isinstance(done.code, int) else EXIT_FAILED
+    except BrokenPipeError:  # argparse prints the version itself
+        _drop_output()
+        return EXIT_OK
     except OSError as error:
         _drop_output()
-        terminal.write(f"error: {clean(str(error))}\n", sys.stderr)
-        return EXIT_FAILED
+        return _fail(clean(str(error)))
+    except Exception as error:  # noqa: BLE001 - exit code 1 would say "not ready"
+        return _fail(_unexpected(error))
+
+
+def _answer(words: Sequence[str]) -> int:
+    is_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    if list(words) == ["help"]:  # as kubectl; no word at all is 2, because 0 means "ready"
+        words = ["--help"]
+    if words[:1] == ["__complete"]:
+        from cosi_operator.cli.completion import complete
+
+        return _show(Printed(complete(words[1:]))).code
+    command = parse(
+        words,
+        "kubectl cosi" if is_plugin else "cosi",
+        width=terminal.width_of(sys.stdout),
+    )
+    return _show(_run(command)).code
+
+
+def _fail(words: str) -> int:
+    with contextlib.suppress(OSError):  # a full disk under standard error too
+        terminal.write(f"error: {words}\n", sys.stderr)
+    return EXIT_FAILED
+
+
+def _unexpected(error: Exception) -> str:
+    """Where a fault of this program is, without the error's text, which may quote a credential."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "cosi_operator" in frame.filename]
+    at = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else "an unknown place"
+    return f"unexpected {type(error).__name__} in {at}. Please report this as a fault of cosi."
 
 
 def _drop_output() -> None:

@@ -161,12 +161,18 @@ def _told(error: BaseException, resolved: Resolved) -> Exception | None:
         return failure
     match error:
         case TimeoutError() | kr8s.APITimeoutError():
-            return ApiSilent(f"{what}: no answer within {REQUEST_TIMEOUT_S:g} s")
+            slow = " of the exec plugin and the server" if resolved.login.user.get("exec") else ""
+            return ApiSilent(f"{what}: no answer{slow} within {REQUEST_TIMEOUT_S:g} s")
         case kr8s.ServerError(response=httpx.Response() as response):
             status, body = response.status_code, response.content
             return error_of(status, body, what="get version", confidential=False)
         case httpx.HTTPError() | ssl.SSLError():
             return ApiSilent(f"{what}: {cause_of(error)}")
+        case httpx.InvalidURL() | ImportError():
+            return KubeconfigError(
+                "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY has a value that can't be used;"
+                " correct or unset it (a socks proxy can't be used here)"
+            )
         case _ if isinstance(error, UNUSABLE):
             return ApiSilent(f"{what}: {type(error).__name__}")
         case _:

@@ -107,20 +107,28 @@ class Secrets:
             `SecretIs(ours=True)` when the Secret has the new credentials; otherwise the state of
             the Secret that has the name, or the API server's reason for a refusal.
         Raises:
-            Conflict: other writers changed the Secret twice in a row.
+            Conflict: other writers changed the Secret twice in a row, or changed its credentials:
+                then a new leader has stored newer ones.
             ApiSilent: the Secret may or may not be updated. Repeat the update.
         """
+        seen: list[Body] = []
         try:
-            return await self._update(key, content)
+            return await self._update(key, content, seen)
         except Conflict:
-            return await self._update(key, content)
+            return await self._update(key, content, seen)
 
-    async def _update(self, key: Key, content: SecretContent) -> SecretIs | SecretAllowed:
+    async def _update(
+        self, key: Key, content: SecretContent, seen: list[Body]
+    ) -> SecretIs | SecretAllowed:
+        """One attempt. `seen` are the copies that earlier attempts read; this one is added."""
         try:
             body = await self._get(key)
             found = _describe(body, content.access_uid)
             if not found.ours:
                 return found
+            if any(_info(earlier) != _info(body) for earlier in seen):
+                raise Conflict(409, "Conflict", f"the credentials in Secret {key} changed")
+            seen.append(body)
             changed = self._with_content(body, content)
             if changed != body:
                 await self._client.update(SECRETS, changed)
@@ -244,7 +252,7 @@ def _describe(body: Body, access_uid: str) -> SecretIs:
 
 def _owner(body: Body) -> str | None:
     """The UID of the access that BucketInfo names; None if the bytes do not name one."""
-    encoded = _mapping(body.get("data")).get(BUCKET_INFO)
+    encoded = _info(body)
     if not isinstance(encoded, str):
         return None
     try:
@@ -253,6 +261,10 @@ def _owner(body: Body) -> str | None:
         return None
     prefix = names.bucket_info_name("")
     return name.removeprefix(prefix) if name.startswith(prefix) else None
+
+
+def _info(body: Body) -> object:
+    return _mapping(body.get("data")).get(BUCKET_INFO)
 
 
 def _has_finalizer(body: Body) -> bool:

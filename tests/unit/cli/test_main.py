@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ import cosi_operator
 from controlplane.daemon import coverage_variables
 from cosi_operator import cli
 from cosi_operator.cli import program
+from cosi_operator.cli.arguments import Command
 from cosi_operator.cli.driver_check.options import Options
-from cosi_operator.cli.printed import CommandError
+from cosi_operator.cli.printed import CommandError, Printed
 from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden
 from cosi_operator.kube.kubeconfig import KubeconfigError
 
@@ -174,7 +176,9 @@ def test_an_interrupt_while_modules_are_loaded_ends_with_130() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-@pytest.mark.parametrize("words", [EXPLAIN, ["__complete", "st"], ["completion", "bash"]])
+@pytest.mark.parametrize(
+    "words", [EXPLAIN, ["__complete", "st"], ["completion", "bash"], ["--help"], ["--version"]]
+)
 def test_output_that_can_not_be_written_is_one_line(words: Sequence[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -182,6 +186,51 @@ def test_output_that_can_not_be_written_is_one_line(words: Sequence[str]) -> Non
             stdout=full, stderr=subprocess.PIPE, env=environ(), text=True, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "error: [Errno 28] No space left on device\n")
+
+
+def test_a_terminal_without_unicode_shows_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(program, "_run", lambda command: Printed("\u2026\n"))
+    assert cli.main(["status"]) == 0
+    assert written.getvalue() == b"\\u2026\n"
+
+
+def test_a_fault_of_cosi_is_one_line_without_its_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(command: Command) -> NoReturn:
+        raise RuntimeError(f"{command.name}: Bearer canary-1")
+
+    monkeypatch.setattr(program, "_ask", fail)
+    assert cli.main(["status"]) == 2
+    assert re.fullmatch(
+        r"error: unexpected RuntimeError in program\.py, line \d+\. Please report [a-z ]+\.\n",
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("HTTP_PROXY", "http://x:y"),
+        ("NO_PROXY", "[::1"),
+        ("NO_PROXY", "a b,::1/128"),
+        ("NO_PROXY", "\x1b"),
+    ],
+)
+async def test_a_proxy_that_can_not_be_used_names_the_variables(
+    name: str, value: str, tmp_path: Path
+) -> None:
+    async with serving() as server:
+        settings = {**environ(), name: value, "KUBECONFIG": str(written(server, tmp_path / "c"))}
+        done = await anyio.run_process(
+            [sys.executable, "-m", "cosi_operator", "cosi", "status"], env=settings, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY has a")
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_closed_streams_leave_the_exit_code() -> None:

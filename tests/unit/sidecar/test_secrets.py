@@ -343,6 +343,27 @@ def test_a_conflict_is_answered_by_one_fresh_read(
     )
 
 
+class Overtaken(MemoryClient):
+    """A new leader stores its keys before the update."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.api, "sidecar", world.sent)
+        self.newer = Secrets(MemoryClient(world.api, "sidecar", world.sent))
+
+    async def update(self, *args: Any, **kwargs: Any) -> bytes:
+        newer = replace(CONTENT, credentials=Credentials(s3=S3Credentials("AKIC", "newer")))
+        await self.newer.update(KEY, newer)
+        return await super().update(*args, **kwargs)
+
+
+def test_newer_keys_are_not_overwritten_after_a_conflict(world: World, secrets: Secrets) -> None:
+    now(secrets.create(KEY, CONTENT))
+    with pytest.raises(Conflict, match="the credentials in Secret team/reader-keys changed"):
+        now(Secrets(Overtaken(world)).update(KEY, RENEWED))
+    newer = replace(CONTENT, credentials=Credentials(s3=S3Credentials("AKIC", "newer")))
+    assert now(secrets.holds(KEY, newer))
+
+
 def test_new_credentials_replace_the_old_ones_in_place_and_what_is_not_ours_stays(
     world: World, secrets: Secrets
 ) -> None:

@@ -109,13 +109,18 @@ BAD_GRANTS = (
 )
 
 
-def faults(points: list[tuple[str, Point]]) -> Iterator[Move]:
-    """Faults of the run that passed these points, in a state in which it is next."""
+def faults(points: list[tuple[str, Point]], *, locks: bool) -> Iterator[Move]:
+    """Faults of the run that passed these points, in a state in which it is next.
+
+    `locks`: whether the driver does. The calls of two leaders spoil its data otherwise, which a
+    process can prevent for its own calls only.
+    """
     runs = [name for name, _ in points]
     for index, (name, point) in enumerate(points):
         if name == runs[0]:
             for fault in _faults_at(point, is_write=_is_write(point)):
-                yield _with_fault(index, point, fault)
+                if locks or not point.driver or fault is not OLD_LEADER:
+                    yield _with_fault(index, point, fault)
 
 
 def _with_fault(index: int, point: Point, fault: Fault) -> Move:

@@ -173,7 +173,7 @@ class Search:
     def _moves(self, points: Points) -> Iterator[Move]:
         yield from edits(self._machine)
         yield from list(orders(self._machine))
-        yield from faults(points)
+        yield from faults(points, locks=self.result.scene.locks)
 
     def _try(self, child: Node) -> None:
         machine = self._machine

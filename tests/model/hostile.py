@@ -226,9 +226,11 @@ class HostileWorld(World):
     # --- what must hold when nothing is left to do
 
     def is_owned(self, secret: Json) -> bool:
+        """A deletion revokes the keys first, and removes the Secret in a later run at times."""
         space = secret["metadata"]["namespace"]
-        live = [a["metadata"] for a in self.api.list(BUCKET_ACCESSES)]
-        return (owner_of(secret), space) in [(m["uid"], m["namespace"]) for m in live]
+        metas = [a["metadata"] for a in self.api.list(BUCKET_ACCESSES)]
+        live = [(m["uid"], m["namespace"]) for m in metas if not m.get("deletionTimestamp")]
+        return (owner_of(secret), space) in live
 
     def check_settled(self) -> list[str]:
         return [*super().check_settled(), *self._check_granted()]

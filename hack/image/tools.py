@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 MEGABYTE = 1e6
@@ -28,6 +28,17 @@ def need(program: str, *, package: str) -> str:
         if found := shutil.which(program):
             return found
     raise ImageError(f"`{program}` is missing: install the package {package}, then try again")
+
+
+def copy_named(names: Iterable[str], source: Path, target: Path) -> None:
+    """Copy these files and folders of `source` to the same places in `target`."""
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if (source / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source / name, target / name, ignore=ignored)
+        else:
+            shutil.copyfile(source / name, target / name)
 
 
 def find_uv() -> str:

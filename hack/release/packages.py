@@ -11,6 +11,7 @@ from pathlib import Path
 
 from charts import readme, values
 from controlplane.build import find
+from image.tools import copy_named
 from release.tools import ReleaseError, run
 
 CHARTS = ("cosi-operator", "cosi-sidecar-lib")
@@ -70,13 +71,7 @@ def build_python(source: Path, target: Path, epoch_s: int) -> tuple[Path, Path]:
     """
     made = target / "made"
     clean = made / "source"
-    for name in SOURCES:
-        (clean / name).parent.mkdir(parents=True, exist_ok=True)
-        if (source / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source / name, clean / name, ignore=ignored)
-        else:
-            shutil.copyfile(source / name, clean / name)
+    copy_named(SOURCES, source, clean)
     run(
         Path(sys.executable).with_name("uv"), "build", "--quiet", "--sdist", "--wheel",
         "--require-hashes", f"--build-constraints={source / 'requirements' / 'build.txt'}",

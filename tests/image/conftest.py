@@ -18,6 +18,7 @@ from tests.image.pod import Pod, require_rights, unpack
 from image.contract import INPUTS, ROOT, Identity
 from image.oci import Image, make_image, write_archive
 from image.rootfs import assemble
+from image.tools import copy_named
 
 NAME = "registry.example/cosi-operator:1.2.3"
 IDENTITY = Identity(
@@ -74,13 +75,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Build as `make image` does; about 10 s."""
     folder = tmp_path_factory.mktemp("image")
     source = folder / "source"
-    for name in INPUTS:
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, source / name, ignore=ignored)
-        else:
-            shutil.copyfile(ROOT / name, source / name)
+    copy_named(INPUTS, ROOT, source)
     rootfs = folder / "rootfs"
     assemble(rootfs, source, IDENTITY)
     image = make_image(rootfs, IDENTITY)

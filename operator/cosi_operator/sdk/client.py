@@ -7,7 +7,8 @@ three new logins and a new connection pool, which ends all other requests. The e
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,25 +140,37 @@ class Client:
         self, request: _Request, *, renew_credentials: bool = False
     ) -> httpx.Response:
         resource, key = request.resource, request.key
-        try:
-            async with self._api.call_api(
-                request.method,
-                version=resource.api_version,
-                namespace=key.namespace if resource.namespaced else None,
-                url=f"{resource.plural}/{key.name}".rstrip("/"),
-                raise_for_status=renew_credentials,  # kr8s then logs in again, up to 3 times
-                params=request.params,
-                content=request.body,
-            ) as response:
-                return response
-        except kr8s.ServerError as error:
-            if error.response is None:
-                raise ApiSilent(f"{request.words}: no response") from None
-            return error.response
-        except kr8s.APITimeoutError:
-            raise ApiSilent(f"{request.words}: no answer within {REQUEST_TIMEOUT_S:g} s") from None
-        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
-            raise ApiSilent(f"{request.words}: {cause_of(error)}") from None
+        with silence_told(request.words):
+            try:
+                async with self._api.call_api(
+                    request.method,
+                    version=resource.api_version,
+                    namespace=key.namespace if resource.namespaced else None,
+                    url=f"{resource.plural}/{key.name}".rstrip("/"),
+                    raise_for_status=renew_credentials,  # kr8s then logs in again, up to 3 times
+                    params=request.params,
+                    content=request.body,
+                ) as response:
+                    return response
+            except kr8s.ServerError as error:
+                if error.response is None:
+                    raise
+                return error.response
+
+
+@contextmanager
+def silence_told(what: str) -> Iterator[None]:
+    """Raise ApiSilent when the request that `what` names gets no answer through kr8s."""
+    try:
+        yield
+    except kr8s.ServerError as error:
+        if error.response is not None:
+            raise
+        raise ApiSilent(f"{what}: no response") from None
+    except kr8s.APITimeoutError:
+        raise ApiSilent(f"{what}: no answer within {REQUEST_TIMEOUT_S:g} s") from None
+    except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+        raise ApiSilent(f"{what}: {cause_of(error)}") from None
 
 
 def cause_of(error: BaseException) -> str:

@@ -3,17 +3,15 @@
 kr8s makes its synchronous methods from the asynchronous ones with these names.
 """
 
-import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-import httpx
 import kr8s
 from kr8s.asyncio.objects import APIObject
 
-from cosi_operator.kube.errors import ApiSilent, error_of
-from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
+from cosi_operator.kube.errors import error_of
+from cosi_operator.sdk.client import silence_told
 
 
 class Refused(APIObject):
@@ -49,14 +47,11 @@ class Refused(APIObject):
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    try:
-        yield
-    except kr8s.ServerError as error:
-        if error.response is None:
-            raise ApiSilent(f"{what}: no response") from None
-        status, body = error.response.status_code, error.response.content
-        raise error_of(status, body, what=what, confidential=False) from None
-    except kr8s.APITimeoutError:
-        raise ApiSilent(f"{what}: no answer within {REQUEST_TIMEOUT_S:g} s") from None
-    except (httpx.HTTPError, ssl.SSLError, OSError) as error:
-        raise ApiSilent(f"{what}: {cause_of(error)}") from None
+    with silence_told(what):
+        try:
+            yield
+        except kr8s.ServerError as error:
+            if error.response is None:
+                raise
+            status, body = error.response.status_code, error.response.content
+            raise error_of(status, body, what=what, confidential=False) from None

@@ -7,7 +7,8 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def files(folder: Path) -> Pair:
     (folder / "latin-1").write_bytes(b"caf\xe9")
     (folder / "blanks").write_text("two words")
     return pair
+
+
+@asynccontextmanager
+async def refused_after_login(folder: Path) -> AsyncIterator[tuple[Client, Path]]:
+    """A client whose token is refused from now on, and what its plugin prints at the next login."""
+    answer = folder / "answer"
+    answer.write_text('{"status": {"token": "first"}}')
+    spec = {**PLUGIN, "command": "cat", "args": [str(answer)]}
+    async with serving() as server:
+        (folder / "config").write_text(yaml.safe_dump(kubeconfig_of(server, exec=spec)))
+        api = await open_api(await resolve(Sources(str(folder / "config"), {})))
+        server.allowed_tokens = set()
+        try:
+            yield Client(api, FakeClock()), answer
+        finally:
+            assert api._session is not None
+            await api._session.aclose()
 
 
 TOKEN = r"users\[(u|stub)\]\.tokenFile: token file .*/{}: .*; log in again"
@@ -180,20 +198,10 @@ async def test_an_answer_of_no_api_server_is_not_blamed_on_an_inline_ca(tmp_path
 
 
 async def test_a_later_token_that_no_header_can_hold_is_not_shown(tmp_path: Path) -> None:
-    answer = tmp_path / "answer"
-    answer.write_text('{"status": {"token": "first"}}')
-    spec = {**PLUGIN, "command": "cat", "args": [str(answer)]}
-    async with serving() as server:
-        (tmp_path / "config").write_text(yaml.safe_dump(kubeconfig_of(server, exec=spec)))
-        api = await open_api(await resolve(Sources(str(tmp_path / "config"), {})))
-        server.allowed_tokens = set()
+    async with refused_after_login(tmp_path) as (client, answer):
         answer.write_text(json.dumps({"status": {"token": "canary-1\n"}}))
-        try:
-            with pytest.raises(ApiSilent, match="a credential has characters that no") as told:
-                await Client(api, FakeClock()).get(v1alpha1.BUCKET_CLASSES, GOLD)
-        finally:
-            assert api._session is not None
-            await api._session.aclose()
+        with pytest.raises(ApiSilent, match="a credential has characters that no") as told:
+            await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
     assert "canary" not in str(told.value)
 
 
@@ -315,20 +323,10 @@ def test_a_token_file_that_vanishes_is_told_by_the_synchronous_classes(
 
 
 async def test_a_plugin_that_fails_later_is_told_as_such(tmp_path: Path) -> None:
-    answer = tmp_path / "answer"
-    answer.write_text('{"status": {"token": "first"}}')
-    spec = {**PLUGIN, "command": "cat", "args": [str(answer)]}
-    async with serving() as server:
-        (tmp_path / "config").write_text(yaml.safe_dump(kubeconfig_of(server, exec=spec)))
-        api = await open_api(await resolve(Sources(str(tmp_path / "config"), {})))
-        server.allowed_tokens = set()
+    async with refused_after_login(tmp_path) as (client, answer):
         answer.unlink()
-        try:
-            with pytest.raises(KubeconfigError, match=r"users\[stub\]\.exec: exec plugin cat fail"):
-                await Client(api, FakeClock()).get(v1alpha1.BUCKET_CLASSES, GOLD)
-        finally:
-            assert api._session is not None
-            await api._session.aclose()
+        with pytest.raises(KubeconfigError, match=r"users\[stub\]\.exec: exec plugin cat fail"):
+            await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
 
 
 async def test_a_certificate_that_vanishes_is_told_as_such(tmp_path: Path) -> None:

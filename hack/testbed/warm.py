@@ -10,6 +10,7 @@ images and commands, and all of them under coverage are started anew in any case
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -74,12 +75,16 @@ class _Fork:
         return self._code
 
     def terminate(self) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            # It may have ended without its exit code being here yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _report(self, timeout_s: float | None) -> int:
         self._reports.settimeout(timeout_s)

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from controlplane.daemon import Daemon
 from testbed import warm
 from testbed.process import ROOT, operator_process
-from testbed.warm import WarmDaemon
+from testbed.warm import WarmDaemon, _Fork
 
 KINDS = [pytest.param("", Daemon, id="anew"), pytest.param("1", WarmDaemon, id="forked")]
 FOREVER = """
@@ -123,6 +125,19 @@ def test_a_signal_that_ends_it_is_told(
     assert process.pid is not None
     os.kill(process.pid, number)
     assert until_ended(process) == -number
+
+
+@pytest.mark.parametrize("stop", [_Fork.kill, _Fork.terminate])
+def test_stopping_one_that_ended_a_moment_ago_is_no_error(stop: Callable[[_Fork], None]) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        theirs.send(str(ended.pid).encode())
+        fork = _Fork(ours)
+        stop(fork)
+        theirs.send(b"-9")
+        assert fork.wait() == -9
 
 
 def test_it_is_killed_when_the_process_that_asked_for_it_is(

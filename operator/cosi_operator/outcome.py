@@ -158,6 +158,8 @@ class Success:
 class Requeue:
     """Retry automatically: after `after_s` seconds, or with the key's own backoff if None.
 
+    0 is at once, but with a growing pause if it is repeated in a row (`WorkQueue.add_again`).
+
     A `quiet` requeue (a conflict, a stale copy) is internal, so it writes no condition and emits no
     Event. `attempts` counts the consecutive failed calls, including this one.
     """

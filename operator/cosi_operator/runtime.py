@@ -33,6 +33,8 @@ def settle[K: Hashable](queue: WorkQueue[K], key: K, outcome: Outcome) -> float 
         case Requeue(after_s=delay):
             if delay is None:
                 return queue.add_rate_limited(key)
+            if delay == 0:
+                return queue.add_again(key)
             queue.add_after(key, delay)
         case Success(recheck_s=delay) | Terminal(recheck_s=delay):
             queue.forget(key)  # the next failure starts with the shortest backoff

@@ -41,6 +41,9 @@ from cosi_operator.clock import Clock
 from cosi_operator.fairness import FairLane, Groups, Shares, Sharing, WorkersInUse
 from cosi_operator.settings import Backoff
 
+# Another writer rarely wins more often in a row; the run can't succeed before some time has passed.
+REPEATS_AT_ONCE = 5
+REPEAT_BACKOFF = Backoff(base_s=0.05, cap_s=2.0)
 # Superseded entries of the heap are removed when they outnumber the valid ones by this.
 SWEEP_SLACK = 64
 
@@ -60,7 +63,7 @@ class QueueStatistics:
     - oldest_age_s: the longest time that a ready key has waited
     - longest_run_s: the longest time that a worker has held its key
     - adds: requests that made a key due
-    - retries: calls of `add_after` and `add_rate_limited`
+    - retries: calls of `add_after`, `add_again` and `add_rate_limited`
     """
 
     depth: int
@@ -145,8 +148,9 @@ class WorkQueue[K: Hashable]:
         # time differs from the time in _delayed.
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
-        # Failures in a row; never 0.
+        # Failures, and calls of `add_again`, in a row; never 0.
         self._failures: dict[K, int] = {}
+        self._repeats: dict[K, int] = {}
         # The events of the calls that wait in `get`, oldest first. An event is removed when it is
         # set.
         self._waiters: OrderedDict[anyio.Event, None] = OrderedDict()
@@ -191,8 +195,20 @@ class WorkQueue[K: Hashable]:
 
         If an earlier run is scheduled, it stays scheduled, and the failure still counts.
         """
+        self._repeats.pop(key, None)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay_s = self._backoff.pause_s(failures, self._random.random())
+        self.add_after(key, delay_s)
+        return delay_s
+
+    def add_again(self, key: K) -> float:
+        """Run the key again: at once, or with a backoff after REPEATS_AT_ONCE calls in a row.
+
+        No failure is counted. Returns the pause in seconds.
+        """
+        repeats = self._repeats[key] = self._repeats.get(key, 0) + 1
+        more = repeats - REPEATS_AT_ONCE
+        delay_s = REPEAT_BACKOFF.pause_s(more, self._random.random()) if more > 0 else 0.0
         self.add_after(key, delay_s)
         return delay_s
 
@@ -256,8 +272,9 @@ class WorkQueue[K: Hashable]:
             self._wake_all()
 
     def forget(self, key: K) -> None:
-        """Reset the key's count of failures, so the next failure has the shortest backoff."""
+        """Reset the key's counts, so the next failure has the shortest backoff."""
         self._failures.pop(key, None)
+        self._repeats.pop(key, None)
 
     def failures(self, key: K) -> int:
         """Failures in a row, as counted by `add_rate_limited`."""

@@ -19,7 +19,14 @@ from tests.support.clock import FakeClock
 
 from cosi_operator.fairness import Groups, Shares, Sharing
 from cosi_operator.settings import Backoff
-from cosi_operator.workqueue import SWEEP_SLACK, Pace, ShutDown, WorkQueue
+from cosi_operator.workqueue import (
+    REPEAT_BACKOFF,
+    REPEATS_AT_ONCE,
+    SWEEP_SLACK,
+    Pace,
+    ShutDown,
+    WorkQueue,
+)
 
 
 class FixedRandom(Random):
@@ -542,6 +549,7 @@ class QueueModel(RuleBasedStateMachine):
         self.next_turn_s = 0.0
         self.held: set[str] = set()
         self.failed: dict[str, int] = {}
+        self.repeated: dict[str, int] = {}
         self.stopped = False
         self.passed: dict[tuple[bool, Groups], Passed] = {}
 
@@ -594,12 +602,22 @@ class QueueModel(RuleBasedStateMachine):
         assert min(doubled, self.backoff.cap_s / 1.1) <= delay_s
         assert delay_s <= min(doubled * 1.1, self.backoff.cap_s)
         self.failed[key] = failures + 1
+        self.repeated.pop(key, None)
+        self.want(key, self.now() + delay_s)
+
+    @rule(key=KEYS)
+    def add_again(self, key: str) -> None:
+        more = self.repeated[key] = self.repeated.get(key, -REPEATS_AT_ONCE) + 1
+        delay_s = self.queue.add_again(key)
+        assert (delay_s > 0) == (more > 0)
+        assert delay_s <= REPEAT_BACKOFF.cap_s
         self.want(key, self.now() + delay_s)
 
     @rule(key=KEYS)
     def forget(self, key: str) -> None:
         self.queue.forget(key)
         self.failed.pop(key, None)
+        self.repeated.pop(key, None)
 
     @rule(seconds=DELAYS_S)
     def time_passes(self, seconds: int) -> None:

@@ -133,9 +133,7 @@ def test_settle(outcome: Outcome, next_in_s: float | None, failures: int) -> Non
         assert queue.get_nowait() == "a"
 
 
-def test_a_run_that_conflicts_again_and_again_is_repeated_at_once_and_then_more_and_more_slowly() -> (
-    None
-):
+def test_conflicts_in_a_row_are_repeated_at_once_and_then_more_and_more_slowly() -> None:
     """After etcd was restored, reads can be older than writes; 550 requests were sent in 4 s."""
     clock = FakeClock()
     queue: WorkQueue[str] = WorkQueue(clock=clock, random=Random(0), backoff=Backoff(jitter=0))

@@ -70,7 +70,7 @@ async def wait_ready(
         if _is_stalled(view):
             raise StalledError(_in_words(view))
         left_s = give_up_at - clock.monotonic()
-        if left_s <= 0:
+        if not left_s > 0:  # not a number (NaN) is no time to wait, too
             raise NotReadyError(f"{_in_words(view)} (waited {timeout_s:g} s)")
         await clock.sleep(min(pause_s, left_s))
         pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)

@@ -1,6 +1,7 @@
 """The classes against a server: both flavours do the same, and no error shows a secret."""
 
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -176,6 +177,12 @@ def test_a_stall_of_an_older_spec_does_not_end_the_wait(shop: Shop) -> None:
     shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=status, metadata={"generation": 2})
     with pytest.raises(sdk.NotReadyError, match=r"waited 0\.2 s"):
         sdk.BucketClaim.get("photos", namespace="shop").wait_ready(timeout=0.2)
+
+
+def test_a_timeout_that_is_no_number_ends_the_wait(shop: Shop) -> None:
+    shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=conditions("Pending", stalled=False))
+    with pytest.raises(sdk.NotReadyError, match="waited nan s"):
+        sdk.BucketClaim.get("photos", namespace="shop").wait_ready(timeout=math.nan)
 
 
 def test_the_timeout_says_what_the_access_waits_for(shop: Shop) -> None:

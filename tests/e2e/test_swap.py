@@ -21,7 +21,6 @@ from tests.e2e.world import (
     NEXT,
     REGISTRY,
     SYSTEM,
-    VENDOR,
     VERSION,
     World,
     eventually,
@@ -122,13 +121,7 @@ spec: {{bucketClaimName: %s, bucketAccessClassName: keys, credentialsSecretName:
 @pytest.fixture(scope="module", autouse=True)
 def upstream(world: World) -> Iterator[None]:
     """A cluster where `kubectl apply` installed upstream's CRDs, and our controller after them."""
-    for release, namespace in (("seaweed", VENDOR), ("cosi-operator", SYSTEM)):
-        world.helm.run(
-            "uninstall", release, f"--namespace={namespace}", "--ignore-not-found", "--wait"
-        )
-    for kind in ("bucketclaims", "bucketaccesses", "buckets"):
-        assert world.items(f"{COSI}/{kind}") == [], "earlier tests have deleted what they made"
-    delete_crds(world)
+    world.uninstall()
     plane = world.node.plane
     plane.apply(ROOT / "tests" / "support" / "upstream_crds")
     plane.apply(ROOT / "deploy" / "namespace.yaml")
@@ -145,13 +138,7 @@ def upstream(world: World) -> Iterator[None]:
     world.kubectl("delete", roles, "--selector=app.kubernetes.io/part-of=cosi-operator")
     world.kubectl("delete", roles, "sidecar", "--ignore-not-found")
     world.kubectl("delete", "namespace", SYSTEM, VENDOR_NAME, "--timeout=55s")
-    delete_crds(world)
-
-
-def delete_crds(world: World) -> None:
-    crds = world.kubectl("get", "crds", "--output=name").split()
-    if cosi := [name for name in crds if name.endswith(".objectstorage.k8s.io")]:
-        world.kubectl("delete", *cosi, "--timeout=30s")
+    world.delete_crds()
 
 
 def granted(world: World, name: str) -> bool:

@@ -81,7 +81,10 @@ def eventually(
 
 @dataclass(slots=True)
 class World:
-    """A node, an S3 service beside it, the operator and the driver as releases of Helm."""
+    """A node, an S3 service beside it, the operator and the driver as releases of Helm.
+
+    `registry`: of the sidecar's image; empty for what the driver's chart says by itself.
+    """
 
     node: Node
     storage: SeaweedFS
@@ -89,6 +92,7 @@ class World:
     tools: Path
     calls_folder: Path
     driver_chart: Path
+    registry: str = REGISTRY
     times_s: dict[str, float] = field(default_factory=dict)
 
     # --- asking the API server
@@ -214,8 +218,9 @@ class World:
         texts = {
             "image": TOOLS,
             "callsFolder": str(self.calls_folder),
-            "cosiSidecar.image.registry": REGISTRY,
         }
+        if self.registry:
+            texts["cosiSidecar.image.registry"] = self.registry
         words = [f"--set-string={key}={text}" for key, text in texts.items()]
         words += [f"--set-json={key}={json.dumps(part)}" for key, part in driver.items()]
         self._install(release, self.driver_chart, namespace, *words, *settings)
@@ -229,6 +234,21 @@ class World:
         except HelmError as error:
             error.add_note(self.kubectl("describe", "pods", f"--namespace={namespace}"))
             raise
+
+    def uninstall(self) -> None:
+        """Remove operator, driver and CRDs, after a test that deleted all that it had created."""
+        for release, namespace in (("seaweed", VENDOR), (OPERATOR, SYSTEM)):
+            self.helm.run(
+                "uninstall", release, f"--namespace={namespace}", "--ignore-not-found", "--wait"
+            )
+        for kind in ("bucketclaims", "bucketaccesses", "buckets"):
+            assert self.items(f"{COSI}/{kind}") == [], "earlier tests have deleted what they made"
+        self.delete_crds()
+
+    def delete_crds(self) -> None:
+        crds = self.kubectl("get", "crds", "--output=name").split()
+        if cosi := [name for name in crds if name.endswith(".objectstorage.k8s.io")]:
+            self.kubectl("delete", *cosi, "--timeout=30s")
 
     def shell(self, command: str) -> None:
         """Run a command of a document in the repository's folder, with the built helm."""
@@ -266,7 +286,9 @@ def started(directory: Path) -> Iterator[World]:
             helm = Helm(directory / "helm", node.plane.admin_kubeconfig)
             times_s["images and S3"] = time.monotonic() - began
             say(f"images loaded, S3 at {storage.endpoint}")
-            yield World(node, storage, helm, tools, calls, _chart(directory, helm), times_s)
+            yield World(
+                node, storage, helm, tools, calls, driver_chart(directory, helm), times_s=times_s
+            )
 
 
 def load(worker: Worker, tools: Path) -> None:
@@ -277,10 +299,15 @@ def load(worker: Worker, tools: Path) -> None:
     worker.load(tools)
 
 
-def _chart(directory: Path, helm: Helm) -> Path:
-    """A copy of the driver's chart with its dependency inside."""
+def driver_chart(directory: Path, helm: Helm, charts: str = "") -> Path:
+    """A copy of the driver's chart with its dependency inside; from `charts`, if it is given."""
     for part in ("charts/cosi-sidecar-lib", "tests/e2e/driver"):
         shutil.copytree(ROOT / part, directory / part)
     chart = directory / "tests" / "e2e" / "driver"
+    if charts:
+        file = chart / "Chart.yaml"
+        local = "file://../../../charts/cosi-sidecar-lib"
+        assert local in file.read_text()
+        file.write_text(file.read_text().replace(local, charts))
     helm.run("dependency", "update", str(chart))
     return chart

@@ -25,6 +25,7 @@ from cosi_operator.app.health import Health
 from cosi_operator.app.process import Process, Work
 from cosi_operator.app.sidecar import build as build_sidecar
 from cosi_operator.kube.client import KubeClient, ListPage
+from cosi_operator.kube.errors import ApiSilent, ServerError
 from cosi_operator.kube.events import EventRecorder, EventType, ObjectRef
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.store import Store
@@ -58,17 +59,30 @@ class Sent:
 class MemoryClient(KubeClient):
     """The client of one process; each request stops before and after its effect."""
 
-    def __init__(self, api: MemoryApi, process: str, sent: list[Sent]) -> None:
+    def __init__(
+        self,
+        api: MemoryApi,
+        process: str,
+        sent: list[Sent],
+        late: list[Callable[[], Json]] | None = None,
+    ) -> None:
         self._api = api
         self._process = process
         self._sent = sent
+        self._late = [] if late is None else late
 
     async def _send(
         self, verb: str, resource: Resource, key: Key, act: Callable[[], Json]
     ) -> bytes:
         what = f"{resource.plural} {key}"
-        self._sent.append(Sent(self._process, verb, resource.plural, str(key)))
-        await pause(Point(self._process, verb, what, before=True))
+        sent = Sent(self._process, verb, resource.plural, str(key))
+        self._sent.append(sent)
+        try:
+            await pause(Point(self._process, verb, what, before=True))
+        except (ApiSilent, ServerError, GeneratorExit):  # nobody waits; the request is on its way
+            if sent.is_write:
+                self._late.append(act)
+            raise
         reply = encode(act())  # as bytes at once: what comes later must not show in it
         await pause(Point(self._process, verb, what, before=False))
         return reply
@@ -300,7 +314,11 @@ class _MemoryWatches(Watches):
 
 @dataclass
 class Parts:
-    """What processes are started with; it outlives them."""
+    """What processes are started with; it outlives them.
+
+    `late`: writes that failed, or whose process was killed, before they took effect. Such a request
+    may still reach the API server.
+    """
 
     api: MemoryApi
     backend: Backend
@@ -309,6 +327,7 @@ class Parts:
     sent: list[Sent] = field(default_factory=list)
     told: list[EmittedEvent] = field(default_factory=list)
     told_too_late: list[EmittedEvent] = field(default_factory=list)
+    late: list[Callable[[], Json]] = field(default_factory=list)
     recheck_s: float | None = None
     deletion_recheck_s: float | None = 600.0
     overrides: tuple[str, ...] = ()
@@ -349,7 +368,7 @@ def _process(parts: Parts, name: str, settings: ControllerSettings | SidecarSett
     return Process(
         settings=settings,
         component=name,
-        client=MemoryClient(parts.api, name, parts.sent),
+        client=MemoryClient(parts.api, name, parts.sent, parts.late),
         events=MemoryEvents(parts.told, parts.told_too_late),
         clock=parts.clock,
         rng=parts.rng,

@@ -12,6 +12,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ from cosi_operator.api.v1alpha1 import (
 from cosi_operator.api.view import Resource
 from cosi_operator.classify import CONSERVATIVE
 from cosi_operator.driver.errors import DriverSilent
-from cosi_operator.kube.errors import ApiSilent, Conflict, ServerError
+from cosi_operator.kube.errors import ApiError, ApiSilent, Conflict, ServerError
 from cosi_operator.outcome import Call, Code, Effect, MadeBy
 from cosi_operator.plan import names
 
@@ -251,6 +252,13 @@ class Cluster(RuleBasedStateMachine):
                 Conflict(409, "Conflict", "so it says"),
             ]
             running.step(run, faults[kind])
+
+    @rule(index=st.integers(0, 2))
+    def a_late_write_lands(self, index: int) -> None:
+        """Its process was killed, or has given it up."""
+        if index < len(self.world.parts.late):
+            with suppress(ApiError):
+                self.world.parts.late.pop(index)()
 
     @rule(name=PROCESSES, index=st.integers(0, 4), every=st.booleans())
     def watch_lines_come(self, name: str, index: int, every: bool) -> None:

@@ -74,16 +74,27 @@ class Secrets:
             name, or the API server's reason for a refusal.
         Raises:
             ApiSilent: the Secret may or may not exist; read it before any other step.
+            Conflict: the Secret is ours but has other credentials, of a create that was late.
         """
         data = secret_data(content, extra_keys=self._extra_keys)
         body = _body(key, data, {names.ACCOUNT_ID_ANNOTATION: content.account_id})
         try:
             await self._client.create(SECRETS, body, namespace=key.namespace)
         except AlreadyExists:
-            return await self.read(key, content.access_uid)
+            return await self._found_by_create(key, content)
         except (Forbidden, Invalid) as error:
             return SecretAllowed(refused=error.message)
         return SecretIs(exists=True, ours=True, has_finalizer=True, account=content.account_id)
+
+    async def _found_by_create(self, key: Key, content: SecretContent) -> SecretIs:
+        try:
+            body = await self._get(key)
+        except NotFound:
+            return SecretIs(exists=False)
+        found = _describe(body, content.access_uid)
+        if found.ours and not _holds(body, content):
+            raise Conflict(409, "Conflict", f"Secret {key} was created with other credentials")
+        return found
 
     async def holds(self, key: Key, content: SecretContent) -> bool:
         """Whether the Secret is ours and already has exactly these credentials.

@@ -26,6 +26,7 @@ from cosi_operator.plan.claim_view import (
     ClaimView,
     fold,
     former_buckets,
+    former_found_late,
     ignored_change,
 )
 from cosi_operator.plan.facts import (
@@ -167,6 +168,7 @@ class ClaimReconciler:
                 found = await self._claims.refresh(Key(holder.namespace, holder.name))
                 return HolderIs(found is not None and records.identity_of(found) == holder)
             case CreateBucketObject(name=name):
+                self._must_have_no_former(view)
                 return BucketIs(await self._create(view, view.claim, name))
             case UpdateBucketObject(key=key):
                 self._must_be_current(view.bucket)
@@ -199,6 +201,18 @@ class ClaimReconciler:
         except AlreadyExists:  # from our own create whose reply was lost, or another writer's
             return await self._buckets.refresh(Key("", name))
 
+    def _must_have_no_former(self, planned: ClaimView) -> None:
+        """Look once more: a Bucket that was restored before its claim may come by its watch later.
+
+        Raises:
+            Conflict: the Buckets of an earlier claim with this name have changed; plan again.
+        """
+        claim = planned.claim
+        assert claim is not None
+        found = self._buckets.store.by_index(CLAIM, claim.meta.key)
+        if former_buckets(claim, [cached.view for cached in found]) != planned.former:
+            raise Conflict(409, "Conflict", f"a Bucket of {claim.meta.key} has changed")
+
     def _must_be_current(self, planned: Bucket | None) -> None:
         """Edit only the version that the plan read: another claim may have bound the Bucket since.
 
@@ -228,6 +242,8 @@ class ClaimReconciler:
         claim = end.view.claim
         if claim is None:
             return end.outcome
+        if late := former_found_late(end.view):
+            self._reporter.event(self._claims, claim, "Warning", Reason.FORMER_BUCKET.value, late)
         if not end.report:
             await self._tell_ignored(end.view, claim)
             return end.outcome

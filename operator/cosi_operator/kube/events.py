@@ -8,8 +8,9 @@ Three limits prevent a repeating failure from filling etcd:
 
 - repetitions within SERIES_S become one Event with an increasing `count`;
 - Events that have not been sent yet are merged;
-- each object has a token bucket of 25, refilled with one token every 300 s (client-go's spam
-  filter). Suppressed Events are counted, and the next Event that is sent contains the count.
+- each object has a token bucket of 25 for each reason, refilled with one token every 300 s (as in
+  client-go's spam filter). Suppressed Events are counted, and the next Event of the reason that is
+  sent contains the count.
 
 Failures are sent before successes. When the buffer is full, a failure replaces a success.
 """
@@ -129,7 +130,7 @@ class EventRecorder:
         self._clock = clock
         self._series: _LruMap[_SeriesKey, _Series] = _LruMap(REMEMBERED_LIMIT)
         self._successes: _LruMap[_SeriesKey, _Series] = _LruMap(REMEMBERED_SUCCESSES)
-        self._buckets: _LruMap[tuple[str, str], _Bucket] = _LruMap(REMEMBERED_LIMIT)
+        self._buckets: _LruMap[tuple[str, str, str], _Bucket] = _LruMap(REMEMBERED_LIMIT)
         self._waiting: dict[EventType, OrderedDict[_SeriesKey, _Series]] = {
             "Warning": OrderedDict(),
             "Normal": OrderedDict(),
@@ -169,7 +170,7 @@ class EventRecorder:
         series.count += 1
         if key in waiting:
             return  # merged into the waiting Event
-        if not self._take_token(about, now_s) or not self._has_room(type):
+        if not self._take_token(about, reason, now_s) or not self._has_room(type):
             self.dropped += 1
             return
         waiting[key] = series
@@ -221,8 +222,9 @@ class EventRecorder:
     def _memory_of(self, key: _SeriesKey) -> _LruMap[_SeriesKey, _Series]:
         return self._successes if key[2] == "Normal" else self._series
 
-    def _take_token(self, about: ObjectRef, now_s: float) -> bool:
-        key = _identity(about)
+    def _take_token(self, about: ObjectRef, reason: str, now_s: float) -> bool:
+        # By reason, so that what a tenant can repeat does not use up the last word about an object.
+        key = (*_identity(about), reason)
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = _Bucket(BURST, now_s)

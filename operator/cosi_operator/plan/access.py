@@ -330,7 +330,8 @@ def _after_failure(
         if entry is not None:
             unmark = () if view.others_need_finalizer else (names.BUCKET_ACCESS_FINALIZER,)
             return edit_entry(access, bucket, None, remove=unmark)
-        if names.ACCESS_FINALIZER in access.meta.finalizers:
+        holds_keys = view.secret is not None and view.secret.ours  # deleted with the access
+        if names.ACCESS_FINALIZER in access.meta.finalizers and not holds_keys:
             return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
         return Done(outcome)
     if note := note_failure(access, bucket, view, failed):

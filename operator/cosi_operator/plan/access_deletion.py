@@ -12,9 +12,11 @@ from cosi_operator.api.view import Bucket, BucketAccess, Key
 from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_entry import (
+    accounts_of,
     edit_entry,
     enter_earlier,
     grant_step,
+    leave_given_up,
     note_failure,
     revoke_step,
     unanswered_wait,
@@ -22,7 +24,6 @@ from cosi_operator.plan.access_entry import (
     with_unanswered,
 )
 from cosi_operator.plan.access_view import AccessView
-from cosi_operator.plan.bucket_view import is_gave_up
 from cosi_operator.plan.steps import (
     AccessStep,
     DeleteSecret,
@@ -77,16 +78,12 @@ def _plan_revoke(access: BucketAccess, view: AccessView) -> AccessStep | None:
     if bucket is None or entry is None:
         return _plan_unrecorded(access, view)
     bucket_id = records.bucket_id_of(bucket)
-    if is_gave_up(bucket, access.meta.uid):
-        return LeaveAccounts(
-            "This BucketAccess was deleted without calling the driver, because annotation"
-            f" {names.GIVE_UP_ANNOTATION} of Bucket {bucket.meta.name} requests it. The backend may"
-            f" still hold {_accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
-        )
+    if view.gave_up:
+        return leave_given_up(access, bucket, view)
     if not bucket_id:  # the record was edited; an empty id is never sent to a driver
         return LeaveAccounts(
             f"No account was revoked, because Bucket {bucket.meta.name} has no bucket id. The"
-            f" backend may still hold {_accounts_of(access, view)}."
+            f" backend may still hold {accounts_of(access, view)}."
         )
     accounts = entry.accounts
     granted = view.granted.account_id if view.granted else ""
@@ -115,7 +112,7 @@ def _plan_resolve(
     if view.vanished:
         return LeaveAccounts(
             f"Bucket {bucket.meta.name} was removed by force, so no account could be revoked. The"
-            f" backend may hold {_accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
+            f" backend may hold {accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
         )
     if halt := backing_off(view.context) or driver_away(view.context):
         return halt
@@ -200,13 +197,6 @@ def _bucket_to_read(view: AccessView) -> str:
 def _claimed_bucket(bucket: Bucket | None) -> str:
     bucket_id = records.bucket_id_of(bucket) if bucket else ""
     return f" of bucket {shown_name(bucket_id)}" if bucket_id else ""
-
-
-def _accounts_of(access: BucketAccess, view: AccessView) -> str:
-    entry = view.entry
-    if entry and entry.accounts:
-        return "account " + ", ".join(entry.accounts)
-    return f"an account named {names.account_name(access.meta.uid)}"
 
 
 def _plan_secrets(access: BucketAccess, view: AccessView) -> AccessStep | None:

@@ -20,6 +20,7 @@ from cosi_operator.plan.steps import (
     Done,
     EditBucket,
     Grant,
+    LeaveAccounts,
     ReadBucketObject,
     ReadSecret,
     Revoke,
@@ -199,15 +200,35 @@ def end_vanished(view: AccessView) -> AccessStep | None:
     bucket_id = records.bucket_id_of(bucket)
     done = view.revoked | view.used_by_others
     left = [account for account in entry.accounts if account not in done]
-    if bucket_id and left:
+    if bucket_id and left and not view.nothing_to_revoke:
+        if view.access is not None and view.gave_up:
+            return leave_given_up(view.access, bucket, view)
         halt = backing_off(view.context) or driver_away(view.context)
         return halt or Revoke(bucket_id, left[0], view.parameters)
-    if view.revoked.intersection(entry.accounts):
+    if entry.accounts:
         if view.secret is None:
             return ReadSecret(view.secret_key)
         if view.secret.exists and view.secret.ours:
             return DeleteSecret(view.secret_key)
     return Done(Requeue(Reason.BUCKET_LOST, "", after_s=0.0, quiet=True), report=False)
+
+
+def leave_given_up(access: BucketAccess, bucket: Bucket, view: AccessView) -> LeaveAccounts:
+    """Leave the accounts on the backend, because an administrator has given up the driver."""
+    bucket_id = records.bucket_id_of(bucket)
+    return LeaveAccounts(
+        f"The driver was not called to revoke keys, because annotation {names.GIVE_UP_ANNOTATION}"
+        f" of the Bucket requests it. The backend may still hold {accounts_of(access, view)} of"
+        f" bucket {shown_name(bucket_id)}."
+    )
+
+
+def accounts_of(access: BucketAccess, view: AccessView) -> str:
+    """The accounts of an access, for a message about what is left."""
+    entry = view.entry
+    if entry and entry.accounts:
+        return "account " + ", ".join(entry.accounts)
+    return f"an account named {names.account_name(access.meta.uid)}"
 
 
 def unanswered_wait(entry: AccessRecord, view: AccessView) -> Done | None:

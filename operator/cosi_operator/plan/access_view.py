@@ -14,6 +14,7 @@ from cosi_operator.api.view import (
     Key,
 )
 from cosi_operator.plan import names, records
+from cosi_operator.plan.bucket_view import is_gave_up
 from cosi_operator.plan.facts import (
     AccessFact,
     AccessIs,
@@ -45,6 +46,7 @@ class AccessView:
         bucket: the Bucket whose record names this access, else the Bucket bound to its claim.
         vanished: that Bucket was removed by force; `bucket` is its last cached version.
         succeeded: the claim is now bound to another Bucket object.
+        replacing: the Buckets that may have replaced a vanished one, by their name or claim.
         others_need_finalizer: another access needs the access finalizer on the Bucket.
         rivals: another access that could be taken over names the same account.
         remembered: the entry in the record of an earlier Bucket object of the same bucket.
@@ -70,6 +72,7 @@ class AccessView:
     context: Context
     vanished: bool = False
     succeeded: bool = False
+    replacing: tuple[Bucket, ...] = ()
     others_need_finalizer: bool = False
     rivals: bool = False
     remembered: AccessRecord | None = None
@@ -94,6 +97,13 @@ class AccessView:
     def entry(self) -> AccessRecord | None:
         """The entry of this access in the record."""
         return records.entry_of(self.bucket, self.access.meta.uid) if self.access else None
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether an administrator has ended the wait for the driver, on one of its Buckets."""
+        buckets = (self.bucket, *self.replacing)
+        uid = self.access.meta.uid if self.access else ""
+        return any(bucket is not None and is_gave_up(bucket, uid) for bucket in buckets)
 
     @property
     def secret_key(self) -> Key:

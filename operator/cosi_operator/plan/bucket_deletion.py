@@ -147,21 +147,15 @@ def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | Non
     halt = standing(bucket, Call.DELETE_BUCKET, view.context, token=token)
     if halt := halt or driver_away(view.context):
         return halt
-    if view.unproven and not (bucket_id and _is_ours_alone(bucket)):
-        # A stale list may still contain a deleted Bucket, and the driver may have reused its id.
+    if view.unproven:
+        # The copy may be stale: an administrator may have set policy Retain since, or the Bucket
+        # may be gone and the driver may have reused its id.
         return ReadBucketObject(bucket.meta.key)
     if bucket_id:
         return DeleteBackend(bucket_id, bucket.parameters)
     # The id is unknown. Never send Delete without an id, because one real driver then deletes every
     # bucket. Create is idempotent, so call Create to learn the id.
     return CreateBackend(bucket.meta.name, bucket.parameters, resolving=True)
-
-
-def _is_ours_alone(bucket: Bucket) -> bool:
-    """Whether the backend bucket was created for this object only: its name contains a UID."""
-    claim = bucket.claim
-    named = claim is not None and bucket.meta.name == names.bucket_name(claim.uid)
-    return named and not bucket.existing_bucket_id
 
 
 def _waiting_for(accesses: tuple[BucketAccess, ...], record: BucketRecord | None) -> Terminal:

@@ -25,7 +25,7 @@ from cosi_operator.api.view import (
 from cosi_operator.outcome import Reason, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.bucket_view import first_of
-from cosi_operator.plan.claim_view import ClaimView
+from cosi_operator.plan.claim_view import ClaimView, wants_new
 from cosi_operator.plan.sidecar_wait import (
     is_overwritten,
     is_reported,
@@ -204,9 +204,7 @@ def _plan_dynamic(claim: BucketClaim, view: ClaimView) -> ClaimStep:
                 " spec.bucketClaim, so it is not used. Delete this claim and create a new one.",
             )
         )
-    # Compare with the UID, because a restore also restores the annotation of the earlier claim.
-    wants_new = claim.meta.annotations.get(names.NEW_BUCKET_ANNOTATION) == claim.meta.uid
-    if view.former and not wants_new:
+    if view.former and not wants_new(claim):
         return _former_found(claim, view.former)
     if view.bucket_class is None:
         if not view.class_read and names.is_object_name(claim.class_name):

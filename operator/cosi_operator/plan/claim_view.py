@@ -71,6 +71,29 @@ def former_buckets(claim: BucketClaim, buckets: Iterable[Bucket]) -> tuple[Bucke
     return tuple(sorted(found, key=lambda bucket: bucket.meta.name))
 
 
+def wants_new(claim: BucketClaim) -> bool:
+    """Whether a new bucket is requested although a former one exists.
+
+    Compared with the UID, because a restore also restores the annotation of the earlier claim.
+    """
+    return claim.meta.annotations.get(names.NEW_BUCKET_ANNOTATION) == claim.meta.uid
+
+
+def former_found_late(view: ClaimView) -> str:
+    """A sentence about a former Bucket that the watch brought after the new one; "" without one."""
+    claim, bucket = view.claim, view.bucket
+    if claim is None or bucket is None or not view.former or wants_new(claim):
+        return ""
+    if bucket.meta.name != names.bucket_name(claim.meta.uid) or claim.meta.deleting:
+        return ""
+    return (
+        f"Bucket {view.former[0].meta.name} belongs to an earlier BucketClaim {claim.meta.key} that"
+        " no longer exists, and may hold that claim's data. It was found after this BucketClaim"
+        f" was given the new bucket {bucket.meta.name}. For the former bucket, delete this claim"
+        " and create it again."
+    )
+
+
 def ignored_change(claim: BucketClaim, bucket: Bucket, bucket_class: BucketClass | None) -> str:
     """A sentence about a change of the claim or its class that the bucket ignores; "" without one.
 

@@ -114,6 +114,7 @@ class AccessReconciler:
             # The same bucket on the backend; the Bucket object has a new UID and no record.
             remembered, vanished = records.entry_of(vanished, uid), None
         bucket = recorded or vanished or bound
+        same_name = s.buckets.get(vanished.meta.key) if vanished else None
         access_class = self._classes.get(Key("", access.class_name))
         calls = self._accounts.calls(access, access_class, s.state.view())
         entry, unstored = records.entry_of(bucket, uid), self._unstored.of(access)
@@ -128,6 +129,7 @@ class AccessReconciler:
             claim=claim,
             bucket=bucket,
             vanished=vanished is not None,
+            replacing=tuple(filter(None, (bound, same_name))) if vanished else (),
             succeeded=bool(vanished and bound and bound_id and not bound.meta.deleting),
             others_need_finalizer=s.lookup.others_need_finalizer(access),
             rivals=s.lookup.has_rival(access),

@@ -13,6 +13,7 @@ from cosi_operator.driver.v1alpha1 import GrantRequest
 from cosi_operator.kube.errors import Conflict
 from cosi_operator.outcome import Call, Code, MadeBy, Reason
 from cosi_operator.plan import access as planning
+from cosi_operator.plan import records
 from cosi_operator.plan.access_view import AccessView
 from cosi_operator.plan.facts import (
     AccessFact,
@@ -210,8 +211,20 @@ class AccessAccounts:
         return Granted("", problem, reason=Reason.DRIVER_MALFORMED_REPLY)
 
     def leave(self, view: AccessView, access: BucketAccess, message: str) -> NothingToRevoke:
-        log.warning("accounts_left", access=str(access.meta.key), uid=access.meta.uid)
-        self.event(view, access, "Warning", Reason.BACKEND_UNVERIFIED.value, message)
+        reason, bucket = Reason.BACKEND_UNVERIFIED.value, view.bucket
+        log.warning(
+            "accounts_left",
+            access=str(access.meta.key),
+            uid=access.meta.uid,
+            bucket_id=records.bucket_id_of(bucket) if bucket else "",
+            account_ids=list(view.entry.accounts if view.entry else ()),
+        )
+        self.event(view, access, "Warning", reason, message)
+        held = self._s.buckets.get(bucket.meta.key) if bucket else None
+        if bucket and held and held.meta.uid == bucket.meta.uid and access.meta.resource_version:
+            # For the administrator, and because a namespace that is being deleted takes no Event.
+            told = f"BucketAccess {access.meta.key}: {message}"
+            self._s.reporter.event(self._s.buckets, bucket, "Warning", reason, told)
         return NothingToRevoke()
 
     def event(

@@ -19,6 +19,7 @@ from cosi_operator.api.view import Bucket, BucketAccess, BucketAccessClass, Buck
 from cosi_operator.fairness import Groups
 from cosi_operator.kube.watches import Watching
 from cosi_operator.plan import names, records
+from cosi_operator.plan.bucket_view import given_up
 from cosi_operator.sidecar.record_memory import RecordMemory
 from cosi_operator.sidecar.records import (
     BUCKET_INDEXES,
@@ -95,8 +96,15 @@ class SidecarWatches:
                 self._touch_accesses(claim)
             for bucket in seen:
                 self._touch_recorded(bucket)
+        self._touch_given_up(old, new)
         if old and new:  # add new entries only, because an access's own run writes most changes
             self._touch_added(old, new)
+
+    def _touch_given_up(self, old: Bucket | None, new: Bucket | None) -> None:
+        """Add the accesses of Buckets that vanished: the annotation may be for one of them."""
+        if new and given_up(new) != (given_up(old) if old else ""):
+            for _, entry in self.memory.vanished_entries():
+                self.accesses_queue.add(Key(entry.namespace, entry.name))
 
     def _touch_recorded(self, bucket: Bucket) -> None:
         """Add recorded accesses, because those that no longer exist have to be revoked."""
@@ -213,7 +221,7 @@ def _access_facts(bucket: Bucket | None) -> Hashable:
         bucket.record is None,
         bucket.copied_record is None,
         records.room_of(bucket),
-        bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION),
+        given_up(bucket),
     )
 
 

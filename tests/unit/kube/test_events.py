@@ -191,6 +191,17 @@ async def test_one_object_can_emit_a_burst_of_25_events_then_one_every_5_minutes
     assert len(await world.sent()) == 27
 
 
+async def test_many_events_of_one_reason_do_not_suppress_the_last_word_of_another(
+    world: World,
+) -> None:
+    """A tenant can repeat some at will, by the retry annotation."""
+    for number in range(30):
+        world.emit(message=f"m-{number}")
+    assert len(await world.sent()) == 25
+    world.emit(reason="BackendUnverified")
+    assert (await world.sent())[-1]["reason"] == "BackendUnverified"
+
+
 async def test_what_was_held_back_counts_with_the_next_one_that_gets_through(world: World) -> None:
     for _ in range(40):
         world.emit()

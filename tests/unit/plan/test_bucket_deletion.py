@@ -207,7 +207,9 @@ def given_up(bucket: Bucket, value: str = "bucket-uid") -> Bucket:
             id="static, the copy may be stale -> read, its id may be another's by now",
         ),
         pytest.param(
-            seen(GOING, unproven=True), DELETE, id="made for its claim -> Delete without a read"
+            seen(GOING, unproven=True),
+            ReadBucketObject(GOING.meta.key),
+            id="made for its claim, the copy may be stale -> read, its policy may be Retain by now",
         ),
         pytest.param(
             seen(replace(STATIC_DELETED, bucket_id="")),

@@ -1,0 +1,189 @@
+"""Keys, Secrets and data that outlived what they belonged to; found on 2026-11-28."""
+
+import pytest
+from tests.model.backend import Answer
+from tests.model.hostile import HostileWorld
+from tests.model.memory import Json, copy
+from tests.model.processes import DRIVER
+from tests.model.scenes import (
+    apply_older,
+    begin,
+    bucket_of,
+    remove_by_force,
+    told,
+    untold_accounts,
+)
+from tests.model.world import NAMESPACE, add_access, add_claim, add_static_bucket
+
+from cosi_operator.api.core import SECRETS
+from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.view import Key
+from cosi_operator.outcome import Call, Code
+from cosi_operator.plan import names
+
+DENIED = Answer(Code.PERMISSION_DENIED, acts=False)
+
+
+@pytest.fixture
+def world() -> HostileWorld:
+    return begin()
+
+
+def bind(world: HostileWorld, bucket: str, claim: str = "photos", give_up: str = "") -> None:
+    """An administrator binds a static Bucket to a claim, perhaps with the give-up annotation."""
+    uid = world.found(BUCKET_CLAIMS, claim)["metadata"]["uid"]
+
+    def edit(body: Json) -> None:
+        body["spec"]["bucketClaim"] = {"namespace": NAMESPACE, "name": claim, "uid": uid}
+        if give_up:
+            body["metadata"].setdefault("annotations", {})[names.GIVE_UP_ANNOTATION] = give_up
+
+    world.edit(BUCKETS, Key("", bucket), edit)
+
+
+def retain(world: HostileWorld, bucket: str) -> None:
+    world.edit(BUCKETS, Key("", bucket), lambda b: b["spec"].update(deletionPolicy="Retain"))
+
+
+def run_sidecar_blindly(world: HostileWorld) -> None:
+    """Its watch of Buckets is half-open: no line comes while it works."""
+    sidecar = world.processes["sidecar"]
+    for kind in sidecar.kinds:
+        while kind.resource is not BUCKETS and kind.inbox:
+            kind.deliver_one()
+    while (run := sidecar.take()) is not None:
+        world.finish(sidecar, run)
+
+
+def test_a_policy_that_became_retain_keeps_the_data_of_a_bucket_in_use(
+    world: HostileWorld,
+) -> None:
+    add_claim(world)
+    world.run_until_idle(limit_s=30.0)
+    bucket = bucket_of(world)
+    world.user_deletes(BUCKETS, bucket)
+    world.run_until_idle(limit_s=60.0)
+    assert world.ready(BUCKETS, bucket)[1] == "BucketInUse"
+    retain(world, bucket)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    run_sidecar_blindly(world)
+    world.run_until_idle(limit_s=600.0)
+    assert world.find(BUCKETS, bucket) is None
+    assert f"id-of-{bucket}" in world.backend.buckets.values()
+
+
+def test_a_policy_that_became_retain_while_the_driver_was_away_keeps_the_data(
+    world: HostileWorld,
+) -> None:
+    add_claim(world)
+    world.run_until_idle(limit_s=30.0)
+    bucket = bucket_of(world)
+    world.driver_goes()
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(limit_s=60.0)
+    retain(world, bucket)
+    world.driver_comes()
+    run_sidecar_blindly(world)
+    world.run_until_idle(limit_s=600.0)
+    assert world.find(BUCKETS, bucket) is None
+    assert f"id-of-{bucket}" in world.backend.buckets.values()
+
+
+@pytest.mark.parametrize("code", [Code.INTERNAL, Code.INVALID_ARGUMENT])
+@pytest.mark.parametrize("deleted", [False, True], ids=["live access", "deleted access"])
+def test_an_access_of_a_bucket_removed_by_force_can_be_given_up(
+    world: HostileWorld, code: Code, deleted: bool
+) -> None:
+    add_static_bucket(world)
+    add_claim(world)
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=30.0)
+    uid = world.found(BUCKET_ACCESSES, "a1")["metadata"]["uid"]
+    world.backend.answers[Call.REVOKE_ACCESS] = Answer(code, acts=False)
+    remove_by_force(world, BUCKETS, Key("", bucket_of(world)))
+    world.run_until_idle(limit_s=5.0)
+    if deleted:
+        world.user_deletes(BUCKET_ACCESSES, "a1")
+        world.run_until_idle(limit_s=60.0)
+        assert world.find(BUCKET_ACCESSES, "a1") is not None
+    bind(world, "old", give_up=uid)
+    world.run_until_idle(limit_s=1800.0)
+    assert "may still hold account" in told(world, "BackendUnverified")
+    if deleted:
+        assert world.find(BUCKET_ACCESSES, "a1") is None
+        assert world.find(SECRETS, "a1-secret") is None
+    else:
+        assert world.ready(BUCKET_ACCESSES, "a1")[0] == "True"
+        assert world.backend.calls[-1].bucket_id == "id-of-old"
+
+
+def test_a_deleted_access_can_be_given_up_on_a_new_bucket_with_the_old_name(
+    world: HostileWorld,
+) -> None:
+    add_claim(world)
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=30.0)
+    uid = world.found(BUCKET_ACCESSES, "a1")["metadata"]["uid"]
+    world.backend.answers[Call.REVOKE_ACCESS] = DENIED
+    bucket = bucket_of(world)
+    remove_by_force(world, BUCKETS, Key("", bucket))
+    world.user_deletes(BUCKET_ACCESSES, "a1")
+    world.run_until_idle(limit_s=60.0)
+    assert world.find(BUCKET_ACCESSES, "a1") is not None
+    world.put(
+        BUCKETS,
+        "",
+        bucket,
+        metadata={"annotations": {names.GIVE_UP_ANNOTATION: uid}},
+        spec={"driverName": DRIVER, "deletionPolicy": "Retain", "bucketClaim": {}},
+    )
+    world.run_until_idle(limit_s=1800.0)
+    assert world.find(BUCKET_ACCESSES, "a1") is None
+    assert "may still hold account" in told(world, "BackendUnverified")
+
+
+@pytest.mark.parametrize("first", ["a1", "a2"])
+def test_a_secret_with_a_shared_account_goes_with_its_bucket(
+    world: HostileWorld, first: str
+) -> None:
+    """The Bucket is removed by force; with the other Bucket no keys can be granted."""
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(id="account-of-all")
+    add_static_bucket(world)
+    add_claim(world)
+    add_claim(world, "other")
+    add_access(world, "a1")
+    add_access(world, "a2", claim="other")
+    world.run_until_idle(limit_s=30.0)
+    remove_by_force(world, BUCKETS, Key("", bucket_of(world)))
+    world.run_until_idle(limit_s=5.0)
+    world.backend.answers[Call.GRANT_ACCESS] = DENIED
+    bind(world, "old")
+    world.run_until_idle(limit_s=60.0)
+    assert world.find(SECRETS, "a1-secret") is None
+    for name in (first, "a2" if first == "a1" else "a1"):
+        world.user_deletes(BUCKET_ACCESSES, name)
+        world.run_until_idle(limit_s=600.0)
+        assert world.find(SECRETS, f"{name}-secret") is None
+    assert not untold_accounts(world)
+
+
+def test_a_secret_whose_access_no_record_names_any_more_goes_with_its_access(
+    world: HostileWorld,
+) -> None:
+    """An older Bucket is applied while the sidecar is away, and the Grant anew is refused."""
+    add_claim(world)
+    world.run_until_idle(limit_s=30.0)
+    older = copy(world.found(BUCKETS, bucket_of(world)))
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=30.0)
+    (account,) = world.backend.accounts
+    world.processes["sidecar"].end()
+    apply_older(world, older)
+    world.backend.answers[Call.GRANT_ACCESS] = DENIED
+    world.start("sidecar")
+    world.run_until_idle(limit_s=600.0)
+    world.user_deletes(BUCKET_ACCESSES, "a1")
+    world.run_until_idle(limit_s=600.0)
+    assert world.find(BUCKET_ACCESSES, "a1") is None
+    assert world.find(SECRETS, "a1-secret") is None
+    assert account in told(world, "BackendUnverified")

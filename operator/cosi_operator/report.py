@@ -217,17 +217,26 @@ class Reporter:
         fingerprint: str = "",
     ) -> None:
         """Emit one Event about an object that may no longer exist; its namespace has to."""
-        about = ObjectRef(
-            api_version=objects.resource.api_version,
-            kind=objects.resource.kind,
-            namespace=view.meta.namespace,
-            name=view.meta.name,
-            uid=view.meta.uid,
-            resource_version=view.meta.resource_version,
-        )
         self._events.emit(
-            about, type=level, reason=reason, message=message, fingerprint=fingerprint or message
+            _about(objects, view),
+            type=level,
+            reason=reason,
+            message=message,
+            fingerprint=fingerprint or message,
         )
+
+    async def deliver(
+        self, objects: Objects[Any], view: Reported, reason: str, message: str
+    ) -> bool:
+        """Store a Warning about an object before anything else is done.
+
+        Returns:
+            Whether it is stored.
+        Raises:
+            ApiSilent, ServerError, TooManyRequests: it may not be stored. Repeat it.
+        """
+        about = _about(objects, view)
+        return await self._events.deliver(about, type="Warning", reason=reason, message=message)
 
     def _emit[T: Reported](self, before: T, objects: Objects[T], patch: OutcomePatch) -> None:
         told, was = patch.told, ready_of(before)
@@ -240,6 +249,17 @@ class Reporter:
         level, reason = event_of(outcome, told.failure_event)
         message = f"{outcome.reason}: {patch.message(before)}"
         self.event(objects, before, level, reason, message, fingerprint=fingerprint)
+
+
+def _about(objects: Objects[Any], view: Reported) -> ObjectRef:
+    return ObjectRef(
+        api_version=objects.resource.api_version,
+        kind=objects.resource.kind,
+        namespace=view.meta.namespace,
+        name=view.meta.name,
+        uid=view.meta.uid,
+        resource_version=view.meta.resource_version,
+    )
 
 
 def event_of(outcome: Requeue | Terminal, failure_event: str) -> tuple[Level, str]:

@@ -11,9 +11,12 @@ from testbed import Testbed, access_body, claim_body
 
 @pytest.mark.attack("a namespace is deleted with an account whose id is not known; it is told")
 def test_an_account_that_a_deleted_namespace_leaves_is_told_on_the_bucket(
-    bed: Testbed, name: str
+    shared_bed: Testbed, name: str
 ) -> None:
     """The API server refuses Events in a namespace that is being deleted."""
+    bed, mark = shared_bed, shared_bed.plane.audit.mark()
+    bed.driver.run()
+    bed.driver.clear_rules()
     bed.make_classes(name, parameters={"case": name})
     space = bed.make_namespace(f"{name}-space")
     bed.create("bucketclaims", claim_body(name, class_name=name, namespace=space), space)
@@ -41,3 +44,6 @@ def test_an_account_that_a_deleted_namespace_leaves_is_told_on_the_bucket(
     bed.until("the Event on the Bucket", is_told)
     bed.delete("bucketclaims", name, space)
     bed.until_gone("bucketclaims", [name], space)
+    refused = bed.forbidden(since=mark)
+    assert refused
+    assert all(f"namespaces/{space}/events" in request for request in refused)

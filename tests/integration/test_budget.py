@@ -113,7 +113,7 @@ def test_a_claim_costs_five_writes_two_events_one_driver_call_and_no_read(
     assert 2 * COUNT <= events(requests) <= 2 * COUNT + told_to_wait
 
 
-def test_an_access_costs_five_writes_and_asks_for_its_secret_once(own_bed: Testbed) -> None:
+def test_an_access_costs_five_writes_and_asks_for_claim_and_secret_once(own_bed: Testbed) -> None:
     count = Count(own_bed)
     own_bed.make_accesses(NAMES[:20], class_name=CLASS)
     own_bed.until_ready("bucketaccesses", NAMES[:20])
@@ -128,7 +128,7 @@ def test_an_access_costs_five_writes_and_asks_for_its_secret_once(own_bed: Testb
         "update bucketaccesses/status": 20,
     }
     # The sidecar may not list or watch Secrets, so no cache could answer this one.
-    assert reads(requests) == {"get secrets -> 404": 20}
+    assert reads(requests) == {"get secrets -> 404": 20, "get bucketclaims": 20}
 
 
 def test_a_refused_claim_costs_one_driver_call_and_then_nothing(own_bed: Testbed) -> None:

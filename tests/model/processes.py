@@ -183,6 +183,17 @@ class MemoryEvents(EventRecorder):
         if about.uid not in [cached.view.meta.uid for cached in held if cached]:
             self._too_late.append(told)
 
+    async def deliver(
+        self,
+        about: ObjectRef,
+        *,
+        type: EventType,  # noqa: A002 - the field's name in the API
+        reason: str,
+        message: str,
+    ) -> bool:
+        self.emit(about, type=type, reason=reason, message=message)
+        return True
+
 
 @dataclass
 class _Kind:

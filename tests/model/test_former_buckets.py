@@ -1,13 +1,14 @@
-"""A Bucket is restored just before its claim, and two watches bring the two."""
+"""Buckets of earlier claims: watches have no common order, and one may be silent."""
 
 import pytest
 from tests.model.hostile import HostileWorld
 from tests.model.pause import Point
 from tests.model.processes import DRIVER, Run, Running
 from tests.model.scenes import begin, bucket_of, told
-from tests.model.world import NAMESPACE, add_claim
+from tests.model.world import NAMESPACE, add_access, add_claim, add_static_bucket
 
-from cosi_operator.api.v1alpha1 import BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.outcome import Call
 
 FORMER = "bucket-of-an-earlier-claim"
 
@@ -15,6 +16,32 @@ FORMER = "bucket-of-an-earlier-claim"
 @pytest.fixture
 def world() -> HostileWorld:
     return begin()
+
+
+def test_no_keys_of_an_earlier_claims_bucket_are_granted(world: HostileWorld) -> None:
+    """The sidecar's watch of claims is half-open while a claim is replaced by one of its name."""
+    add_static_bucket(world)
+    add_claim(world, existingBucketName="old")
+    world.run_until_idle(limit_s=30.0)
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(limit_s=30.0, only="controller")
+    assert world.find(BUCKET_CLAIMS, "photos") is None
+    add_claim(world)
+    add_access(world, "a1")
+    sidecar = world.processes["sidecar"]
+
+    def deliver_accesses() -> None:
+        for kind in sidecar.kinds:
+            while kind.resource is BUCKET_ACCESSES and kind.inbox:
+                kind.deliver_one()
+
+    deliver_accesses()
+    while (run := sidecar.take()) is not None:
+        world.finish(sidecar, run)
+        deliver_accesses()
+    world.run_until_idle(limit_s=600.0)
+    granted = [called for called in world.backend.calls if called.call is Call.GRANT_ACCESS]
+    assert "id-of-old" not in [called.bucket_id for called in granted]
 
 
 def restore(world: HostileWorld) -> None:

@@ -4,7 +4,7 @@ import pytest
 from tests.model.backend import Answer
 from tests.model.hostile import HostileWorld
 from tests.model.memory import Json, copy
-from tests.model.processes import DRIVER
+from tests.model.processes import DRIVER, MemoryEvents
 from tests.model.scenes import (
     apply_older,
     begin,
@@ -18,6 +18,7 @@ from tests.model.world import NAMESPACE, add_access, add_claim, add_static_bucke
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key
+from cosi_operator.kube.errors import ApiSilent
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
 
@@ -165,6 +166,32 @@ def test_a_secret_with_a_shared_account_goes_with_its_bucket(
         world.run_until_idle(limit_s=600.0)
         assert world.find(SECRETS, f"{name}-secret") is None
     assert not untold_accounts(world)
+
+
+def test_an_account_is_forgotten_only_after_the_warning_about_it_is_stored(
+    world: HostileWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_claim(world)
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=30.0)
+    uid = world.found(BUCKET_ACCESSES, "a1")["metadata"]["uid"]
+    world.driver_goes()
+    world.user_deletes(BUCKET_ACCESSES, "a1")
+
+    async def silent(*_: object, **__: object) -> bool:
+        raise ApiSilent("gone")
+
+    bucket = Key("", bucket_of(world))
+    annotation = {names.GIVE_UP_ANNOTATION: uid}
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryEvents, "deliver", silent)
+        world.edit(BUCKETS, bucket, lambda b: b["metadata"]["annotations"].update(annotation))
+        world.run_until_idle(limit_s=600.0)
+        assert world.find(BUCKET_ACCESSES, "a1") is not None
+        world.restart("sidecar")
+    world.run_until_idle(limit_s=600.0)
+    assert world.find(BUCKET_ACCESSES, "a1") is None
+    assert "may still hold account" in told(world, "BackendUnverified")
 
 
 def test_a_secret_whose_access_no_record_names_any_more_goes_with_its_access(

@@ -13,7 +13,7 @@ ARCHITECTURE = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
     [
         pytest.param("a claim becomes ready", Cost(3, 5, 1, 7), id="claim ready"),
         pytest.param("a Create is refused", Cost(3, 6, 1, 7), id="create refused"),
-        pytest.param("an access is granted", Cost(5, 7, 1, 9), id="access granted"),
+        pytest.param("an access is granted", Cost(5, 8, 1, 9), id="access granted"),
         pytest.param("an access is deleted", Cost(6, 6, 1, 9), id="access deleted"),
         pytest.param("a claim is deleted", Cost(4, 4, 1, 7), id="claim deleted"),
     ],

@@ -176,6 +176,31 @@ class EventRecorder:
         waiting[key] = series
         self._more.set()
 
+    async def deliver(
+        self,
+        about: ObjectRef,
+        *,
+        type: EventType,  # noqa: A002 - the field's name in the API
+        reason: str,
+        message: str,
+    ) -> bool:
+        """Store an Event now, without any limit, for what nobody could find out later.
+
+        Returns:
+            Whether it is stored; not in a namespace that is being deleted, for example.
+        Raises:
+            ApiSilent, ServerError, TooManyRequests: it may not be stored. Repeat it.
+        """
+        now, now_s = self._clock.wall(), self._clock.monotonic()
+        message = escaped(cut_bytes(message, MESSAGE_LIMIT_BYTES))
+        try:
+            await self._write(_Series(about, type, reason, message, now, now, now_s, count=1))
+        except (ServerError, TooManyRequests):
+            raise
+        except ApiError:
+            return False
+        return True
+
     async def run(self) -> None:
         """Send emitted Events until cancelled."""
         while True:

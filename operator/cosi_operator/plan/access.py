@@ -50,6 +50,7 @@ from cosi_operator.plan.steps import (
     DryRunSecret,
     EditFinalizers,
     ReadAccessObject,
+    ReadClaim,
     ReadSecret,
     ReleaseSecret,
     StoreSecret,
@@ -209,6 +210,9 @@ def _no_room(bucket: Bucket, room: Room, what: str) -> Done | None:
 
 def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
     """Write the entry, then call Grant. Every check that needs no driver call has passed."""
+    if view.entry is None and not view.claim_proven:
+        # Another tenant's claim may have the namespace and the name of a deleted one by now.
+        return ReadClaim(access.claim_key)
     if hold := _plan_hold(access, bucket, view):
         return hold
     entry = view.entry

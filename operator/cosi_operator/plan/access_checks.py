@@ -82,7 +82,7 @@ def _bucket_problem(access: BucketAccess, claim: BucketClaim, view: AccessView) 
             f" {bucket.meta.name}. Delete this BucketAccess and create a new one.",
         )
     # Trust the record only, because a tenant may write the status of the claim.
-    ready = bucket and bucket.ready and records.bucket_id_of(bucket)
+    ready = bucket and bucket.ready and bucket.record and records.bucket_id_of(bucket)
     if bucket is None or not ready or not records.is_bound_to(bucket, claim):
         return Terminal(
             Reason.WAITING_FOR_BUCKET,

@@ -20,6 +20,7 @@ from cosi_operator.plan.facts import (
     AccessIs,
     BucketIs,
     CallFailed,
+    ClaimIs,
     Granted,
     NothingToRevoke,
     Revoked,
@@ -57,6 +58,7 @@ class AccessView:
         clean: when the run began, no earlier Grant can have left an account.
         unproven: `access` may still be a stale copy.
         bucket_proven: this run has read or written `bucket`.
+        claim_proven: this run has read `claim`.
         may_release: our finalizer may be removed from a Secret that no access owns.
         granted: a Grant whose credentials are still in this process's memory.
         revoked: the accounts that no longer exist.
@@ -82,6 +84,7 @@ class AccessView:
     clean: bool = False
     unproven: bool = False
     bucket_proven: bool = False
+    claim_proven: bool = False
     granted: Granted | None = None
     revoked: frozenset[str] = frozenset()
     nothing_to_revoke: bool = False
@@ -238,6 +241,8 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
     match fact:
         case AccessIs(access=access):
             return replace(view, access=access, unproven=False)
+        case ClaimIs(claim=claim):
+            return replace(view, claim=claim, claim_proven=True)
         case BucketIs(bucket=bucket):
             known = view.bucket
             # A new Bucket of the same name has no entry of this access.
@@ -248,16 +253,8 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
                 vanished=view.vanished or gone,
                 bucket_proven=True,
             )
-        case SecretIs():
-            name = fact.name or view.secret_key.name
-            return replace(view, secrets={**view.secrets, name: fact})
-        case SecretStored():
-            stored = SecretIs(exists=True, ours=True, has_finalizer=True)
-            return replace(
-                view, stored=fact, secrets={**view.secrets, view.secret_key.name: stored}
-            )
-        case SecretAllowed(refused=refused):
-            return replace(view, secret_allowed=not refused, secret_refused=refused)
+        case SecretIs() | SecretStored() | SecretAllowed():
+            return _with_secret(view, fact)
         case Granted(account_id=account_id, used_by_others=is_used):
             others = view.used_by_others | {account_id} if is_used else view.used_by_others
             return replace(
@@ -271,6 +268,22 @@ def fold(view: AccessView, fact: AccessFact) -> AccessView:
             return _with_used_by_others(view, account_id)
         case CallFailed():
             return replace(view, failed=fact, judged=view.access)
+        case _:
+            assert_never(fact)
+
+
+def _with_secret(view: AccessView, fact: SecretIs | SecretStored | SecretAllowed) -> AccessView:
+    match fact:
+        case SecretIs():
+            name = fact.name or view.secret_key.name
+            return replace(view, secrets={**view.secrets, name: fact})
+        case SecretStored():
+            stored = SecretIs(exists=True, ours=True, has_finalizer=True)
+            return replace(
+                view, stored=fact, secrets={**view.secrets, view.secret_key.name: stored}
+            )
+        case SecretAllowed(refused=refused):
+            return replace(view, secret_allowed=not refused, secret_refused=refused)
         case _:
             assert_never(fact)
 

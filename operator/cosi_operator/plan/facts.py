@@ -142,6 +142,7 @@ type BucketFact = (
 )
 type AccessFact = (
     BucketIs
+    | ClaimIs
     | AccessIs
     | Granted
     | Revoked

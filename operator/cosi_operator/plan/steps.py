@@ -262,6 +262,7 @@ type BucketStep = Done | BucketEffect
 type SecretStep = ReadSecret | DryRunSecret | StoreSecret | DeleteSecret | ReleaseSecret
 type AccessEffect = (
     ReadAccessObject
+    | ReadClaim
     | ReadBucketObject
     | EditFinalizers
     | EditBucket

@@ -15,6 +15,7 @@ from cosi_operator.plan.facts import (
     AccessFact,
     AccessIs,
     BucketIs,
+    ClaimIs,
 )
 from cosi_operator.plan.steps import (
     AccessEffect,
@@ -26,6 +27,7 @@ from cosi_operator.plan.steps import (
     Pending,
     ReadAccessObject,
     ReadBucketObject,
+    ReadClaim,
     Revoke,
 )
 from cosi_operator.reconcile import End, Steps, UnconfirmedWrites
@@ -180,6 +182,8 @@ class AccessReconciler:
                 return BucketIs(edited)
             case ReadAccessObject(key=key):
                 return AccessIs(await self._s.accesses.refresh(key))
+            case ReadClaim(key=key):
+                return ClaimIs(await self._s.claims.refresh(key))
             case ReadBucketObject(key=key):
                 return BucketIs(await self._s.buckets.refresh(key))
             case Grant():
@@ -187,7 +191,7 @@ class AccessReconciler:
             case Revoke():
                 return await self._accounts.revoke(view, access, step)
             case LeaveAccounts(message=message):
-                return self._accounts.leave(view, access, message)
+                return await self._accounts.leave(view, access, message)
             case _:
                 return await self._secret.apply(view, access, step)
 

@@ -103,10 +103,10 @@ class AccessAccounts:
             self.calls_of(view, access).called()
             warn_unknown_type(self._s, access, view.access_class)
         if isinstance(reply, Refused):
-            return self._refused_grant(view, access, step, reply)
+            return await self._refused_grant(view, access, step, reply)
         if not reply.account_id:
             if step.resolving:
-                return self.leave(view, access, unverified_account(access))
+                return await self.leave(view, access, unverified_account(access))
             return Granted("", "account_id is empty")
         if not is_storable_id(reply.account_id):
             return await self._refuse_account(view, access, step, reply.account_id)
@@ -127,7 +127,7 @@ class AccessAccounts:
         log_change(event, Call.GRANT_ACCESS, reply, watch, **ids)
         return granted
 
-    def _refused_grant(
+    async def _refused_grant(
         self, view: AccessView, access: BucketAccess, step: Grant, reply: Refused
     ) -> AccessFact:
         if reply.verdict is Verdict.SUCCESS:
@@ -138,7 +138,7 @@ class AccessAccounts:
                 return NothingToRevoke()  # without the bucket there is no account either
             if reply.verdict is Verdict.TERMINAL:
                 # A refusal covers only this attempt; an earlier call may have had an effect.
-                return self.leave(view, access, unverified_account(access))
+                return await self.leave(view, access, unverified_account(access))
         return self.calls_of(view, access).failure(reply)
 
     def _exists(self, access: BucketAccess, granted: Granted) -> Granted:
@@ -210,8 +210,13 @@ class AccessAccounts:
         problem = f"account_id is longer than {ID_LIMIT_BYTES} bytes"
         return Granted("", problem, reason=Reason.DRIVER_MALFORMED_REPLY)
 
-    def leave(self, view: AccessView, access: BucketAccess, message: str) -> NothingToRevoke:
-        reason, bucket = Reason.BACKEND_UNVERIFIED.value, view.bucket
+    async def leave(self, view: AccessView, access: BucketAccess, message: str) -> NothingToRevoke:
+        """Report accounts that may be left. The record forgets them, so this is stored first.
+
+        Raises:
+            ApiError, ApiSilent: no Event may be stored; repeat.
+        """
+        reporter, bucket, reason = self._s.reporter, view.bucket, Reason.BACKEND_UNVERIFIED.value
         log.warning(
             "accounts_left",
             access=str(access.meta.key),
@@ -219,12 +224,17 @@ class AccessAccounts:
             bucket_id=records.bucket_id_of(bucket) if bucket else "",
             account_ids=list(view.entry.accounts if view.entry else ()),
         )
-        self.event(view, access, "Warning", reason, message)
-        held = self._s.buckets.get(bucket.meta.key) if bucket else None
-        if bucket and held and held.meta.uid == bucket.meta.uid and access.meta.resource_version:
-            # For the administrator, and because a namespace that is being deleted takes no Event.
-            told = f"BucketAccess {access.meta.key}: {message}"
-            self._s.reporter.event(self._s.buckets, bucket, "Warning", reason, told)
+        exists = bool(access.meta.resource_version)
+        if exists:
+            await reporter.deliver(self._s.accesses, access, reason, message)
+        # The administrator reads the Bucket. A namespace that is being deleted accepts no Event.
+        removed = "" if exists else f" ({access.meta.uid}) was removed by force."
+        told = f"BucketAccess {access.meta.key}{removed}: {message}"
+        if bucket and (held := self._s.buckets.get(bucket.meta.key)):
+            if held.meta.uid == bucket.meta.uid:
+                await reporter.deliver(self._s.buckets, bucket, reason, told)
+            if not exists and (claim := self._s.lookup.claim_of_bucket(bucket)):
+                await reporter.deliver(self._s.claims, claim, reason, told)
         return NothingToRevoke()
 
     def event(
@@ -271,7 +281,7 @@ class AccessAccounts:
             uid = access.meta.uid
             self._revoked[uid] = self.revoked(uid) | {step.account_id}
         if is_guess(view, access, step.account_id, reply):
-            self.leave(view, access, unverified_account(access))
+            await self.leave(view, access, unverified_account(access))
         else:
             words = "The access" if access.meta.deleting else "An earlier account"
             self.event(view, access, "Normal", "AccessRevoked", f"{words} was revoked.")

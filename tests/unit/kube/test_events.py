@@ -202,6 +202,14 @@ async def test_many_events_of_one_reason_do_not_suppress_the_last_word_of_anothe
     assert (await world.sent())[-1]["reason"] == "BackendUnverified"
 
 
+async def test_a_delivered_event_is_stored_at_once_and_past_the_limit(world: World) -> None:
+    for number in range(30):
+        world.emit(message=f"m-{number}")
+    await world.sent()
+    assert await world.recorder.deliver(CLAIM, type="Warning", reason="R", message="last")
+    assert list(world.server.objects.values())[-1]["message"] == "last"
+
+
 async def test_what_was_held_back_counts_with_the_next_one_that_gets_through(world: World) -> None:
     for _ in range(40):
         world.emit()

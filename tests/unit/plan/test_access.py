@@ -79,6 +79,7 @@ from cosi_operator.plan.steps import (
     Grant,
     ReadAccessObject,
     ReadBucketObject,
+    ReadClaim,
     ReadSecret,
     ReleaseSecret,
     Revoke,
@@ -155,6 +156,7 @@ def seen(
         "access_class": KEYS_CLASS,
         "claim": READY_CLAIM,
         "bucket": MARKED,
+        "claim_proven": True,
         "secrets": {NAME: secret} if secret else {},
         **more,
     }
@@ -230,6 +232,11 @@ BUSY = with_entries(MARKED, **{f"u{n}": AccessRecord("team", f"a{n}") for n in r
             seen(ACCESS, secret=FREE), DryRunSecret(SECRET), id="the name is free -> dry run"
         ),
         pytest.param(free(ACCESS, bucket=READY), HOLD, id="allowed -> finalizer on the access"),
+        pytest.param(
+            free(ACCESS, bucket=READY, claim_proven=False),
+            ReadClaim(ACCESS.claim_key),
+            id="allowed, the claim may be another one by now -> read it before anything is written",
+        ),
         pytest.param(free(HELD, bucket=READY), ENTER, id="held -> entry and mark before the Grant"),
         pytest.param(
             free(HELD, bucket=with_entries(READY, access_uid=PENDING_ENTRY)),

@@ -425,6 +425,9 @@ class AccessRun:
                 fact = f.AccessIs(access)
             case s.ReadBucketObject(key=key):
                 fact = f.BucketIs(bucket)
+            case s.ReadClaim(key=key):
+                assert key == access.claim_key
+                fact = f.ClaimIs(view.claim)
             case s.Done():
                 raise AssertionError
             case _:

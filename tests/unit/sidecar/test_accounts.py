@@ -101,8 +101,9 @@ def test_deleting_one_of_them_revokes_nothing_and_deleting_the_last_one_does(
     shared.run_until_idle()
     assert shared.backend.count(Call.REVOKE_ACCESS) == 0
     assert shared.check_settled() == []
-    (text,) = events(shared, "BackendUnverified")
+    text, for_the_administrator = events(shared, "BackendUnverified")
     assert text.startswith("Account acct-of-id-of-bucket")
+    assert for_the_administrator == f"BucketAccess team/reader: {text}"
     assert keys_in(shared.found(SECRETS, "writer-secret")) in shared.backend.live_keys()
     shared.user_deletes(BUCKET_ACCESSES, "writer")
     shared.run_until_idle()

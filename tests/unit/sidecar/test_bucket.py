@@ -564,7 +564,8 @@ def test_the_driver_is_gone_for_good_and_give_up_ends_each_deletion_that_it_name
     assert world.api.list(BUCKETS) == world.api.list(BUCKET_CLAIMS) == []
     assert len(world.backend.calls) == calls
     told = [(e.about.kind, e.message) for e in world.parts.told if e.reason == "BackendUnverified"]
-    assert [kind for kind, _ in told] == ["BucketAccess", "Bucket", "BucketClaim"]
+    kinds = [kind for kind, _ in told]
+    assert kinds == ["BucketAccess", "Bucket", "Bucket", "BucketClaim"]
     assert "acct-of-ba-bucketaccess-reader-1" in told[0][1]
     assert f"id-of-{NAME}" in told[1][1]
 

@@ -7,7 +7,9 @@ operation. Only `Runner` handles unexpected exceptions, and counts and logs runs
 import itertools
 import traceback
 from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, assert_never
 
 import anyio
@@ -45,12 +47,30 @@ def settle[K: Hashable](queue: WorkQueue[K], key: K, outcome: Outcome) -> float 
     return delay
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A running reconcile. `scope` is cancelled at `deadline` (monotonic seconds)."""
+@dataclass(slots=True)
+class _TimeLimit[K: Hashable]:
+    """A running reconcile, whose `scope` is cancelled at `deadline` (monotonic seconds).
 
-    scope: anyio.CancelScope
+    As a context manager it is one of `runs`, and swallows the cancellation of its scope.
+    """
+
+    runs: "dict[K, _TimeLimit[K]]"
+    key: K
     deadline: float
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def __enter__(self) -> None:
+        self.runs[self.key] = self
+        self.scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        frames: TracebackType | None,
+    ) -> bool:
+        del self.runs[self.key]
+        return self.scope.__exit__(kind, error, frames)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,7 +100,7 @@ class Runner[K: Hashable]:
     clock: Clock
     metrics: Metrics
     log: structlog.typing.FilteringBoundLogger
-    _runs: dict[K, _Run] = field(default_factory=dict, init=False)
+    _runs: dict[K, _TimeLimit[K]] = field(default_factory=dict, init=False)
     _run_ids: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False)
     _stopping: bool = field(default=False, init=False)
     _started: int = field(default=0, init=False)  # workers
@@ -158,10 +178,15 @@ class Runner[K: Hashable]:
                 **self._common, controller=self.name, key=str(key), run_id=next(self._run_ids)
             )
             NAMESPACE.set(self.queue.namespace(key))  # for `FairSlots`
-            await self._run_once(key)
+            await self.run_once(key)
             self._idle += 1
 
-    async def _run_once(self, key: K) -> None:
+    async def run_once(self, key: K) -> Outcome:
+        """Reconcile a key that was taken from the queue; settle, count and log its outcome.
+
+        A worker calls this for each key. It raises nothing except cancellation, after which the key
+        is due again.
+        """
         began = self.clock.monotonic()
         settled = False
         try:
@@ -176,6 +201,7 @@ class Runner[K: Hashable]:
             if next_in_s is not None:
                 fields["next_in_s"] = round(next_in_s, 3)
             self._log(key, outcome, fields, failures=failures)
+            return outcome
         finally:
             if not settled:  # the run was cancelled, so the key needs another run
                 self.queue.add(key)
@@ -187,9 +213,8 @@ class Runner[K: Hashable]:
         Only the type and the place of an exception are logged, because its text may contain
         credentials.
         """
-        run = self._runs[key] = _Run(anyio.CancelScope(), began + self.run_timeout_s)
         try:
-            with run.scope:
+            with self.time_limit(key, began + self.run_timeout_s):
                 return await self.reconcile(key), {}
         except Exception as error:  # noqa: BLE001 - the outermost caller of a run
             kind = _type_names(error)
@@ -197,12 +222,17 @@ class Runner[K: Hashable]:
                 Requeue(Reason.INTERNAL_ERROR, f"unexpected {kind}; see the log"),
                 {"error": kind, "at": _places(error)},
             )
-        finally:
-            del self._runs[key]
         return (
             Requeue(Reason.INTERNAL_ERROR, f"not finished within {self.run_timeout_s:g} s"),
             {"error": "RunTimeout", "limit_s": self.run_timeout_s},
         )
+
+    def time_limit(self, key: K, deadline: float) -> AbstractContextManager[None, bool]:
+        """A context that cancels the run of `key` at `deadline` (monotonic seconds) and then ends.
+
+        `tests/model` overrides this, because a cancel scope needs an event loop.
+        """
+        return _TimeLimit(self._runs, key, deadline)
 
     def _log(self, key: K, outcome: Outcome, fields: dict[str, Any], *, failures: int) -> None:
         """Log one line for each run. A final outcome that repeats is logged only at debug level."""

@@ -42,6 +42,7 @@ IGNORED = {
     "outcomes", "_order", "_adds", "_retries", "_heap", "_sent", "_told", "_too_late", "_turns",
     "_api", "api", "reflector", "reflectors", "_on_taken", "parts", "_waiters", "name", "resource",
     "_kinds", "events", "_events", "policy", "_policy", "_backend", "driver", "_client", "client",
+    "log", "_logged", "_run_ids", "_common",
 }  # fmt: skip
 # Frozen values, whose text shows all of them; and modules without state that a run reads.
 VALUES = ("cosi_operator.api", "cosi_operator.outcome")

@@ -153,7 +153,7 @@ class Machine(Hostile):
         return any(kind.inbox for kind in running.kinds) or self.is_due(running)
 
     def is_due(self, running: Running) -> bool:
-        return any(work.queue.statistics().depth for work in running.works)
+        return any(runner.queue.statistics().depth for runner in running.runners)
 
     def work(self, name: str, *, deliver: bool = True) -> bool:
         """Deliver the watch lines of a process and make its next run; False if it has none."""
@@ -200,8 +200,8 @@ class Machine(Hostile):
 
     def _deadlines(self) -> Iterator[float]:
         for running in self.world.processes.values():
-            for work in running.works:
-                yield from work.queue._delayed.values()
+            for runner in running.runners:
+                yield from runner.queue._delayed.values()
 
     def _silent(self) -> list[str]:
         """Objects of ours without a condition, while all that could write one is up."""

@@ -1,15 +1,23 @@
 """The controller and the sidecar as the composition roots build them, stepped by hand.
 
-Queues, reflectors, listeners, reconcilers and reporter are the real ones. In place of the sockets
-there are `MemoryApi` and `FakeDriver`; in place of the tasks, `Running` steps one reconcile run at
-a time, and brings each list and each watch line to its reflector.
+Queues, runners, reflectors, listeners, reconcilers and reporter are the real ones. In place of the
+sockets there are `MemoryApi` and `FakeDriver`. `Running` takes keys from the queues in place of the
+workers, steps `Runner.run_once` from point to point, and delivers each list and each watch line to
+its reflector.
+
+There is no event loop, because a test chooses every interleaving, and `tests/explore` saves and
+restores whole worlds, which the suspended tasks of a loop would not survive. Not covered here are
+therefore the number of workers, the time limit of a run and the drain (`tests/unit/test_runtime.py`
+with the real event loop and a fake clock; `tests/unit/test_workqueue.py` for waiting workers), and
+runs that wait for their turn in a lane (`tests/unit/sidecar/test_lanes.py`).
 """
 
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import anyio
 from msgspec.json import encode
@@ -34,7 +42,7 @@ from cosi_operator.kube.watch_state import Page, Progress
 from cosi_operator.kube.watches import Indexes, Listener, Watches
 from cosi_operator.metrics import Metrics
 from cosi_operator.outcome import Outcome
-from cosi_operator.runtime import settle
+from cosi_operator.runtime import Runner
 from cosi_operator.settings import ControllerSettings, SidecarSettings
 from cosi_operator.sidecar.calls import Attempts, DriverState
 
@@ -221,11 +229,47 @@ class _Kind:
         self.version = found.version
 
 
+@dataclass(frozen=True, slots=True)
+class _Unlimited:
+    """Notes what the reconciler raised, and limits nothing."""
+
+    unexpected: list[Exception]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: object, error: BaseException | None, _frames: object
+    ) -> Literal[False]:
+        if isinstance(error, Exception):
+            self.unexpected.append(error)
+        return False
+
+
+@dataclass(slots=True, kw_only=True)
+class SteppedRunner(Runner[Key]):
+    """A runner without a time limit, because a cancel scope needs an event loop.
+
+    unexpected: what a reconciler raised. The runner requeues the key after it, as in production,
+        and the model reports it.
+    """
+
+    unexpected: list[Exception] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, runner: Runner[Key]) -> "SteppedRunner":
+        """The same runner, stepped by hand."""
+        return cls(**{f.name: getattr(runner, f.name) for f in fields(runner) if f.init})
+
+    def time_limit(self, key: Key, deadline: float) -> AbstractContextManager[None, bool]:
+        return _Unlimited(self.unexpected)
+
+
 @dataclass
 class Run:
     """One reconcile run that waits at `point`."""
 
-    work: Work
+    runner: SteppedRunner
     key: Key
     coroutine: Coroutine[Any, Any, Outcome]
     point: Point | None = None
@@ -242,15 +286,16 @@ class Running:
         self.watches = _MemoryWatches(process, self.kinds)
         assert isinstance(process.events, MemoryEvents)
         process.events.kinds = self.kinds
-        self.works: list[Work] = []
+        self.runners: list[SteppedRunner] = []
         self.runs: list[Run] = []
         self.outcomes: list[tuple[str, Key, Outcome]] = []
         self.returned: Callable[[], None] = lambda: None
         self.state = DriverState("")
         self.attempts: Attempts | None = None
 
-    def begin(self) -> None:
+    def begin(self, process: Process, works: Sequence[Work]) -> None:
         """The first complete lists are there: work may begin."""
+        self.runners = [SteppedRunner.of(process.runner(work)) for work in works]
         for kind in self.kinds:
             kind.relist(self._api)
         self._api.listeners.append(self._hear)
@@ -277,11 +322,9 @@ class Running:
 
     def take(self) -> Run | None:
         """Begin the next run whose key is due; it has not done anything yet."""
-        for work in self.works:
-            if (key := work.queue.get_nowait()) is not None:
-                coroutine = work.reconcile(key)
-                assert isinstance(coroutine, Coroutine)
-                run = Run(work, key, coroutine)
+        for runner in self.runners:
+            if (key := runner.queue.get_nowait()) is not None:
+                run = Run(runner, key, runner.run_once(key))
                 self.runs.append(run)
                 return run
         return None
@@ -293,15 +336,15 @@ class Running:
         except StopIteration as end:
             self.runs.remove(run)
             outcome: Outcome = end.value
-            self.outcomes.append((run.work.name, run.key, outcome))
-            settle(run.work.queue, run.key, outcome)
-            run.work.queue.done(run.key)
+            self.outcomes.append((run.runner.name, run.key, outcome))
+            if run.runner.unexpected:
+                raise run.runner.unexpected.pop() from None
             return False
         assert isinstance(run.point, Point), f"it waits for something else: {run.point!r}"
         return True
 
     def is_delayed(self) -> bool:
-        return any(work.queue.statistics().delayed for work in self.works)
+        return any(runner.queue.statistics().delayed for runner in self.runners)
 
 
 class _MemoryWatches(Watches):
@@ -348,8 +391,7 @@ def start_controller(parts: Parts) -> Running:
     settings = ControllerSettings(kubeconfig=None, namespace="cosi", identity="c")
     process = _process(parts, "controller", settings)
     running = Running("controller", parts.api, process)
-    running.works.extend(build_controller(process, running.watches))
-    running.begin()
+    running.begin(process, build_controller(process, running.watches))
     return running
 
 
@@ -368,10 +410,9 @@ def start_sidecar(parts: Parts, *, instance: str = "d-1", up: bool = True) -> Ru
     running.state = DriverState(DRIVER, instance, up)
     driver: Any = FakeDriver(parts.backend, "sidecar")
     built = build_sidecar(settings, process, running.watches, driver, running.state)
-    running.works.extend(built.works)
     running.attempts = built.attempts
     running.returned = built.on_return
-    running.begin()
+    running.begin(process, built.works)
     return running
 
 

@@ -18,6 +18,9 @@ from tests.model.world import World, add_access, add_access_class, add_claim, ad
 from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS
 from cosi_operator.outcome import Call, Code
 
+# `Runner.run_once` and `Runner._outcome`, between a worker and the reconciler.
+RUNNER_FRAMES = 2
+
 type Job = Callable[[World], None]
 
 
@@ -71,8 +74,8 @@ def count_from_here(world: World) -> None:
 
 
 def depth(coroutine: Any) -> int:
-    """Frames from the worker to the point at which the run waits."""
-    frames = 0
+    """Frames from the reconciler to the point at which the run waits."""
+    frames = -RUNNER_FRAMES
     while isinstance(coroutine, CoroutineType):
         frames, coroutine = frames + 1, coroutine.cr_await
     return frames

@@ -141,8 +141,8 @@ def begin_run(
     world: HostileWorld, process: str, work_name: str, key: Key
 ) -> Coroutine[Any, Any, object]:
     """A run of this key, beside its queue, as another worker makes it."""
-    work = next(work for work in world.processes[process].works if work.name == work_name)
-    run = work.reconcile(key)
+    runner = next(r for r in world.processes[process].runners if r.name == work_name)
+    run = runner.reconcile(key)
     assert isinstance(run, Coroutine)
     return run
 

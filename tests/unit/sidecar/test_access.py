@@ -431,7 +431,7 @@ def test_keys_in_memory_go_with_their_access(world: World) -> None:
     world.run_until_idle(limit_s=30.0)
     assert grants(world) == 1
     reconciler = next(
-        work for work in world.processes["sidecar"].works if work.name == "bucketaccess"
+        runner for runner in world.processes["sidecar"].runners if runner.name == "bucketaccess"
     ).reconcile.__wrapped__.__self__  # type: ignore[attr-defined]  # a bound method, wrapped
     assert len(reconciler._unstored) == 1
     world.user_edits(BUCKET_ACCESSES, "reader", lambda body: body["metadata"].pop("finalizers"))

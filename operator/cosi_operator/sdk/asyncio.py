@@ -117,13 +117,8 @@ class _Object(Refused, APIObject):
 _default_api = api  # the classes have parameters of that name
 
 
-class BucketClaim(kinds.ClaimNames, _Object):
+class BucketClaim(kinds.ClaimFields, _Object):
     """A request for a bucket."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the bucket was ready when the claim was read last."""
-        return kinds.is_ready_now(work.CLAIM, self.raw)
 
     async def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the bucket is ready, at most `timeout` seconds; None is no limit.
@@ -139,13 +134,8 @@ class BucketClaim(kinds.ClaimNames, _Object):
         return await work.why_claim(*await self._client())
 
 
-class BucketAccess(kinds.AccessNames, _Object):
+class BucketAccess(kinds.AccessFields, _Object):
     """A request for keys to a bucket."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the keys were granted when the access was read last."""
-        return kinds.is_ready_now(work.ACCESS, self.raw)
 
     async def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the keys are granted, at most `timeout` seconds. Raises: as BucketClaim's."""
@@ -165,42 +155,17 @@ class BucketAccess(kinds.AccessNames, _Object):
         return await work.credentials(*await self._client())
 
 
-class Bucket(kinds.BucketNames, _Object):
+class Bucket(kinds.BucketFields, _Object):
     """A bucket on a backend. Tenants can often not read it."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the bucket was ready when the object was read last."""
-        return kinds.is_ready_now(work.BUCKET, self.raw)
-
-    @property
-    def driver_name(self) -> str:
-        """The driver that serves the bucket."""
-        return kinds.field(self.raw, "spec", "driverName")
-
-    @property
-    def bucket_id(self) -> str:
-        """The driver's name of the bucket, or "" while there is none."""
-        return kinds.field(self.raw, "status", "bucketID")
 
     async def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the bucket is ready, at most `timeout` seconds. Raises: as BucketClaim's."""
         await self._wait(work.BUCKET, timeout)
 
 
-class BucketClass(kinds.BucketClassNames, _Object):
+class BucketClass(kinds.BucketClassFields, _Object):
     """What a claim can ask for."""
 
-    @property
-    def driver_name(self) -> str:
-        """The driver that serves the class."""
-        return kinds.field(self.raw, "driverName")
 
-
-class BucketAccessClass(kinds.AccessClassNames, _Object):
+class BucketAccessClass(kinds.AccessClassFields, _Object):
     """What an access can ask for."""
-
-    @property
-    def driver_name(self) -> str:
-        """The driver that serves the class."""
-        return kinds.field(self.raw, "driverName")

@@ -1,77 +1,101 @@
-"""What the classes of both flavours have in common: names of the five kinds, and fields. Pure."""
+"""What the classes of both flavours share: the names of their kinds, and fields. Pure."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.resources import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKET_CLASSES,
+    BUCKETS,
+)
 from cosi_operator.api.view import Resource
+from cosi_operator.sdk import work
 from cosi_operator.sdk.diagnosis import is_ready
-from cosi_operator.sdk.work import Kind
 
 
-def is_ready_now(kind: Kind, raw: Any) -> bool:
-    """Whether the object, as it was read last, is ready."""
+class _Read(Protocol):
+    """An object of kr8s; `raw` is its content as it was read last."""
+
+    @property
+    def raw(self) -> Any: ...
+
+
+class _Named:
+    """The names of a kind, as kr8s wants them, from the `resource` of the class statement."""
+
+    resource: Resource
+    version: str
+    endpoint: str
+    kind: str
+    plural: str
+    singular: str
+    namespaced: bool
+
+    def __init_subclass__(cls, resource: Resource | None = None) -> None:
+        super().__init_subclass__()
+        if resource is None:  # the class of a flavour, whose base has the names
+            return
+        cls.resource = resource
+        cls.version, cls.kind = resource.api_version, resource.kind
+        cls.endpoint = cls.plural = resource.plural
+        cls.singular = resource.kind.lower()
+        cls.namespaced = resource.namespaced
+
+
+class ClaimFields(_Named, resource=BUCKET_CLAIMS):
+    @property
+    def is_ready(self: _Read) -> bool:
+        """Whether the bucket was ready when the claim was read last."""
+        return _is_ready_now(work.CLAIM, self.raw)
+
+
+class AccessFields(_Named, resource=BUCKET_ACCESSES):
+    @property
+    def is_ready(self: _Read) -> bool:
+        """Whether the keys were granted when the access was read last."""
+        return _is_ready_now(work.ACCESS, self.raw)
+
+
+class BucketFields(_Named, resource=BUCKETS):
+    @property
+    def is_ready(self: _Read) -> bool:
+        """Whether the bucket was ready when the object was read last."""
+        return _is_ready_now(work.BUCKET, self.raw)
+
+    @property
+    def driver_name(self: _Read) -> str:
+        """The driver that serves the bucket."""
+        return _field(self.raw, "spec", "driverName")
+
+    @property
+    def bucket_id(self: _Read) -> str:
+        """The driver's name of the bucket, or "" while there is none."""
+        return _field(self.raw, "status", "bucketID")
+
+
+class BucketClassFields(_Named, resource=BUCKET_CLASSES):
+    @property
+    def driver_name(self: _Read) -> str:
+        """The driver that serves the class."""
+        return _field(self.raw, "driverName")
+
+
+class AccessClassFields(_Named, resource=BUCKET_ACCESS_CLASSES):
+    @property
+    def driver_name(self: _Read) -> str:
+        """The driver that serves the class."""
+        return _field(self.raw, "driverName")
+
+
+def _is_ready_now(kind: work.Kind, raw: Any) -> bool:
     return is_ready(kind.decode(msgspec.json.encode(dict(raw))))
 
 
-def field(raw: Any, *path: str) -> str:
+def _field(raw: Any, *path: str) -> str:
     """A text in the object, or "" while it is not set."""
     for name in path:
         raw = raw.get(name) if isinstance(raw, dict) else None
     return raw if isinstance(raw, str) else ""
-
-
-class ClaimNames:
-    """Names of BucketClaim, as kr8s wants them."""
-
-    resource: Resource = v1alpha1.BUCKET_CLAIMS
-    version = v1alpha1.BUCKET_CLAIMS.api_version
-    endpoint = plural = v1alpha1.BUCKET_CLAIMS.plural
-    kind = v1alpha1.BUCKET_CLAIMS.kind
-    singular = "bucketclaim"
-    namespaced = True
-
-
-class AccessNames:
-    """Names of BucketAccess, as kr8s wants them."""
-
-    resource: Resource = v1alpha1.BUCKET_ACCESSES
-    version = v1alpha1.BUCKET_ACCESSES.api_version
-    endpoint = plural = v1alpha1.BUCKET_ACCESSES.plural
-    kind = v1alpha1.BUCKET_ACCESSES.kind
-    singular = "bucketaccess"
-    namespaced = True
-
-
-class BucketNames:
-    """Names of Bucket, as kr8s wants them."""
-
-    resource: Resource = v1alpha1.BUCKETS
-    version = v1alpha1.BUCKETS.api_version
-    endpoint = plural = v1alpha1.BUCKETS.plural
-    kind = v1alpha1.BUCKETS.kind
-    singular = "bucket"
-    namespaced = False
-
-
-class BucketClassNames:
-    """Names of BucketClass, as kr8s wants them."""
-
-    resource: Resource = v1alpha1.BUCKET_CLASSES
-    version = v1alpha1.BUCKET_CLASSES.api_version
-    endpoint = plural = v1alpha1.BUCKET_CLASSES.plural
-    kind = v1alpha1.BUCKET_CLASSES.kind
-    singular = "bucketclass"
-    namespaced = False
-
-
-class AccessClassNames:
-    """Names of BucketAccessClass, as kr8s wants them."""
-
-    resource: Resource = v1alpha1.BUCKET_ACCESS_CLASSES
-    version = v1alpha1.BUCKET_ACCESS_CLASSES.api_version
-    endpoint = plural = v1alpha1.BUCKET_ACCESS_CLASSES.plural
-    kind = v1alpha1.BUCKET_ACCESS_CLASSES.kind
-    singular = "bucketaccessclass"
-    namespaced = False

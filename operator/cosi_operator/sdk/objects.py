@@ -101,7 +101,7 @@ class _Object(Refused, APIObject):
 _default_api = api  # the classes have parameters of that name
 
 
-class BucketClaim(kinds.ClaimNames, _Object):
+class BucketClaim(kinds.ClaimFields, _Object):
     """A request for a bucket.
 
     >>> from cosi_operator.sdk import BucketClaim
@@ -112,11 +112,6 @@ class BucketClaim(kinds.ClaimNames, _Object):
     >>> print(claim.why())
     BucketClaim shop/photos: ready.
     """
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the bucket was ready when the claim was read last."""
-        return kinds.is_ready_now(work.CLAIM, self.raw)
 
     def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the bucket is ready, at most `timeout` seconds; None is no limit.
@@ -132,7 +127,7 @@ class BucketClaim(kinds.ClaimNames, _Object):
         return self._call(work.why_claim)
 
 
-class BucketAccess(kinds.AccessNames, _Object):
+class BucketAccess(kinds.AccessFields, _Object):
     """A request for keys to a bucket.
 
     >>> from cosi_operator.sdk import BucketAccess
@@ -145,11 +140,6 @@ class BucketAccess(kinds.AccessNames, _Object):
     >>> client.meta.endpoint_url
     'https://s3.example.com'
     """
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the keys were granted when the access was read last."""
-        return kinds.is_ready_now(work.ACCESS, self.raw)
 
     def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the keys are granted, at most `timeout` seconds. Raises: as BucketClaim's."""
@@ -169,42 +159,17 @@ class BucketAccess(kinds.AccessNames, _Object):
         return self._call(work.credentials)
 
 
-class Bucket(kinds.BucketNames, _Object):
+class Bucket(kinds.BucketFields, _Object):
     """A bucket on a backend. Tenants can often not read it."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the bucket was ready when the object was read last."""
-        return kinds.is_ready_now(work.BUCKET, self.raw)
-
-    @property
-    def driver_name(self) -> str:
-        """The driver that serves the bucket."""
-        return kinds.field(self.raw, "spec", "driverName")
-
-    @property
-    def bucket_id(self) -> str:
-        """The driver's name of the bucket, or "" while there is none."""
-        return kinds.field(self.raw, "status", "bucketID")
 
     def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
         """Wait until the bucket is ready, at most `timeout` seconds. Raises: as BucketClaim's."""
         self._wait(work.BUCKET, timeout)
 
 
-class BucketClass(kinds.BucketClassNames, _Object):
+class BucketClass(kinds.BucketClassFields, _Object):
     """What a claim can ask for."""
 
-    @property
-    def driver_name(self) -> str:
-        """The driver that serves the class."""
-        return kinds.field(self.raw, "driverName")
 
-
-class BucketAccessClass(kinds.AccessClassNames, _Object):
+class BucketAccessClass(kinds.AccessClassFields, _Object):
     """What an access can ask for."""
-
-    @property
-    def driver_name(self) -> str:
-        """The driver that serves the class."""
-        return kinds.field(self.raw, "driverName")

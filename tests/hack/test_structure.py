@@ -52,6 +52,11 @@ def test_a_name_outside_its_home_is_found(text: str, line: int, problem: str) ->
     assert problem in found
 
 
+def test_the_command_line_shows_fields_and_names_no_version() -> None:
+    text = 'x = "bucketReady"\nfrom cosi_operator.api import v1alpha1'
+    assert [line for line, _ in problems(f"{PACKAGE}/cli/read.py", text)] == [2]
+
+
 @pytest.mark.parametrize(
     ("path", "text"),
     [

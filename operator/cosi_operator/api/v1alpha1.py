@@ -1,6 +1,6 @@
-"""`resources`, `decode` and `encode` as one module, for `cli/`, `sdk/` and tests.
+"""`resources`, `decode` and `encode` as one module, for `hack/` and tests.
 
-The operator imports those three, so that only `api/`, `driver/` and `rpc/` name an API version.
+The package imports those three, so that only `api/`, `driver/` and `rpc/` name an API version.
 """
 
 from cosi_operator.api.decode import (

@@ -7,8 +7,22 @@ from typing import Any
 
 import msgspec
 
-from cosi_operator.api import v1alpha1
 from cosi_operator.api.core import LEASES
+from cosi_operator.api.decode import (
+    decode_bucket,
+    decode_bucket_access,
+    decode_bucket_access_class,
+    decode_bucket_claim,
+    decode_bucket_class,
+)
+from cosi_operator.api.resources import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKET_CLASSES,
+    BUCKETS,
+    GROUP,
+)
 from cosi_operator.api.view import BucketAccess, Key, Resource
 from cosi_operator.cli import near, render, rollback
 from cosi_operator.cli.arguments import Command
@@ -37,19 +51,15 @@ async def status(command: Command, reader: Reader, clock: Clock) -> Printed:
     else:
         namespace = command.namespace or reader.client.default_namespace
         where = f"in namespace {namespace}"
-    claims = await reader.all(
-        v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, namespace=namespace
-    )
-    accesses = await reader.all(
-        v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, namespace=namespace
-    )
+    claims = await reader.all(BUCKET_CLAIMS, decode_bucket_claim, namespace=namespace)
+    accesses = await reader.all(BUCKET_ACCESSES, decode_bucket_access, namespace=namespace)
     views: list[Reported] = [*(claims or ()), *(accesses or ())]
     if claims is None and accesses is None:
         hint = "; ask for one namespace: -n NAMESPACE" if command.all_namespaces else ""
         raise CommandError(f"you may list neither claims nor accesses {where}{hint}")
     if command.all_namespaces:
         # A claim's row says all of its Bucket; only Buckets without a claim need their own.
-        buckets = await reader.all(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
+        buckets = await reader.all(BUCKETS, decode_bucket)
         claimed = {claim.meta.uid for claim in claims or ()}
         views += [b for b in buckets or () if b.claim is None or b.claim.uid not in claimed]
     # One request for each, so that only those of one namespace are looked at.
@@ -68,7 +78,7 @@ async def status(command: Command, reader: Reader, clock: Clock) -> Printed:
 
 def _names(found: Iterable[tuple[str, str]]) -> str:
     """One line for each object, as `kubectl -o name` writes it and `cosi retry` reads it."""
-    return "".join(f"{kind.lower()}.{v1alpha1.GROUP}/{clean(name)}\n" for kind, name in found)
+    return "".join(f"{kind.lower()}.{GROUP}/{clean(name)}\n" for kind, name in found)
 
 
 def _layout(command: Command) -> Layout:
@@ -80,7 +90,7 @@ async def why(command: Command, reader: Reader, _clock: Clock) -> Printed:
     assert command.target is not None
     key = Key(command.namespace or reader.client.default_namespace, command.target.name)
     if command.target.kind == "bucketaccess":
-        found = await reader.one(v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, key)
+        found = await reader.one(BUCKET_ACCESSES, decode_bucket_access, key)
         access = await _there(reader, found, "BucketAccess", key)
         facts = await reader.access_facts(access)
         subject = render.name_of(access)
@@ -118,11 +128,9 @@ async def _there[T](reader: Reader, found: T | Unseen | None, kind: str, key: Ke
 
 async def drivers(command: Command, reader: Reader, clock: Clock) -> Printed:
     """`cosi drivers`."""
-    classes = await reader.all(v1alpha1.BUCKET_CLASSES, v1alpha1.decode_bucket_class)
-    access_classes = await reader.all(
-        v1alpha1.BUCKET_ACCESS_CLASSES, v1alpha1.decode_bucket_access_class
-    )
-    buckets = await reader.all(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
+    classes = await reader.all(BUCKET_CLASSES, decode_bucket_class)
+    access_classes = await reader.all(BUCKET_ACCESS_CLASSES, decode_bucket_access_class)
+    buckets = await reader.all(BUCKETS, decode_bucket)
     if classes is None and access_classes is None and buckets is None:
         raise CommandError("you may list neither classes nor Buckets, and only these name drivers")
     leases = await reader.all(LEASES, decode_lease)
@@ -139,9 +147,9 @@ async def drivers(command: Command, reader: Reader, clock: Clock) -> Printed:
 
 
 _RETRIED: Mapping[str, tuple[Resource, Callable[[bytes], Reported]]] = {
-    "bucketclaim": (v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim),
-    "bucketaccess": (v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access),
-    "bucket": (v1alpha1.BUCKETS, v1alpha1.decode_bucket),
+    "bucketclaim": (BUCKET_CLAIMS, decode_bucket_claim),
+    "bucketaccess": (BUCKET_ACCESSES, decode_bucket_access),
+    "bucket": (BUCKETS, decode_bucket),
 }
 
 

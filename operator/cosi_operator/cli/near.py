@@ -2,7 +2,8 @@
 
 import difflib
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.decode import decode_bucket, decode_bucket_access, decode_bucket_claim
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.sdk.read import Reader
@@ -39,15 +40,11 @@ async def names_of(reader: Reader, namespace: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     try:
         if not namespace:
-            buckets = await reader.all(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
+            buckets = await reader.all(BUCKETS, decode_bucket)
             return [("bucket", bucket.meta.name) for bucket in buckets or ()]
-        claims = await reader.all(
-            v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, namespace=namespace
-        )
+        claims = await reader.all(BUCKET_CLAIMS, decode_bucket_claim, namespace=namespace)
         found += [("bucketclaim", claim.meta.name) for claim in claims or ()]
-        accesses = await reader.all(
-            v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, namespace=namespace
-        )
+        accesses = await reader.all(BUCKET_ACCESSES, decode_bucket_access, namespace=namespace)
         found += [("bucketaccess", access.meta.name) for access in accesses or ()]
     except (ApiError, ApiSilent):  # only a hint is lost
         return found

@@ -10,7 +10,21 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from cosi_operator.api import core, v1alpha1
+from cosi_operator.api import core
+from cosi_operator.api.decode import (
+    decode_bucket,
+    decode_bucket_access,
+    decode_bucket_access_class,
+    decode_bucket_claim,
+    decode_bucket_class,
+)
+from cosi_operator.api.resources import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKET_CLASSES,
+    BUCKETS,
+)
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resource
 from cosi_operator.kube.errors import Forbidden, NotFound
 from cosi_operator.plan.names import bucket_name
@@ -143,9 +157,7 @@ class Reader:
 
     async def claim_facts(self, key: Key) -> Facts:
         """A claim, its Bucket, and all accesses of its namespace that name it."""
-        found = await self.all(
-            v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access, namespace=key.namespace
-        )
+        found = await self.all(BUCKET_ACCESSES, decode_bucket_access, namespace=key.namespace)
         return await self._facts(key, [a for a in found or () if a.claim_name == key.name])
 
     async def access_facts(self, access: BucketAccess) -> Facts:
@@ -153,15 +165,15 @@ class Reader:
         return await self._facts(access.claim_key, [access])
 
     async def _facts(self, key: Key, accesses: list[BucketAccess]) -> Facts:
-        claim = await self.one(v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim, key)
+        claim = await self.one(BUCKET_CLAIMS, decode_bucket_claim, key)
         bucket: Bucket | Unseen | None = None
         bucket_class = None
         if isinstance(claim, BucketClaim):
             own = claim.bucket_name or claim.existing_bucket_name or bucket_name(claim.meta.uid)
-            bucket = await self.one(v1alpha1.BUCKETS, v1alpha1.decode_bucket, Key("", own))
+            bucket = await self.one(BUCKETS, decode_bucket, Key("", own))
             bucket_class = await self.one(
-                v1alpha1.BUCKET_CLASSES,
-                v1alpha1.decode_bucket_class,
+                BUCKET_CLASSES,
+                decode_bucket_class,
                 Key("", claim.class_name),
             )
         return Facts(
@@ -174,8 +186,8 @@ class Reader:
 
     async def _access(self, access: BucketAccess) -> AccessFacts:
         access_class = await self.one(
-            v1alpha1.BUCKET_ACCESS_CLASSES,
-            v1alpha1.decode_bucket_access_class,
+            BUCKET_ACCESS_CLASSES,
+            decode_bucket_access_class,
             Key("", access.class_name),
         )
         key = Key(access.meta.namespace, access.secret_name)

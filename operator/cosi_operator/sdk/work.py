@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import kr8s
 import msgspec
 
-from cosi_operator.api import core, v1alpha1
+from cosi_operator.api import core
+from cosi_operator.api.decode import decode_bucket, decode_bucket_access, decode_bucket_claim
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import NotFound
@@ -31,9 +33,9 @@ class Kind:
     decode: Callable[[bytes], Reported]
 
 
-CLAIM = Kind(v1alpha1.BUCKET_CLAIMS, v1alpha1.decode_bucket_claim)
-ACCESS = Kind(v1alpha1.BUCKET_ACCESSES, v1alpha1.decode_bucket_access)
-BUCKET = Kind(v1alpha1.BUCKETS, v1alpha1.decode_bucket)
+CLAIM = Kind(BUCKET_CLAIMS, decode_bucket_claim)
+ACCESS = Kind(BUCKET_ACCESSES, decode_bucket_access)
+BUCKET = Kind(BUCKETS, decode_bucket)
 
 
 async def read(client: Client, resource: Resource, key: Key) -> bytes:
@@ -96,13 +98,13 @@ def _in_words(view: Reported) -> str:
 
 async def why_claim(client: Client, key: Key) -> Explanation:
     """The chain of a claim and of all accesses that name it."""
-    await read(client, v1alpha1.BUCKET_CLAIMS, key)
+    await read(client, BUCKET_CLAIMS, key)
     return Explanation(f"BucketClaim {key}", tuple(chain(await Reader(client).claim_facts(key))))
 
 
 async def why_access(client: Client, key: Key) -> Explanation:
     """The chain of one access."""
-    access = v1alpha1.decode_bucket_access(await read(client, v1alpha1.BUCKET_ACCESSES, key))
+    access = decode_bucket_access(await read(client, BUCKET_ACCESSES, key))
     return Explanation(
         f"BucketAccess {key}", tuple(chain(await Reader(client).access_facts(access)))
     )
@@ -115,7 +117,7 @@ async def credentials(client: Client, key: Key) -> Credentials:
         CredentialsError: the access has no Secret yet, or the Secret can't be used.
         kr8s.NotFoundError: no such access. ApiError, ApiSilent: as of the client.
     """
-    access = v1alpha1.decode_bucket_access(await read(client, v1alpha1.BUCKET_ACCESSES, key))
+    access = decode_bucket_access(await read(client, BUCKET_ACCESSES, key))
     name = access.secret_name
     try:
         raw = await client.get(core.SECRETS, Key(key.namespace, name))

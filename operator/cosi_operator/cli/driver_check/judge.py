@@ -1,6 +1,6 @@
 """What each check expects, and how a driver fared. Pure.
 
-What is expected comes from the comments of the v1alpha1 interface where it says something: Create
+What is expected comes from the comments of the COSI interface where it says something: Create
 is idempotent by name and parameters (OK) and refuses other parameters with ALREADY_EXISTS; Delete
 of what is gone is no error; Grant is idempotent by name, though the secret values may differ; a
 driver's name is a domain name of 63 characters at most. The rest is the meaning of gRPC's codes and

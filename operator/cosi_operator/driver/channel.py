@@ -8,7 +8,8 @@ Whether a status is the driver's own is decided in `connection`.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,19 +125,20 @@ class DriverChannel:
             DriverSilent: no verdict.
             DriverMalformed: OK, but the reply is missing, too large or no protobuf.
         """
-        return await self._counted(method.call, self._call(method, request, timeout_s))
+        with self._reported(method.call):
+            return await self._call(method, request, timeout_s)
 
-    async def _counted[Reply](self, call: Call, attempt: Awaitable[Reply]) -> Reply:
+    @contextmanager
+    def _reported(self, call: Call) -> Iterator[None]:
         """Report the end of an attempt to `on_call`; a cancelled attempt has none."""
         began_s = anyio.current_time()
         try:
-            reply = await attempt
+            yield
         except DriverError as error:
             elapsed_s = anyio.current_time() - began_s
             self._on_call(call, error.status.code, error.status.made_by, elapsed_s)
             raise
         self._on_call(call, Code.OK, MadeBy.DRIVER, anyio.current_time() - began_s)
-        return reply
 
     async def _call[Request: Message, Reply: Message](
         self, method: Method[Request, Reply], request: Request, timeout_s: float
@@ -199,7 +201,9 @@ class DriverChannel:
                 raise DriverSilent(method.call, MadeBy.DEADLINE, late) from error
 
         try:
-            why = greeting.refusal(await self._counted(method.call, ask()))
+            with self._reported(method.call):
+                reply = await ask()
+            why = greeting.refusal(reply)
         except DriverError as error:
             why = f"{error.status.code.name}: {error.status.message}"
         self._judge_greeting(connection, why)

@@ -1,11 +1,14 @@
 """Against a real driver process: what it said is told apart from what went wrong on the way."""
 
+import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import CoroutineType
 
 import anyio
 import anyio.lowlevel
@@ -20,6 +23,7 @@ from cosi_operator.driver.v1alpha1 import CreatedBucket, Driver, GrantRequest
 from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
 from mockdriver.client import MockDriver
 
+ARCHITECTURE = Path(__file__).resolve().parents[3] / "docs" / "architecture.md"
 TIMEOUT_S = 20.0
 GRANT = GrantRequest("id-b-1", "ba-1", AuthenticationType.KEY)
 
@@ -418,3 +422,31 @@ def test_both_spellings_of_an_address() -> None:
 
 def test_the_kinds_of_error_are_the_three_and_no_other() -> None:
     assert set(DriverError.__subclasses__()) == {DriverRefused, DriverSilent, DriverMalformed}
+
+
+# --- how deep a call is
+
+
+def frames_of_ours(coroutine: object) -> list[str]:
+    """The functions of the package that wait for each other, the outermost first."""
+    found = []
+    while isinstance(coroutine, CoroutineType):
+        if "cosi_operator" in coroutine.cr_code.co_filename:
+            found.append(coroutine.cr_code.co_qualname)
+        coroutine = coroutine.cr_await
+    return found
+
+
+async def test_a_call_has_the_frames_that_the_documentation_states(
+    mock: MockDriver, channel: DriverChannel
+) -> None:
+    mock.set_rule(Call.CREATE_BUCKET, hang=True)
+    call = Driver(channel).create_bucket("b-1", {}, timeout_s=TIMEOUT_S)
+    task = asyncio.create_task(call)
+    await until(lambda: frames_of_ours(task.get_coro())[-1:] == ["Connection.ask"])
+    frames = frames_of_ours(task.get_coro())
+    task.cancel()
+    await asyncio.wait([task])
+    assert frames[0] == "Driver.create_bucket"
+    (stated,) = re.findall(r"(\d+) from the driver call to gRPC", ARCHITECTURE.read_text())
+    assert len(frames) == int(stated)

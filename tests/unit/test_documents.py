@@ -14,6 +14,7 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/**/*.md", "hack/**/*.md", "charts/**/*.md", "deploy/**/*.md")
     for path in ROOT.glob(pattern)
 )
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MAKE = re.compile(r"(?m)(?:`make |^    make )([a-z0-9-]+)")
 FLAG = re.compile(r"--((?:retry|driver|terminal|deletion|metrics|health|leader|log)-[a-z-]+)")
@@ -48,3 +49,10 @@ def test_every_make_target_flag_and_reason_that_is_named_exists(path: Path) -> N
     reasons = {reason.value for reason in Reason}
     named = {word for word in REASON.findall(text) if not OTHER_WORDS.fullmatch(word)}
     assert named - reasons == set()
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    named = re.findall(r"`([a-z][\w/-]*\.(?:py|yaml|md)|(?:hack|tests)/[\w/-]+)", read(ARCHITECTURE))
+    assert len(named) > 40
+    places = (ROOT, ROOT / "operator" / "cosi_operator")
+    assert [name for name in named if not any((p / name).exists() for p in places)] == []

@@ -11,9 +11,17 @@ from cosi_operator.outcome import Reason
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "hack/**/*.md", "charts/**/*.md", "deploy/**/*.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "hack/**/*.md",
+        "charts/**/*.md",
+        "deploy/**/*.md",
+        "tests/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
+TESTS = ROOT / "tests" / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MAKE = re.compile(r"(?m)(?:`make |^    make )([a-z0-9-]+)")
@@ -51,8 +59,19 @@ def test_every_make_target_flag_and_reason_that_is_named_exists(path: Path) -> N
     assert named - reasons == set()
 
 
+def test_every_file_that_the_readme_of_the_tests_names_exists() -> None:
+    text = read(TESTS)
+    modules = re.findall(r"(?<![/\w])((?:\w+/)?test_\w+\.py)", text)
+    assert len(modules) > 8
+    assert [name for name in modules if not list((ROOT / "tests").rglob(name))] == []
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert {name for name in folders if f"`{name}`" not in text} - {"__pycache__"} == set()
+
+
 def test_every_file_that_the_architecture_names_exists() -> None:
-    named = re.findall(r"`([a-z][\w/-]*\.(?:py|yaml|md)|(?:hack|tests)/[\w/-]+)", read(ARCHITECTURE))
+    named = re.findall(
+        r"`([a-z][\w/-]*\.(?:py|yaml|md)|(?:hack|tests)/[\w/-]+)", read(ARCHITECTURE)
+    )
     assert len(named) > 40
     places = (ROOT, ROOT / "operator" / "cosi_operator")
     assert [name for name in named if not any((p / name).exists() for p in places)] == []

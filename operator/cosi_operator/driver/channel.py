@@ -1,10 +1,10 @@
 """Calls to the driver over its Unix socket, with a deadline and the origin of each status.
 
-There is no reconnect backoff, because connecting to a Unix socket succeeds or fails at once. So
-each call that finds no connection makes one, and the first call after a driver's restart reaches
-the new driver. Callers have their own backoffs.
+Each call without a usable connection opens one, without a backoff, because connecting to a Unix
+socket succeeds or fails immediately. So the first call after a restart of the driver reaches the
+new driver. The callers have backoffs.
 
-Whether a status is the driver's own is decided in `connection`.
+`connection` decides whether the driver sent a status.
 """
 
 import os
@@ -25,15 +25,15 @@ from cosi_operator.outcome import Call, Code, MadeBy
 MAX_REPLY_BYTES = 4 * 1024 * 1024  # gRPC's own default
 
 type OnCall = Callable[[Call, Code, MadeBy, float], None]
-"""Called after each attempt with what came of it, and the seconds it took."""
+"""Called after each attempt with its call, its code, who made the code, and its seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityCheck[Request: Message, Reply: Message]:
-    """The first call on every new connection, and whether other calls may follow it.
+    """The first call on each new connection. Its reply decides whether other calls may follow.
 
-    `refusal`: of its reply, why no other call may be made on this connection, "" if it may.
-    `timeout_s`: seconds for the greeting, within the deadline of the call that needs it.
+    `refusal`: returns the reason why no other call may follow a reply; "" if other calls may.
+    `timeout_s`: the time limit of the check, within the deadline of the call that needs it.
     """
 
     method: Method[Request, Reply]
@@ -43,13 +43,13 @@ class IdentityCheck[Request: Message, Reply: Message]:
 
 
 class DriverChannel:
-    """All calls go over one connection, which is replaced when the driver's socket is.
+    """Sends all calls over one connection, and replaces it when the driver replaces its socket.
 
     Args:
         address: `unix:///path` or `unix:path`.
         max_reply_bytes: a longer reply is DriverMalformed.
-        on_call: told of every attempt.
-        headers: more of them for the next call, by name in lower case (gRPC's metadata).
+        on_call: called after each attempt.
+        headers: returns more headers for the next call, by lower-case name (gRPC's metadata).
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class DriverChannel:
         self._connecting = anyio.Lock()
         self._connection: Connection | None = None
         self._on_lost: Callable[[], None] = lambda: None
-        self._greeting: IdentityCheck[Any, Any] | None = None
-        self._greeting_turn = anyio.Lock()
-        self._greeted: Connection | None = None  # the connection whose greeting was accepted
-        self._failed_greetings = 0
+        self._check: IdentityCheck[Any, Any] | None = None
+        self._check_turn = anyio.Lock()
+        self._checked: Connection | None = None  # the connection whose check was accepted
+        self._failed_checks = 0
 
-    def greet_with(self, greeting: IdentityCheck[Any, Any]) -> None:
-        """Make `greeting` the first call on every connection, and ask on the present one too.
+    def check_identity_with(self, check: IdentityCheck[Any, Any]) -> None:
+        """Make `check` the first call on each connection, including the present one.
 
-        A call whose connection fails the greeting is not sent and raises DriverSilent. The
-        greeting's own method can always be called, because its reply tells who is there.
+        A call whose connection fails the check is not sent and raises DriverSilent. The method of
+        the check itself can always be called, because its reply identifies the driver.
         """
-        self._greeting = greeting
-        self._greeted = None
+        self._check = check
+        self._checked = None
 
     def when_lost(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever a connection has ended, for any reason."""
@@ -105,7 +105,7 @@ class DriverChannel:
         return None if owner in (0, os.geteuid()) else owner
 
     def close(self) -> None:
-        """Close the connection; calls under way end with DriverSilent."""
+        """Close the connection; running calls end with DriverSilent."""
         if self._connection is not None:
             self._connection.close()
 
@@ -114,16 +114,16 @@ class DriverChannel:
     ) -> Reply:
         """Make one call, once.
 
-        The deadline is ours alone: it is not sent along, because a driver that runs into it
-        answers with a status that it made itself, which would race with ours and pass for a
-        verdict. A driver notices that we gave up because the stream is reset.
+        The deadline is not sent to the driver, because a driver that exceeds it would answer with
+        its own status, which would race with our deadline and look like a verdict. At our deadline
+        the stream is reset, so the driver notices that nothing waits for its answer.
 
         Args:
-            timeout_s: seconds for this attempt, connecting included.
+            timeout_s: the time limit of this attempt, including the connection.
         Raises:
             DriverRefused: the driver sent a status.
             DriverSilent: no verdict.
-            DriverMalformed: OK, but the reply is missing, too large or no protobuf.
+            DriverMalformed: OK, but the reply is missing, too large or not protobuf.
         """
         with self._reported(method.call):
             return await self._call(method, request, timeout_s)
@@ -143,14 +143,14 @@ class DriverChannel:
     async def _call[Request: Message, Reply: Message](
         self, method: Method[Request, Reply], request: Request, timeout_s: float
     ) -> Reply:
-        greeting = self._greeting
-        is_greeting = greeting is not None and method is greeting.method
+        check = self._check
+        is_check = check is not None and method is check.method
         try:
             with anyio.fail_after(timeout_s):
-                if greeting is None or is_greeting:
+                if check is None or is_check:
                     connection = await self._usable_connection()
                 else:
-                    connection = await self._greeted_connection(method.call, greeting)
+                    connection = await self._checked_connection(method.call, check)
                 reply = await connection.ask(method, request, self._more_headers())
         except TimeoutError as error:
             raise DriverSilent(
@@ -162,59 +162,57 @@ class DriverChannel:
                 MadeBy.TRANSPORT,
                 f"can't connect to {self.path}: {error.strerror or error}",
             ) from error
-        if greeting is not None and is_greeting:
-            self._judge_greeting(connection, greeting.refusal(reply))
+        if check is not None and is_check:
+            self._judge_identity(connection, check.refusal(reply))
         return reply
 
-    async def _greeted_connection(
-        self, call: Call, greeting: IdentityCheck[Any, Any]
-    ) -> Connection:
+    async def _checked_connection(self, call: Call, check: IdentityCheck[Any, Any]) -> Connection:
         """A connection on which `call` may be sent.
 
         Raises:
-            DriverSilent: the greeting failed. Calls that waited for the same greeting fail with
-                it, because each of them would otherwise wait for another one.
+            DriverSilent: the check failed. Calls that waited for the same check fail too,
+                because otherwise each of them would wait for another check.
         """
-        failures_before = self._failed_greetings
-        async with self._greeting_turn:
+        failures_before = self._failed_checks
+        async with self._check_turn:
             connection = await self._usable_connection()
-            if connection is self._greeted:
+            if connection is self._checked:
                 return connection
             why = "it failed for another call"
-            if self._failed_greetings == failures_before:
-                why = await self._greet(connection, greeting)
+            if self._failed_checks == failures_before:
+                why = await self._check_identity(connection, check)
             if why:
-                first = f"{greeting.method.call} comes first on a new connection"
+                first = f"{check.method.call} comes first on a new connection"
                 raise DriverSilent(call, MadeBy.TRANSPORT, f"not sent, because {first}: {why}")
             return connection
 
-    async def _greet(self, connection: Connection, greeting: IdentityCheck[Any, Any]) -> str:
+    async def _check_identity(self, connection: Connection, check: IdentityCheck[Any, Any]) -> str:
         """Call DriverGetInfo; return why no other call may follow, "" if it may."""
-        method = greeting.method
+        method = check.method
 
         async def ask() -> Message:
             try:
-                with anyio.fail_after(greeting.timeout_s):
-                    return await connection.ask(method, greeting.request, self._more_headers())
+                with anyio.fail_after(check.timeout_s):
+                    return await connection.ask(method, check.request, self._more_headers())
             except TimeoutError as error:
-                late = f"no answer within {greeting.timeout_s:g} s"
+                late = f"no answer within {check.timeout_s:g} s"
                 raise DriverSilent(method.call, MadeBy.DEADLINE, late) from error
 
         try:
             with self._reported(method.call):
                 reply = await ask()
-            why = greeting.refusal(reply)
+            why = check.refusal(reply)
         except DriverError as error:
             why = f"{error.status.code.name}: {error.status.message}"
-        self._judge_greeting(connection, why)
+        self._judge_identity(connection, why)
         return why
 
-    def _judge_greeting(self, connection: Connection, why: str) -> None:
+    def _judge_identity(self, connection: Connection, why: str) -> None:
         if not why:
-            self._greeted = connection
+            self._checked = connection
             return
-        self._failed_greetings += 1
-        self._greeted = None
+        self._failed_checks += 1
+        self._checked = None
         connection.retire()
 
     async def _usable_connection(self) -> Connection:
@@ -222,7 +220,7 @@ class DriverChannel:
             found = self.socket_identity()
             current = self._connection
             if current is not None and current.is_usable:
-                # No file: the driver may be stopping in good order, and still answers.
+                # Without a file the driver may be stopping gracefully, and still answers.
                 if found in (None, current.identity):
                     return current
                 current.retire()

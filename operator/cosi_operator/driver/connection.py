@@ -1,24 +1,24 @@
 """One connection to a driver's Unix socket, through grpc.aio.
 
-The gRPC library reports a status that it made itself (driver killed, stream reset) in the same
-shape as one that the driver sent. For us they are opposites: the first is retried, the second is
-the driver's verdict. A status counts as the driver's if
+The gRPC library reports its own statuses (driver killed, stream reset) in the same form as the
+driver's statuses. They must be distinguished, because a status of the library is retried, and a
+status of the driver is a verdict. A status counts as the driver's if
 
-- its text is none of those that the library has for its own (`local_status`), and,
-- for UNAVAILABLE, with which the library reports a lost connection, the connection is still ready
-  50 ms later and was never anything else.
+- its text is not one of the library's own texts (`local_status`), and
+- for UNAVAILABLE, which the library also uses for a lost connection, the connection is still ready
+  50 ms later and was ready without interruption.
 
-So one channel of the library is used for one connection, and is closed when that ends. The library
-would connect again, and would send a waiting call to whoever listens then. To prevent that, the
-socket file is opened (O_PATH) and reached through that descriptor: a driver that listens anew does
-so on another file, which needs another `Connection`.
+One channel of the library is used for one connection, and is closed when the connection ends,
+because the library would connect again, and would send a waiting call to the next listener. To
+prevent that, the socket file is opened (O_PATH) and the library connects through that descriptor. A
+driver that listens again has another file, which needs another `Connection`.
 
 A call without an answer retires its connection, unless another call was answered meanwhile. The
-library keeps a connection on which the driver sends a header block without an end, or so many
-frames that it reads no more; the next call must not wait there.
+reason: the library keeps a connection on which the driver sends an endless header block, or so many
+frames that the library stops reading, and the next call must not wait on that connection.
 
-The deadline of a call is not given to the library, because a status that the library makes at its
-deadline would look like the driver's. The caller cancels, which resets the stream.
+The library does not get the deadline of a call, because its status at the deadline would look like
+the driver's. The caller cancels the call, which resets the stream.
 """
 
 import asyncio
@@ -41,15 +41,15 @@ from cosi_operator.driver.local_status import NO_HTTP2, NOT_TAKEN, local_status
 from cosi_operator.driver.methods import Method, Stubs
 from cosi_operator.outcome import Call, Code, MadeBy
 
-# A driver that is killed right after its connection delivered UNAVAILABLE leaves the ready state
-# within this time. Without it, 2 of 507 local failures were taken for the driver's; docs/adr/0013.
+# If the driver was killed, its connection leaves the ready state within this time after an
+# UNAVAILABLE. Without this wait, 2 of 507 local failures counted as the driver's; docs/adr/0013.
 SETTLE_S = 0.05
 # A driver's message may be a whole HTML page; the library's own limit is 8 KiB, and it rejects some
 # headers before that. Larger ones end the call.
 MAX_HEADER_BYTES = 2**20
 LONGEST_MS = 2**31 - 1
-# The caller's deadline ends an attempt to connect. The library is given so much more time, and
-# then closes the socket: it keeps the socket of a listener that never greets, also after `close`.
+# The caller's deadline ends an attempt to connect. The library gets this much more time and then
+# closes the socket, because otherwise it keeps the socket of a silent listener even after `close`.
 CONNECT_MARGIN_S = 1.0
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # no connection is shared with another channel
@@ -58,7 +58,7 @@ _OPTIONS = (
     ("grpc.max_metadata_size", MAX_HEADER_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
     ("grpc.client_idle_timeout_ms", LONGEST_MS),
-    # No compressed reply is asked for, and none is unpacked: it is not the expected message then.
+    # Compressed replies are neither requested nor decompressed; such a reply can't be parsed.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.per_message_decompression", 0),
     ("grpc.default_authority", "localhost"),  # not our path, which some servers reject
@@ -67,13 +67,13 @@ _OPTIONS = (
 
 
 def _connect_limit_ms() -> int:
-    """The time that the library has to connect: the caller's, and the margin."""
+    """The library's time limit for connecting: the caller's remaining time and the margin."""
     left_s = anyio.current_effective_deadline() - anyio.current_time()
     return int(min((max(left_s, 0.0) + CONNECT_MARGIN_S) * 1000, LONGEST_MS))
 
 
 class SocketIdentity(NamedTuple):
-    """The identity of the socket file; it changes when the driver listens again."""
+    """The identity of the socket file. It changes when the driver creates its socket again."""
 
     device: int
     inode: int
@@ -92,10 +92,10 @@ class SocketIdentity(NamedTuple):
 
 
 class Connection:
-    """A connection of the gRPC library; make it with `open`.
+    """A connection of the gRPC library; create it with `open`.
 
-    A separate task connects, watches the state and closes. It ends when the connection is lost
-    and the last call has ended, when `close` is called, or with the event loop.
+    A separate task connects, watches the state and closes the connection. The task ends when the
+    connection is lost and the last call has ended, when `close` is called, or with the event loop.
     """
 
     def __init__(self, path: Path, max_reply_bytes: int, on_lost: Callable[[], None]) -> None:
@@ -110,7 +110,7 @@ class Connection:
         self._channel = aio.insecure_channel(f"unix:{self._path}", options=options)
         self._stubs = Stubs(self._channel)
         self._on_lost = on_lost
-        self._calls = 0  # under way
+        self._calls = 0  # running
         self._answers = 0
         self._retired = False
         self._opened = anyio.Event()  # or failed
@@ -124,9 +124,9 @@ class Connection:
 
         Args:
             max_reply_bytes: a longer reply is DriverMalformed.
-            on_lost: called once, when a connection that was made is gone for whatever reason.
+            on_lost: called once, when an established connection is lost for any reason.
         Raises:
-            OSError: nobody listens there, or not with HTTP/2.
+            OSError: the socket has no listener, or the listener does not use HTTP/2.
         """
         connection = cls(path, max_reply_bytes, on_lost)
         try:
@@ -144,20 +144,20 @@ class Connection:
         return not self._retired and self._is_ready()
 
     def retire(self) -> None:
-        """Start no more calls here; close once those under way have ended."""
+        """Start no more calls on this connection; close it when the running calls have ended."""
         self._retired = True
         if not self._calls:
             self.close()
 
     def close(self) -> None:
-        """Close soon; calls under way end with DriverSilent."""
+        """Close the connection soon; running calls end with DriverSilent."""
         self._retired = True
         self._life.cancel()
 
     async def ask[Request: Message, Reply: Message](
         self, method: Method[Request, Reply], request: Request, headers: Mapping[str, str]
     ) -> Reply:
-        """Make one call. The caller sets the deadline by cancelling, which resets the stream.
+        """Send one call. The caller sets the deadline by cancelling, which resets the stream.
 
         Raises:
             DriverRefused, DriverSilent, DriverMalformed: see `errors`.
@@ -168,8 +168,8 @@ class Connection:
         self._calls += 1
         answers_before, answered = self._answers, False
         try:
-            # Not `await call` at once: for a call that `close` ended, that raises CancelledError
-            # in a task that was not cancelled.
+            # Do not `await call` first: if `close` ended the call, that raises CancelledError in a
+            # task that was not cancelled.
             code = await call.code()
             if code is not grpc.StatusCode.OK:
                 error = await self._error(method.call, code, await call.details() or "")
@@ -184,12 +184,12 @@ class Connection:
             self._retired |= self._answers == answers_before
             if self._retired and not self._calls:
                 self.close()
-        if reply is None:  # what the library makes of a reply that is missing or can't be parsed
+        if reply is None:  # the library's value for a reply that is missing or can't be parsed
             raise DriverMalformed(method.call, "the reply is not the message it should be")
         return reply
 
     async def _error(self, call: Call, code: grpc.StatusCode, details: str) -> DriverError:
-        """What a status other than OK means."""
+        """The error for a status other than OK."""
         local = local_status(details)
         if local is None and code is grpc.StatusCode.UNAVAILABLE and not await self._stays_ready():
             why = "the connection ended with the answer UNAVAILABLE, which may not be the driver's"
@@ -206,7 +206,7 @@ class Connection:
         return self._is_ready()
 
     def _is_ready(self) -> bool:
-        """Whether the connection is ready and was never anything else since it was made."""
+        """Whether the connection is ready and has been ready since it was established."""
         return not self._lost.is_set() and self._channel.get_state() is ChannelConnectivity.READY
 
     async def _live(self) -> None:
@@ -215,7 +215,7 @@ class Connection:
         try:
             await self._connect()
             was_ready = True
-            self._opened.set()  # the waiting task runs after the watch has begun
+            self._opened.set()  # the waiting task runs after this watch has started
             await self._channel.wait_for_state_change(ChannelConnectivity.READY)
             self._lost.set()
             self._retired = True
@@ -241,7 +241,7 @@ class Connection:
             await self._channel.wait_for_state_change(state)
 
     def _refusal(self) -> OSError:
-        """Why a connection could not be made; the library says it in words that name our path."""
+        """Why the connection failed, without the library's text, which contains our path."""
         with socket.socket(socket.AF_UNIX) as tried:
             tried.setblocking(False)
             try:

@@ -1,9 +1,9 @@
 """How a driver call can fail.
 
-DriverError             carries `status`: the call, the code, who made it, the driver's words
-├── DriverRefused       the driver sent a status other than OK: its verdict
-├── DriverSilent        no verdict: nobody listens, the connection broke, or our deadline passed
-└── DriverMalformed     the driver said OK, but its reply can't be used
+DriverError             has `status`: the call, the code, who made it, the driver's message
+├── DriverRefused       the driver's verdict: it sent a status other than OK
+├── DriverSilent        no verdict: no listener, a lost connection, or our deadline passed
+└── DriverMalformed     the driver answered OK, but its reply can't be used
 
 After DriverSilent and DriverMalformed the call may still have changed the backend.
 """
@@ -12,7 +12,7 @@ from cosi_operator.outcome import Call, Code, DriverStatus, MadeBy
 
 
 class DriverError(Exception):
-    """A driver call that brought no usable reply. Its text never holds credentials."""
+    """A driver call without a usable reply. The text of the error never contains credentials."""
 
     def __init__(self, status: DriverStatus) -> None:
         super().__init__(status)
@@ -35,11 +35,11 @@ class DriverRefused(DriverError):  # noqa: N818 - says what happened
 
 
 class DriverSilent(DriverError):  # noqa: N818 - says what happened
-    """The driver gave no verdict, so the call has to be repeated.
+    """The driver gave no verdict, so the call must be retried.
 
     Args:
-        made_by: DEADLINE (ours passed; the code is DEADLINE_EXCEEDED) or TRANSPORT (nobody
-            listens, or the connection or the stream broke; the code is UNAVAILABLE).
+        made_by: DEADLINE (our deadline passed; the code is DEADLINE_EXCEEDED) or TRANSPORT (no
+            listener, or a lost connection or stream; the code is UNAVAILABLE).
     """
 
     def __init__(self, call: Call, made_by: MadeBy, message: str) -> None:
@@ -51,7 +51,7 @@ class DriverSilent(DriverError):  # noqa: N818 - says what happened
 class DriverMalformed(DriverError):  # noqa: N818 - says what happened
     """The driver answered OK with a reply that is empty, too large or not protobuf; made by REPLY.
 
-    The code is OK, as that is what the driver said.
+    The code is OK, because the driver sent it.
     """
 
     def __init__(self, call: Call, message: str) -> None:

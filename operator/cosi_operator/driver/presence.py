@@ -1,14 +1,18 @@
 """Detects whether the driver answers, which driver it is, and whether its process changed.
 
-A loop with two states. Down: the socket file is looked at twice a second, and a new one is asked
-for its name at once; one that does not answer is asked again after 1 s, doubling up to 5 s. Up: the
-socket file is looked at once a second, and the driver is asked again when the file has changed, the
-connection was lost, or a call brought no answer; at once, but not more than once a second, as some
-close each connection after its answer. Between looks the channel asks each new connection itself
-for the name, before any other call (`DriverChannel.greet_with`).
+`Presence` has two states:
 
-What is seen of the driver's process is its socket file, so the instance stays the same while only
-the sidecar restarts, and changes when the driver listens anew.
+- Down: it checks the socket file twice a second, and calls DriverGetInfo on a new file immediately.
+  A driver that does not answer is called again after 1 s, doubling up to 5 s.
+- Up: it checks the socket file once a second. It calls DriverGetInfo again when the file changed,
+  the connection was lost or a call got no answer: immediately, but at most once a second, because
+  some drivers close each connection after an answer.
+
+Between these checks, the channel calls DriverGetInfo on each new connection before any other call
+(`DriverChannel.check_identity_with`).
+
+The socket file represents the driver's process. So the instance stays the same while only the
+sidecar restarts, and changes when the driver creates its socket again.
 """
 
 from collections.abc import Callable
@@ -33,8 +37,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DriverIdentity:
-    """`name` as the driver gives it (compare without regard to case); `instance` names its
-    process as seen from outside: 16 hex digits, another one after a restart."""
+    """The driver's name and process.
+
+    `name`: as the driver returns it; compare it without regard to case.
+    `instance`: 16 hex digits made from the socket file, which differ after a restart.
+    """
 
     name: str
     instance: str
@@ -44,9 +51,9 @@ class Presence:
     """Watches one driver.
 
     Args:
-        get_info_timeout_s: seconds for one DriverGetInfo.
-        on_up: called with each new identity: first contact, restart, other name.
-        on_down: called when a driver that was up can't be reached any more.
+        get_info_timeout_s: the time limit of one DriverGetInfo.
+        on_up: called with each new identity: after the first answer, a restart or a new name.
+        on_down: called when a driver that was up can't be reached.
     """
 
     def __init__(
@@ -65,24 +72,24 @@ class Presence:
         self._timeout_s = get_info_timeout_s
         self._on_up = on_up
         self._on_down = on_down
-        self._doubted = False
-        self._trusted_until = 0.0  # a doubt was cleared just now: the next one can wait
+        self._unanswered = False  # a call got no answer since the last DriverGetInfo
+        self._next_check_at = 0.0  # the earliest DriverGetInfo after an unanswered call
         self._waiting: anyio.CancelScope | None = None
         self._asked: SocketIdentity | None = None  # the socket that was asked last
         self._ask_again_at = 0.0  # while down, on the clock's monotonic time
         self._failures = 0
-        self._told = ""  # what the log said last about being down
+        self._logged = ""  # the last logged reason for being down
         channel.when_lost(self.note_silent)
 
     def note_silent(self) -> None:
         """After a call without an answer, check the driver at once if it was up."""
-        self._doubted = True
+        self._unanswered = True
         if self._waiting is not None and self._must_look_now():
             self._waiting.cancel()
 
     def _must_look_now(self) -> bool:
         is_up = self.current is not None
-        return is_up and self._doubted and self._clock.monotonic() >= self._trusted_until
+        return is_up and self._unanswered and self._clock.monotonic() >= self._next_check_at
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -110,20 +117,20 @@ class Presence:
             self._failures = 0
             return True
         if self.current is not None:
-            return self._doubted
+            return self._unanswered
         return self._clock.monotonic() >= self._ask_again_at
 
     async def _ask(self, socket: SocketIdentity) -> None:
         is_same = socket == self._asked
         self._asked = socket
-        if self._doubted:
-            self._trusted_until = self._clock.monotonic() + UP_LOOK_S
-        self._doubted = False
+        if self._unanswered:
+            self._next_check_at = self._clock.monotonic() + UP_LOOK_S
+        self._unanswered = False
         try:
             name = await self._driver.get_info(timeout_s=self._timeout_s)
         except DriverError as error:
             if isinstance(error, DriverRefused) and is_same and self.current is not None:
-                return  # it answers, so it is there, and its name is known
+                return  # the driver answers, and its name is known
             self._down(str(error))
             self._failures += 1
             self._ask_again_at = self._clock.monotonic() + BACKOFF.pause_s(self._failures)
@@ -133,7 +140,7 @@ class Presence:
 
     def _up(self, identity: DriverIdentity) -> None:
         before, self.current = self.current, identity
-        self._told = ""
+        self._logged = ""
         if identity == before:
             return
         log.info("driver_up", driver=identity.name, driver_instance=identity.instance)
@@ -143,9 +150,9 @@ class Presence:
         self._on_up(identity)
 
     def _down(self, why: str) -> None:
-        if why != self._told:
+        if why != self._logged:
             log.warning("driver_down", why=why, socket=str(self._channel.path))
-            self._told = why
+            self._logged = why
         if self.current is not None:
             self.current = None
             self._on_down()

@@ -1,7 +1,7 @@
 """The five calls of the driver interface v1alpha1, in neutral records.
 
-Every call takes `timeout_s`, seconds for this one attempt, connecting included, and raises
-`DriverError` (see `errors`); each is made once, never repeated here.
+Every call takes `timeout_s`, the time limit of this one attempt including the connection, and
+raises `DriverError` (see `errors`). No call is repeated here.
 """
 
 from collections.abc import Mapping
@@ -33,14 +33,14 @@ _AUTHENTICATION_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class CreatedBucket:
-    """`bucket_id` is the driver's own name for the bucket; "" if it gave none."""
+    """`bucket_id` is the driver's name for the bucket; "" if the driver returned none."""
 
     bucket_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class GrantRequest:
-    """`name`: of the account to make, from the access's UID."""
+    """`name`: the name of the new account, made from the UID of the access."""
 
     bucket_id: str
     name: str
@@ -50,7 +50,7 @@ class GrantRequest:
 
 @dataclass(frozen=True, slots=True)
 class GrantedAccess:
-    """`account_id` is "" if the driver gave none.
+    """`account_id` is "" if the driver returned none.
 
     `credentials` are complete or None; then `problem` says what is missing.
     """
@@ -63,7 +63,7 @@ class GrantedAccess:
 class Driver:
     """The driver at the other end of a channel.
 
-    What it says of a failure comes without any key that it has granted to this process.
+    Errors contain the driver's message without the keys that it granted to this process.
     """
 
     def __init__(self, channel: DriverChannel) -> None:
@@ -71,10 +71,10 @@ class Driver:
         self._known = KnownSecrets()
 
     def serve_only(self, name: str, *, timeout_s: float) -> None:
-        """Call no driver but the one of this name from now on.
+        """From now on, call only the driver of this name.
 
-        DriverGetInfo is then the first call on every new connection, within `timeout_s` seconds,
-        and any other call to a driver of another name raises DriverSilent without being sent.
+        DriverGetInfo is then the first call on each new connection, within `timeout_s` seconds. Any
+        other call to a driver of another name is not sent and raises DriverSilent.
         """
 
         def refusal(reply: cosi_pb2.DriverGetInfoResponse) -> str:
@@ -83,7 +83,9 @@ class Driver:
             return f"the driver there is named {reply.name!r}, not {name!r}"
 
         request = cosi_pb2.DriverGetInfoRequest()
-        self._channel.greet_with(IdentityCheck(methods.GET_INFO, request, refusal, timeout_s))
+        self._channel.check_identity_with(
+            IdentityCheck(methods.GET_INFO, request, refusal, timeout_s)
+        )
 
     async def get_info(self, *, timeout_s: float) -> str:
         """The driver's name, never "".
@@ -118,8 +120,8 @@ class Driver:
         """Delete the bucket and its content.
 
         Raises:
-            ValueError: `bucket_id` is empty; nothing was sent. One real driver takes an empty id
-                for all its buckets.
+            ValueError: `bucket_id` is empty; nothing was sent. One known driver deletes all its
+                buckets if the id is empty.
         Source: v1alpha1 interface, DriverDeleteBucket.
         """
         _require(bucket_id=bucket_id)
@@ -127,8 +129,8 @@ class Driver:
         await self._call(methods.DELETE_BUCKET, request, timeout_s=timeout_s)
 
     async def grant_access(self, request: GrantRequest, *, timeout_s: float) -> GrantedAccess:
-        """Make an account with access to a bucket. Often **not** safe to repeat: some drivers
-        make new keys, or even another account, each time.
+        """Create an account with access to a bucket. Often **not** safe to repeat, because some
+        drivers create new keys, or even another account, each time.
 
         Raises:
             ValueError: the bucket's id or the name is empty; nothing was sent.

@@ -16,7 +16,7 @@ from mockdriver.client import MockDriver
 
 NAME = "mock.objectstorage.k8s.io"
 TIMEOUT_S = 20.0
-GREETING_S = 0.3
+CHECK_S = 0.3
 FIRST = "not sent, because DriverGetInfo comes first on a new connection: "
 
 
@@ -47,7 +47,7 @@ async def channel(mock: MockDriver) -> AsyncIterator[DriverChannel]:
 @pytest.fixture
 def driver(channel: DriverChannel) -> Driver:
     driver = Driver(channel)
-    driver.serve_only(NAME.upper(), timeout_s=GREETING_S)
+    driver.serve_only(NAME.upper(), timeout_s=CHECK_S)
     return driver
 
 
@@ -111,7 +111,7 @@ async def test_a_connection_from_before_the_name_was_known_is_asked_too(
 ) -> None:
     driver = Driver(channel)
     await create(driver, "before")
-    driver.serve_only(NAME, timeout_s=GREETING_S)
+    driver.serve_only(NAME, timeout_s=CHECK_S)
     await create(driver, "after")
     assert calls(mock) == [Call.CREATE_BUCKET, Call.GET_INFO, Call.CREATE_BUCKET]
 
@@ -156,7 +156,7 @@ async def test_a_refused_name_stops_the_call_until_the_driver_tells_it(
 async def test_calls_that_wait_for_one_name_wait_once(mock: MockDriver, driver: Driver) -> None:
     mock.set_rule(Call.GET_INFO, hang=True, times=1)
     ends = await at_once(driver)
-    late = f"DEADLINE_EXCEEDED: no answer within {GREETING_S:g} s"
+    late = f"DEADLINE_EXCEEDED: no answer within {CHECK_S:g} s"
     assert sorted(ends) == sorted([late, *["it failed for another call"] * 19])
     assert calls(mock) == [Call.GET_INFO]
     await create(driver)
@@ -181,7 +181,7 @@ async def test_each_first_call_is_counted(mock: MockDriver) -> None:
         mock.address, on_call=lambda call, code, *_: counted.append((call, code))
     )
     driver = Driver(channel)
-    driver.serve_only(NAME, timeout_s=GREETING_S)
+    driver.serve_only(NAME, timeout_s=CHECK_S)
     await create(driver)
     channel.close()
     await anyio.lowlevel.checkpoint()

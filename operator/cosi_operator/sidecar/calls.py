@@ -181,6 +181,9 @@ async def judged[R](
 class DriverRun:
     """The driver calls of one reconcile run for one object: what they are counted under.
 
+    A run makes this from its view at each use, because the run may have read a newer copy of the
+    object, and the next run looks for the attempt under the generation of that copy.
+
     `recheck_s`: how long a final verdict forbids the next call; None forbids it indefinitely.
     """
 

@@ -60,7 +60,7 @@ class Refusals:
         """The outcome for a failed request: Terminal for a refusal that is not the first 403."""
         if not isinstance(error, Forbidden | Invalid):
             return outcome_of(error)
-        reason, message = _told(error)
+        reason, message = _reason_and_message(error)
         row = self._row(key, message)
         pause_s = BACKOFF.pause_s(row.count)
         if isinstance(error, Invalid):
@@ -104,7 +104,7 @@ class Refusals:
         self._events[view.meta.key] = outcome.message, now_s
 
 
-def _told(error: ApiError) -> tuple[Reason, str]:
+def _reason_and_message(error: ApiError) -> tuple[Reason, str]:
     again = f"The request is repeated every {RECHECK_S:.0f} s."
     if right := missing_right(error):
         text = f"The operator lacks a permission: {right.words}."

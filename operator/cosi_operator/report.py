@@ -70,7 +70,7 @@ class Reporter:
         self._keeps: set[str] = set()  # plurals for which "keeps_conditions" was logged
 
     async def report[T: Reported](
-        self, objects: Objects[T], key: Key, told: StatusReport
+        self, objects: Objects[T], key: Key, report: StatusReport
     ) -> T | None:
         """Write the status if it differs, and emit the Event for a change.
 
@@ -81,15 +81,17 @@ class Reporter:
             ApiError, ApiSilent: the status could not be written; repeat the run.
         """
         before = objects.get(key)
-        if before is None or before.meta.uid != told.judged.uid:
+        if before is None or before.meta.uid != report.judged.uid:
             return None
-        if is_minor(before, told):
+        if is_minor(before, report):
             return before
-        patch = OutcomePatch(told, objects.resource.kind, self._clock.wall(), self._longest_pause_s)
+        patch = OutcomePatch(
+            report, objects.resource.kind, self._clock.wall(), self._longest_pause_s
+        )
         written = await self.write(objects, key, patch)
         # Emit only if the status changed or the driver was called. No status is written for an
         # oversized object, so its Event is the only report.
-        if written or _was_asked(told.outcome) or before.meta.oversized:
+        if written or _was_asked(report.outcome) or before.meta.oversized:
             self._emit(before, objects, patch)
         return objects.get(key)
 
@@ -239,14 +241,14 @@ class Reporter:
         return await self._events.deliver(about, type="Warning", reason=reason, message=message)
 
     def _emit[T: Reported](self, before: T, objects: Objects[T], patch: OutcomePatch) -> None:
-        told, was = patch.told, ready_of(before)
-        outcome = told.outcome
+        report, was = patch.report, ready_of(before)
+        outcome = report.outcome
         if isinstance(outcome, Success):
             if was is None or was.status != "True":
-                self.event(objects, before, "Normal", told.success_event, told.success[1])
+                self.event(objects, before, "Normal", report.success_event, report.success[1])
             return
         fingerprint = f"{outcome.reason}:{_fingerprint(outcome)}"
-        level, reason = event_of(outcome, told.failure_event)
+        level, reason = event_of(outcome, report.failure_event)
         message = f"{outcome.reason}: {patch.message(before)}"
         self.event(objects, before, level, reason, message, fingerprint=fingerprint)
 

@@ -95,40 +95,40 @@ class OutcomePatch:
     `kind`: the kind of the object. `longest_pause_s`: the cap of the backoff, for the message.
     """
 
-    told: StatusReport
+    report: StatusReport
     kind: str
     now: datetime
     longest_pause_s: float
 
     @property
     def uid(self) -> str:
-        return self.told.judged.uid
+        return self.report.judged.uid
 
     @property
     def version(self) -> str:
-        return "" if self.told.must_store else self.told.judged.resource_version
+        return "" if self.report.must_store else self.report.judged.resource_version
 
     def status_of(self, current: Reported) -> Status:
-        told = self.told
+        report = self.report
         wanted = conditions.from_outcome(
-            told.outcome,
-            generation=told.judged.generation,
-            success=told.success,
+            report.outcome,
+            generation=report.judged.generation,
+            success=report.success,
             message=self.message(current),
-            ignored=told.ignored,
+            ignored=report.ignored,
         )
         return Status(
             conditions=conditions.merge(current.conditions, wanted, self.now),
-            observed_generation=told.judged.generation,
-            last_call=_last_call(current, told, self.now),
-            **told.fields,
+            observed_generation=report.judged.generation,
+            last_call=_last_call(current, report, self.now),
+            **report.fields,
         )
 
     def message(self, view: Reported) -> str:
         """The message of the Ready condition, and of the Event about a failure."""
-        told = self.told
-        if isinstance(told.outcome, Success):
-            return told.success[1]
+        report = self.report
+        if isinstance(report.outcome, Success):
+            return report.success[1]
         what = f"{self.kind.lower()} {view.meta.name}"
         if view.meta.namespace:
             what += f" -n {view.meta.namespace}"
@@ -136,10 +136,10 @@ class OutcomePatch:
         if claim and claim.name:  # the tenant may write the claim, not the Bucket
             what = f"bucketclaim {claim.name} -n {claim.namespace}"
         return conditions.failure_message(
-            told.outcome,
-            attempts=told.attempts,
+            report.outcome,
+            attempts=report.attempts,
             retry_what=what,
-            advice=conditions.advice_on(told.outcome.reason, view),
+            advice=conditions.advice_on(report.outcome.reason, view),
             now=self.now,
             longest_pause_s=self.longest_pause_s,
         )
@@ -215,22 +215,22 @@ def ready_of(view: Reported) -> Condition | None:
     return ready_in(view.conditions)
 
 
-def is_minor(before: Reported, told: StatusReport) -> bool:
+def is_minor(before: Reported, report: StatusReport) -> bool:
     """Whether the outcome is not worth a write: a quiet one, or one more retry that failed."""
-    outcome = told.outcome
-    if not isinstance(outcome, Requeue) or conditions.is_worth_writing(told.attempts):
+    outcome = report.outcome
+    if not isinstance(outcome, Requeue) or conditions.is_worth_writing(report.attempts):
         return isinstance(outcome, Requeue) and outcome.quiet
     was = ready_of(before)
     return was is not None and was.status == "False" and was.reason == outcome.reason
 
 
-def _last_call(view: Reported, told: StatusReport, now: datetime) -> LastCall | None:
+def _last_call(view: Reported, report: StatusReport, now: datetime) -> LastCall | None:
     """The verdict to store; None (keep the stored one) when no driver call was judged."""
     if isinstance(view, BucketClaim):
         return None
-    outcome = told.outcome
+    outcome = report.outcome
     if isinstance(outcome, Success):
-        return _last_success(view, told, now)
+        return _last_success(view, report, now)
     status: DriverStatus | None = outcome.status
     if status is None:
         return None
@@ -239,14 +239,14 @@ def _last_call(view: Reported, told: StatusReport, now: datetime) -> LastCall | 
         code=status.code.name,
         made_by=status.made_by.value,
         outcome=type(outcome).__name__,
-        effect=told.effect,
+        effect=report.effect,
         reason=outcome.reason.value,
-        attempts=told.attempts,
-        generation=told.judged.generation,
-        driver_instance=told.driver_instance,
-        retry_token=told.retry_token,
+        attempts=report.attempts,
+        generation=report.judged.generation,
+        driver_instance=report.driver_instance,
+        retry_token=report.retry_token,
         time=stamp(now),
-        object_uid=told.judged.uid,
+        object_uid=report.judged.uid,
     )
     # Keep the stored verdict if only the time differs: a recheck with the same result writes
     # nothing.
@@ -261,7 +261,7 @@ def _last_call(view: Reported, told: StatusReport, now: datetime) -> LastCall | 
 
 
 def _last_success(
-    view: Bucket | BucketAccess, told: StatusReport, now: datetime
+    view: Bucket | BucketAccess, report: StatusReport, now: datetime
 ) -> LastCall | None:
     """The verdict after a Success: replaces a failure, or records the retry annotation.
 
@@ -269,21 +269,21 @@ def _last_success(
     needed.
     """
     before = view.last_call
-    if before is None and not told.retry_token:
+    if before is None and not report.retry_token:
         return None
     fresh = LastCall(
-        call=told.call.value,
+        call=report.call.value,
         code=Code.OK.name,
         made_by=MadeBy.DRIVER.value,
         outcome="Success",
         effect=Effect.MAYBE,
-        reason=told.success[0].value,
+        reason=report.success[0].value,
         attempts=1,
-        generation=told.judged.generation,
-        driver_instance=told.driver_instance,
-        retry_token=told.retry_token,
+        generation=report.judged.generation,
+        driver_instance=report.driver_instance,
+        retry_token=report.retry_token,
         time=stamp(now),
-        object_uid=told.judged.uid,
+        object_uid=report.judged.uid,
     )
     said = before and (before.call, before.outcome, before.retry_token)
     return before if said == (fresh.call, fresh.outcome, fresh.retry_token) else fresh

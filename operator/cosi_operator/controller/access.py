@@ -54,7 +54,7 @@ class UnreportedAccessReconciler:
             now=now,
             since=self._first_seen.since(key, (access.meta.uid, access.meta.deleting)),
             heard=self._watches.activity.of(driver_of(bucket, access_class)),
-            told=self._first_seen.is_reported(key),
+            reported=self._first_seen.is_reported(key),
         )
 
     async def _apply(self, view: UnreportedView, step: EditFinalizers) -> AccessIs:
@@ -75,7 +75,7 @@ class UnreportedAccessReconciler:
     async def _report(self, key: Key, end: End[UnreportedView]) -> Outcome:
         access = end.view.access
         if access is not None and end.report:
-            told = StatusReport(
+            report = StatusReport(
                 outcome=end.outcome,
                 judged=access.meta,
                 success=(Reason.GRANTED, ""),
@@ -85,7 +85,7 @@ class UnreportedAccessReconciler:
                 fields={} if access.meta.deleting else {"ready": False},
                 call=Call.GRANT_ACCESS,
             )
-            await self._reporter.report(self._accesses, key, told)
+            await self._reporter.report(self._accesses, key, report)
             if is_waiting_for_sidecar(end.outcome):
                 self._first_seen.mark_reported(key)
         return end.outcome

@@ -28,8 +28,8 @@ class SidecarActivity:
         """Process a change of an access of this driver; the controller's own writes don't count."""
         if old is None or is_by_controller(old.conditions):
             return
-        told = new is not None and old.conditions != new.conditions
-        if new is None or (told and not is_by_controller(new.conditions)):
+        reported = new is not None and old.conditions != new.conditions
+        if new is None or (reported and not is_by_controller(new.conditions)):
             self._note(driver)
 
     def _note(self, driver: str) -> None:

@@ -127,7 +127,7 @@ class ClaimReconciler:
             unproven=True,
             sidecar_heard=self._watches.activity.of(_driver_of(bucket, bucket_class)),
             deleting_since=self._deleting_since(key, claim),
-            waiting_told=self._deleting.is_reported(key),
+            waiting_reported=self._deleting.is_reported(key),
         )
 
     def _is_claimed(self, claim: BucketClaim | None, bucket: Bucket) -> bool:
@@ -245,18 +245,18 @@ class ClaimReconciler:
         if late := former_found_late(end.view):
             self._reporter.event(self._claims, claim, "Warning", Reason.FORMER_BUCKET.value, late)
         if not end.report:
-            await self._tell_ignored(end.view, claim)
+            await self._report_ignored(end.view, claim)
             return end.outcome
-        told = _told(end.outcome, end.view, claim)
-        await self._reporter.report(self._claims, claim.meta.key, told)
+        report = _status_report(end.outcome, end.view, claim)
+        await self._reporter.report(self._claims, claim.meta.key, report)
         if is_waiting_for_sidecar(end.outcome):
             # Emit the Event on the Bucket too, because administrators check the Bucket.
-            if end.view.bucket and not end.view.waiting_told:
+            if end.view.bucket and not end.view.waiting_reported:
                 self._waiting_event(end.view.bucket, end.outcome)
             self._deleting.mark_reported(claim.meta.key)
         return end.outcome
 
-    async def _tell_ignored(self, view: ClaimView, claim: BucketClaim) -> None:
+    async def _report_ignored(self, view: ClaimView, claim: BucketClaim) -> None:
         """Report in the status of a ready claim which change of it or its class has no effect."""
         bucket = view.bucket
         if bucket is None or not (bucket.ready and claim.ready) or claim.meta.deleting:
@@ -281,7 +281,7 @@ def _is_same(fresh: BucketClaim | None, seen: BucketClaim) -> bool:
     return (fresh.meta.uid, fresh.meta.generation) == (seen.meta.uid, seen.meta.generation)
 
 
-def _told(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> StatusReport:
+def _status_report(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> StatusReport:
     bucket = view.bucket
     keep = claim.ready and is_waiting_for_sidecar(outcome)  # nothing is deleted yet
     fields: dict[str, Any] = {"ready": isinstance(outcome, Success) or keep}

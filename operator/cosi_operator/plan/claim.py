@@ -276,8 +276,8 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
         )
         return Done(waiting)
     if bucket.ready and bucket.bucket_id and not claim.ready:
-        told = ready_in(bucket.conditions)
-        since = told.last_transition_time if told else ""
+        ready = ready_in(bucket.conditions)
+        since = ready.last_transition_time if ready else ""
         return left_for_sidecar(since, view.now) or Done(Success())
     return Done(Success(), report=False)  # the sidecar reports the Bucket's state on the claim
 
@@ -364,8 +364,10 @@ def _ended(claim: BucketClaim) -> Done:
 
 def _await_sidecar(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done:
     """Wait for the sidecar, which also reports on the claim; after a time limit, report instead."""
-    told = view.waiting_told
-    if is_reported(claim.conditions, deleting=True) or is_overwritten(claim.conditions, told=told):
+    reported = view.waiting_reported
+    if is_reported(claim.conditions, deleting=True) or is_overwritten(
+        claim.conditions, reported=reported
+    ):
         return Done(Success(), report=False)
     if view.deleting_since is not None:
         since, patience = stamp(view.deleting_since), patience_s(view.now, view.sidecar_heard)

@@ -36,7 +36,7 @@ class ClaimView:
         unproven: `claim` may still be a stale copy.
         sidecar_heard: when the sidecar of the Bucket's driver last wrote the state of any object.
         deleting_since: when this process first saw the claim's deletionTimestamp.
-        waiting_told: the controller has since reported that the claim waits for the sidecar.
+        waiting_reported: the controller has since reported that the claim waits for the sidecar.
     """
 
     claim: BucketClaim | None
@@ -52,7 +52,7 @@ class ClaimView:
     unproven: bool = False
     sidecar_heard: datetime | None = None
     deleting_since: datetime | None = None
-    waiting_told: bool = False
+    waiting_reported: bool = False
 
 
 def former_buckets(claim: BucketClaim, buckets: Iterable[Bucket]) -> tuple[Bucket, ...]:

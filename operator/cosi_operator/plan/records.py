@@ -241,10 +241,10 @@ def bucket_of_claim(claim: BucketClaim, buckets: Iterable[Bucket]) -> Bucket | N
     record, then the Bucket in the claim's status.
     """
     bound = [bucket for bucket in buckets if is_bound_to(bucket, claim)]
-    own, told = names.bucket_name(claim.meta.uid), claim.bucket_name
+    own, stated = names.bucket_name(claim.meta.uid), claim.bucket_name
     return min(
         bound,
-        key=lambda b: (b.meta.name != own, b.record is None, b.meta.name != told, b.meta.name),
+        key=lambda b: (b.meta.name != own, b.record is None, b.meta.name != stated, b.meta.name),
         default=None,
     )
 

@@ -64,12 +64,12 @@ def is_reported(conditions: Iterable[Condition], *, deleting: bool) -> bool:
     return ready.status != "True" and ready.reason not in _BEFORE_DELETION
 
 
-def is_overwritten(conditions: Iterable[Condition], *, told: bool) -> bool:
+def is_overwritten(conditions: Iterable[Condition], *, reported: bool) -> bool:
     """Whether another writer replaced the condition that the object waits for the sidecar.
 
     Only a sidecar replaces it. If the controller wrote it again, both would write indefinitely.
     """
-    return told and not any(
+    return reported and not any(
         c.type == "Ready" and c.reason == Reason.WAITING_FOR_SIDECAR for c in conditions
     )
 

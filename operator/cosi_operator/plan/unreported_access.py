@@ -31,7 +31,7 @@ class UnreportedView:
         bucket: a Bucket that names the claim of this access.
         since: when this process first saw the access in its present state (new, or being deleted).
         heard: when the sidecar of the access's driver last wrote the state of any object.
-        told: since `since`, the controller has reported that the access waits for the sidecar.
+        reported: since `since`, the controller has reported that the access waits for the sidecar.
     """
 
     access: BucketAccess | None
@@ -40,7 +40,7 @@ class UnreportedView:
     now: datetime
     since: datetime
     heard: datetime | None = None
-    told: bool = False
+    reported: bool = False
 
 
 def driver_of(bucket: Bucket | None, access_class: BucketAccessClass | None) -> str:
@@ -65,7 +65,7 @@ def plan(view: UnreportedView) -> Done | EditFinalizers:
     access = view.access
     if access is None or is_settled(access):
         return Done(Success(), report=False)
-    if is_overwritten(access.conditions, told=view.told):
+    if is_overwritten(access.conditions, reported=view.reported):
         return Done(Success(), report=False)
     if access.meta.deleting:
         return _plan_deletion(access, view)

@@ -219,8 +219,8 @@ class AccessReconciler:
                 replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s)
             )
         if end.report:
-            told = access_report(replace(end, outcome=outcome), access, self._s.attempts)
+            report = access_report(replace(end, outcome=outcome), access, self._s.attempts)
             # Warn before the new status replaces the account.
             warn_unrecorded_account(self._s, access, end.view)
-            await self._s.reporter.report(self._s.accesses, key, told)
+            await self._s.reporter.report(self._s.accesses, key, report)
         return outcome

@@ -93,7 +93,9 @@ class BucketReconciler:
         # same id before either id is stored.
         self._returned: dict[Key, str] = {}
         self._vanished = VanishedBuckets(sidecar)
-        self._told_left: set[str] = set()  # UIDs of removed accesses with an account that is left
+        self._reported_left: set[str] = (
+            set()
+        )  # UIDs of removed accesses with an account that is left
 
     async def reconcile(self, key: Key) -> Outcome:
         """Reconcile one key. Safe to repeat at any time."""
@@ -286,7 +288,7 @@ class BucketReconciler:
             self._returned.pop(key, None)
             return end.outcome
         if end.report:
-            await self._s.reporter.report(self._s.buckets, key, self._told(end, bucket))
+            await self._s.reporter.report(self._s.buckets, key, self._status_report(end, bucket))
         self._returned.pop(key, None)  # the index of ids now contains the id
         self._warn_former_left(bucket, end.view)
         await mirror_to_claim(
@@ -297,8 +299,8 @@ class BucketReconciler:
     def _warn_former_left(self, bucket: Bucket, view: BucketView) -> None:
         """Emit one Warning about each access from before the record that was removed by force."""
         left = records.former_left(bucket, view.accesses)
-        if new := {uid: account for uid, account in left.items() if uid not in self._told_left}:
-            self._told_left.update(new)
+        if new := {uid: account for uid, account in left.items() if uid not in self._reported_left}:
+            self._reported_left.update(new)
             words, reason = former_left(new), Reason.BACKEND_UNVERIFIED.value
             self._s.event_about_removed(bucket, "Warning", reason, words)
 
@@ -314,7 +316,7 @@ class BucketReconciler:
         last = view.bucket.last_call
         return last is None or last.retry_token != made_on.retry_token
 
-    def _told(self, end: End[BucketView], bucket: Bucket) -> StatusReport:
+    def _status_report(self, end: End[BucketView], bucket: Bucket) -> StatusReport:
         view = end.view
         bucket_id = known_id(bucket, view)
         ready = isinstance(end.outcome, Success) and bool(bucket_id)

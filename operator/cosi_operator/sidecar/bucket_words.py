@@ -21,8 +21,8 @@ def lost_record(bucket: Bucket, view: BucketView, step: EditBucket) -> str:
     if view.remembered:
         return "was removed, and the sidecar restored it"
     # Only our sidecar writes conditions, and only after the record.
-    told = [ready_of(bucket), *(ready_of(access) for access in view.accesses)]
-    if step.record is None or not any(ready and ready.status == "True" for ready in told):
+    conditions = [ready_of(bucket), *(ready_of(access) for access in view.accesses)]
+    if step.record is None or not any(ready and ready.status == "True" for ready in conditions):
         return ""
     return (
         "was lost, and the sidecar wrote a new one from the data on which the Bucket, its"

@@ -656,7 +656,7 @@ def test_forged_status_with_a_name_that_no_bucket_can_have_is_not_read() -> None
                 GOING_CLAIM,
                 meta(READY, deleting=True),
                 now=NOW + timedelta(minutes=5),
-                waiting_told=True,
+                waiting_reported=True,
             ),
             NOTHING,
             id="a sidecar has replaced what the controller said -> not said again",

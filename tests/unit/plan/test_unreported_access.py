@@ -65,7 +65,7 @@ def wait(after_s: float) -> Done:
             id="its sidecar is at work on others -> it gets longer",
         ),
         pytest.param(
-            seen(told(GOING, "Granted", "True"), told=True),
+            seen(told(GOING, "Granted", "True"), reported=True),
             NOTHING,
             id="a sidecar has replaced what the controller said -> not said again",
         ),

@@ -43,6 +43,9 @@ from cosi_operator.plan.bucket_view import claim_retry, retry_token
 
 type Reported = Bucket | BucketAccess | BucketClaim
 
+CLAIM_READY_EVENT = "BucketReady"
+"""The reason of the Event on a ready claim. Sidecar and controller emit the same Event."""
+
 
 class StatusPatch[T](Protocol):
     """What one writer changes in the status of one object.
@@ -209,6 +212,11 @@ class RefusalPatch:
             message=self.refusal.message,
         )
         return Status(conditions.merge(current.conditions, wanted, self.now), generation)
+
+
+def claim_ready_message(bucket_name: str) -> str:
+    """The message of the Event on a ready claim; also of its condition, from the controller."""
+    return f"Bucket {bucket_name} is ready."
 
 
 def ready_of(view: Reported) -> Condition | None:

@@ -56,7 +56,13 @@ from cosi_operator.reconcile import End, Steps
 from cosi_operator.refusals import Refusals
 from cosi_operator.report import Reporter
 from cosi_operator.scrub import shown_name
-from cosi_operator.status_patch import IgnoredPatch, StatusReport, ready_of
+from cosi_operator.status_patch import (
+    CLAIM_READY_EVENT,
+    IgnoredPatch,
+    StatusReport,
+    claim_ready_message,
+    ready_of,
+)
 
 
 class ClaimReconciler:
@@ -293,8 +299,8 @@ def _status_report(outcome: Outcome, view: ClaimView, claim: BucketClaim) -> Sta
     return StatusReport(
         outcome=outcome,
         judged=claim.meta,
-        success=(Reason.PROVISIONED, f"Bucket {name} is ready."),
-        success_event="BucketReady",
+        success=(Reason.PROVISIONED, claim_ready_message(name)),
+        success_event=CLAIM_READY_EVENT,
         failure_event="FailedCreateBucket",
         fields=fields,
     )

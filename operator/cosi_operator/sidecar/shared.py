@@ -24,7 +24,12 @@ from cosi_operator.sidecar.calls import Attempts, DriverState
 from cosi_operator.sidecar.lanes import Lanes
 from cosi_operator.sidecar.records import RecordLookup
 from cosi_operator.sidecar.secret_release import UnheldSecrets
-from cosi_operator.status_patch import MirrorPatch, ready_of
+from cosi_operator.status_patch import (
+    CLAIM_READY_EVENT,
+    MirrorPatch,
+    claim_ready_message,
+    ready_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,8 @@ async def mirror_to_claim(
     bucket = sidecar.buckets.get(key)
     if bucket is None or claim is None or not bucket.conditions:
         return
-    told_by = sidecar.lookup.bucket_of_claim(claim)  # an administrator may bind two
-    if told_by is None or told_by.meta.uid != bucket.meta.uid or not _is_told(bucket, claim):
+    bound = sidecar.lookup.bucket_of_claim(claim)  # an administrator may bind two
+    if bound is None or bound.meta.uid != bucket.meta.uid or not _is_mirrored(bucket, claim):
         return
     was = ready_of(claim)
     patch = MirrorPatch(bucket, claim.meta.uid, sidecar.clock.wall())
@@ -110,8 +115,8 @@ def _claim_event(
         return
     answer = f"Retried because of {names.RETRY_ANNOTATION}={shown_name(retry)}. " if retry else ""
     if now.status == "True":
-        text = f"Bucket {bucket.meta.name} is ready."
-        sidecar.reporter.event(sidecar.claims, claim, "Normal", "BucketReady", text)
+        text = claim_ready_message(bucket.meta.name)
+        sidecar.reporter.event(sidecar.claims, claim, "Normal", CLAIM_READY_EVENT, text)
     elif isinstance(outcome, Requeue | Terminal):
         level, reason = event_of(outcome, bucket_failure_event(bucket))
         sidecar.reporter.event(
@@ -174,7 +179,7 @@ def warn_unrecorded_account(sidecar: Sidecar, access: BucketAccess, view: Access
     )
 
 
-def _is_told(bucket: Bucket, claim: BucketClaim) -> bool:
+def _is_mirrored(bucket: Bucket, claim: BucketClaim) -> bool:
     """Whether the sidecar writes the status of the claim; otherwise only the controller does.
 
     The controller releases a claim whose Bucket is kept after the claim (static, Retain).

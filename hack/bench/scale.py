@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from bench.burst import burst, retries
 from bench.procs import memory_mib
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.decode import decode_bucket, decode_bucket_access, decode_bucket_claim
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key
 from cosi_operator.kube.store import READY_LIMIT, Store
 from cosi_operator.plan import bucket as bucket_plan
@@ -110,14 +110,14 @@ class Stores:
 
     buckets: Store[Bucket] = field(
         default_factory=lambda: Store(
-            v1alpha1.decode_bucket,
+            decode_bucket,
             {"claim": lambda found: (found.claim.key,) if found.claim else ()},
         )
     )
-    claims: Store[BucketClaim] = field(default_factory=lambda: Store(v1alpha1.decode_bucket_claim))
+    claims: Store[BucketClaim] = field(default_factory=lambda: Store(decode_bucket_claim))
     accesses: Store[BucketAccess] = field(
         default_factory=lambda: Store(
-            v1alpha1.decode_bucket_access,
+            decode_bucket_access,
             {
                 "class": lambda found: (found.class_name,),
                 "claim": lambda found: (found.claim_key,),

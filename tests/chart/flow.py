@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane import ApiError, ControlPlane
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 
 DEADLINE_S = 25.0
 POLL_S = 0.05
@@ -56,10 +56,10 @@ class MainJob:
         self.plane.apply(OBJECTS.format(name=self.name, driver=self.driver))
 
     def claim(self) -> Any:
-        return found(self.plane, v1alpha1.BUCKET_CLAIMS.path(self.name, "claim"))
+        return found(self.plane, BUCKET_CLAIMS.path(self.name, "claim"))
 
     def access(self) -> Any:
-        return found(self.plane, v1alpha1.BUCKET_ACCESSES.path(self.name, "access"))
+        return found(self.plane, BUCKET_ACCESSES.path(self.name, "access"))
 
     def secret(self) -> Any:
         return found(self.plane, f"/api/v1/namespaces/{self.name}/secrets/keys")
@@ -90,7 +90,7 @@ class MainJob:
 
     def buckets(self) -> list[Any]:
         """Buckets made for its claim."""
-        listed = self.plane.api.call("GET", v1alpha1.BUCKETS.path())["items"]
+        listed = self.plane.api.call("GET", BUCKETS.path())["items"]
         return [one for one in listed if one["spec"]["bucketClaim"].get("namespace") == self.name]
 
 

@@ -13,7 +13,7 @@ from tests.chart.test_rendered import COMBINATIONS
 
 from chart_outputs import NAMESPACE, RELEASE, TESTS, Helm, HelmError, Object, objects
 from controlplane import ApiError, ControlPlane, KubectlError
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.resources import BUCKET_CLAIMS, GROUP
 
 ROOT = TESTS.parents[1]
 UPSTREAM_CRDS = ROOT / "tests" / "support" / "upstream_crds"
@@ -123,7 +123,7 @@ def deployment(plane: ControlPlane) -> Any:
 
 def crds(plane: ControlPlane) -> list[Object]:
     found = plane.api.call("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
-    return [crd for crd in found["items"] if crd["spec"]["group"] == v1alpha1.GROUP]
+    return [crd for crd in found["items"] if crd["spec"]["group"] == GROUP]
 
 
 def released(plane: ControlPlane) -> list[str]:
@@ -199,11 +199,11 @@ def test_crds_that_kubectl_installed_are_taken_over_when_asked(
         helm = Helm(plane.directory / "helm", plane.admin_kubeconfig)
         plane.apply(UPSTREAM_CRDS)
         plane.apply(CLAIM)
-        before = plane.api.call("GET", v1alpha1.BUCKET_CLAIMS.path("default", "mine"))
+        before = plane.api.call("GET", BUCKET_CLAIMS.path("default", "mine"))
         with pytest.raises(HelmError, match="invalid ownership metadata"):
             helm.run("install", RELEASE, str(operator_chart), *IN_NAMESPACE)
         helm.run("install", RELEASE, str(operator_chart), *IN_NAMESPACE, "--take-ownership")
-        after = plane.api.call("GET", v1alpha1.BUCKET_CLAIMS.path("default", "mine"))
+        after = plane.api.call("GET", BUCKET_CLAIMS.path("default", "mine"))
         assert (after["metadata"]["uid"], after["spec"]) == (
             before["metadata"]["uid"],
             before["spec"],

@@ -19,8 +19,8 @@ from tests.chart.pod import ROOT, Pod
 
 from chart_outputs import NAMESPACE, RELEASE, Helm
 from controlplane import ControlPlane
-from cosi_operator.api import v1alpha1
 from cosi_operator.api.record import RECORD_ANNOTATION, decode_record
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS, GROUP
 from cosi_operator.api.view import Resource
 from cosi_operator.outcome import Call
 from cosi_operator.plan import names
@@ -29,7 +29,7 @@ from cosi_operator.rpc import cosi_pb2_grpc as pb_grpc
 from mockdriver.client import MockDriver
 
 TEAM = "team"
-API = f"{v1alpha1.GROUP}/v1alpha1"
+API = f"{GROUP}/v1alpha1"
 CALL_TIMEOUT_S = 10.0
 
 CLASSES = """
@@ -65,7 +65,7 @@ class Leftovers:
     def claim(self, name: str) -> Any:
         """A claim, its Bucket, the binding: the Go controller's part."""
         spec = {"protocols": ["S3"], "bucketClassName": "gold"}
-        claim = self._create(v1alpha1.BUCKET_CLAIMS, name, spec, [names.CLAIM_FINALIZER])
+        claim = self._create(BUCKET_CLAIMS, name, spec, [names.CLAIM_FINALIZER])
         meta = claim["metadata"]
         bucket = {
             "driverName": self.driver.name,
@@ -75,9 +75,9 @@ class Leftovers:
             "protocols": ["S3"],
             "bucketClaim": {"name": name, "namespace": TEAM, "uid": meta["uid"]},
         }
-        self._create(v1alpha1.BUCKETS, names.bucket_name(meta["uid"]), bucket, [])
+        self._create(BUCKETS, names.bucket_name(meta["uid"]), bucket, [])
         status = {"bucketName": names.bucket_name(meta["uid"]), "bucketReady": False}
-        return self._put_status(v1alpha1.BUCKET_CLAIMS, name, status)
+        return self._put_status(BUCKET_CLAIMS, name, status)
 
     def create_bucket(self, claim: Any) -> str:
         """DriverCreateBucket; returns the id."""
@@ -89,13 +89,13 @@ class Leftovers:
 
     def bucket_is_ready(self, claim: Any, bucket_id: str) -> None:
         name = claim["status"]["bucketName"]
-        self._add_finalizer(v1alpha1.BUCKETS, name, names.BUCKET_FINALIZER)
+        self._add_finalizer(BUCKETS, name, names.BUCKET_FINALIZER)
         status = {"bucketReady": True, "bucketID": bucket_id}
-        self._put_status(v1alpha1.BUCKETS, name, status)
+        self._put_status(BUCKETS, name, status)
 
     def claim_is_ready(self, claim: Any) -> None:
         status = {**claim["status"], "bucketReady": True}
-        self._put_status(v1alpha1.BUCKET_CLAIMS, claim["metadata"]["name"], status)
+        self._put_status(BUCKET_CLAIMS, claim["metadata"]["name"], status)
 
     def ready(self, name: str) -> tuple[Any, str]:
         """A claim with all of it done."""
@@ -112,7 +112,7 @@ class Leftovers:
             "credentialsSecretName": f"{name}-keys",
             "protocol": "S3",
         }
-        return self._create(v1alpha1.BUCKET_ACCESSES, name, spec, [])
+        return self._create(BUCKET_ACCESSES, name, spec, [])
 
     def grant(self, access: Any, bucket_id: str) -> pb.DriverGrantBucketAccessResponse:
         with grpc.insecure_channel(self.driver.address) as channel:
@@ -155,10 +155,10 @@ class Leftovers:
 
     def access_is_granted(self, access: Any, bucket: str, account: str) -> None:
         name = access["metadata"]["name"]
-        self._add_finalizer(v1alpha1.BUCKETS, bucket, names.BUCKET_ACCESS_FINALIZER)
-        self._add_finalizer(v1alpha1.BUCKET_ACCESSES, name, names.ACCESS_FINALIZER)
+        self._add_finalizer(BUCKETS, bucket, names.BUCKET_ACCESS_FINALIZER)
+        self._add_finalizer(BUCKET_ACCESSES, name, names.ACCESS_FINALIZER)
         status = {"accessGranted": True, "accountID": account}
-        self._put_status(v1alpha1.BUCKET_ACCESSES, name, status)
+        self._put_status(BUCKET_ACCESSES, name, status)
 
     def granted(self, name: str, claim: Any, bucket_id: str) -> None:
         """An access with all of it done."""
@@ -176,13 +176,13 @@ class Leftovers:
 
     @staticmethod
     def _path(resource: Resource, name: str, subresource: str = "") -> str:
-        namespace = "" if resource is v1alpha1.BUCKETS else TEAM
+        namespace = "" if resource is BUCKETS else TEAM
         return resource.path(namespace, name, subresource)
 
     def _create(self, resource: Resource, name: str, spec: Any, finalizers: list[str]) -> Any:
         meta = {"name": name, "finalizers": finalizers}
         body = {"apiVersion": API, "kind": resource.kind, "metadata": meta, "spec": spec}
-        namespace = "" if resource is v1alpha1.BUCKETS else TEAM
+        namespace = "" if resource is BUCKETS else TEAM
         return self.plane.api.call("POST", resource.path(namespace), body)
 
     def _put_status(self, resource: Resource, name: str, status: Any) -> Any:
@@ -212,20 +212,18 @@ class Taken:
         return sum(entry.number <= self.before for entry in self.left.driver.journal(call))
 
     def bucket(self, name: str) -> Any:
-        return self.left.get(v1alpha1.BUCKETS, self.claims[name]["status"]["bucketName"])
+        return self.left.get(BUCKETS, self.claims[name]["status"]["bucketName"])
 
     def account(self, access: str) -> str:
         """The name under which the account of an access is made."""
-        return names.account_name(
-            self.left.get(v1alpha1.BUCKET_ACCESSES, access)["metadata"]["uid"]
-        )
+        return names.account_name(self.left.get(BUCKET_ACCESSES, access)["metadata"]["uid"])
 
     def secret(self, access: str) -> Any:
         return found(self.left.plane, f"/api/v1/namespaces/{TEAM}/secrets/{access}-keys")
 
     def until_granted(self, access: str) -> None:
         def granted() -> bool:
-            status = self.left.get(v1alpha1.BUCKET_ACCESSES, access).get("status", {})
+            status = self.left.get(BUCKET_ACCESSES, access).get("status", {})
             return bool(status.get("accessGranted"))
 
         eventually(f"access {access}", granted)
@@ -253,8 +251,8 @@ def leave(left: Leftovers) -> dict[str, Any]:
     bucket = claims["killed"]["status"]["bucketName"]
     left.secret(access, bucket, left.grant(access, bucket_id))
     # Deleted while the Go pair was away already.
-    left.delete(v1alpha1.BUCKET_ACCESSES, "leaving-app")
-    left.delete(v1alpha1.BUCKET_CLAIMS, "leaving")
+    left.delete(BUCKET_ACCESSES, "leaving-app")
+    left.delete(BUCKET_CLAIMS, "leaving")
     return claims
 
 
@@ -306,7 +304,7 @@ def pod(plane: ControlPlane, folder: Path, role: str, driver: MockDriver) -> Pod
 @pytest.mark.parametrize("name", ["done", "forgotten", "unready", "unmade", "unwritten", "killed"])
 def test_every_claim_becomes_ready(taken: Taken, name: str) -> None:
     def ready() -> bool:
-        claim = taken.left.get(v1alpha1.BUCKET_CLAIMS, name)
+        claim = taken.left.get(BUCKET_CLAIMS, name)
         return bool(claim["status"]["bucketReady"]) and any(
             condition["type"] == "Ready" and condition["status"] == "True"
             for condition in claim["status"].get("conditions", ())
@@ -348,8 +346,8 @@ def test_what_was_being_deleted_ends_and_its_account_and_bucket_are_gone(taken: 
     eventually(
         "the claim, its access, Bucket and Secret to go",
         lambda: (
-            taken.left.get(v1alpha1.BUCKET_CLAIMS, "leaving") is None
-            and taken.left.get(v1alpha1.BUCKET_ACCESSES, "leaving-app") is None
+            taken.left.get(BUCKET_CLAIMS, "leaving") is None
+            and taken.left.get(BUCKET_ACCESSES, "leaving-app") is None
             and taken.bucket("leaving") is None
             and found(taken.left.plane, f"/api/v1/namespaces/{TEAM}/secrets/leaving-app-keys")
             is None
@@ -362,7 +360,7 @@ def test_what_was_being_deleted_ends_and_its_account_and_bucket_are_gone(taken: 
 
 def test_what_was_refused_for_ever_stops_and_says_so(taken: Taken) -> None:
     def stalled() -> bool:
-        claim = taken.left.get(v1alpha1.BUCKET_CLAIMS, "refused")
+        claim = taken.left.get(BUCKET_CLAIMS, "refused")
         return any(
             (condition["type"], condition["status"]) == ("Stalled", "True")
             and condition["reason"] == "DriverInvalidArgument"
@@ -390,20 +388,20 @@ def test_deleting_what_the_go_pair_made_leaves_nothing(taken: Taken, name: str) 
         secret["metadata"]["finalizers"] = []
         left.plane.api.call("PUT", path, secret)
         left.plane.api.call("DELETE", path)
-    left.delete(v1alpha1.BUCKET_ACCESSES, f"{name}-app")
-    left.delete(v1alpha1.BUCKET_CLAIMS, name)
+    left.delete(BUCKET_ACCESSES, f"{name}-app")
+    left.delete(BUCKET_CLAIMS, name)
     eventually(
         f"all of {name} to go",
         lambda: (
-            left.get(v1alpha1.BUCKET_ACCESSES, f"{name}-app") is None
-            and left.get(v1alpha1.BUCKET_CLAIMS, name) is None
+            left.get(BUCKET_ACCESSES, f"{name}-app") is None
+            and left.get(BUCKET_CLAIMS, name) is None
             and taken.bucket(name) is None
             and found(left.plane, f"/api/v1/namespaces/{TEAM}/secrets/{name}-app-keys") is None
         ),
         told=lambda: json.dumps(
             [
-                left.get(v1alpha1.BUCKET_ACCESSES, f"{name}-app"),
-                left.get(v1alpha1.BUCKET_CLAIMS, name),
+                left.get(BUCKET_ACCESSES, f"{name}-app"),
+                left.get(BUCKET_CLAIMS, name),
                 taken.bucket(name),
             ]
         ),

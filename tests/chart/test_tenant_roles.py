@@ -12,7 +12,7 @@ from tests.chart.test_rendered import of_kind
 
 from chart_outputs import RELEASE, Helm, Object
 from controlplane import ControlPlane
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.resources import GROUP
 
 READ = ("get", "list", "watch")
 WRITE = ("create", "delete", "deletecollection", "patch", "update")
@@ -43,7 +43,7 @@ def allowed(plane: ControlPlane, user: str, namespace: str = SPACE) -> set[tuple
 
 def _may(plane: ControlPlane, user: str, namespace: str, verb: str, target: str) -> bool:
     resource, _, subresource = target.partition("/")
-    attributes = {"group": v1alpha1.GROUP, "verb": verb, "resource": resource}
+    attributes = {"group": GROUP, "verb": verb, "resource": resource}
     attributes |= {"subresource": subresource} if subresource else {}
     attributes |= {} if resource in (*CLASSES, "buckets") else {"namespace": namespace}
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"

@@ -26,7 +26,7 @@ from tests.model.world import (
     record_of,
 )
 
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 
 PROCESSES = ("controller", "sidecar")
 # Longer than every wait after which a process would do something by itself; rechecks of failed

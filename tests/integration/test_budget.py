@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bench.counting import driver_calls, is_write, requests_of
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.decode import decode_bucket, decode_bucket_access, decode_bucket_claim
 from cosi_operator.api.record import RECORD_ANNOTATION, decode_record
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim
 from cosi_operator.kube.store import READY_LIMIT, Store, identify
@@ -229,10 +229,10 @@ type Indexes = dict[str, Callable[[Any], Iterable[Hashable]]]
 
 # As the sidecar holds them.
 KINDS: dict[str, tuple[Callable[[bytes], Bucket | BucketClaim | BucketAccess], Indexes]] = {
-    "buckets": (v1alpha1.decode_bucket, dict(BUCKET_INDEXES)),
-    "bucketclaims": (v1alpha1.decode_bucket_claim, {}),
+    "buckets": (decode_bucket, dict(BUCKET_INDEXES)),
+    "bucketclaims": (decode_bucket_claim, {}),
     "bucketaccesses": (
-        v1alpha1.decode_bucket_access,
+        decode_bucket_access,
         {
             "class": lambda view: (view.class_name,),
             "claim": lambda view: (view.claim_key,),

@@ -10,7 +10,10 @@ import pytest
 from tests.support.v1alpha1 import CALL, READY, STATUS
 
 from controlplane import ControlPlane
-from cosi_operator.api import v1alpha1, view
+from cosi_operator.api import view
+from cosi_operator.api.decode import decode_bucket, decode_bucket_access, decode_bucket_claim
+from cosi_operator.api.encode import annotate_status, bucket_body, keeps_conditions, with_status
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS, GROUP
 from cosi_operator.api.view import Resource
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +49,7 @@ kind: BucketAccess
 metadata: {name: one, namespace: default}
 spec: {bucketClaimName: one, bucketAccessClassName: keys, credentialsSecretName: secret}
 """
-WITH_STATUS = [v1alpha1.BUCKETS, v1alpha1.BUCKET_CLAIMS, v1alpha1.BUCKET_ACCESSES]
+WITH_STATUS = [BUCKETS, BUCKET_CLAIMS, BUCKET_ACCESSES]
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +80,16 @@ def path(resource: Resource, subresource: str = "") -> str:
 def put_status(plane: ControlPlane, resource: Resource) -> tuple[Any, bool]:
     """Write STATUS; the reply, and whether the served schema kept our part of it."""
     stored = plane.api.call("GET", path(resource))
-    body = v1alpha1.with_status(stored, STATUS)
+    body = with_status(stored, STATUS)
     reply = plane.api.call("PUT", path(resource, "status"), body)
-    return reply, v1alpha1.keeps_conditions(reply, STATUS)
+    return reply, keeps_conditions(reply, STATUS)
 
 
 def read(body: Any) -> Any:
     decode = {
-        "Bucket": v1alpha1.decode_bucket,
-        "BucketClaim": v1alpha1.decode_bucket_claim,
-        "BucketAccess": v1alpha1.decode_bucket_access,
+        "Bucket": decode_bucket,
+        "BucketClaim": decode_bucket_claim,
+        "BucketAccess": decode_bucket_access,
     }[body["kind"]]
     return decode(msgspec.json.encode(body))
 
@@ -97,10 +100,10 @@ def test_upstreams_schema_drops_our_part_and_the_annotation_tells_it(
 ) -> None:
     reply, kept = put_status(upstream, resource)
     assert not kept
-    v1alpha1.annotate_status(reply, STATUS)
+    annotate_status(reply, STATUS)
     found = read(upstream.api.call("PUT", path(resource), reply))
     assert (found.conditions, found.observed_generation) == ((READY,), 3)
-    if resource is not v1alpha1.BUCKET_CLAIMS:
+    if resource is not BUCKET_CLAIMS:
         assert found.last_call == CALL
 
 
@@ -112,18 +115,18 @@ def test_our_schema_keeps_the_status_of_objects_stored_under_upstreams(
     assert kept
     found = read(reply)
     assert (found.conditions, found.observed_generation) == ((READY,), 3)
-    if resource is not v1alpha1.BUCKET_CLAIMS:
+    if resource is not BUCKET_CLAIMS:
         assert found.last_call == CALL
 
 
 def test_a_new_bucket_is_accepted(deployed: ControlPlane) -> None:
-    body = v1alpha1.bucket_body(
+    body = bucket_body(
         "bucket-u-1",
         claim=view.ClaimRef("default", "one", "u-1"),
         bucket_class=view.BucketClass(view.Meta(name="gold"), "d", parameters={"tier": "1"}),
         protocols=("S3",),
     )
-    found = read(deployed.api.call("POST", v1alpha1.BUCKETS.path(), body))
+    found = read(deployed.api.call("POST", BUCKETS.path(), body))
     assert found.claim == view.ClaimRef("default", "one", "u-1")
     assert found.deletion_policy is view.DeletionPolicy.RETAIN
 
@@ -196,7 +199,7 @@ def test_an_account_may_do_this_and_no_more(
     allowed: bool,
 ) -> None:
     name, _, subresource = resource.partition("/")
-    group = {"secrets": "", "events": "", "leases": "coordination.k8s.io"}.get(name, v1alpha1.GROUP)
+    group = {"secrets": "", "events": "", "leases": "coordination.k8s.io"}.get(name, GROUP)
     for verb in verbs.split():
         asked = {"verb": verb, "group": group, "resource": name, "subresource": subresource}
         review = {

@@ -14,7 +14,7 @@ from tests.model.processes import DRIVER
 from tests.model.world import NAMESPACE, World, info_in, keys_in, owner_of, record_of
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.outcome import Call
 from cosi_operator.plan import names

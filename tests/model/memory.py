@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.errors import AlreadyExists, Conflict, Invalid, NotFound
 

@@ -15,7 +15,7 @@ from tests.model.pause import Point
 from tests.model.processes import Run, Running
 from tests.model.world import World, add_access, add_access_class, add_claim, add_class
 
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS
 from cosi_operator.outcome import Call, Code
 
 # `Runner.run_once` and `Runner._outcome`, between a worker and the reconciler.

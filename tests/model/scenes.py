@@ -12,7 +12,7 @@ from tests.model.world import NAMESPACE, add_access_class, add_class, keys_in
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.record import RECORD_ANNOTATION
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.kube.errors import ApiSilent
 from cosi_operator.outcome import Call

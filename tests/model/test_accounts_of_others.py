@@ -34,7 +34,7 @@ from tests.model.scenes import (
 from tests.model.world import add_access, add_claim, add_static_bucket, record_of
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names

@@ -25,12 +25,7 @@ from tests.model.world import (
     add_static_bucket,
 )
 
-from cosi_operator.api.v1alpha1 import (
-    BUCKET_ACCESSES,
-    BUCKET_CLAIMS,
-    BUCKET_CLASSES,
-    BUCKETS,
-)
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
 from cosi_operator.api.view import Resource
 from cosi_operator.driver.errors import DriverSilent
 from cosi_operator.kube.errors import ApiSilent

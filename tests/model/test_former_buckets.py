@@ -7,7 +7,7 @@ from tests.model.processes import DRIVER, Run, Running
 from tests.model.scenes import begin, bucket_of, told
 from tests.model.world import NAMESPACE, add_access, add_claim, add_static_bucket
 
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.outcome import Call
 
 FORMER = "bucket-of-an-earlier-claim"

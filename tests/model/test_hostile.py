@@ -31,7 +31,7 @@ from tests.model.world import (
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.record import RECORD_ANNOTATION, decode_record
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.plan import names
 

@@ -6,7 +6,7 @@ from tests.model.scenes import begin, key_works
 from tests.model.world import add_access, add_claim
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES
+from cosi_operator.api.resources import BUCKET_ACCESSES
 from cosi_operator.outcome import Call
 
 

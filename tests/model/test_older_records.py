@@ -33,7 +33,7 @@ from tests.model.world import add_access, add_claim, add_static_bucket, keys_in,
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.record import RECORD_ANNOTATION
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key
 from cosi_operator.outcome import Call
 

@@ -36,7 +36,7 @@ from tests.model.world import (
 )
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, Conflict
 from cosi_operator.outcome import Call, Code

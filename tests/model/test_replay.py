@@ -14,7 +14,7 @@ from tests.model.world import (
     add_static_bucket,
 )
 
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Resource
 from cosi_operator.outcome import Call
 

@@ -39,7 +39,7 @@ from tests.model.world import (
 )
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import (
+from cosi_operator.api.resources import (
     BUCKET_ACCESS_CLASSES,
     BUCKET_ACCESSES,
     BUCKET_CLAIMS,

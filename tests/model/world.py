@@ -29,7 +29,7 @@ from tests.support.clock import FakeClock
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.record import RECORD_ANNOTATION, BucketRecord, decode_record
-from cosi_operator.api.v1alpha1 import (
+from cosi_operator.api.resources import (
     BUCKET_ACCESS_CLASSES,
     BUCKET_ACCESSES,
     BUCKET_CLAIMS,

@@ -4,18 +4,26 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from cosi_operator.api import v1alpha1, view
+from cosi_operator.api import view
+from cosi_operator.api.decode import (
+    decode_bucket,
+    decode_bucket_access,
+    decode_bucket_access_class,
+    decode_bucket_claim,
+    decode_bucket_class,
+)
+from cosi_operator.api.resources import STATUS_ANNOTATION
 from cosi_operator.outcome import Effect
 
 type Json = dict[str, Any]
 type Decode = Callable[[bytes], Any]
 
 DECODERS: dict[str, Decode] = {
-    "BucketClass": v1alpha1.decode_bucket_class,
-    "BucketAccessClass": v1alpha1.decode_bucket_access_class,
-    "BucketClaim": v1alpha1.decode_bucket_claim,
-    "Bucket": v1alpha1.decode_bucket,
-    "BucketAccess": v1alpha1.decode_bucket_access,
+    "BucketClass": decode_bucket_class,
+    "BucketAccessClass": decode_bucket_access_class,
+    "BucketClaim": decode_bucket_claim,
+    "Bucket": decode_bucket,
+    "BucketAccess": decode_bucket_access,
 }
 WITH_STATUS = ["BucketClaim", "Bucket", "BucketAccess"]
 
@@ -78,7 +86,7 @@ BUCKET = whole(
 
 
 def annotated(kind: str, text: str, status: Json | None = None) -> Json:
-    annotations = {v1alpha1.STATUS_ANNOTATION: text}
+    annotations = {STATUS_ANNOTATION: text}
     return whole(kind, metadata={"name": "one", "annotations": annotations}, status=status)
 
 

@@ -18,12 +18,7 @@ from tests.model.world import (
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.record import RECORD_ANNOTATION
-from cosi_operator.api.v1alpha1 import (
-    BUCKET_ACCESSES,
-    BUCKET_CLAIMS,
-    BUCKETS,
-    STATUS_ANNOTATION,
-)
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS, STATUS_ANNOTATION
 from cosi_operator.api.view import Resource
 from cosi_operator.outcome import Call, Code
 

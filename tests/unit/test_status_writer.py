@@ -9,7 +9,8 @@ import pytest
 from tests.support.apiserver import Reply, StubApiServer, client_of, serving
 from tests.support.clock import FakeClock
 
-from cosi_operator.api.v1alpha1 import BUCKET_CLAIMS, decode_bucket_claim
+from cosi_operator.api.decode import decode_bucket_claim
+from cosi_operator.api.resources import BUCKET_CLAIMS
 from cosi_operator.api.view import BucketClaim, Condition, Key, Status
 from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.events import EventRecorder

@@ -18,7 +18,10 @@ from tests.support.v1alpha1 import (
     whole,
 )
 
-from cosi_operator.api import v1alpha1, view
+from cosi_operator.api import view
+from cosi_operator.api.decode import decode_bucket
+from cosi_operator.api.encode import annotate_status, with_status
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKETS
 
 META = view.Meta(
     name="bucket-1",
@@ -32,10 +35,10 @@ META = view.Meta(
 
 
 def test_resources_say_where_a_kind_is_served() -> None:
-    assert v1alpha1.BUCKETS.path(name="b", subresource="status") == (
+    assert BUCKETS.path(name="b", subresource="status") == (
         "/apis/objectstorage.k8s.io/v1alpha1/buckets/b/status"
     )
-    assert v1alpha1.BUCKET_ACCESSES.path("ns", "a") == (
+    assert BUCKET_ACCESSES.path("ns", "a") == (
         "/apis/objectstorage.k8s.io/v1alpha1/namespaces/ns/bucketaccesses/a"
     )
 
@@ -216,14 +219,14 @@ def test_a_wrong_type_is_refused_with_its_path(body: Json, path: str) -> None:
 )
 def test_what_is_no_json_is_refused_in_the_same_way(raw: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
-        v1alpha1.decode_bucket(raw)
+        decode_bucket(raw)
 
 
 def test_an_item_of_a_list_is_read_without_a_copy() -> None:
     (item,) = msgspec.json.decode(encode({"items": [BUCKET]}), type=dict[str, list[msgspec.Raw]])[
         "items"
     ]
-    assert v1alpha1.decode_bucket(item) == decode(BUCKET)
+    assert decode_bucket(item) == decode(BUCKET)
 
 
 @pytest.mark.parametrize("kind", WITH_STATUS)
@@ -243,7 +246,7 @@ def test_a_broken_part_of_ours_is_as_if_it_were_not_there(kind: str, own: Json) 
 
 
 def test_a_last_call_with_an_unknown_effect_is_not_trusted() -> None:
-    body = v1alpha1.with_status(BUCKET, STATUS)
+    body = with_status(BUCKET, STATUS)
     body["status"]["lastCall"]["effect"] = "some"
     found = decode(body)
     assert found.last_call is None
@@ -269,7 +272,7 @@ def test_a_broken_annotation_is_as_if_it_were_not_there(kind: str, text: str) ->
 @pytest.mark.parametrize("kind", WITH_STATUS)
 def test_the_status_wins_over_the_annotation_as_a_whole(kind: str) -> None:
     old = annotated(kind, "")
-    v1alpha1.annotate_status(old, STATUS)
+    annotate_status(old, STATUS)
     old["status"] = {"observedGeneration": 9}
     found = decode(old)
     assert (found.conditions, found.observed_generation) == ((), 9)

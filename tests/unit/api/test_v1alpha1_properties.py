@@ -20,7 +20,9 @@ from tests.support.v1alpha1 import (
     whole,
 )
 
-from cosi_operator.api import v1alpha1, view
+from cosi_operator.api import view
+from cosi_operator.api.encode import annotate_status, with_plain_status, with_status
+from cosi_operator.api.resources import STATUS_ANNOTATION
 from cosi_operator.outcome import Effect
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -65,7 +67,7 @@ def assert_told(found: Any, status: view.Status) -> None:
 @pytest.mark.parametrize("kind", WITH_STATUS)
 @given(status=statuses)
 def test_what_is_written_into_a_status_is_read_back(kind: str, status: view.Status) -> None:
-    found = decode(v1alpha1.with_status(whole(kind), status))
+    found = decode(with_status(whole(kind), status))
     assert_told(found, status)
     if isinstance(found, view.BucketClaim):
         assert (found.ready, found.bucket_name) == (status.ready, status.bucket_name)
@@ -78,8 +80,8 @@ def test_what_is_written_into_a_status_is_read_back(kind: str, status: view.Stat
 @pytest.mark.parametrize("kind", WITH_STATUS)
 @given(status=statuses)
 def test_what_is_written_into_the_annotation_is_read_back(kind: str, status: view.Status) -> None:
-    body = v1alpha1.with_plain_status(whole(kind), status)
-    v1alpha1.annotate_status(body, status)
+    body = with_plain_status(whole(kind), status)
+    annotate_status(body, status)
     assert_told(decode(body), status)
 
 
@@ -107,7 +109,7 @@ skeletons = st.fixed_dictionaries(
             lambda meta, text: {
                 **meta,
                 "name": "one",
-                "annotations": {v1alpha1.STATUS_ANNOTATION: text},
+                "annotations": {STATUS_ANNOTATION: text},
             },
             fields_of(NULL_META),
             text | own_json.map(json.dumps),

@@ -15,13 +15,21 @@ from tests.support.v1alpha1 import (
     whole,
 )
 
-from cosi_operator.api import v1alpha1, view
+from cosi_operator.api import view
+from cosi_operator.api.encode import (
+    annotate_status,
+    bucket_body,
+    keeps_conditions,
+    with_plain_status,
+    with_status,
+)
 from cosi_operator.api.record import (
     RECORD_ANNOTATION,
     BucketRecord,
     ClaimIdentity,
     encode_record,
 )
+from cosi_operator.api.resources import STATUS_ANNOTATION
 
 
 def test_a_new_bucket_has_what_its_class_says() -> None:
@@ -29,9 +37,7 @@ def test_a_new_bucket_has_what_its_class_says() -> None:
         view.Meta(name="gold"), "d.example", view.DeletionPolicy.DELETE, {"tier": "1"}
     )
     claim = view.ClaimRef("team", "mine", "c-1")
-    body = v1alpha1.bucket_body(
-        "bucket-c-1", claim=claim, bucket_class=bucket_class, protocols=("S3",)
-    )
+    body = bucket_body("bucket-c-1", claim=claim, bucket_class=bucket_class, protocols=("S3",))
     record = BucketRecord(name="bucket-c-1", claim=ClaimIdentity("team", "mine", "c-1"))
     annotations = {RECORD_ANNOTATION: encode_record(record)}
     assert body["metadata"] == {"name": "bucket-c-1", "annotations": annotations}
@@ -56,7 +62,7 @@ def test_a_new_bucket_has_what_its_class_says() -> None:
 
 
 def test_a_new_bucket_without_parameters_has_no_such_field() -> None:
-    body = v1alpha1.bucket_body(
+    body = bucket_body(
         "b",
         claim=view.ClaimRef("n", "c", "u"),
         bucket_class=view.BucketClass(view.Meta(name="gold"), "d"),
@@ -92,14 +98,14 @@ def test_a_new_bucket_without_parameters_has_no_such_field() -> None:
 def test_each_kind_has_its_own_names(kind: str, status: view.Status, plain: Json) -> None:
     body = whole(kind)
     own = {"conditions": [], "observedGeneration": 1}
-    assert v1alpha1.with_plain_status(body, status)["status"] == plain
-    assert v1alpha1.with_status(body, status)["status"] == plain | own
+    assert with_plain_status(body, status)["status"] == plain
+    assert with_status(body, status)["status"] == plain | own
 
 
 def test_what_a_status_does_not_name_stays() -> None:
     body = deepcopy(BUCKET)
     body["status"]["someone"] = {"else": 1}
-    after = v1alpha1.with_status(body, view.Status((READY,), 3))
+    after = with_status(body, view.Status((READY,), 3))
     assert after["status"]["bucketID"] == "id-1"
     assert after["status"]["bucketReady"] is True
     assert after["status"]["someone"] == {"else": 1}
@@ -108,53 +114,53 @@ def test_what_a_status_does_not_name_stays() -> None:
 
 
 def test_an_empty_string_removes_the_field() -> None:
-    after = v1alpha1.with_status(BUCKET, view.Status((), 3, bucket_id=""))
+    after = with_status(BUCKET, view.Status((), 3, bucket_id=""))
     assert "bucketID" not in after["status"]
 
 
 def test_a_claim_has_no_last_call() -> None:
-    assert "lastCall" not in v1alpha1.with_status(whole("BucketClaim"), STATUS)["status"]
+    assert "lastCall" not in with_status(whole("BucketClaim"), STATUS)["status"]
 
 
 def test_only_a_claim_has_an_observed_retry() -> None:
     status = view.Status((READY,), 3, observed_retry="1")
-    after = v1alpha1.with_status(whole("BucketClaim"), status)["status"]
+    after = with_status(whole("BucketClaim"), status)["status"]
     assert after["observedRetry"] == "1"
-    assert "observedRetry" not in v1alpha1.with_status(BUCKET, status)["status"]
+    assert "observedRetry" not in with_status(BUCKET, status)["status"]
 
 
 def test_the_annotation_keeps_an_observed_retry_that_is_not_named() -> None:
     body = whole("BucketClaim")
-    v1alpha1.annotate_status(body, view.Status((), 3, observed_retry="1"))
-    v1alpha1.annotate_status(body, view.Status((), 4))
-    own = json.loads(body["metadata"]["annotations"][v1alpha1.STATUS_ANNOTATION])
+    annotate_status(body, view.Status((), 3, observed_retry="1"))
+    annotate_status(body, view.Status((), 4))
+    own = json.loads(body["metadata"]["annotations"][STATUS_ANNOTATION])
     assert (own["observedRetry"], own["observedGeneration"]) == ("1", 4)
 
 
 def test_the_crds_of_an_earlier_release_keep_conditions_without_the_observed_retry() -> None:
     status = view.Status((READY,), 3, observed_retry="1")
-    reply = v1alpha1.with_status(whole("BucketClaim"), status)
+    reply = with_status(whole("BucketClaim"), status)
     del reply["status"]["observedRetry"]
-    assert v1alpha1.keeps_conditions(reply, status)
+    assert keeps_conditions(reply, status)
 
 
 def test_a_kind_without_a_status_is_refused() -> None:
     with pytest.raises(ValueError, match="kind 'BucketClass' has no status"):
-        v1alpha1.with_status(whole("BucketClass"), STATUS)
+        with_status(whole("BucketClass"), STATUS)
 
 
 def test_the_annotation_leaves_all_others_and_the_status() -> None:
     body = deepcopy(BUCKET)
-    v1alpha1.annotate_status(body, STATUS)
+    annotate_status(body, STATUS)
     annotations = body["metadata"]["annotations"]
-    assert json.loads(annotations.pop(v1alpha1.STATUS_ANNOTATION))["observedGeneration"] == 3
+    assert json.loads(annotations.pop(STATUS_ANNOTATION))["observedGeneration"] == 3
     assert body == BUCKET
 
 
 def test_the_annotation_keeps_a_last_call_that_is_not_named() -> None:
     body = deepcopy(BUCKET)
-    v1alpha1.annotate_status(body, STATUS)
-    v1alpha1.annotate_status(body, view.Status((), 4))
+    annotate_status(body, STATUS)
+    annotate_status(body, view.Status((), 4))
     found = decode(body)
     assert found.last_call == CALL
     assert (found.conditions, found.observed_generation) == ((), 4)
@@ -162,16 +168,16 @@ def test_the_annotation_keeps_a_last_call_that_is_not_named() -> None:
 
 def test_an_annotation_that_says_the_same_is_the_same_text() -> None:
     body = deepcopy(BUCKET)
-    v1alpha1.annotate_status(body, STATUS)
+    annotate_status(body, STATUS)
     before = deepcopy(body)
-    v1alpha1.annotate_status(body, STATUS)
+    annotate_status(body, STATUS)
     assert body == before
-    v1alpha1.annotate_status(body, view.Status((READY,), 3))
+    annotate_status(body, view.Status((READY,), 3))
     assert body == before
 
 
 def test_a_reply_with_all_of_it_shows_that_the_schema_keeps_it() -> None:
-    assert v1alpha1.keeps_conditions(v1alpha1.with_status(BUCKET, STATUS), STATUS)
+    assert keeps_conditions(with_status(BUCKET, STATUS), STATUS)
 
 
 @pytest.mark.parametrize(
@@ -182,15 +188,15 @@ def test_a_reply_with_all_of_it_shows_that_the_schema_keeps_it() -> None:
     ],
 )
 def test_a_reply_without_a_field_shows_that_the_schema_drops_it(lost: list[str]) -> None:
-    reply = v1alpha1.with_status(BUCKET, STATUS)
+    reply = with_status(BUCKET, STATUS)
     for name in lost:
         del reply["status"][name]
-    assert not v1alpha1.keeps_conditions(reply, STATUS)
+    assert not keeps_conditions(reply, STATUS)
 
 
 def test_the_uid_of_a_last_call_is_written_and_read() -> None:
     call = with_fields(CALL, object_uid="u-1")
-    body = v1alpha1.with_status(BUCKET, with_fields(STATUS, last_call=call))
+    body = with_status(BUCKET, with_fields(STATUS, last_call=call))
     assert body["status"]["lastCall"]["objectUID"] == "u-1"
     assert decode(body).last_call == call
 
@@ -198,8 +204,8 @@ def test_the_uid_of_a_last_call_is_written_and_read() -> None:
 def test_the_annotation_keeps_the_uid_of_a_last_call() -> None:
     call = with_fields(CALL, object_uid="u-1")
     body = deepcopy(BUCKET)
-    v1alpha1.annotate_status(body, with_fields(STATUS, last_call=call))
-    v1alpha1.annotate_status(body, view.Status((), 4))
+    annotate_status(body, with_fields(STATUS, last_call=call))
+    annotate_status(body, view.Status((), 4))
     assert decode(body).last_call == call
 
 
@@ -214,9 +220,9 @@ def test_the_annotation_keeps_the_uid_of_a_last_call() -> None:
 def test_verdict_on_another_object_is_void(uid: str, counts: bool) -> None:
     call = with_fields(CALL, object_uid=uid)
     status = with_fields(STATUS, last_call=call)
-    in_status = decode(v1alpha1.with_status(BUCKET, status))
+    in_status = decode(with_status(BUCKET, status))
     in_annotation = deepcopy(BUCKET)
-    v1alpha1.annotate_status(in_annotation, status)
+    annotate_status(in_annotation, status)
     for found in (in_status, decode(in_annotation)):
         assert found.last_call == (call if counts else None)
         assert found.conditions == STATUS.conditions
@@ -224,18 +230,18 @@ def test_verdict_on_another_object_is_void(uid: str, counts: bool) -> None:
 
 def test_crds_of_an_earlier_release_that_drop_only_the_uid_still_keep_conditions() -> None:
     status = with_fields(STATUS, last_call=with_fields(CALL, object_uid="u-1"))
-    reply = v1alpha1.with_status(BUCKET, status)
+    reply = with_status(BUCKET, status)
     del reply["status"]["lastCall"]["objectUID"]
-    assert v1alpha1.keeps_conditions(reply, status)
+    assert keeps_conditions(reply, status)
     del reply["status"]["lastCall"]["driverInstance"]
-    assert not v1alpha1.keeps_conditions(reply, status)
+    assert not keeps_conditions(reply, status)
 
 
 def test_a_reply_whose_schema_cuts_a_part_of_a_field_drops_it() -> None:
-    reply = v1alpha1.with_status(BUCKET, STATUS)
+    reply = with_status(BUCKET, STATUS)
     del reply["status"]["lastCall"]["driverInstance"]
-    assert not v1alpha1.keeps_conditions(reply, STATUS)
+    assert not keeps_conditions(reply, STATUS)
 
 
 def test_a_reply_without_a_status_drops_it() -> None:
-    assert not v1alpha1.keeps_conditions(whole("Bucket"), STATUS)
+    assert not keeps_conditions(whole("Bucket"), STATUS)

@@ -14,8 +14,15 @@ from tests.support.apiserver import Reply, StubApiServer, serving
 from tests.support.clock import FakeClock
 from tests.support.sdk import sdk_client
 
-from cosi_operator.api import v1alpha1
+import cosi_operator
 from cosi_operator.api.core import LEASES, SECRETS
+from cosi_operator.api.resources import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKET_CLASSES,
+    BUCKETS,
+)
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.cli.arguments import parse
 from cosi_operator.cli.commands import run, watch
@@ -26,7 +33,7 @@ from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.errors import NotInstalledError
 
 CLAIM, ACCESS = Key("ns", "c"), Key("ns", "a")
-OPERATOR = Path(v1alpha1.__file__).parents[2]
+OPERATOR = Path(cosi_operator.__file__).parents[1]
 
 
 @pytest.fixture
@@ -60,22 +67,22 @@ def failed(reason: str = "DriverInvalidArgument") -> list[dict[str, Any]]:
 
 def put_all(server: StubApiServer, *, ready: bool) -> None:
     """A claim with its class, Bucket, access and, when ready, a Secret."""
-    server.put(v1alpha1.BUCKET_CLASSES, Key("", "fast"), driverName="d.example.com")
+    server.put(BUCKET_CLASSES, Key("", "fast"), driverName="d.example.com")
     server.put(
-        v1alpha1.BUCKET_ACCESS_CLASSES,
+        BUCKET_ACCESS_CLASSES,
         Key("", "keys"),
         driverName="D.example.com",
         authenticationType="Key",
     )
     claim = server.put(
-        v1alpha1.BUCKET_CLAIMS,
+        BUCKET_CLAIMS,
         CLAIM,
         spec={"bucketClassName": "fast", "protocols": ["S3"]},
         status={"bucketReady": ready, "bucketName": "b"} | ({} if ready else told(failed())),
     )
     uid = claim["metadata"]["uid"]
     server.put(
-        v1alpha1.BUCKETS,
+        BUCKETS,
         Key("", "b"),
         spec={
             "driverName": "d.example.com",
@@ -84,7 +91,7 @@ def put_all(server: StubApiServer, *, ready: bool) -> None:
         status={"bucketReady": ready, "bucketID": "id"} | ({} if ready else told(failed())),
     )
     server.put(
-        v1alpha1.BUCKET_ACCESSES,
+        BUCKET_ACCESSES,
         ACCESS,
         spec={
             "bucketAccessClassName": "keys",
@@ -166,10 +173,8 @@ async def test_status_reads_every_page_and_adds_only_buckets_without_a_claim(
 ) -> None:
     put_all(server, ready=False)
     for number in range(600):
-        server.put(
-            v1alpha1.BUCKET_CLAIMS, Key("many", f"c-{number:03}"), status={"bucketReady": True}
-        )
-    server.put(v1alpha1.BUCKETS, Key("", "alone"), spec={"driverName": "d.example.com"})
+        server.put(BUCKET_CLAIMS, Key("many", f"c-{number:03}"), status={"bucketReady": True})
+    server.put(BUCKETS, Key("", "alone"), spec={"driverName": "d.example.com"})
     printed = await cosi(client, "status", "-A", "-o", "json")
     tree = json.loads(printed.out)
     assert (printed.code, tree["total"], tree["notSeen"]) == (1, 603, {})
@@ -212,7 +217,7 @@ async def test_an_unreadable_object_does_not_hide_the_others(
     server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
-    server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
+    server.put(BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
     printed = await cosi(client, "status", "-n", "ns")
     assert printed.out == "All 2 objects in namespace ns are ready.\n"
     assert "one of the bucketclaims (not readable: " in printed.note
@@ -240,7 +245,7 @@ async def test_drivers_counts_over_classes_and_buckets(
 
 
 async def test_drivers_with_no_right_at_all_says_why(server: StubApiServer, client: Client) -> None:
-    for resource in (v1alpha1.BUCKET_CLASSES, v1alpha1.BUCKET_ACCESS_CLASSES, v1alpha1.BUCKETS):
+    for resource in (BUCKET_CLASSES, BUCKET_ACCESS_CLASSES, BUCKETS):
         server.forbid("list", resource.plural)
     with pytest.raises(CommandError, match="neither classes nor Buckets"):
         await cosi(client, "drivers")
@@ -272,7 +277,7 @@ async def test_rollback_check_gives_no_permission_when_something_was_unreadable(
     server: StubApiServer, client: Client
 ) -> None:
     assert (await cosi(client, "rollback-check")).code == 0
-    server.put(v1alpha1.BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
+    server.put(BUCKET_CLAIMS, Key("ns", "broken"), status={"bucketReady": "yes"})
     printed = await cosi(client, "rollback-check")
     assert printed.code == 1
     assert "do not roll back yet" in printed.out
@@ -282,9 +287,9 @@ async def test_rollback_check_gives_no_permission_when_something_was_unreadable(
 @pytest.mark.parametrize(
     ("name", "resource", "key"),
     [
-        pytest.param("c", v1alpha1.BUCKET_CLAIMS, CLAIM, id="a claim"),
-        pytest.param("bucketaccess/a", v1alpha1.BUCKET_ACCESSES, ACCESS, id="an access"),
-        pytest.param("bucket/b", v1alpha1.BUCKETS, Key("", "b"), id="a Bucket"),
+        pytest.param("c", BUCKET_CLAIMS, CLAIM, id="a claim"),
+        pytest.param("bucketaccess/a", BUCKET_ACCESSES, ACCESS, id="an access"),
+        pytest.param("bucket/b", BUCKETS, Key("", "b"), id="a Bucket"),
     ],
 )
 async def test_retry_writes_a_fresh_value_and_keeps_all_else(
@@ -331,7 +336,7 @@ async def test_a_secret_that_was_removed_is_reported_and_a_retry_makes_new_keys(
     assert printed.code == 1
     assert "SecretMissing" in printed.out
     assert "will be tried again" in (await cosi(client, "retry", "bucketaccess/a", "-n", "ns")).out
-    after = server.objects[v1alpha1.BUCKET_ACCESSES.path("ns", "a")]
+    after = server.objects[BUCKET_ACCESSES.path("ns", "a")]
     assert RETRY_ANNOTATION in after["metadata"]["annotations"]
 
 
@@ -345,7 +350,7 @@ async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
     assert printed.note == "not seen: Secret ns/s (you have no right to read it)\n"
     for number in range(201):
         server.put(
-            v1alpha1.BUCKET_ACCESSES,
+            BUCKET_ACCESSES,
             Key("many", f"a-{number}"),
             spec={"credentialsSecretName": "s"},
             status={"accessGranted": True, "accountID": "x"},
@@ -359,7 +364,7 @@ async def test_rotate_writes_a_fresh_value(server: StubApiServer, client: Client
     put_all(server, ready=True)
     for words in ("a", "bucketaccess/a"):
         assert "asks for new keys" in (await cosi(client, "rotate", words, "-n", "ns")).out
-    after = server.objects[v1alpha1.BUCKET_ACCESSES.path("ns", "a")]
+    after = server.objects[BUCKET_ACCESSES.path("ns", "a")]
     assert after["metadata"]["annotations"][ROTATE_ANNOTATION] == "2026-01-01T00:00:00.000000Z"
 
 
@@ -369,9 +374,7 @@ async def test_rotate_of_an_access_without_keys_says_what_to_look_at(
     put_all(server, ready=False)
     with pytest.raises(CommandError, match=r"no keys yet.*cosi why bucketaccess/a -n ns"):
         await cosi(client, "rotate", "a", "-n", "ns")
-    server.put(
-        v1alpha1.BUCKET_ACCESSES, ACCESS, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}
-    )
+    server.put(BUCKET_ACCESSES, ACCESS, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     with pytest.raises(CommandError, match="being deleted"):
         await cosi(client, "rotate", "a", "-n", "ns")
     assert server.count("update") == 0
@@ -416,7 +419,7 @@ async def test_a_refusal_that_is_no_403_is_not_taken_for_an_empty_cluster(
 async def test_retry_of_an_unreadable_object_says_what_is_wrong_with_it(
     server: StubApiServer, client: Client
 ) -> None:
-    server.put(v1alpha1.BUCKET_CLAIMS, CLAIM, status={"bucketReady": "yes"})
+    server.put(BUCKET_CLAIMS, CLAIM, status={"bucketReady": "yes"})
     with pytest.raises(CommandError, match="not readable"):
         await cosi(client, "retry", "c", "-n", "ns")
 
@@ -425,7 +428,7 @@ async def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(
     server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
-    server.put(v1alpha1.BUCKET_ACCESSES, Key("ns", "photos-keys"))
+    server.put(BUCKET_ACCESSES, Key("ns", "photos-keys"))
     for words, told in (
         (("why", "a"), "did you mean bucketaccess/a\\?"),
         (("retry", "photo-keys"), "did you mean bucketaccess/photos-keys\\?"),
@@ -500,7 +503,7 @@ async def test_wide_shows_the_whole_message(server: StubApiServer, client: Clien
     put_all(server, ready=False)
     message = "a word " * 30 + "end."
     told = [{**each, "message": message} for each in failed()]
-    server.put(v1alpha1.BUCKET_CLAIMS, CLAIM, status={"conditions": told})
+    server.put(BUCKET_CLAIMS, CLAIM, status={"conditions": told})
     assert "end." not in (await cosi(client, "status", "-n", "ns")).out
     assert message in (await cosi(client, "status", "-n", "ns", "-o", "wide")).out
 

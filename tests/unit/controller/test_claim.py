@@ -16,13 +16,8 @@ from tests.model.world import (
     add_static_bucket,
 )
 
-from cosi_operator.api.v1alpha1 import (
-    BUCKET_ACCESSES,
-    BUCKET_CLAIMS,
-    BUCKET_CLASSES,
-    BUCKETS,
-    decode_bucket_claim,
-)
+from cosi_operator.api.decode import decode_bucket_claim
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
 from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, Invalid
 from cosi_operator.outcome import Call, Code

@@ -7,7 +7,7 @@ from tests.model.processes import DRIVER
 from tests.model.world import World, add_access, add_access_class, add_claim, add_class
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import (
+from cosi_operator.api.resources import (
     BUCKET_ACCESS_CLASSES,
     BUCKET_ACCESSES,
     BUCKET_CLAIMS,

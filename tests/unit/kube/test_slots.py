@@ -9,7 +9,7 @@ from tests.support.apiserver import Hang, StubApiServer, client_of, serving
 from tests.support.clock import FakeClock
 
 from cosi_operator.api.core import LEASES
-from cosi_operator.api.v1alpha1 import BUCKETS
+from cosi_operator.api.resources import BUCKETS
 from cosi_operator.api.view import Key
 from cosi_operator.kube.client import KubeClient
 from cosi_operator.kube.slots import NAMESPACE, FairSlots

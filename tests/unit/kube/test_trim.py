@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.support.v1alpha1 import CALL
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.decode import decode_bucket_access, decode_bucket_claim
+from cosi_operator.api.encode import annotate_status, with_plain_status, with_status
 from cosi_operator.api.record import ID_LIMIT_BYTES
 from cosi_operator.api.view import Condition, Key, Status
 from cosi_operator.conditions import MESSAGE_LIMIT
@@ -89,7 +90,7 @@ HUGE: dict[str, Json] = {
 @pytest.mark.attack("a tenant's claims and accesses name things of 1 MB; both processes stay small")
 @pytest.mark.parametrize("fields", HUGE.values(), ids=list(HUGE))
 def test_the_bytes_that_are_held_of_an_object_are_bounded(fields: Json) -> None:
-    store = Store(v1alpha1.decode_bucket_claim, trim=bounded)
+    store = Store(decode_bucket_claim, trim=bounded)
     for i in range(20):
         body = claim(**json.loads(json.dumps(fields)))
         body["metadata"] |= {"name": f"c-{i}", "uid": f"u-{i}"}
@@ -106,7 +107,7 @@ def test_the_bytes_that_are_held_of_an_object_are_bounded(fields: Json) -> None:
 
 def test_a_giant_spec_is_dropped_and_marked() -> None:
     kept = bounded(encode(claim(spec={"bucketClassName": "x" * GIANT})))
-    view = v1alpha1.decode_bucket_claim(kept)
+    view = decode_bucket_claim(kept)
     assert view.meta.oversized
     assert (view.class_name, view.bucket_name, view.ready) == ("", "b", True)
     assert view.meta.finalizers == (OURS,)
@@ -121,7 +122,7 @@ def test_an_object_with_a_large_foreign_annotation_is_still_usable() -> None:
     body = claim(
         metadata={"annotations": {"note": "x" * 200_000, "objectstorage.k8s.io/retry": "1"}}
     )
-    view = v1alpha1.decode_bucket_claim(bounded(encode(body)))
+    view = decode_bucket_claim(bounded(encode(body)))
     assert not view.meta.oversized
     assert (view.class_name, view.protocols, view.bucket_name) == ("gold", ("S3",), "b")
     assert view.meta.annotations == {"objectstorage.k8s.io/retry": "1"}
@@ -146,12 +147,12 @@ def test_our_own_status_of_an_object_that_others_made_huge_is_held(
     body = claim(metadata={"annotations": {"note": noise(GIANT)}}, status={})
     body |= {"kind": "BucketAccess", "spec": {"bucketClaimName": "c"}}
     if annotated:
-        body = v1alpha1.with_plain_status(body, status)
-        v1alpha1.annotate_status(body, status)
+        body = with_plain_status(body, status)
+        annotate_status(body, status)
     else:
-        body = v1alpha1.with_status(body, status)
+        body = with_status(body, status)
     assert len(encode(body)) > GIANT
-    found = v1alpha1.decode_bucket_access(bounded(encode(body)))
+    found = decode_bucket_access(bounded(encode(body)))
     assert found.last_call == call
     assert found.account_id == account
     assert len(found.conditions) == len(conditions)
@@ -160,9 +161,7 @@ def test_our_own_status_of_an_object_that_others_made_huge_is_held(
 
 def test_our_finalizers_are_held_however_many_others_there_are() -> None:
     many = [f"example.com/{i}" for i in range(20_000)]
-    view = v1alpha1.decode_bucket_claim(
-        bounded(encode(claim(metadata={"finalizers": [*many, OURS]})))
-    )
+    view = decode_bucket_claim(bounded(encode(claim(metadata={"finalizers": [*many, OURS]}))))
     assert view.meta.finalizers[0] == OURS
     assert len(view.meta.finalizers) == FINALIZERS_LIMIT
 

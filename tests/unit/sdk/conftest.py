@@ -12,8 +12,14 @@ import pytest
 from tests.support.apiserver import StubApiServer, serving
 from tests.support.sdk import OpenApis, written
 
-from cosi_operator.api import v1alpha1
 from cosi_operator.api.core import SECRETS
+from cosi_operator.api.resources import (
+    BUCKET_ACCESS_CLASSES,
+    BUCKET_ACCESSES,
+    BUCKET_CLAIMS,
+    BUCKET_CLASSES,
+    BUCKETS,
+)
 from cosi_operator.api.view import Key
 from cosi_operator.sdk import objects
 
@@ -47,27 +53,27 @@ def put_secret(server: StubApiServer, **values: str) -> None:
 
 
 def fill(server: StubApiServer) -> None:
-    server.put(v1alpha1.BUCKET_CLASSES, Key("", "gold"), driverName="d.example.com")
+    server.put(BUCKET_CLASSES, Key("", "gold"), driverName="d.example.com")
     server.put(
-        v1alpha1.BUCKET_ACCESS_CLASSES,
+        BUCKET_ACCESS_CLASSES,
         Key("", "keys"),
         driverName="d.example.com",
         authenticationType="Key",
     )
     server.put(
-        v1alpha1.BUCKET_CLAIMS,
+        BUCKET_CLAIMS,
         Key("shop", "photos"),
         spec={"bucketClassName": "gold", "protocols": ["S3"]},
         status={"bucketReady": True, "bucketName": "bucket-1"},
     )
     server.put(
-        v1alpha1.BUCKETS,
+        BUCKETS,
         Key("", "bucket-1"),
         spec={"driverName": "d.example.com"},
         status={"bucketReady": True, "bucketID": "photos-1"},
     )
     server.put(
-        v1alpha1.BUCKET_ACCESSES,
+        BUCKET_ACCESSES,
         Key("shop", "photos-keys"),
         spec={
             "bucketAccessClassName": "keys",

@@ -20,7 +20,7 @@ from tests.support.clock import FakeClock
 from tests.support.sdk import TOKEN, kubeconfig_of, written
 
 import cosi_operator
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.resources import BUCKET_CLASSES
 from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, Forbidden, TooManyRequests, Unauthorized
 from cosi_operator.kube.kubeconfig import KubeconfigError, Sources
@@ -56,7 +56,7 @@ async def read(found: Resolved) -> bytes:
     """Read one object with what was resolved."""
     api = await open_api(found)
     try:
-        return await Client(api, FakeClock()).get(v1alpha1.BUCKET_CLASSES, GOLD)
+        return await Client(api, FakeClock()).get(BUCKET_CLASSES, GOLD)
     finally:
         assert api._session is not None
         await api._session.aclose()
@@ -71,7 +71,7 @@ def server_context(pair: Pair, folder: Path) -> ssl.SSLContext:
 
 
 def put_gold(server: StubApiServer) -> None:
-    server.put(v1alpha1.BUCKET_CLASSES, GOLD, driverName="d.example.com")
+    server.put(BUCKET_CLASSES, GOLD, driverName="d.example.com")
 
 
 async def test_the_first_file_to_name_a_thing_wins_as_in_kubectl(tmp_path: Path) -> None:
@@ -259,10 +259,10 @@ async def test_an_expired_token_is_asked_for_again_once(tmp_path: Path) -> None:
         api = await open_api(found)
         client = Client(api, FakeClock())
         server.allowed_tokens = {"Bearer token-2"}
-        assert b"d.example.com" in await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+        assert b"d.example.com" in await client.get(BUCKET_CLASSES, GOLD)
         server.allowed_tokens = set()
         with pytest.raises(Unauthorized):
-            await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+            await client.get(BUCKET_CLASSES, GOLD)
         assert api._session is not None
         await api._session.aclose()
 
@@ -284,10 +284,10 @@ async def test_a_busy_server_is_asked_again_after_the_time_that_it_names(tmp_pat
         client = Client(api, clock)
         async with clock.flying():
             server.fail_next("get", busy, busy)
-            assert b"d.example.com" in await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+            assert b"d.example.com" in await client.get(BUCKET_CLASSES, GOLD)
             server.fail_next("get", *[busy] * 4)
             with pytest.raises(TooManyRequests):
-                await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+                await client.get(BUCKET_CLASSES, GOLD)
         assert clock.monotonic() - FakeClock().monotonic() <= 60
         assert api._session is not None
         await api._session.aclose()
@@ -298,7 +298,7 @@ async def test_a_server_that_is_away_is_no_answer(tmp_path: Path) -> None:
         config = kubeconfig_of(server)
         api = await open_api(await resolved(tmp_path, config))
     with pytest.raises(ApiSilent, match="get bucketclasses gold: ") as raised:
-        await Client(api, FakeClock()).get(v1alpha1.BUCKET_CLASSES, GOLD)
+        await Client(api, FakeClock()).get(BUCKET_CLASSES, GOLD)
     assert TOKEN not in str(raised.value)
     assert api._session is not None
     await api._session.aclose()

@@ -23,7 +23,7 @@ from tests.unit.sdk.conftest import Shop
 
 import cosi_operator
 from cosi_operator import cli, sdk
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.resources import BUCKET_CLASSES
 from cosi_operator.api.view import Key
 from cosi_operator.kube.errors import ApiSilent, Unauthorized
 from cosi_operator.kube.kubeconfig import KubeconfigError, Sources
@@ -201,7 +201,7 @@ async def test_a_later_token_that_no_header_can_hold_is_not_shown(tmp_path: Path
     async with refused_after_login(tmp_path) as (client, answer):
         answer.write_text(json.dumps({"status": {"token": "canary-1\n"}}))
         with pytest.raises(ApiSilent, match="a credential has characters that no") as told:
-            await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+            await client.get(BUCKET_CLASSES, GOLD)
     assert "canary" not in str(told.value)
 
 
@@ -265,13 +265,13 @@ def test_cosi_in_a_pod_without_a_token_prints_one_line(
 def test_plain_http_needs_no_ca_and_no_certificate_as_in_kubectl(tmp_path: Path) -> None:
     async def ask() -> bytes:
         async with serving() as server:
-            server.put(v1alpha1.BUCKET_CLASSES, GOLD, driverName="d.example.com")
+            server.put(BUCKET_CLASSES, GOLD, driverName="d.example.com")
             content = kubeconfig_of(server, **{"token": "t", "client-key-data": "%"})
             content["clusters"][0]["cluster"]["certificate-authority"] = "none"
             (tmp_path / "config").write_text(yaml.safe_dump(content))
             api = await open_api(await resolve(Sources(str(tmp_path / "config"), {})))
             try:
-                return await Client(api, FakeClock()).get(v1alpha1.BUCKET_CLASSES, GOLD)
+                return await Client(api, FakeClock()).get(BUCKET_CLASSES, GOLD)
             finally:
                 assert api._session is not None
                 await api._session.aclose()
@@ -282,7 +282,7 @@ def test_plain_http_needs_no_ca_and_no_certificate_as_in_kubectl(tmp_path: Path)
 def with_token_file(server: StubApiServer, folder: Path) -> Path:
     (folder / "token").write_text("first")
     (folder / "config").write_text(yaml.safe_dump(kubeconfig_of(server, tokenFile="token")))
-    server.put(v1alpha1.BUCKET_CLASSES, GOLD, driverName="d.example.com")
+    server.put(BUCKET_CLASSES, GOLD, driverName="d.example.com")
     server.allowed_tokens = {"Bearer first"}
     return folder / "config"
 
@@ -293,16 +293,16 @@ async def test_a_token_file_is_read_again_when_its_token_is_refused(tmp_path: Pa
         api = await open_api(await resolve(Sources(str(path), {})))
         client = Client(api, FakeClock())
         try:
-            await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+            await client.get(BUCKET_CLASSES, GOLD)
             server.allowed_tokens = {"Bearer second"}
             with pytest.raises(Unauthorized):
-                await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+                await client.get(BUCKET_CLASSES, GOLD)
             (tmp_path / "token").write_text("second")
-            await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+            await client.get(BUCKET_CLASSES, GOLD)
             server.allowed_tokens = set()
             (tmp_path / "token").unlink()
             with pytest.raises(KubeconfigError, match=TOKEN.format("token")):
-                await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+                await client.get(BUCKET_CLASSES, GOLD)
         finally:
             assert api._session is not None
             await api._session.aclose()
@@ -326,7 +326,7 @@ async def test_a_plugin_that_fails_later_is_told_as_such(tmp_path: Path) -> None
     async with refused_after_login(tmp_path) as (client, answer):
         answer.unlink()
         with pytest.raises(KubeconfigError, match=r"users\[stub\]\.exec: exec plugin cat fail"):
-            await client.get(v1alpha1.BUCKET_CLASSES, GOLD)
+            await client.get(BUCKET_CLASSES, GOLD)
 
 
 async def test_a_certificate_that_vanishes_is_told_as_such(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from tests.support.sdk import TOKEN, written
 from tests.unit.sdk.conftest import KEY_ID, SECRET_KEY, Shop
 
 from cosi_operator import sdk
-from cosi_operator.api import v1alpha1
 from cosi_operator.api.core import SECRETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key
 from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk import objects
@@ -101,7 +101,7 @@ def test_what_kr8s_is_refused_is_an_error_of_the_sdk(shop: Shop) -> None:
     shop.server.fail_next("list", Reply(500, "InternalError", "broken"))
     with pytest.raises(sdk.ApiError, match=r"500 .*list bucketclaims"):
         list(sdk.BucketClaim.list(namespace="shop"))
-    shop.server.drop(v1alpha1.BUCKET_CLAIMS, PHOTOS)
+    shop.server.drop(BUCKET_CLAIMS, PHOTOS)
     for gone in (claim.delete, claim.refresh):
         with pytest.raises(kr8s.NotFoundError):
             gone()
@@ -126,7 +126,7 @@ def test_no_exception_holds_a_control_character(shop: Shop, tmp_path: Path) -> N
     spec = {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such"}
     told = written(shop.server, tmp_path / "hint", exec={**spec, "installHint": f"get it {esc}"})
     status = {**conditions(f"Odd{esc}", stalled=True), "bucketReady": False}
-    shop.server.put(v1alpha1.BUCKET_CLAIMS, Key("shop", "odd"), status=status)
+    shop.server.put(BUCKET_CLAIMS, Key("shop", "odd"), status=status)
     odd = sdk.BucketClaim.get("odd", namespace="shop")
     failing: list[Callable[[], object]] = [
         lambda: sdk.api(kubeconfig=str(told)),
@@ -149,7 +149,7 @@ def test_no_exception_holds_a_control_character(shop: Shop, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["../../shop/secrets/photos-keys", "", ".", "photos-keys?a=b"])
 def test_a_secret_name_with_a_path_reads_no_secret(shop: Shop, name: str) -> None:
     spec = {"bucketClaimName": "photos", "credentialsSecretName": name}
-    shop.server.put(v1alpha1.BUCKET_ACCESSES, Key("team", "x"), spec=spec)
+    shop.server.put(BUCKET_ACCESSES, Key("team", "x"), spec=spec)
     access = sdk.BucketAccess.get("x", namespace="team")
     with pytest.raises(sdk.CredentialsError, match="does not exist"):
         access.credentials()
@@ -167,37 +167,35 @@ def test_a_ready_claim_ends_the_wait_at_once(shop: Shop) -> None:
 
 def test_a_stalled_claim_ends_the_wait_with_the_reason(shop: Shop) -> None:
     status = conditions("DriverInvalidArgument", stalled=True)
-    shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=status)
+    shop.server.put(BUCKET_CLAIMS, PHOTOS, status=status)
     with pytest.raises(sdk.StalledError, match=r"shop/photos is not ready \(DriverInvalidArgument"):
         sdk.BucketClaim.get("photos", namespace="shop").wait_ready(timeout=5)
 
 
 def test_a_stall_of_an_older_spec_does_not_end_the_wait(shop: Shop) -> None:
     status = conditions("DriverInvalidArgument", stalled=True, generation=1)
-    shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=status, metadata={"generation": 2})
+    shop.server.put(BUCKET_CLAIMS, PHOTOS, status=status, metadata={"generation": 2})
     with pytest.raises(sdk.NotReadyError, match=r"waited 0\.2 s"):
         sdk.BucketClaim.get("photos", namespace="shop").wait_ready(timeout=0.2)
 
 
 def test_a_timeout_that_is_no_number_ends_the_wait(shop: Shop) -> None:
-    shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=conditions("Pending", stalled=False))
+    shop.server.put(BUCKET_CLAIMS, PHOTOS, status=conditions("Pending", stalled=False))
     with pytest.raises(sdk.NotReadyError, match="waited nan s"):
         sdk.BucketClaim.get("photos", namespace="shop").wait_ready(timeout=math.nan)
 
 
 def test_the_timeout_says_what_the_access_waits_for(shop: Shop) -> None:
     status = {**conditions("WaitingForBucket", stalled=False), "accessGranted": False}
-    shop.server.put(v1alpha1.BUCKET_ACCESSES, KEYS, status=status)
+    shop.server.put(BUCKET_ACCESSES, KEYS, status=status)
     with pytest.raises(TimeoutError, match="Because of WaitingForBucket"):
         sdk.BucketAccess.get("photos-keys", namespace="shop").wait_ready(timeout=0.2)
 
 
 def test_why_names_the_cause_and_works_without_the_right_to_read_classes(shop: Shop) -> None:
-    shop.server.put(
-        v1alpha1.BUCKETS, Key("", "bucket-1"), status=conditions("DriverInternal", stalled=True)
-    )
+    shop.server.put(BUCKETS, Key("", "bucket-1"), status=conditions("DriverInternal", stalled=True))
     status = {**conditions("DriverInternal", stalled=True), "bucketName": "bucket-1"}
-    shop.server.put(v1alpha1.BUCKET_CLAIMS, PHOTOS, status=status)
+    shop.server.put(BUCKET_CLAIMS, PHOTOS, status=status)
     told = sdk.BucketClaim.get("photos", namespace="shop").why()
     assert not told.is_ready
     assert [cause.kind for cause in told.causes] == ["Bucket"]
@@ -220,7 +218,7 @@ def test_a_secret_that_is_missing_says_why(shop: Shop) -> None:
     shop.server.drop(SECRETS, KEYS)
     with pytest.raises(sdk.CredentialsError, match=r"was deleted.*cosi retry"):
         access.credentials()
-    shop.server.put(v1alpha1.BUCKET_ACCESSES, KEYS, status={"accessGranted": False})
+    shop.server.put(BUCKET_ACCESSES, KEYS, status={"accessGranted": False})
     with pytest.raises(sdk.CredentialsError, match="has written no condition yet"):
         access.credentials()
 

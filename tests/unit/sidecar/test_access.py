@@ -28,7 +28,7 @@ from cosi_operator.api.record import (
     AccessRecord,
     decode_record,
 )
-from cosi_operator.api.v1alpha1 import (
+from cosi_operator.api.resources import (
     BUCKET_ACCESS_CLASSES,
     BUCKET_ACCESSES,
     BUCKET_CLAIMS,

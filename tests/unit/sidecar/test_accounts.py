@@ -17,7 +17,7 @@ from tests.model.world import (
 )
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
 from cosi_operator.sidecar.calls import EARLY_RETRY_S

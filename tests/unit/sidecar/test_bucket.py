@@ -18,7 +18,7 @@ from tests.model.world import (
 )
 
 from cosi_operator.api.record import ID_LIMIT_BYTES
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
 from cosi_operator.api.view import Resource
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names

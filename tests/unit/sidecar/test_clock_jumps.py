@@ -9,7 +9,7 @@ from tests.model.backend import Answer
 from tests.model.world import World, add_claim, add_class
 from tests.support.clock import FakeClock
 
-from cosi_operator.api.v1alpha1 import BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_CLAIMS, BUCKETS
 from cosi_operator.clock import SteadyTime
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan.steps import Context, DriverView, Pending

@@ -10,7 +10,7 @@ from tests.model.memory import Json, MemoryApi
 from tests.model.processes import MemoryClient
 from tests.support.clock import FakeClock
 
-from cosi_operator.api import v1alpha1
+from cosi_operator.api.decode import decode_bucket, decode_bucket_access, decode_bucket_claim
 from cosi_operator.api.record import (
     RECORD_ANNOTATION,
     AccessRecord,
@@ -19,7 +19,7 @@ from cosi_operator.api.record import (
     decode_record,
     encode_record,
 )
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
+from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resource
 from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.objects import STATUS_TRIES, Objects
@@ -65,10 +65,10 @@ class Cluster:
         self.client = MemoryClient(self.api, "sidecar", [])
         self.memory = RecordMemory()
         self.buckets: Objects[Bucket] = self._objects(
-            BUCKETS, Store(v1alpha1.decode_bucket, BUCKET_INDEXES), self._note
+            BUCKETS, Store(decode_bucket, BUCKET_INDEXES), self._note
         )
         self.claims: Objects[BucketClaim] = self._objects(
-            BUCKET_CLAIMS, Store(v1alpha1.decode_bucket_claim), _ignore
+            BUCKET_CLAIMS, Store(decode_bucket_claim), _ignore
         )
         indexes: dict[str, Callable[[BucketAccess], Iterable[Any]]] = {
             BY_CLAIM: lambda access: (access.claim_key,),
@@ -76,7 +76,7 @@ class Cluster:
             BY_ACCOUNT: lambda access: (access.account_id,) if access.account_id else (),
         }
         self.accesses: Objects[BucketAccess] = self._objects(
-            BUCKET_ACCESSES, Store(v1alpha1.decode_bucket_access, indexes), _ignore
+            BUCKET_ACCESSES, Store(decode_bucket_access, indexes), _ignore
         )
         self.lookup = RecordLookup(self.buckets, self.accesses, self.claims, self.memory)
 
@@ -160,7 +160,7 @@ class Cluster:
     # --- what is stored
 
     def view(self) -> Bucket:
-        return v1alpha1.decode_bucket(json.dumps(self.api.get(BUCKETS, KEY)).encode())
+        return decode_bucket(json.dumps(self.api.get(BUCKETS, KEY)).encode())
 
     def entries(self) -> dict[str, AccessRecord]:
         record = self.view().record

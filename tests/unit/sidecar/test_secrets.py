@@ -22,7 +22,7 @@ from tests.model.world import (
 )
 
 from cosi_operator.api.core import SECRETS
-from cosi_operator.api.v1alpha1 import BUCKET_ACCESSES
+from cosi_operator.api.resources import BUCKET_ACCESSES
 from cosi_operator.api.view import BucketAccess, Key, Meta
 from cosi_operator.driver.credentials import AzureCredentials, Credentials, S3Credentials
 from cosi_operator.kube.errors import ApiSilent, Conflict, Invalid

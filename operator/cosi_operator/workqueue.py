@@ -39,11 +39,9 @@ import anyio
 
 from cosi_operator.clock import Clock
 from cosi_operator.fairness import FairLane, Groups, Shares, Sharing, WorkersInUse
+from cosi_operator.retry_counts import RetryCounts
 from cosi_operator.settings import Backoff
 
-# Another writer rarely wins more often in a row; the run can't succeed before some time has passed.
-REPEATS_AT_ONCE = 5
-REPEAT_BACKOFF = Backoff(base_s=0.05, cap_s=2.0)
 # Superseded entries of the heap are removed when they outnumber the valid ones by this.
 SWEEP_SLACK = 64
 
@@ -125,8 +123,7 @@ class WorkQueue[K: Hashable]:
         on_taken: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._clock = clock
-        self._random = random
-        self._backoff = backoff
+        self._counts: RetryCounts[K] = RetryCounts(backoff, random)
         self._pace = pace or Pace()
         sharing = sharing or Sharing(lambda _: Groups(), Shares())
         self._groups_of = sharing.groups_of
@@ -148,9 +145,6 @@ class WorkQueue[K: Hashable]:
         # time differs from the time in _delayed.
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
-        # Failures, and calls of `add_again`, in a row; never 0.
-        self._failures: dict[K, int] = {}
-        self._repeats: dict[K, int] = {}
         # The events of the calls that wait in `get`, oldest first. An event is removed when it is
         # set.
         self._waiters: OrderedDict[anyio.Event, None] = OrderedDict()
@@ -195,20 +189,16 @@ class WorkQueue[K: Hashable]:
 
         If an earlier run is scheduled, it stays scheduled, and the failure still counts.
         """
-        self._repeats.pop(key, None)
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay_s = self._backoff.pause_s(failures, self._random.random())
+        delay_s = self._counts.failed(key)
         self.add_after(key, delay_s)
         return delay_s
 
     def add_again(self, key: K) -> float:
-        """Run the key again: at once, or with a backoff after REPEATS_AT_ONCE calls in a row.
+        """Run the key again, after some calls in a row with a backoff (`RetryCounts.repeated`).
 
         No failure is counted. Returns the pause in seconds.
         """
-        repeats = self._repeats[key] = self._repeats.get(key, 0) + 1
-        more = repeats - REPEATS_AT_ONCE
-        delay_s = REPEAT_BACKOFF.pause_s(more, self._random.random()) if more > 0 else 0.0
+        delay_s = self._counts.repeated(key)
         self.add_after(key, delay_s)
         return delay_s
 
@@ -273,12 +263,11 @@ class WorkQueue[K: Hashable]:
 
     def forget(self, key: K) -> None:
         """Reset the key's counts, so the next failure has the shortest backoff."""
-        self._failures.pop(key, None)
-        self._repeats.pop(key, None)
+        self._counts.forget(key)
 
     def failures(self, key: K) -> int:
         """Failures in a row, as counted by `add_rate_limited`."""
-        return self._failures.get(key, 0)
+        return self._counts.failures(key)
 
     def shut_down(self) -> None:
         """Ignore new keys and drop delayed and paced keys. Due keys can still be taken."""

@@ -26,9 +26,10 @@ from cosi_operator.outcome import (
     Success,
     Terminal,
 )
+from cosi_operator.retry_counts import REPEATS_AT_ONCE
 from cosi_operator.runtime import Runner, settle
 from cosi_operator.settings import Backoff
-from cosi_operator.workqueue import REPEATS_AT_ONCE, WorkQueue
+from cosi_operator.workqueue import WorkQueue
 
 REFUSED = DriverStatus(Call.CREATE_BUCKET, Code.INVALID_ARGUMENT, MadeBy.DRIVER)
 

@@ -18,10 +18,9 @@ from hypothesis.stateful import (
 from tests.support.clock import FakeClock
 
 from cosi_operator.fairness import Groups, Shares, Sharing
+from cosi_operator.retry_counts import REPEAT_BACKOFF, REPEATS_AT_ONCE
 from cosi_operator.settings import Backoff
 from cosi_operator.workqueue import (
-    REPEAT_BACKOFF,
-    REPEATS_AT_ONCE,
     SWEEP_SLACK,
     Pace,
     ShutDown,

@@ -21,6 +21,8 @@ INSTEAD = {
     r"ha(?:s|ve) come of": "result",
     r"goes before": "overrides, takes precedence over",
     r"shall": "must",
+    # "there is no X" and "is no longer X" are fine.
+    r"(?<!there\s)(?:is|are|was|were) no (?!longer)\w+": "is not an X",
     r"in vain": "without success",
     r"next in about": "a time: a stored text never counts down",
     r"to have it tried again": "To retry now, run:",

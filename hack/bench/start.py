@@ -2,7 +2,7 @@
 
 Usage: python -m bench.start [RUNS]
 
-The kubeconfig leads to a port where nothing listens, so the first line is "no answer": everything
+The kubeconfig leads to a port where nothing listens, so the first line says "no answer": everything
 is loaded and parsed, and no server is waited for. Prints the median of RUNS runs (10) after one
 that warms the disk. tests/unit/cli/test_start.py limits the modules.
 """

@@ -56,7 +56,7 @@ class Node(Stoppable):
             directory: made when missing; holds data, keys and `logs/`.
         Raises:
             BuildError: a program can't be built.
-            NodeError: this is no sandbox.
+            NodeError: this is not a sandbox.
             StartError: a program ended, or wasn't ready in time.
         """
         cgroup = os.environ.get(NAME_VARIABLE)

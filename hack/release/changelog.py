@@ -63,7 +63,7 @@ def cut(version: str, date: str, root: Path = ROOT) -> list[Path]:
         ReleaseError: the version is malformed or was released before; nothing was changed.
     """
     if not VERSION.fullmatch(version):
-        raise ReleaseError(f"{version!r} is no version: write it as in 1.2.3 or 1.2.3rc1")
+        raise ReleaseError(f"{version!r} is not a version: write it as in 1.2.3 or 1.2.3rc1")
     log = root / "CHANGELOG.md"
     text = log.read_text("utf-8")
     if any(heading["version"] == version for heading in _HEADING.finditer(text)):

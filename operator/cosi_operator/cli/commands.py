@@ -242,7 +242,7 @@ async def _annotate(
 
 
 async def rollback_check(command: Command, reader: Reader, _clock: Clock) -> Printed:
-    """`cosi rollback-check`: the whole cluster or nothing, since half a list is no permission."""
+    """`cosi rollback-check`: all objects, because a part of them can't permit a rollback."""
     seen = await everything(reader)
     if seen is None:
         raise CommandError(

@@ -28,7 +28,7 @@ class Target:
 
 
 def kind_of(word: str) -> str | None:
-    """The kind with this name, which can carry its group; None for a word that is no kind."""
+    """The kind with this name, which can carry its group; None for a word that is not a kind."""
     return KINDS.get(word.lower().removesuffix(f".{GROUP}"))
 
 
@@ -54,7 +54,7 @@ def target_of(*allowed: str) -> Callable[[str], Target]:
 def namespace(text: str) -> str:
     """A name that a namespace can have; "" means the context's."""
     if text and not is_path_segment(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a namespace")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of a namespace")
     return text
 
 
@@ -93,7 +93,7 @@ def call(text: str) -> Call:
     for each in CALLS:
         if text.lower() == each.lower():
             return each
-    raise argparse.ArgumentTypeError(f"{text!r} is no call; allowed: {', '.join(CALLS)}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a call; allowed: {', '.join(CALLS)}")
 
 
 def code(text: str) -> Code:
@@ -102,4 +102,4 @@ def code(text: str) -> Code:
         if text.lower().replace("-", "_") == each.name.lower():
             return each
     names = ", ".join(each.name for each in CONSERVATIVE)
-    raise argparse.ArgumentTypeError(f"{text!r} is no code of a failure; allowed: {names}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a code of a failure; allowed: {names}")

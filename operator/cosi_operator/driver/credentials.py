@@ -119,7 +119,7 @@ def sas_expiry(token: str) -> str | None:
 
 
 def to_rfc3339(go_time: str) -> str | None:
-    """`2026-01-02 15:04:05.9 +0200 CEST` as `2026-01-02T13:04:05Z`; None if it is no time."""
+    """`2026-01-02 15:04:05.9 +0200 CEST` as `2026-01-02T13:04:05Z`; None if it is not a time."""
     found = _GO_TIME.fullmatch(go_time.strip())
     if found is None:
         return None

@@ -167,7 +167,7 @@ class Objects[T]:
         return self._fold(Key(namespace, body["metadata"]["name"]), reply, self.wrote)
 
     async def delete(self, key: Key, *, uid: str, resource_version: str | None = None) -> T | None:
-        """Delete the object only if it has this `uid`. An object that no longer exists is no error.
+        """Delete the object only if it has this `uid`. A missing object is not an error.
 
         `resource_version`: delete only if the object still has this version; None means any.
 

@@ -114,7 +114,7 @@ class BucketClaim(kinds.ClaimFields, _Object):
     """
 
     def wait_ready(self, timeout: float | None = work.WAIT_TIMEOUT_S) -> None:
-        """Wait until the bucket is ready, at most `timeout` seconds; None is no limit.
+        """Wait until the bucket is ready, at most `timeout` seconds; None means no limit.
 
         Raises:
             StalledError: the operator does not retry; the text says why. NotReadyError: the time

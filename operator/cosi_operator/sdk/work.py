@@ -58,8 +58,8 @@ async def wait_ready(
     kr8s's own watch is not used: an expired resourceVersion makes it repeat without a pause.
 
     Raises:
-        StalledError: the operator does not retry. NotReadyError: `timeout_s` has passed; None is
-        no limit.
+        StalledError: the operator does not retry. NotReadyError: `timeout_s` has passed; None
+        means no limit.
         kr8s.NotFoundError: the object does not exist. ApiError, ApiSilent: as of the client.
     """
     give_up_at = clock.monotonic() + (math.inf if timeout_s is None else timeout_s)
@@ -72,7 +72,7 @@ async def wait_ready(
         if _is_stalled(view):
             raise StalledError(_in_words(view))
         left_s = give_up_at - clock.monotonic()
-        if not left_s > 0:  # not a number (NaN) is no time to wait, too
+        if not left_s > 0:  # NaN (not a number) ends the wait too
             raise NotReadyError(f"{_in_words(view)} (waited {timeout_s:g} s)")
         await clock.sleep(min(pause_s, left_s))
         pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)

@@ -13,16 +13,18 @@ from cosi_operator.outcome import Call, Code
             ["retry", "pod/x"], "'pod/x': write NAME for a bucketclaim, or KIND/NAME", id="kind"
         ),
         pytest.param(["retry", "bucketaccess/"], "'bucketaccess/': write NAME", id="no name"),
-        pytest.param(["status", "-n", "../x"], "'../x' is no name of a namespace", id="namespace"),
-        pytest.param(["-n", "a?b", "status"], "'a?b' is no name of a namespace", id="first"),
+        pytest.param(
+            ["status", "-n", "../x"], "'../x' is not a name of a namespace", id="namespace"
+        ),
+        pytest.param(["-n", "a?b", "status"], "'a?b' is not a name of a namespace", id="first"),
         pytest.param(
             ["policy", "explain", "--call", "Create", "--code", "UNKNOWN"],
-            "'Create' is no call; allowed: DriverCreateBucket, ",
+            "'Create' is not a call; allowed: DriverCreateBucket, ",
             id="call",
         ),
         pytest.param(
             ["policy", "explain", "--call", "DriverCreateBucket", "--code", "OK"],
-            "'OK' is no code of a failure; allowed: CANCELLED, ",
+            "'OK' is not a code of a failure; allowed: CANCELLED, ",
             id="code",
         ),
         *(

@@ -571,7 +571,11 @@ def process(*words: str, kubeconfig: Path) -> subprocess.CompletedProcess[str]:
         pytest.param((), 2, "", "required: COMMAND", id="no command"),
         pytest.param(("why", "pod/x"), 2, "", "bucketclaim, bucketaccess", id="a wrong kind"),
         pytest.param(
-            ("policy", "explain", "--call", "x", "--code", "OK"), 2, "", "is no call", id="a call"
+            ("policy", "explain", "--call", "x", "--code", "OK"),
+            2,
+            "",
+            "is not a call",
+            id="a call",
         ),
         pytest.param(("policy", "show"), 0, "INTERNAL", "", id="a command without a cluster"),
         pytest.param(

@@ -166,9 +166,9 @@ def _at_the_same_time(seen: CheckRecord) -> str:
             " driver."
         )
     return (
-        f"{len(tried)} Grants and Revokes at the same time lost no change. One run is no proof: set"
-        " --serialize-access-calls=none (or bucket) only if the driver's source edits no document"
-        " that accounts (or buckets) share."
+        f"{len(tried)} Grants and Revokes at the same time lost no change. One run proves nothing:"
+        " set --serialize-access-calls=none (or bucket) only if the driver's source edits no"
+        " document that accounts (or buckets) share."
     )
 
 

@@ -1,11 +1,11 @@
 """What each check expects, and how a driver fared. Pure.
 
-What is expected comes from the comments of the COSI interface where it says something: Create
-is idempotent by name and parameters (OK) and refuses other parameters with ALREADY_EXISTS; Delete
-of what is gone is no error; Grant is idempotent by name, though the secret values may differ; a
-driver's name is a domain name of 63 characters at most. The rest is the meaning of gRPC's codes and
-what an operator needs to do its work. A failure is what makes an operator err or a user wait
-without end; a warning is what it can live with.
+Some expectations come from the comments of the COSI interface: Create is idempotent by name and
+parameters (OK) and refuses other parameters with ALREADY_EXISTS; Delete of a deleted bucket is not
+an error; Grant is idempotent by name, though the secret values may differ; a driver's name is a
+domain name of at most 63 characters. The others come from the meaning of gRPC's codes and from the
+needs of an operator. A check fails if an operator would err or a user would wait indefinitely, and
+warns if the operator can handle the result.
 """
 
 import re

@@ -37,7 +37,7 @@ promtool: .venv/.stamp ## build promtool for the tests of alerts and metrics (on
 
 PYTEST := pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 QUICK := tests/unit tests/model
-# API servers collect less often; the operator's processes are forked (hack/testbed/warm.py).
+# API servers collect less often; the operator's processes and mock drivers are forked (hack/warm).
 CHEAPER := GOGC=400 COSI_WARM_STARTS=1
 
 test: lint parts promtool ## lint, unit, property and integration tests

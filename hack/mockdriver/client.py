@@ -28,6 +28,7 @@ from stoppable import Stoppable
 
 ANSWER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
+STDERR = 2
 _SOURCE_ROOTS = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "operator")]
 
 
@@ -218,7 +219,11 @@ class MockDriver(Stoppable):
 def _started(arguments: list[str], environment: dict[str, str], stdout: int) -> RunningProcess:
     if warm.is_asked_for(None):
         return warm.fork(
-            warm.MOCK_DRIVER, arguments, environment=environment, folder=Path.cwd(), stdout=stdout
+            warm.MOCK_DRIVER,
+            arguments,
+            environment=environment,
+            folder=Path.cwd(),
+            outputs=(stdout, STDERR),
         )
     command = [sys.executable, "-m", warm.MOCK_DRIVER, *arguments]
     return subprocess.Popen(command, stdout=stdout, env=environment)

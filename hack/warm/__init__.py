@@ -1,11 +1,11 @@
 """Start processes as forks of a process that has imported their modules.
 
 Importing is most of what a start costs: 0.7 s of CPU time for the controller or the sidecar, a few
-hundred times in `make test`, and 0.3 s for the mock driver. A fork runs the same
-`python -m PROGRAM` with its own arguments, environment, folder and log; only the start of the
-interpreter and the imports are shared. COSI_WARM_STARTS asks for it, as `make test` does. Processes
-that get separate variables, those of the tests of signals, charts, images and commands, and all of
-them under coverage are started anew in any case.
+hundred times in `make test`, and 0.3 to 0.5 s for the mock driver and `cosi`. A fork runs the same
+program with its own arguments, environment, folder and log; only the start of the interpreter and
+the imports are shared. COSI_WARM_STARTS asks for it, as `make test` does. Processes that get
+separate variables, those of the tests of signals, charts, images and documented commands, and all
+of them under coverage are started anew in any case.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from controlplane.daemon import Daemon, RunningProcess, coverage_variables
 
-OPERATOR, MOCK_DRIVER = "cosi_operator", "mockdriver"
-STDERR = 2
+OPERATOR, MOCK_DRIVER, COSI = "cosi_operator", "mockdriver", "cosi"
 _SOURCE_ROOTS = (Path(__file__).parents[1], Path(__file__).parents[2] / "operator")
+# As the script of the wheel does.
+_COSI = "import sys; from cosi_operator.cli import main; sys.argv[0] = 'cosi'; sys.exit(main())"
 _servers: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}  # by program
 
 
@@ -58,18 +60,17 @@ def fork(
     environment: Mapping[str, str],
     folder: Path,
     log: Path | None = None,
-    stdout: int | None = None,
+    outputs: tuple[int, int] | None = None,
 ) -> RunningProcess:
-    """Start `python -m PROGRAM ARGUMENTS` by a fork.
+    """Start `python -m PROGRAM ARGUMENTS`, or `cosi ARGUMENTS`, by a fork.
 
     Args:
-        program: OPERATOR or MOCK_DRIVER.
+        program: OPERATOR, MOCK_DRIVER or COSI.
         arguments: its command line.
         environment: its whole environment; PYTHONPATH is required.
         folder: its working folder.
         log: standard output and standard error are appended to this file.
-        stdout: without a log, the descriptor of its standard output; standard error is this
-            process's own.
+        outputs: without a log, the descriptors of its standard output and standard error.
     """
     request = {
         "arguments": list(arguments),
@@ -79,9 +80,57 @@ def fork(
     }
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        descriptors = [theirs.fileno(), *([] if stdout is None else [stdout, STDERR])]
+        descriptors = [theirs.fileno(), *(outputs or ())]
         socket.send_fds(_requests(program), [json.dumps(request).encode()], descriptors)
     return _Fork(ours)
+
+
+def run_cosi(
+    arguments: Sequence[str], *, environment: Mapping[str, str], timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Run `cosi ARGUMENTS` to its end, with nothing on its standard input.
+
+    Args:
+        arguments: its command line.
+        environment: its variables besides PATH and PYTHONPATH.
+        timeout_s: seconds after which it is killed.
+    Raises:
+        subprocess.TimeoutExpired: it was killed.
+    """
+    variables = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "PYTHONPATH": str(_SOURCE_ROOTS[1]),
+        **environment,
+    }
+    if not is_asked_for(None):
+        return subprocess.run(
+            [sys.executable, "-c", _COSI, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            env={**variables, **coverage_variables()},
+            check=False,
+        )
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as note:
+        process = fork(
+            COSI,
+            arguments,
+            environment=variables,
+            folder=Path.cwd(),
+            outputs=(out.fileno(), note.fileno()),
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        texts = []
+        for file in (out, note):
+            file.seek(0)
+            texts.append(file.read())
+    return subprocess.CompletedProcess([COSI, *arguments], code, *texts)
 
 
 class _Fork:

@@ -25,6 +25,10 @@ from typing import Any
 REQUEST_BYTES = 256 * 1024
 PR_SET_PDEATHSIG = 1
 ROLES = ("controller", "sidecar")
+IMPORTED = {
+    "mockdriver": ("mockdriver.control", "mockdriver.service"),
+    "cosi": ("cosi_operator.cli.commands", "cosi_operator.cli.driver_check.command"),
+}
 _libc = ctypes.CDLL(None)
 
 
@@ -66,7 +70,7 @@ def tell(report: socket.socket, number: int) -> None:
 
 
 def become(program: str, request: dict[str, Any], outputs: list[int]) -> None:
-    """Run `python -m PROGRAM ARGUMENTS` in this fork, with what `warm.fork` asks for."""
+    """Run a program in this fork as `warm.fork` asks for."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -85,15 +89,17 @@ def become(program: str, request: dict[str, Any], outputs: list[int]) -> None:
     roots = environment["PYTHONPATH"].split(os.pathsep)
     sys.path[:] = [request["folder"], *roots, *installed]
     sys.argv[:] = [program, *request["arguments"]]
+    if program == "cosi":
+        sys.exit(importlib.import_module("cosi_operator.cli").main())
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 def preload(program: str) -> None:
     """Import what each process of the program imports."""
     importlib.import_module("anyio._backends._asyncio")
-    if program == "mockdriver":
-        importlib.import_module("mockdriver.control")
-        importlib.import_module("mockdriver.service")
+    if program in IMPORTED:
+        for name in IMPORTED[program]:
+            importlib.import_module(name)
         return
     package = importlib.import_module("cosi_operator.app")
     for role in ROLES:

@@ -5,8 +5,8 @@ A control plane costs 3 s of CPU time until a testbed can use it. With COSI_WARM
 audit level. Before that, etcd gets the content back that it had when the first testbed began:
 what was made since is deleted, what was changed or deleted is written again.
 
-A control plane is stopped instead of left when its programs were restarted, or when roles, CRDs or
-admission were changed: nothing tells when the API server has noticed such a change.
+A control plane is stopped instead of left when its programs were restarted, or when the first
+roles, CRDs or admission were changed: nothing tells when the API server has noticed such a change.
 """
 
 from __future__ import annotations
@@ -44,14 +44,10 @@ ITS_OWN = (
     "/registry/ranges/",
     "/registry/configmaps/kube-system/",
 )
-# Of these the API server keeps copies, and no request tells how old they are.
-COPIED = (
-    "/registry/apiextensions.k8s.io/",
-    "/registry/clusterrole",  # and bindings
-    "/registry/role",  # and bindings
-    "/registry/mutating",
-    "/registry/validating",
-)
+# Of these the API server keeps copies, and no request tells how old they are. Roles and bindings
+# that were added may go: for a moment more, they allow what nobody asks for any longer.
+RIGHTS = ("/registry/clusterrole", "/registry/role")
+COPIED = ("/registry/apiextensions.k8s.io/", "/registry/mutating", "/registry/validating")
 # A list of one of these is answered from the API server's cache once the cache is up to date.
 CACHED = (
     *(f"/api/v1/{plural}" for plural in ("namespaces", "secrets", "serviceaccounts", "configmaps")),
@@ -90,6 +86,8 @@ class Spare:
             if not key.startswith(ITS_OWN) and now.get(key) != self.before.get(key, (0, ""))[0]
         }
         if any(key.startswith(COPIED) for key in changed):
+            return False
+        if any(key.startswith(RIGHTS) for key in changed & self.before.keys()):
             return False
         for some in batched(sorted(changed), OPERATIONS_AT_ONCE):
             done = self._etcd("txn", {"success": [self._operation(key) for key in some]})

@@ -173,14 +173,18 @@ class Testbed(ClusterObjects, Stoppable):
             TimeoutError: it was not within `timeout_s` seconds; names `what`, shows the logs' ends.
         """
         deadline = time.monotonic() + timeout_s
+        asked_s = time.monotonic()
         while not holds():
+            took_s = time.monotonic() - asked_s
             if time.monotonic() > deadline:
                 tails = "\n".join(
                     f"--- {role}: {self.log_of(role)[-2000:]}" for role in self.processes
                 )
                 raise TimeoutError(f"waited {timeout_s:.0f} s without success for: {what}\n{tails}")
             waited_s = timeout_s - (deadline - time.monotonic())
-            time.sleep(min(LONGEST_POLL_S, POLL_S + waited_s / 20))
+            # To list many objects is work for the API server, so it rests in between.
+            time.sleep(min(LONGEST_POLL_S, max(POLL_S + waited_s / 20, 4 * took_s)))
+            asked_s = time.monotonic()
 
     def until_ready(
         self,

@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test explore explore-full start
+.PHONY: help demo test quick lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test explore explore-full start
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,14 +37,18 @@ promtool: .venv/.stamp ## build promtool for the tests of alerts and metrics (on
 
 PYTEST := pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 QUICK := tests/unit tests/model
-# API servers collect less often; the operator's processes are forked (hack/testbed/warm.py).
+# API servers collect less often; the operator's processes and mock drivers are forked (hack/warm).
 CHEAPER := GOGC=400 COSI_WARM_STARTS=1
 
-test: lint parts promtool ## lint, unit, property and integration tests
+# mypy uses one core for most of the time that lint takes, so the quick tests run beside it.
+test: parts promtool ## lint, unit, property and integration tests
+	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint quick
+	@$(CHEAPER) $(RUN) -m $(PYTEST) $(addprefix --ignore=,$(QUICK))
+
+quick: .venv/.stamp ## the unit and model tests, and whether their coverage is what docs/coverage.md says
 	@rm -rf build/coverage/quick
 	@$(call measure,quick,$(QUICK))
 	@$(RUN) hack/coverage_figures.py check "unit and model tests" build/coverage/quick/coverage.json
-	@$(CHEAPER) $(RUN) -m $(PYTEST) $(addprefix --ignore=,$(QUICK))
 
 coverage: parts promtool ## branch coverage by all tests, child processes too; text, and HTML in build/coverage/all/html
 	@rm -rf build/coverage/all

@@ -15,8 +15,11 @@ import pytest
 from hypothesis import settings
 from tests.attacks import table as attacks
 from tests.faults.table import FULL, TABLE
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 CASES = "fault_cases"
+# The modules of these folders run in one process, since they share what takes long to make.
+TOGETHER = ("tests/image/",)  # the image
 # The modules that take longest begin first, so that no process is left alone with one at the end.
 LONGEST_FIRST = (
     "tests/faults/test_enumeration.py",
@@ -53,6 +56,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ranks = {path: rank for rank, path in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
     attacks.remember(items)
+
+
+class _Scopes(LoadScopeScheduling):  # type: ignore[misc]
+    """`--dist loadscope`, with TOGETHER."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next(filter(nodeid.startswith, TOGETHER), super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scopes | None:
+    """One module after the other, as `make test` asks for."""
+    return _Scopes(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -76,6 +76,11 @@ class AuditLog:
     def __init__(self, file: Path) -> None:
         """Read from `file`, JSON lines, which need not exist yet."""
         self.file = file
+        self._forgotten = 0
+
+    def forget(self) -> None:
+        """Read what was written up to now no more."""
+        self._forgotten = self.mark()
 
     def mark(self) -> int:
         """Return a position, for `entries(since=...)` to start from: the end of the last line.
@@ -111,7 +116,7 @@ class AuditLog:
         if not self.file.exists():
             return []
         with self.file.open("rb") as file:
-            file.seek(since)
+            file.seek(max(since, self._forgotten))
             lines = file.read().split(b"\n")
         latest: dict[str, AuditEntry] = {}
         for line in lines[:-1]:  # after the last newline: nothing, or a line being written

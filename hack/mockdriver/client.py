@@ -18,6 +18,8 @@ from typing import Any, Self
 
 import msgspec
 
+import warm
+from controlplane.daemon import RunningProcess
 from cosi_operator.outcome import Call
 from mockdriver.backend import Account, Bucket
 from mockdriver.journal import Entry
@@ -26,6 +28,7 @@ from stoppable import Stoppable
 
 ANSWER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
+STDERR = 2
 _SOURCE_ROOTS = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "operator")]
 
 
@@ -55,7 +58,7 @@ class MockDriver(Stoppable):
         self._state_path = directory / "state.jsonl" if keep_state else None
         self._rules_path = directory / "rules.json"
         self._rules_path.write_bytes(msgspec.json.encode(rules))
-        self._process: subprocess.Popen[str] | None = None
+        self._process: RunningProcess | None = None
         self._connection: socket.socket | None = None
         self._received = b""
 
@@ -87,21 +90,21 @@ class MockDriver(Stoppable):
         """Start the process, if there is none, and wait until it serves."""
         if self._process is not None:
             return
-        command = [sys.executable, "-m", "mockdriver", "--name", self.name]
-        command += ["--socket", str(self.socket_path), "--control", str(self._control_path)]
-        command += ["--rules", str(self._rules_path)]
+        arguments = ["--name", self.name]
+        arguments += ["--socket", str(self.socket_path), "--control", str(self._control_path)]
+        arguments += ["--rules", str(self._rules_path)]
         if self._state_path is not None:
-            command += ["--state", str(self._state_path)]
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(_SOURCE_ROOTS)},
-        )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != "ready\n":
-            self.kill()
-            raise RuntimeError("the mock driver did not start; its own words are on stderr")
+            arguments += ["--state", str(self._state_path)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(_SOURCE_ROOTS)}
+        read, write = os.pipe()
+        with os.fdopen(read, encoding="utf-8") as told:
+            try:
+                self._process = _started(arguments, environment, write)
+            finally:
+                os.close(write)
+            if told.readline() != "ready\n":
+                self.kill()
+                raise RuntimeError("the mock driver did not start; its own words are on stderr")
 
     def kill(self) -> None:
         """End the process as a crash does: SIGKILL, the socket files stay behind."""
@@ -201,11 +204,26 @@ class MockDriver(Stoppable):
         if self._process is None:
             return
         process, self._process = self._process, None
-        process.send_signal(how)  # does nothing if it has ended
+        # Both do nothing if it has ended.
+        if how is signal.SIGTERM:
+            process.terminate()
+        else:
+            process.kill()
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_TIMEOUT_S)
-        assert process.stdout is not None
-        process.stdout.close()
+
+
+def _started(arguments: list[str], environment: dict[str, str], stdout: int) -> RunningProcess:
+    if warm.is_asked_for(None):
+        return warm.fork(
+            warm.MOCK_DRIVER,
+            arguments,
+            environment=environment,
+            folder=Path.cwd(),
+            outputs=(stdout, STDERR),
+        )
+    command = [sys.executable, "-m", warm.MOCK_DRIVER, *arguments]
+    return subprocess.Popen(command, stdout=stdout, env=environment)

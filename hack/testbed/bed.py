@@ -12,9 +12,10 @@ from controlplane.audit import Audit, AuditEntry
 from controlplane.daemon import Daemon
 from mockdriver.client import MockDriver
 from stoppable import Stoppable
+from testbed import planes
 from testbed.cluster import DRIVER_NAME as DRIVER_NAME
 from testbed.cluster import ClusterObjects
-from testbed.objects import NAMESPACE, Json, condition
+from testbed.objects import API, KINDS, NAMESPACE, Json, condition
 from testbed.process import ROOT, operator_process, service_account
 
 OUR_CRDS = ROOT / "deploy" / "crds"
@@ -64,15 +65,20 @@ class Testbed(ClusterObjects, Stoppable):
         Raises:
             StartError, KubectlError: a part did not start; the others were ended.
         """
-        with ExitStack() as stack:
-            plane = stack.enter_context(ControlPlane.start(directory / "plane", audit=audit))
+        accounts = {role: service_account(file) for role, file in ROLES.items()}
+
+        def prepare(plane: ControlPlane) -> tuple[str, ...]:
             plane.apply(crds)
+            for role, file in ROLES.items():
+                plane.token_for(*accounts[role])  # makes the namespace
+                plane.apply(file)
+            plane.api.call("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+            return tuple(f"{API}/{plural}" for plural in KINDS)
+
+        with ExitStack() as stack:
+            plane = stack.enter_context(planes.lent(directory / "plane", crds, audit, prepare))
             driver = stack.enter_context(MockDriver.start(directory, name=DRIVER_NAME))
             bed = cls(plane, driver, directory)
-            for role, file in ROLES.items():
-                plane.token_for(*bed.accounts[role])  # makes the namespace
-                plane.apply(file)
-            bed.make_namespace(NAMESPACE)
             stack.callback(bed.stop_operator)
             if operator:
                 bed.start_process("controller", *controller_flags)
@@ -167,14 +173,18 @@ class Testbed(ClusterObjects, Stoppable):
             TimeoutError: it was not within `timeout_s` seconds; names `what`, shows the logs' ends.
         """
         deadline = time.monotonic() + timeout_s
+        asked_s = time.monotonic()
         while not holds():
+            took_s = time.monotonic() - asked_s
             if time.monotonic() > deadline:
                 tails = "\n".join(
                     f"--- {role}: {self.log_of(role)[-2000:]}" for role in self.processes
                 )
                 raise TimeoutError(f"waited {timeout_s:.0f} s without success for: {what}\n{tails}")
             waited_s = timeout_s - (deadline - time.monotonic())
-            time.sleep(min(LONGEST_POLL_S, POLL_S + waited_s / 20))
+            # To list many objects is work for the API server, so it rests in between.
+            time.sleep(min(LONGEST_POLL_S, max(POLL_S + waited_s / 20, 4 * took_s)))
+            asked_s = time.monotonic()
 
     def until_ready(
         self,

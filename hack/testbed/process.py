@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
+import warm
 from controlplane.daemon import Daemon
-from testbed import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 

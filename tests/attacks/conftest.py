@@ -1,4 +1,4 @@
-"""The one testbed that the attacks share; each test has names of its own in it."""
+"""The testbed that the attacks of a module share; each test has names of its own in it."""
 
 from tests.support.shared_bed import bed as bed
 from tests.support.shared_bed import name as name

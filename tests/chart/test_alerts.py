@@ -97,21 +97,32 @@ def test_each_alert_fires_when_it_should_and_only_then() -> None:
     assert "SUCCESS" in promtool("test", "rules", CASES)
 
 
+def found_by_promtool(cases: Path) -> str:
+    """What promtool says against the rules; empty if they pass all cases."""
+    try:
+        promtool("test", "rules", cases)
+    except AssertionError as failed:
+        return str(failed)
+    return ""
+
+
 def expect_failure(folder: Path, rules: str, alert: str) -> None:
-    """Run the cases about `alert`, or about all, on changed rules; promtool must report it."""
+    """Run the cases on changed rules; promtool must report `alert`.
+
+    The cases in which nothing fires run only if those that name the alert show no difference,
+    because they take ten times as long.
+    """
     assert rules != ALERTS.read_text()
     (folder / "alerts.yaml").write_text(rules)
-    document = yaml.safe_load(CASES.read_text())
-    document["rule_files"] = ["alerts.yaml"]
-    document["tests"] = [
-        case
-        for case in document["tests"]
-        if "promql_expr_test" in case or alert in json.dumps(case)
-    ]
-    (folder / "alerts_test.yaml").write_text(yaml.safe_dump(document))
-    with pytest.raises(AssertionError) as failed:
-        promtool("test", "rules", folder / "alerts_test.yaml")
-    assert alert in str(failed.value)
+    document = {**yaml.safe_load(CASES.read_text()), "rule_files": ["alerts.yaml"]}
+    naming = [case for case in document["tests"] if alert in json.dumps(case)]
+    silent = [case for case in document["tests"] if "promql_expr_test" in case]
+    for some in (naming, silent):
+        (folder / "alerts_test.yaml").write_text(yaml.safe_dump({**document, "tests": some}))
+        if said := found_by_promtool(folder / "alerts_test.yaml"):
+            assert alert in said
+            return
+    pytest.fail(f"no case notices what was changed about {alert}")
 
 
 @pytest.mark.parametrize(

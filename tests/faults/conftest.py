@@ -1,4 +1,4 @@
-"""The bed of the fault tests: one for all, as long as each leaves it as it was."""
+"""The bed of the fault tests: one for a module, as long as each test leaves it as it was."""
 
 import tempfile
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Beds:
         self._bed = None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def beds() -> Iterator[Beds]:
     made = Beds()
     yield made

@@ -270,13 +270,7 @@ class Engine:
             return asked.case == case.name and asked.is_effect and asked.label == effect.label
 
         return bed.proxy.arm(
-            Fault(
-                how,
-                wanted,
-                skip=effect.number - 1,
-                seconds=1.0,
-                strike=lambda: bed.kill(role),
-            )
+            Fault(how, wanted, skip=effect.number - 1, seconds=1.0, strike=lambda: bed.kill(role))
         )
 
     # --- waiting
@@ -296,25 +290,30 @@ class Engine:
         started_s = time.monotonic()
         while not happened() and time.monotonic() < started_s + CONVERGE_S:
             with suppress(ConnectionError):  # the driver has just died
-                quiet_s = min(self._quiet_s(case), time.monotonic() - started_s)
+                quiet_s = min(self._quiet_s([case]), time.monotonic() - started_s)
                 if quiet_s > BASE_QUIET_S and self._differs([case], base) == {}:
                     break
             time.sleep(POLL_S)
         return happened()
 
     def _until_settled(self, cases: Sequence[Case], base: Base) -> None:
-        """Wait until all cases are as without a fault, and quiet; or until time is up."""
+        """Wait until all cases are quiet and as without a fault, or time is up; look rarely."""
         deadline = time.monotonic() + CONVERGE_S
-        while time.monotonic() < deadline:
-            if self._differs(cases, base) == {} and all(
-                self._quiet_s(case) > SETTLED_S for case in cases
-            ):
+        while (asked_s := time.monotonic()) < deadline:
+            # Quiet before and after the look, so nothing was written meanwhile.
+            if self._is_quiet(cases) and not self._differs(cases, base) and self._is_quiet(cases):
                 return
-            time.sleep(POLL_S)
+            time.sleep(max(POLL_S, 4 * (time.monotonic() - asked_s)))
 
-    def _quiet_s(self, case: Case) -> float:
-        times = [a.at_s for a in self.bed.proxy.effects(case=case.name)]
-        return time.monotonic() - max(times, default=0.0)
+    def _is_quiet(self, cases: Sequence[Case]) -> bool:
+        return self._quiet_s(cases) > SETTLED_S
+
+    def _quiet_s(self, cases: Sequence[Case]) -> float:
+        """For how long nothing was written about them."""
+        names = {case.name for case in cases}
+        log = reversed(self.bed.proxy.log)
+        last_s = next((a.at_s for a in log if a.is_effect and a.case in names), 0.0)
+        return time.monotonic() - last_s
 
     def _differs(self, cases: Sequence[Case], base: Base) -> dict[str, list[str]]:
         seen = Snapshot.take(self.bed)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import warm
 from controlplane.daemon import Daemon
-from testbed import warm
 from testbed.process import ROOT, operator_process
-from testbed.warm import WarmDaemon, _Fork
+from warm import WarmDaemon, _Fork
 
 KINDS = [pytest.param("", Daemon, id="anew"), pytest.param("1", WarmDaemon, id="forked")]
 FOREVER = """

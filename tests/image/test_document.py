@@ -69,6 +69,7 @@ def run(clone: Path, crane: Path, registry: str, command: str) -> str:
         | {
             "PATH": f"{crane.parent}{os.pathsep}{os.environ['PATH']}",
             "DOCKER_CONFIG": str(clone),  # nobody's password is read
+            "COSI_MEASURED_RUNS": "1",
         },
         text=True, capture_output=True, timeout=120, check=False,
     )  # fmt: skip

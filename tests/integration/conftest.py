@@ -1,4 +1,4 @@
-"""The one testbed that the integration tests share; each test has names of its own in it."""
+"""The testbed that the integration tests of a module share; each has names of its own in it."""
 
 from tests.support.shared_bed import bed as bed
 from tests.support.shared_bed import name as name

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.integration.cases import misbehave, prepare, until_told
 
+import warm
 from controlplane.daemon import coverage_variables
 from cosi_operator.outcome import Call
 from testbed import Testbed, access_body, condition
@@ -54,7 +55,7 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Someone with a kubeconfig and both spellings of the tool on the PATH."""
+    """Someone with a kubeconfig and `kubectl-cosi` on the PATH."""
 
     bed: Testbed
     kubeconfig: Path
@@ -62,35 +63,40 @@ class Person:
 
     def cosi(self, *words: str) -> Ran:
         """Run `cosi WORDS`."""
-        return self._run([str(self.folder / "cosi"), *words])
+        return _ran(warm.run_cosi(words, environment=self._environment(), timeout_s=30))
 
     def kubectl_cosi(self, *words: str) -> Ran:
         """Run `kubectl cosi WORDS`, through the real kubectl."""
-        return self._run([str(self.bed.plane.kubectl), "cosi", *words])
+        done = subprocess.run(
+            [str(self.bed.plane.kubectl), "cosi", *words],
+            capture_output=True,
+            text=True,
+            env={**self._environment(), **coverage_variables()},
+            check=False,
+            timeout=30,
+        )
+        return _ran(done)
 
-    def _run(self, command: list[str]) -> Ran:
-        environment = {
+    def _environment(self) -> dict[str, str]:
+        return {
             "PATH": f"{self.folder}{os.pathsep}{os.defpath}",
             "PYTHONPATH": str(ROOT / "operator"),
             "KUBECONFIG": str(self.kubeconfig),
             "HOME": str(self.folder),
-            **coverage_variables(),
         }
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, check=False, timeout=30
-        )
-        assert "Traceback" not in done.stderr
-        return Ran(done.stdout, done.stderr, done.returncode)
+
+
+def _ran(done: subprocess.CompletedProcess[str]) -> Ran:
+    assert "Traceback" not in done.stderr
+    return Ran(done.stdout, done.stderr, done.returncode)
 
 
 def person(bed: Testbed, folder: Path, kubeconfig: Path) -> Person:
-    for name in ("cosi", "kubectl-cosi"):
-        script = folder / name
-        script.write_text(
-            f"#!{sys.executable}\nimport sys\nfrom cosi_operator.cli import main\n"
-            "sys.exit(main())\n"
-        )
-        script.chmod(0o755)
+    script = folder / "kubectl-cosi"
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom cosi_operator.cli import main\nsys.exit(main())\n"
+    )
+    script.chmod(0o755)
     return Person(bed, kubeconfig, folder)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import warm
 from controlplane.daemon import coverage_variables
 from cosi_operator.cli.driver_check.seen import AT_ONCE
 from cosi_operator.outcome import Call
@@ -59,18 +60,8 @@ def command(address: str, *words: str) -> list[str]:
 
 
 def run(address: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(address, *words),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        stdin=subprocess.DEVNULL,
-        env={
-            "PATH": os.environ.get("PATH", os.defpath),
-            "PYTHONPATH": str(OPERATOR),
-            **coverage_variables(),
-        },
-        check=False,
+    return warm.run_cosi(
+        ["driver", "check", "--driver-addr", address, *words], environment={}, timeout_s=TIMEOUT_S
     )
 
 

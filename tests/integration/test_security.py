@@ -2,10 +2,8 @@
 
 import base64
 import json
-import os
 import socket
 import subprocess
-import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -16,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+import warm
 from controlplane import ApiError, ControlPlane
-from controlplane.daemon import coverage_variables
 from cosi_operator.outcome import Call, Code
 from testbed import NAMESPACE, Testbed, access_body, claim_body, condition
 from testbed.bed import ROLES
@@ -108,19 +106,7 @@ def loud(ports: dict[str, int]) -> Iterator[Testbed]:
 
 
 def run_cosi(kubeconfig: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    start = "import sys; from cosi_operator.cli import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", start, *words, f"--kubeconfig={kubeconfig}"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={
-            "PATH": os.environ.get("PATH", os.defpath),
-            "PYTHONPATH": str(OPERATOR),
-            **coverage_variables(),
-        },
-        check=False,
-    )
+    return warm.run_cosi([*words, f"--kubeconfig={kubeconfig}"], environment={}, timeout_s=30)
 
 
 def cosi(bed: Testbed, *words: str) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures for tests that share one testbed. A conftest.py imports them under their names."""
+"""Fixtures for tests of a module that share a testbed; a conftest.py imports them by name."""
 
 import itertools
 import tempfile
@@ -12,7 +12,7 @@ from testbed import Testbed
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_bed() -> Iterator[Testbed]:
     """Ours CRDs, default flags; a short folder, as a socket's path has 107 bytes."""
     with (

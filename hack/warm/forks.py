@@ -1,9 +1,10 @@
-"""A process that has imported the operator's modules and forks the operator's processes.
+"""A process that has imported the modules of a program and forks processes of that program.
 
-`testbed.warm` starts it as `python -m testbed.forks`. Its standard input is a Unix socket. Each
+The package starts it as `python -m warm.forks PROGRAM`. Its standard input is a Unix socket. Each
 message there is a request, in JSON, with one end of a socket pair: the fork's process id is written
-to it, and later, when that process has ended, its exit code as in subprocess.Popen. This process
-ends when its standard input is closed, and the kernel then kills what it has forked.
+to it, and later, when that process has ended, its exit code as in subprocess.Popen. A
+request without a log has two more descriptors, the fork's standard output and standard error. This
+process ends when its standard input is closed, and the kernel then kills what it has forked.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from typing import Any
 REQUEST_BYTES = 256 * 1024
 PR_SET_PDEATHSIG = 1
 ROLES = ("controller", "sidecar")
+IMPORTED = {
+    "mockdriver": ("mockdriver.control", "mockdriver.service"),
+    "cosi": ("cosi_operator.cli.commands", "cosi_operator.cli.driver_check.command"),
+}
 _libc = ctypes.CDLL(None)
 
 
-def next_fork(requests: socket.socket) -> dict[str, Any]:
-    """Fork at each request; returns in the forks only, the request."""
+def next_fork(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork at each request; returns in the forks only: the request, and its outputs."""
     reports: dict[int, socket.socket] = {}
 
     def reap(_number: int, _frame: FrameType | None) -> None:
@@ -40,7 +45,7 @@ def next_fork(requests: socket.socket) -> dict[str, Any]:
 
     signal.signal(signal.SIGCHLD, reap)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 1)
+        message, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 3)
         if not message:
             sys.exit()
         report = socket.socket(fileno=descriptors[0])
@@ -50,7 +55,9 @@ def next_fork(requests: socket.socket) -> dict[str, Any]:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             request: dict[str, Any] = json.loads(message)
-            return request
+            return request, descriptors[1:]
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
         tell(report, pid)
         reports[pid] = report
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
@@ -62,31 +69,38 @@ def tell(report: socket.socket, number: int) -> None:
         report.send(str(number).encode())
 
 
-def become(request: dict[str, Any]) -> None:
-    """Run `python -m cosi_operator ARGUMENTS` in this fork, with what `testbed.warm` asks for."""
+def become(program: str, request: dict[str, Any], outputs: list[int]) -> None:
+    """Run a program in this fork as `warm.fork` asks for."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.setsid()
-    for descriptor, file, flags in (
-        (0, os.devnull, os.O_RDONLY),
-        (1, request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT),
-    ):
-        opened = os.open(file, flags, 0o666)
-        os.dup2(opened, descriptor)
-    os.dup2(1, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if request["log"]:
+        os.dup2(os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), 1)
+        os.dup2(1, 2)
+    else:
+        os.dup2(outputs[0], 1)
+        os.dup2(outputs[1], 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     environment: dict[str, str] = request["environment"]
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(request["folder"])
     installed = [path for path in sys.path if path.startswith((sys.prefix, sys.base_prefix))]
-    sys.path[:] = [request["folder"], environment["PYTHONPATH"], *installed]
-    sys.argv[:] = ["cosi_operator", *request["arguments"]]
-    runpy.run_module("cosi_operator", run_name="__main__", alter_sys=True)
+    roots = environment["PYTHONPATH"].split(os.pathsep)
+    sys.path[:] = [request["folder"], *roots, *installed]
+    sys.argv[:] = [program, *request["arguments"]]
+    if program == "cosi":
+        sys.exit(importlib.import_module("cosi_operator.cli").main())
+    runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
-def preload() -> None:
-    """Import what both processes import."""
+def preload(program: str) -> None:
+    """Import what each process of the program imports."""
     importlib.import_module("anyio._backends._asyncio")
+    if program in IMPORTED:
+        for name in IMPORTED[program]:
+            importlib.import_module(name)
+        return
     package = importlib.import_module("cosi_operator.app")
     for role in ROLES:
         # The module replaces the entry point, which has the same name in the package.
@@ -96,7 +110,8 @@ def preload() -> None:
 
 
 if __name__ == "__main__":
-    preload()
+    name = sys.argv[1]
+    preload(name)
     gc.freeze()  # a collection in a fork would copy the pages of all that was imported
     # A separate descriptor: the forks open their own standard input.
-    become(next_fork(socket.socket(fileno=os.dup(0))))
+    become(name, *next_fork(socket.socket(fileno=os.dup(0))))

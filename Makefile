@@ -7,7 +7,7 @@ RUN := PYTHONPATH=operator:hack $(BIN)/python
 # a core.
 TEST_PROCESSES ?= 6
 
-.PHONY: help demo test quick lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test explore explore-full start
+.PHONY: help demo test quick lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test explore explore-full start minor minors
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -71,6 +71,21 @@ faults: parts ## crashes, lost replies, bad API servers, two leaders; prints the
 
 faults-full: parts ## every fault at every side effect, 2000 failures at once, a soak of 3 minutes
 	@COSI_FAULTS=full $(RUN) -m pytest tests/faults tests/integration/test_many_failures.py
+
+# Everything else than the API server comes from .cache/bin, as for `make test`.
+MINOR_TESTS ?= tests/integration tests/chart tests/faults
+minor: .venv/.stamp ## integration, chart and fault tests on KUBERNETES=1.31; UPDATE=1 writes the row into docs/support-matrix.md
+	@$(RUN) -m controlplane.minor build "$(KUBERNETES)"
+	@export KUBEBUILDER_ASSETS="$(CURDIR)/.cache/bin/kubernetes-$(KUBERNETES)"; \
+	$(BIN)/python hack/controlplane/build.py etcd kube-apiserver kubectl helm kstatus promtool && \
+	{ $(CHEAPER) $(RUN) -m $(PYTEST) --junitxml=build/minors/$(KUBERNETES).xml $(MINOR_TESTS); code=$$?; } && \
+	{ test -z "$(UPDATE)" || $(RUN) -m controlplane.minor record "$(KUBERNETES)" build/minors/$(KUBERNETES).xml; } && \
+	exit $$code
+
+minors: ## `make minor` on every minor that has pins, with all rows of docs/support-matrix.md
+	@failed=; for folder in hack/controlplane/minors/*/; do \
+	$(MAKE) minor KUBERNETES=$$(basename $$folder) UPDATE=1 || failed="$$failed $$(basename $$folder)"; done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 explore: .venv/.stamp ## every state that one move from outside leads to, in each scene (part of `test`)
 	@PYTHONPATH=operator:hack:. $(BIN)/python -m tests.explore --moves 1 --amid 1

@@ -177,7 +177,7 @@ def linker_flags(program: Program, go_mod: str) -> str:
     """
     version = pinned_version(go_mod, program.module)
     stamps: dict[str, str] = {}
-    if program.folder == "kubernetes":
+    if program.module == "k8s.io/kubernetes":
         major, minor, _ = version.removeprefix("v").split(".", 2)
         for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
             stamps[f"{package}.gitVersion"] = version
@@ -274,14 +274,19 @@ def ensure(names: Sequence[str], cache: Path = CACHE) -> None:
     Raises:
         BuildError: `go` is missing or failed; what was built until then stays.
     """
-    keys = {name: cache_key(PROGRAMS[name]) for name in names if asset(name) is None}
-    if all(is_built(PROGRAMS[name], cache, key) for name, key in keys.items()):
+    ensure_programs([PROGRAMS[name] for name in names if asset(name) is None], cache)
+
+
+def ensure_programs(programs: Sequence[Program], cache: Path) -> None:
+    """Build those of `programs` that `cache` lacks; otherwise as `ensure`."""
+    keys = {program: cache_key(program) for program in programs}
+    if all(is_built(program, cache, key) for program, key in keys.items()):
         return
     with _lock(cache):
         # Asked again under the lock: whoever held it may have built them all.
-        missing = [name for name, key in keys.items() if not is_built(PROGRAMS[name], cache, key)]
-        for position, name in enumerate(missing, start=1):
-            _build(PROGRAMS[name], cache, keys[name], f"[{position}/{len(missing)}]")
+        missing = [program for program, key in keys.items() if not is_built(program, cache, key)]
+        for position, program in enumerate(missing, start=1):
+            _build(program, cache, keys[program], f"[{position}/{len(missing)}]")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -66,6 +67,28 @@ def test_an_older_kubernetes_is_refused_and_the_oldest_accepted_one_renders(
     major, minor = map(int, oldest.split("."))
     with pytest.raises(HelmError, match="chart requires kubeVersion"):
         offline.template(operator_chart, f"--kube-version={major}.{minor - 1}.0")
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "warned"),
+    [
+        ("1.26.0", "crds.install=true", True),
+        ("1.29.14", "crds.install=true", True),
+        ("1.29.14", "crds.install=false", False),
+        ("1.30.0", "crds.install=true", False),
+    ],
+)
+def test_the_notes_say_what_a_cluster_cannot_do_with_the_crds(
+    offline: Helm, operator_chart: Path, tmp_path: Path, version: str, settings: str, warned: bool
+) -> None:
+    chart = shutil.copytree(operator_chart, tmp_path / "chart")
+    # `helm template` renders everything but the notes.
+    (chart / "templates" / "NOTES.txt").rename(chart / "notes")
+    (chart / "templates" / "n.yaml").write_text('notes: {{ tpl (.Files.Get "notes") . | quote }}')
+    told = offline.template(
+        chart, f"--kube-version={version}", f"--set={settings}", "--show-only=templates/n.yaml"
+    )
+    assert ("older than 1.30" in told) is warned
 
 
 def test_every_named_file_exists() -> None:

@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from controlplane.build import ensure, find
+from controlplane.minor import MINORS
 from release.tools import ROOT, ReleaseError, run
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"(?m)^([a-z0-9-]+):", (ROOT / "Makefile").read_text("utf-8")))
-VARIABLES = {"VERSION", "KEY", "REGISTRY"}
+VARIABLES = {"VERSION", "KEY", "REGISTRY", "KUBERNETES"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,9 @@ def test_actionlint_is_really_asked(actionlint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_every_target_of_make_exists(file: Path) -> None:
-    typed = re.findall(r"(?m)(?:run:|^) +make ([a-z0-9-]+)(.*)$", file.read_text("utf-8"))
+    typed = re.findall(
+        r"(?m)(?:run:|- command:|^) +make ([a-z0-9-]+)(.*)$", file.read_text("utf-8")
+    )
     assert typed
     for target, settings in typed:
         assert target in TARGETS
@@ -51,3 +54,9 @@ def test_every_action_is_pinned_by_commit_and_rights_are_named(file: Path) -> No
     assert used
     assert [name for name in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name)] == []
     assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+
+
+def test_every_change_is_tested_on_the_oldest_and_the_newest_minor_that_has_pins() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    pinned = sorted(folder.name for folder in MINORS.iterdir())
+    assert re.findall(r"make minor KUBERNETES=(\S+)", text) == [pinned[0], pinned[-1]]

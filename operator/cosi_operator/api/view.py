@@ -16,12 +16,16 @@ from cosi_operator.api.record import BucketRecord
 from cosi_operator.outcome import Effect
 
 # Every valid object name matches. A "." or "/" from a spec must not change the path of a request.
+LONGEST_NAME = 253
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 def is_path_segment(name: str) -> bool:
-    """Whether an object or a namespace can have this name, so that it may be put into a path."""
-    return _PATH_SEGMENT.fullmatch(name) is not None
+    """Whether an object or a namespace can have this name, so that it may be put into a path.
+
+    The API server refuses longer names. A spec can hold one, where a CRD limits no length.
+    """
+    return len(name) <= LONGEST_NAME and _PATH_SEGMENT.fullmatch(name) is not None
 
 
 class Key(NamedTuple):

@@ -4,8 +4,9 @@ import difflib
 
 from cosi_operator.api.decode import decode_bucket, decode_bucket_access, decode_bucket_claim
 from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
-from cosi_operator.api.view import Key
+from cosi_operator.api.view import Key, is_path_segment
 from cosi_operator.kube.errors import ApiError, ApiSilent
+from cosi_operator.scrub import shown_name
 from cosi_operator.sdk.read import Reader
 
 SHOWN = 3
@@ -18,6 +19,8 @@ async def not_found(reader: Reader, kind: str, key: Key) -> str:
     Raises:
         NotInstalledError: the cluster does not serve COSI's API at all.
     """
+    if not is_path_segment(key.name):
+        return f"{kind} {_shown(key)}: no object can have this name"
     found = await names_of(reader, key.namespace)
     likely = [f"{word}/{name}" for word, name in found if name == key.name]
     close = difflib.get_close_matches(key.name, [name for _, name in found], n=SHOWN)
@@ -27,6 +30,10 @@ async def not_found(reader: Reader, kind: str, key: Key) -> str:
     if shown:
         return f"{sentence}; did you mean {' or '.join(shown[:SHOWN])}?"
     return f"{sentence}; to list those that are not ready, run: cosi status -A"
+
+
+def _shown(key: Key) -> Key:
+    return Key(shown_name(key.namespace), shown_name(key.name))
 
 
 async def names_of(reader: Reader, namespace: str) -> list[tuple[str, str]]:

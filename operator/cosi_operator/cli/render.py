@@ -12,6 +12,7 @@ from cosi_operator.api.view import (
     BucketClaim,
     BucketClass,
     Key,
+    is_path_segment,
 )
 from cosi_operator.cli.presence import Lease, Presence, presence
 from cosi_operator.cli.rollback import Finding
@@ -75,8 +76,7 @@ def not_ready(
             "SecretMissing",
             "",
             "",
-            f"Secret {access.secret_name} is gone. For new keys: cosi retry"
-            f" bucketaccess/{access.meta.name}",
+            _lost(access),
         )
         for access in without_secret
     ]
@@ -99,6 +99,13 @@ def not_ready(
             )
         )
     return sorted(rows, key=lambda row: (row.namespace, row.kind, row.name))
+
+
+def _lost(access: BucketAccess) -> str:
+    name = shown_name(access.secret_name)
+    if not is_path_segment(access.secret_name):
+        return f"No Secret can have the name {name}. Create another BucketAccess."
+    return f"Secret {name} is gone. For new keys: cosi retry bucketaccess/{access.meta.name}"
 
 
 def status(

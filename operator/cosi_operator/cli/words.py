@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cosi_operator.api.view import is_path_segment
 from cosi_operator.classify import CONSERVATIVE
 from cosi_operator.outcome import Call, Code
+from cosi_operator.scrub import NAME_LIMIT, cut
 
 GROUP = "objectstorage.k8s.io"
 # Kinds as kubectl takes them and, short, as people write them; the commands know one name each.
@@ -27,6 +28,10 @@ class Target:
     name: str
 
 
+def _quoted(text: str) -> str:
+    return repr(cut(text, NAME_LIMIT))
+
+
 def kind_of(word: str) -> str | None:
     """The kind with this name, which can carry its group; None for a word that is not a kind."""
     return KINDS.get(word.lower().removesuffix(f".{GROUP}"))
@@ -44,7 +49,8 @@ def target_of(*allowed: str) -> Callable[[str], Target]:
         kind = kind_of(word) if slash else usual
         if not name or kind not in allowed:
             raise argparse.ArgumentTypeError(
-                f"{text!r}: write NAME for a {usual}, or KIND/NAME with one of {', '.join(allowed)}"
+                f"{_quoted(text)}: write NAME for a {usual}, or KIND/NAME with one of"
+                f" {', '.join(allowed)}"
             )
         return Target(kind, name)
 
@@ -54,7 +60,7 @@ def target_of(*allowed: str) -> Callable[[str], Target]:
 def namespace(text: str) -> str:
     """A name that a namespace can have; "" means the context's."""
     if text and not is_path_segment(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name of a namespace")
+        raise argparse.ArgumentTypeError(f"{_quoted(text)} is not a name of a namespace")
     return text
 
 

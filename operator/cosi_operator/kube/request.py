@@ -8,6 +8,7 @@ from yarl import URL
 
 from cosi_operator.api.view import Key, Resource, is_path_segment
 from cosi_operator.kube.errors import NotFound
+from cosi_operator.scrub import shown_name
 
 METHODS = {
     "get": "GET",
@@ -49,7 +50,8 @@ class Request:
         needs_name = self.verb in ("get", "update", "delete")
         for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
             if (needed or segment) and not is_path_segment(segment):
-                raise NotFound(404, "NotFound", f"{self.what}: not a valid name")
+                what = f"{self.verb} {self.resource.plural} {shown_name(segment)}"
+                raise NotFound(404, "NotFound", f"{what}: no object can have this name")
         path = self.resource.path(self.key.namespace, self.key.name, self.subresource)
         query = urlencode({name: value for name, value in self.query.items() if value})
         return URL(f"{server}{path}{'?' if query else ''}{query}", encoded=True)

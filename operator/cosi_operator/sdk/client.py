@@ -21,7 +21,7 @@ from msgspec import Raw, Struct
 from cosi_operator.api.view import Key, Resource, is_path_segment
 from cosi_operator.clock import Clock, RealClock
 from cosi_operator.kube.errors import ApiSilent, NotFound, error_of
-from cosi_operator.scrub import scrub
+from cosi_operator.scrub import scrub, shown_name
 
 REQUEST_TIMEOUT_S = 30.0
 PAGE = 500
@@ -67,7 +67,8 @@ class _Request:
         needs_name = self.verb != "list"
         for segment, needed in ((self.key.namespace, False), (self.key.name, needs_name)):
             if (needed or segment) and not is_path_segment(segment):
-                raise NotFound(404, "NotFound", f"{self.words}: not a valid name")
+                what = f"{self.verb} {self.resource.plural} {shown_name(segment)}"
+                raise NotFound(404, "NotFound", f"{what}: no object can have this name")
 
 
 class Client:

@@ -16,6 +16,7 @@ from cosi_operator.api.view import (
     BucketClass,
     Condition,
     LastCall,
+    is_path_segment,
 )
 from cosi_operator.conditions import OTHER_ADVICE, advice_on
 from cosi_operator.outcome import Reason
@@ -149,6 +150,8 @@ def _claim_links(facts: Facts) -> Iterable[Link]:
     if isinstance(claim, BucketClaim) and claim.class_name:
         yield _named("BucketClass", claim.class_name, facts.bucket_class)
     match claim:
+        case None if _is_impossible(facts.claim_name.rpartition("/")[2]):
+            yield _impossible("BucketClaim", facts.claim_name, "spec.bucketClaimName")
         case None:
             yield Link(
                 "BucketClaim",
@@ -163,12 +166,30 @@ def _claim_links(facts: Facts) -> Iterable[Link]:
             yield _bucket_link(claim, bucket)
 
 
+def _is_impossible(name: str) -> bool:
+    return bool(name) and not is_path_segment(name)
+
+
+def _impossible(kind: str, name: str, field: str) -> Link:
+    """An object that can't exist: an upstream CRD limits neither length nor characters."""
+    namer = "BucketClaim" if kind in ("BucketClass", "Bucket") else "BucketAccess"
+    return Link(
+        kind,
+        name,
+        State.MISSING,
+        message=f"No {kind} can have this name.",
+        advice=f"Create another {namer}, with another name in {field}.",
+    )
+
+
 def _bucket_link(claim: BucketClaim, bucket: Bucket | Unseen | None) -> Link:
+    name = claim.bucket_name or claim.existing_bucket_name
     match bucket:
         case Unseen(why=why):
             return Link("Bucket", claim.bucket_name, State.UNSEEN, message=why)
-        case None if claim.bucket_name or claim.existing_bucket_name:
-            name = claim.bucket_name or claim.existing_bucket_name
+        case None if _is_impossible(name):
+            return _impossible("Bucket", name, "spec.existingBucketName")
+        case None if name:
             advice = "Ask your cluster administrator where it went. A new claim makes a new bucket."
             return Link("Bucket", name, State.MISSING, advice=advice)
         case None:
@@ -203,6 +224,8 @@ def _access_links(found: AccessFacts, *, claim_is_ready: bool) -> Sequence[Link]
         case SecretFound():
             message = "A Secret of this name exists already."
             secret = Link("Secret", secret_name, State.NOT_YET, message=message)
+        case None if _is_impossible(access.secret_name):
+            secret = _impossible("Secret", secret_name, "spec.credentialsSecretName")
         case None if is_ready(access):
             secret = Link(
                 "Secret",
@@ -220,6 +243,8 @@ def _access_links(found: AccessFacts, *, claim_is_ready: bool) -> Sequence[Link]
 
 def _named(kind: str, name: str, found: BucketClass | BucketAccessClass | Unseen | None) -> Link:
     match found:
+        case None if _is_impossible(name):
+            return _impossible(kind, name, "spec." + kind[0].lower() + kind[1:] + "Name")
         case None:
             namer = "BucketClaim" if kind == "BucketClass" else "BucketAccess"
             advice = (

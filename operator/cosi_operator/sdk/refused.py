@@ -10,39 +10,68 @@ from typing import Any, Self
 import kr8s
 from kr8s.asyncio.objects import APIObject
 
+from cosi_operator.api.view import is_path_segment
 from cosi_operator.kube.errors import error_of
+from cosi_operator.scrub import shown_name
 from cosi_operator.sdk.client import silence_told
 
 
 class Refused(APIObject):
     """Raises ApiError (Forbidden and others) and ApiSilent instead of the errors of kr8s."""
 
+    async def async_exists(self, ensure: bool = False) -> bool:
+        try:
+            self._check()
+        except kr8s.NotFoundError:
+            if ensure:
+                raise
+            return False
+        return await super().async_exists(ensure=ensure)
+
     async def async_create(self) -> None:
+        _check(self.kind, self.namespace)
         with _told(f"create {self.endpoint}"):
             await super().async_create()
 
     async def async_delete(self, *args: Any, **kwargs: Any) -> None:
+        self._check()
         with _told(f"delete {self.endpoint} {self.name}"):
             await super().async_delete(*args, **kwargs)
 
     async def async_refresh(self) -> None:
+        self._check()
         with _told(f"get {self.endpoint} {self.name}"):
             await super().async_refresh()
 
     async def async_patch(self, *args: Any, **kwargs: Any) -> None:
+        self._check()
         with _told(f"patch {self.endpoint} {self.name}"):
             await super().async_patch(*args, **kwargs)
 
     @classmethod
     async def async_get(cls, *args: Any, **kwargs: Any) -> Any:
+        _check(cls.kind, kwargs.get("namespace"))
         with _told(f"get {cls.endpoint}"):
             return await super().async_get(*args, **kwargs)
 
     @classmethod
     async def async_list(cls, *args: Any, **kwargs: Any) -> AsyncGenerator[Self | dict[str, Any]]:
+        _check(cls.kind, kwargs.get("namespace"))
         with _told(f"list {cls.endpoint}"):
             async for each in super().async_list(*args, **kwargs):
                 yield each
+
+    def _check(self) -> None:
+        _check(self.kind, self.namespace, self.name)
+
+
+def _check(kind: str, *segments: str | None) -> None:
+    """Raise if no object can have one of these names, because kr8s puts any text into a path."""
+    for segment in segments:
+        if segment and not is_path_segment(segment):
+            raise kr8s.NotFoundError(
+                f"{kind} {shown_name(segment)} does not exist: no object can have this name"
+            )
 
 
 @contextmanager

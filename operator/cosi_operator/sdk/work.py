@@ -10,10 +10,10 @@ import msgspec
 from cosi_operator.api import core
 from cosi_operator.api.decode import decode_bucket, decode_bucket_access, decode_bucket_claim
 from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
-from cosi_operator.api.view import Key, Resource
+from cosi_operator.api.view import BucketAccess, Key, Resource, is_path_segment
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import NotFound
-from cosi_operator.scrub import escaped
+from cosi_operator.scrub import shown_name
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.diagnosis import Reported, chain, condition, is_ready
@@ -47,7 +47,8 @@ async def read(client: Client, resource: Resource, key: Key) -> bytes:
     try:
         return await client.get(resource, key)
     except NotFound:
-        raise kr8s.NotFoundError(escaped(f"{resource.kind} {key} does not exist")) from None
+        shown = Key(shown_name(key.namespace), shown_name(key.name))
+        raise kr8s.NotFoundError(f"{resource.kind} {shown} does not exist") from None
 
 
 async def wait_ready(
@@ -110,6 +111,21 @@ async def why_access(client: Client, key: Key) -> Explanation:
     )
 
 
+def _without_secret(access: BucketAccess) -> str:
+    secret = f"Secret {access.meta.namespace}/{shown_name(access.secret_name)}"
+    if not is_path_segment(access.secret_name):
+        return (
+            f"{secret} does not exist: no Secret can have this name. Create a BucketAccess with"
+            " another spec.credentialsSecretName."
+        )
+    if not is_ready(access):
+        return f"{secret} does not exist. {_in_words(access)}"
+    return (
+        f"{secret} was deleted. To have new keys, run: cosi retry"
+        f" bucketaccess/{access.meta.name} -n {access.meta.namespace}"
+    )
+
+
 async def credentials(client: Client, key: Key) -> Credentials:
     """The credentials in the Secret that an access names.
 
@@ -122,10 +138,5 @@ async def credentials(client: Client, key: Key) -> Credentials:
     try:
         raw = await client.get(core.SECRETS, Key(key.namespace, name))
     except NotFound:
-        raise CredentialsError(
-            f"Secret {key.namespace}/{name} does not exist. {_in_words(access)}"
-            if not is_ready(access)
-            else f"Secret {key.namespace}/{name} was deleted. To have new keys, run: cosi retry"
-            f" bucketaccess/{key.name} -n {key.namespace}"
-        ) from None
+        raise CredentialsError(_without_secret(access)) from None
     return Credentials.from_secret(msgspec.json.decode(raw))

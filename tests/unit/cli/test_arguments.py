@@ -16,6 +16,11 @@ from cosi_operator.outcome import Call, Code
         pytest.param(
             ["status", "-n", "../x"], "'../x' is not a name of a namespace", id="namespace"
         ),
+        pytest.param(
+            ["status", "-n", "a" * 70_000],
+            f"argument -n/--namespace: '{'a' * 255}…' is not a name of a namespace",
+            id="namespace too long",
+        ),
         pytest.param(["-n", "a?b", "status"], "'a?b' is not a name of a namespace", id="first"),
         pytest.param(
             ["policy", "explain", "--call", "Create", "--code", "UNKNOWN"],

@@ -229,6 +229,43 @@ async def test_a_cluster_without_cosi_is_told_so(server: StubApiServer, client: 
         await cosi(client, "status")
 
 
+@pytest.mark.attack("one object with names that are too long hides all others from every user")
+async def test_names_that_no_object_can_have_are_told_beside_the_others(
+    server: StubApiServer, client: Client
+) -> None:
+    put_all(server, ready=True)
+    long = "a" * 70_000
+    names = ("bucketAccessClassName", "bucketClaimName", "credentialsSecretName")
+    granted = {"accessGranted": True, "accountID": "x"}
+    server.put(
+        BUCKET_ACCESSES, Key("ns", "odd"), spec=dict.fromkeys(names, long), status=granted
+    )
+    for name, spec in (
+        ("odd", {"bucketClassName": long}),
+        ("brought", {"bucketClassName": "fast", "existingBucketName": long}),
+    ):
+        server.put(BUCKET_CLAIMS, Key("ns", name), spec={**spec, "protocols": ["S3"]})
+    shown = {
+        ("status", "-n", "ns"): "SecretMissing",
+        ("status", "-n", "ns", "-o", "wide"): "Create another BucketAccess.",
+        ("why", "odd", "-n", "ns"): "another name in spec.bucketClassName",
+        ("why", "brought", "-n", "ns"): "another name in spec.existingBucketName",
+        ("why", "ba/odd", "-n", "ns"): "another name in spec.bucketClaimName",
+        ("rollback-check",): "odd",
+    }
+    for words, part in shown.items():
+        printed = await cosi(client, *words)
+        assert printed.code == 1
+        assert part in " ".join(printed.out.split())
+        assert len(printed.out) < 6000
+    assert (await cosi(client, "retry", "ba/odd", "-n", "ns")).code == 0
+    assert (await cosi(client, "why", "c", "-n", "ns")).code == 0
+    for words in (("why", long), ("retry", long), ("rotate", long)):
+        with pytest.raises(CommandError, match="no object can have this name") as raised:
+            await cosi(client, *words, "-n", "ns")
+        assert len(str(raised.value)) < 400
+
+
 async def test_drivers_counts_over_classes_and_buckets(
     server: StubApiServer, client: Client
 ) -> None:

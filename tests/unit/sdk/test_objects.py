@@ -107,7 +107,8 @@ def test_what_kr8s_is_refused_is_an_error_of_the_sdk(shop: Shop) -> None:
             gone()
 
 
-NO_NAMES = ["..", "a/../b", "photos?limit=1", "photos%2Fx", "photos#", "pho\x1btos", ""]
+LONG = "a" * 70_000  # httpx refuses a URL of 65,536 characters
+NO_NAMES = ["..", "a/../b", "photos?limit=1", "photos%2Fx", "photos#", "pho\x1btos", "", LONG]
 
 
 @pytest.mark.attack("a name with slashes and dots makes the SDK read another object")
@@ -118,6 +119,52 @@ def test_a_name_that_no_object_can_have_is_not_asked_for(shop: Shop, name: str) 
     with pytest.raises(kr8s.NotFoundError, match="does not exist"):
         sdk.BucketClaim.get("photos", namespace=f"{name}/x")
     assert shop.server.seen == []
+
+
+@pytest.mark.attack("a name with slashes and dots makes kr8s's own verbs change another object")
+@pytest.mark.parametrize("name", [name for name in NO_NAMES if name])
+def test_a_name_that_no_object_can_have_is_not_sent_by_kr8s(shop: Shop, name: str) -> None:
+    odd = sdk.BucketClaim({"metadata": {"name": name, "namespace": "shop"}})
+    homeless = sdk.BucketClaim({"metadata": {"name": "photos", "namespace": name}})
+    failing: list[Callable[[], object]] = [
+        odd.delete,
+        odd.refresh,
+        lambda: odd.patch({"metadata": {"labels": {"a": "b"}}}),
+        lambda: odd.exists(ensure=True),
+        homeless.create,
+        homeless.delete,
+        lambda: list(sdk.BucketClaim.list(namespace=name)),
+        lambda: sdk.BucketClaim.get(namespace=name, label_selector="a=b"),
+    ]
+    for fail in failing:
+        with pytest.raises(kr8s.NotFoundError, match="no object can have this name") as raised:
+            fail()
+        assert len(str(raised.value)) < 400
+    assert not odd.exists()
+    assert shop.server.seen == []
+
+
+@pytest.mark.attack("names in an object that no other object can have end each SDK call")
+def test_an_access_that_names_nothing_possible_is_explained(shop: Shop) -> None:
+    spec = {
+        "bucketAccessClassName": LONG,
+        "bucketClaimName": LONG,
+        "credentialsSecretName": LONG,
+    }
+    granted = {"accessGranted": True, "accountID": "account-1"}
+    shop.server.put(BUCKET_ACCESSES, Key("shop", "x"), spec=spec, status=granted)
+    access = sdk.BucketAccess.get("x", namespace="shop")
+    with pytest.raises(sdk.CredentialsError, match="no Secret can have this name") as raised:
+        access.credentials()
+    assert len(str(raised.value)) < 500
+    why = access.why()
+    assert [link.kind for link in why.links if link.state == "missing"] == [
+        "BucketClaim",
+        "BucketAccessClass",
+        "Secret",
+    ]
+    assert "No BucketClaim can have this name" in str(why)
+    assert len(str(why)) < 2000
 
 
 @pytest.mark.attack("a text in an exception of the SDK drives the terminal that shows it")

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import anyio
 
+from cosi_operator.api.view import is_path_segment
 from cosi_operator.clock import Clock
 from cosi_operator.kube.auth import (
     EXEC_API_VERSIONS,
@@ -32,6 +33,7 @@ from cosi_operator.kube.kubeconfig_merge import Chosen as Chosen
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError as KubeconfigError
 from cosi_operator.kube.kubeconfig_merge import choose
 from cosi_operator.kube.proxy import proxy_for
+from cosi_operator.scrub import shown_name
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
@@ -126,7 +128,8 @@ def in_cluster(sources: Sources, clock: Clock) -> Connection:
     port = sources.environ.get("KUBERNETES_SERVICE_PORT", "443")
     ca = sources.service_account / "ca.crt"
     server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
-    if _url(server) is None:
+    parts = _url(server)
+    if parts is None or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
         raise KubeconfigError(
             f"KUBERNETES_SERVICE_HOST={host} and KUBERNETES_SERVICE_PORT={port} must be a host and"
             " a port; the kubelet sets them"
@@ -141,11 +144,23 @@ def in_cluster(sources: Sources, clock: Clock) -> Connection:
 
 
 def service_account_namespace(folder: Path) -> str:
-    """The namespace of the pod, from the files of its service account."""
+    """The namespace of the pod, from the files of its service account; default if none is there.
+
+    Raises:
+        KubeconfigError: the file holds something else.
+    """
+    file = folder / "namespace"
     try:
-        return (folder / "namespace").read_text(encoding="utf-8").strip() or "default"
-    except (OSError, UnicodeDecodeError):
+        name = file.read_text(encoding="utf-8", errors="backslashreplace").strip()
+    except OSError:
         return "default"
+    if name and not is_path_segment(name):
+        _refuse(
+            f"{file}",
+            f"{shown_name(name)!r} is not a name of a namespace; mount the pod's own service"
+            " account token (automountServiceAccountToken), or pass --kubeconfig",
+        )
+    return name or "default"
 
 
 def connection_of(chosen: Chosen, sources: Sources, clock: Clock) -> Connection:
@@ -243,8 +258,14 @@ def _credentials(
         )
     if user.auth_provider is not None:
         _refuse(f"{where}.auth-provider", "Kubernetes 1.26 removed this field; use an exec plugin")
-    if user.impersonate is not None:
-        _refuse(f"{where}.as", "impersonation is not supported; use that account directly")
+    for name, value in (
+        ("as", user.impersonate),
+        ("as-groups", user.impersonate_groups or None),  # kubectl accepts these only with `as`
+        ("as-uid", user.impersonate_uid or None),
+        ("as-user-extra", user.impersonate_extra or None),
+    ):
+        if value is not None:
+            _refuse(f"{where}.{name}", "impersonation is not supported; use that account directly")
     if user.token_file:
         return TokenFile(path.parent / user.token_file, clock)
     if user.token:

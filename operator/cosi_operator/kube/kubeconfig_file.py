@@ -42,6 +42,9 @@ class User(Struct, rename="kebab"):
     username: str | None = None
     auth_provider: dict[str, Any] | None = None
     impersonate: str | None = msgspec.field(default=None, name="as")
+    impersonate_groups: list[str] | None = msgspec.field(default=None, name="as-groups")
+    impersonate_uid: str | None = msgspec.field(default=None, name="as-uid")
+    impersonate_extra: dict[str, Any] | None = msgspec.field(default=None, name="as-user-extra")
     exec: Exec | None = None
 
 

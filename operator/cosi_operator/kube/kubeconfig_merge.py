@@ -13,8 +13,10 @@ from typing import Any
 import anyio
 import msgspec
 
+from cosi_operator.api.view import is_path_segment
 from cosi_operator.kube.kubeconfig_file import Cluster, Kubeconfig, User
-from cosi_operator.scrub import escaped
+from cosi_operator.kube.kubeconfig_yaml import InvalidYamlError, parse_yaml
+from cosi_operator.scrub import escaped, shown_name
 
 
 class KubeconfigError(Exception):
@@ -64,9 +66,11 @@ async def choose(source: str, names: str, context: str = "") -> Chosen:
     files = [await _read_file(path) for path in found]
     if not files:
         all_of_them = ", ".join(map(str, paths))
-        missing = (
-            f"{all_of_them} does not exist" if len(paths) == 1 else f"none of {all_of_them} exists"
-        )
+        missing = f"none of {all_of_them} exists"
+        if len(paths) == 1:
+            missing = f"{all_of_them} does not exist"
+        elif not paths:  # ":"
+            missing = "it names no file"
         raise KubeconfigError(
             f"{source}: {missing}; "
             "create the file, or leave the setting out to use the pod's service account, or"
@@ -76,25 +80,22 @@ async def choose(source: str, names: str, context: str = "") -> Chosen:
 
 
 async def _read_file(path: Path) -> _File:
-    import yaml  # late, because a pod with a service account never needs it
-
     try:
-        loaded = yaml.safe_load(await anyio.Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # its text would quote the file
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise KubeconfigError(f"{path}: is not YAML{where}") from None
+        loaded = parse_yaml(await anyio.Path(path).read_text(encoding="utf-8"))
+    except InvalidYamlError as error:
+        raise KubeconfigError(f"{path}: {error}") from None
     except UnicodeDecodeError:
-        raise KubeconfigError(f"{path}: is not UTF-8 text") from None
-    except (ValueError, RecursionError):  # a 31st of February, or a thousand brackets
-        raise KubeconfigError(f"{path}: contains values that are invalid in a kubeconfig") from None
+        raise KubeconfigError(f"{path}: is not UTF-8 text; store it as UTF-8") from None
     except OSError as error:
         raise KubeconfigError(f"{path}: can't be read: {error.strerror or error}") from None
     try:
         # An empty file counts as one without entries, as in kubectl.
         return _File(path, msgspec.convert({} if loaded is None else loaded, Kubeconfig))
     except msgspec.ValidationError as error:
-        raise KubeconfigError(f"{path}: {error}") from None
+        raise KubeconfigError(
+            f"{path}: {error}; correct this value (in quotes, if it is a text that looks like a"
+            " number, a date or yes)"
+        ) from None
 
 
 def _resolve(files: Sequence[_File], wanted: str) -> Chosen:
@@ -107,6 +108,11 @@ def _resolve(files: Sequence[_File], wanted: str) -> Chosen:
     path, context = _named(files, "contexts", "context", name)
     if not context.cluster:
         raise KubeconfigError(f"{path}: contexts[{name}].cluster is empty; name one of `clusters`")
+    if context.namespace and not is_path_segment(context.namespace):
+        raise KubeconfigError(
+            f"{path}: contexts[{name}].namespace: {shown_name(context.namespace)!r} is not a name"
+            " of a namespace; correct it, or run `kubectl config set-context NAME --namespace=...`"
+        )
     cluster_path, cluster = _named(files, "clusters", "cluster", context.cluster)
     user_path, user = (
         _named(files, "users", "user", context.user) if context.user else (path, User())

@@ -274,10 +274,24 @@ PAIR = new_pair()
 EXEC = {"command": "p", "apiVersion": "client.authentication.k8s.io/v1"}
 
 
+ODD_NAMESPACES = ["a b", "../x", "..", "é", "%2e%2e", "a?b", "a\x1bb", "a\nb", "a" * 70_000]
+
+
+def _bomb(line: str) -> str:
+    """Nine lines that each name the line before nine times."""
+    lines = ["l0: &l0 {x: 1}"]
+    lines += [f"l{i + 1}: &l{i + 1} " + line.format(f"*l{i}," * 9) for i in range(9)]
+    return "\n".join(lines)
+
+
 def _with(change: Callable[[Json], object]) -> Json:
     content = config()
     change(content)
     return content
+
+
+def _in_namespace(name: str) -> Json:
+    return _with(lambda c: c["contexts"][0]["context"].update(namespace=name))
 
 
 def _cluster(**fields: object) -> Json:
@@ -298,6 +312,22 @@ BAD = {
         "a: 2026-02-31",
         "contains values that are invalid in a kubeconfig",
     ),
+    **{
+        f"a tag whose value does not fit: {tag}": (
+            f"a: !!{tag} x",
+            "invalid in a kubeconfig; put dates in quotes, and remove tags",
+        )
+        for tag in ("timestamp", "bool", "int", "float")
+    },
+    "aliases of lists that repeat 9^9 times": (_bomb("[{}]"), "repeats too much"),
+    "merge keys that repeat 9^9 times": (_bomb("{{<<: [{}]}}"), "repeats too much"),
+    **{
+        f"a namespace that none can be: {name[:9]!r}": (
+            _in_namespace(name),
+            r"contexts\[here\]\.namespace: '.*' is not a name of a namespace; correct it",
+        )
+        for name in ODD_NAMESPACES
+    },
     "empty": ("", "current-context is not set"),
     "a list": ([], "Expected `object`, got `array`"),
     "no current context": (
@@ -316,7 +346,7 @@ BAD = {
     "a user that is not there": (_with(lambda c: c.update(users=None)), "no `u` in users"),
     "a number for a name": (
         _with(lambda c: c["contexts"][0].update(name=5)),
-        r"Expected `str`, got `int` - at `\$\.contexts\[0\]\.name`",
+        r"Expected `str`, got `int` - at `\$\.contexts\[0\]\.name`; correct this value \(in quotes",
     ),
     "no server": (_cluster(server=""), r"clusters\[c\]\.server must be a URL as https://host:port"),
     "a server without a scheme": (_cluster(server="h:6443"), r"\.server must be a URL"),
@@ -362,6 +392,17 @@ BAD = {
         r"\.username: Kubernetes 1\.19 removed basic authentication; use a token",
     ),
     "an auth provider": (_user(auth_provider={"name": "gcp"}), r"\.auth-provider: .*exec plugin"),
+    **{
+        f"impersonation of no user: {name}": (
+            config(user={name: value}),
+            rf"\.{name}: impersonation is not supported",
+        )
+        for name, value in (
+            ("as-groups", ["system:masters"]),
+            ("as-uid", "1"),
+            ("as-user-extra", {"scopes": ["all"]}),
+        )
+    },
     "impersonation": (config(user={"as": "root"}), r"\.as: impersonation is not supported"),
     "a certificate without its key": (
         _user(client_certificate_data=_b64(PAIR.certificate)),
@@ -393,6 +434,44 @@ async def test_the_error_of_an_invalid_file_names_the_field_and_the_remedy(
         await loaded(path)
     assert str(raised.value).startswith(f"{path}:")
     assert SECRET not in str(raised.value)
+
+
+async def test_aliases_and_merge_keys_are_read_as_kubectl_reads_them(tmp_path: Path) -> None:
+    content = """
+        common: &common {server: https://one.example}
+        loop: &loop {again: *loop}
+        current-context: here
+        contexts: [{name: here, context: {cluster: c, user: u}}]
+        clusters: [{name: c, cluster: {<<: *common, tls-server-name: h}}]
+        users: [{name: u, user: {token: "1", as-groups: [], as-uid: ""}}]
+    """
+    connection = await loaded(written(tmp_path, content))
+    assert (connection.server, connection.tls_server_name) == ("https://one.example", "h")
+
+
+async def test_a_setting_that_names_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KubeconfigError, match="KUBECONFIG: it names no file; create the file, or"):
+        await loaded(None, KUBECONFIG=":::")
+
+
+@pytest.mark.parametrize(
+    "host", ["h/", "h/x", "a@h", "a:b@h", "h?", "h#x", "h h", "[h]", "é", ".."]
+)
+async def test_a_host_that_is_none_is_told_in_a_pod(tmp_path: Path, host: str) -> None:
+    (tmp_path / "ca.crt").write_bytes(PAIR.ca)
+    with pytest.raises(KubeconfigError, match="must be a host and a port"):
+        await load(Sources(None, {"KUBERNETES_SERVICE_HOST": host}, tmp_path), FakeClock())
+
+
+@pytest.mark.parametrize("name", ODD_NAMESPACES, ids=lambda name: repr(name[:9]))
+async def test_a_namespace_that_none_can_be_is_told_in_a_pod(tmp_path: Path, name: str) -> None:
+    (tmp_path / "ca.crt").write_bytes(PAIR.ca)
+    (tmp_path / "namespace").write_text(name)
+    environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    with pytest.raises(KubeconfigError, match="is not a name of a namespace; mount") as raised:
+        await load(Sources(None, environ, tmp_path), FakeClock())
+    assert str(raised.value).startswith(f"{tmp_path}/namespace: ")
+    assert len(str(raised.value)) < 700
 
 
 async def test_a_file_that_is_not_text_is_rejected(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from cosi_operator.api.resources import (
 from cosi_operator.api.view import BucketAccess, Key, Resource
 from cosi_operator.cli import near, render, rollback
 from cosi_operator.cli.arguments import Command
-from cosi_operator.cli.presence import decode_lease
+from cosi_operator.cli.presence import AWAY, decode_lease
 from cosi_operator.cli.printed import EXIT_NOT_READY, EXIT_OK, CommandError, Printed
 from cosi_operator.cli.read import everything
 from cosi_operator.cli.text import Layout, clean
@@ -62,8 +62,7 @@ async def status(command: Command, reader: Reader, clock: Clock) -> Printed:
         buckets = await reader.all(BUCKETS, decode_bucket)
         claimed = {claim.meta.uid for claim in claims or ()}
         views += [b for b in buckets or () if b.claim is None or b.claim.uid not in claimed]
-    # One request for each, so that only those of one namespace are looked at.
-    lost = [] if command.all_namespaces else await reader.lost_secrets(accesses or ())
+    lost = await reader.lost_secrets(accesses or ())
     rows = render.not_ready(views, lost)
     code = EXIT_NOT_READY if rows else EXIT_OK
     if command.is_tree:
@@ -137,13 +136,15 @@ async def drivers(command: Command, reader: Reader, clock: Clock) -> Printed:
     rows = render.driver_rows(
         classes or (), access_classes or (), buckets or (), leases, clock.wall()
     )
+    is_away = any(row.sidecar.state in AWAY for row in rows)
+    code = EXIT_NOT_READY if is_away else EXIT_OK
     if command.is_tree:
-        return Printed(to_text({"drivers": rows, "notSeen": reader.missed}, command.output))
+        return Printed(to_text({"drivers": rows, "notSeen": reader.missed}, command.output), code)
     note = render.unseen(reader.missed)
     if command.output == "name":
-        return Printed("".join(f"{clean(row.driver)}\n" for row in rows), note=note)
+        return Printed("".join(f"{clean(row.driver)}\n" for row in rows), code, note)
     text = render.drivers(rows, clock.wall(), _layout(command))
-    return Printed(text, note=note, facts=rows)
+    return Printed(text, code, note, facts=rows)
 
 
 _RETRIED: Mapping[str, tuple[Resource, Callable[[bytes], Reported]]] = {
@@ -305,10 +306,12 @@ async def run(command: Command, client: Verbs, clock: Clock) -> Printed:
     return await CLUSTER_COMMANDS[command.name](command, Reader(client), clock)
 
 
-async def watch(command: Command, client: Verbs, clock: Clock) -> AsyncIterator[Printed]:
+async def watch(
+    command: Command, client: Verbs, clock: Clock, has_reader: Callable[[], bool] = lambda: True
+) -> AsyncIterator[Printed]:
     """Run the command again and again; yield what differs from before.
 
-    `cosi why` ends when everything is ready, the others never.
+    `cosi why` ends when everything is ready, the others when nobody reads the output any more.
 
     Raises:
         CommandError, NotInstalledError, ApiError, ApiSilent: as of `run`.
@@ -324,3 +327,5 @@ async def watch(command: Command, client: Verbs, clock: Clock) -> AsyncIterator[
         if command.name == "why" and now.code == EXIT_OK:
             return
         await clock.sleep(WATCH_EVERY_S)
+        if not has_reader():
+            return

@@ -13,7 +13,18 @@ from cosi_operator.scrub import escaped
 
 OUTPUTS = ("table", "wide", "json", "yaml", "name")
 SHELLS = ("bash", "zsh", "fish")
-EXIT_CODES = "0 everything is ready, 1 something is not ready, 2 wrong usage or an error"
+EXIT_CODES = (
+    "0 everything that could be read is ready, 1 something is not ready, 2 wrong usage or an error"
+)
+DRIVERS_EXIT_CODES = (
+    "0 every sidecar is up or not visible, 1 a sidecar is down or absent, 2 wrong usage or an error"
+)
+ROLLBACK_EXIT_CODES = (
+    "0 nothing would be mishandled, 1 something would be or could not be read,"
+    " 2 wrong usage or an error"
+)
+SHOWN_EXIT_CODES = "0 done, 2 wrong usage or an error"
+DONE_EXIT_CODES = "0 done, or nothing to do, 2 wrong usage or an error"
 CHECK_EXIT_CODES = (
     "0 no check failed, 1 a check failed, 2 wrong usage, no consent, or no driver answers"
 )
@@ -51,10 +62,12 @@ HELP = {
             ("A BucketClaim", "retry photos -n shop"),
             ("A BucketAccess, for instance after its Secret was deleted", "retry ba/photos-keys"),
         ],
+        DONE_EXIT_CODES,
     ),
     "rotate": Help(
         "Renew the keys of a BucketAccess.",
         [("The old keys may stop working at once", "rotate photos-keys -n shop")],
+        DONE_EXIT_CODES,
     ),
     "drivers": Help(
         "List drivers: whether their sidecar is up, since when, its version and policy, and what"
@@ -63,10 +76,12 @@ HELP = {
             ("With the names of the classes", "drivers -o wide"),
             ("Names only", "drivers -o name"),
         ],
+        DRIVERS_EXIT_CODES,
     ),
     "rollback-check": Help(
         "List what the Go pair v0.2.2 would mishandle after a rollback. Needs an administrator.",
         [("As JSON, for a script", "rollback-check -o json")],
+        ROLLBACK_EXIT_CODES,
     ),
     "policy show": Help(
         "Show the retry policy: what each code of each call leads to.",
@@ -74,6 +89,7 @@ HELP = {
             ("Of the default profile", "policy show"),
             ("Of a policy file, for one driver", "policy show --file p.yaml --driver d.example"),
         ],
+        SHOWN_EXIT_CODES,
     ),
     "policy explain": Help(
         "Explain what one code of one call leads to.",
@@ -83,6 +99,7 @@ HELP = {
                 "policy explain --call DriverCreateBucket --code UNAVAILABLE",
             )
         ],
+        SHOWN_EXIT_CODES,
     ),
     "driver check": Help(
         "Check a running driver, call by call. The command prints what it will create, asks for"

@@ -12,6 +12,7 @@ from cosi_operator.plan import names
 
 # Of a Lease that names no duration: that of the Go sidecar.
 DURATION_S = 150
+AWAY = ("down", "absent")  # states in which nobody serves the driver's buckets
 
 
 class _Meta(Struct, frozen=True):

@@ -141,10 +141,15 @@ def _ask(command: Command) -> Printed:
         async with commands.connect(command, clock) as client:
             if not command.watch:
                 return await commands.run(command, client, clock)
-            async for printed in commands.watch(command, client, clock):
+            code = EXIT_OK
+            watched = commands.watch(
+                command, client, clock, lambda: terminal.has_reader(sys.stdout)
+            )
+            async for printed in watched:
+                code = printed.code
                 if not _show(printed).is_read:
-                    return Printed("", printed.code)
-            return Printed("")
+                    break
+            return Printed("", code)
 
     run: Callable[[Callable[[], Awaitable[Printed]]], Printed] = anyio.run
     return run(ask)

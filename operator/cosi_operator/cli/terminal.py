@@ -5,6 +5,7 @@ Texts are made without colours and coloured here at the end, so that no decision
 
 import os
 import re
+import select
 import shutil
 from collections.abc import Mapping
 from typing import TextIO
@@ -26,6 +27,21 @@ def width_of(stream: TextIO) -> int | None:
     if not stream.isatty():
         return None
     return shutil.get_terminal_size().columns  # COLUMNS overrides it
+
+
+def has_reader(stream: TextIO) -> bool:
+    """False when the other end of the pipe is closed, as by `head` that has seen enough.
+
+    A write would notice it too, but a watch writes only when something changes.
+    """
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    try:
+        waiting = select.poll()
+        waiting.register(stream.fileno(), 0)
+        return not waiting.poll(0)
+    except (OSError, ValueError):  # a stream in memory, or a closed one
+        return True
 
 
 def has_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -92,13 +92,17 @@ class AccessFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that was read about one claim. `claim` is None when an access names one not there."""
+    """All that was read about one claim. `claim` is None when an access names one not there.
+
+    `unseen_accesses`: why some or all accesses of the claim are not in `accesses`; "" for none.
+    """
 
     claim: BucketClaim | Unseen | None
     claim_name: str
     bucket_class: BucketClass | Unseen | None
     bucket: Bucket | Unseen | None
     accesses: Sequence[AccessFacts]
+    unseen_accesses: str = ""
 
 
 def condition(view: Reported, kind: str) -> Condition | None:
@@ -137,6 +141,8 @@ def chain(facts: Facts) -> list[Link]:
     for found in facts.accesses:
         part = _access_links(found, claim_is_ready=cause is None)
         links += _mark(part, None if cause is not None and not _is_own(part) else _first_bad(part))
+    if facts.unseen_accesses:
+        links.append(Link("BucketAccess", "", State.UNSEEN, message=facts.unseen_accesses))
     return links
 
 

@@ -4,7 +4,7 @@ A 403 is not an error here: what may not be read is noted in `missed` and shown 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -33,7 +33,9 @@ from cosi_operator.sdk.errors import NotInstalledError
 
 # A command that a person waits for reads so many Secrets at most, one after the other.
 SECRETS_READ = 200
+UNSEEN_NAMED = 10  # more Secrets than these are counted
 NO_RIGHT = "you have no right to read it"
+NO_RIGHT_TO_LIST = "you have no right to list them"
 
 
 class _Meta(Struct, rename="camel", frozen=True):
@@ -78,6 +80,10 @@ class Verbs(Protocol):
     async def update(self, resource: Resource, body: Mapping[str, Any]) -> bytes: ...
 
 
+def _unreadable(resource: Resource) -> str:
+    return f"one of the {resource.plural}"
+
+
 @dataclass(slots=True)
 class Reader:
     """One command's view of the cluster. `missed`: what could not be read, and why."""
@@ -100,7 +106,7 @@ class Reader:
                 page = await self.client.list(resource, namespace=namespace, continue_token=token)
             except Forbidden:
                 where = f" in {namespace}" if namespace else ""
-                self.missed[f"{resource.plural}{where}"] = "you have no right to list them"
+                self.missed[f"{resource.plural}{where}"] = NO_RIGHT_TO_LIST
                 return None
             except NotFound:
                 raise NotInstalledError(
@@ -111,7 +117,7 @@ class Reader:
                 try:
                     found.append(decode(raw))
                 except msgspec.ValidationError as error:
-                    self.missed[f"one of the {resource.plural}"] = f"not readable: {error}"
+                    self.missed[_unreadable(resource)] = f"not readable: {error}"
             token = page.continue_token
             if not token:
                 return found
@@ -147,18 +153,29 @@ class Reader:
         """The granted accesses whose Secret is gone: their keys work and nobody has them."""
         granted = [access for access in accesses if is_ready(access) and access.secret_name]
         if len(granted) > SECRETS_READ:
-            self.missed["secrets"] = f"there are more than {SECRETS_READ}; see cosi why for one"
+            self.missed["secrets"] = (
+                f"more than {SECRETS_READ} accesses name one; ask for one namespace, or run"
+                " cosi why"
+            )
             return []
-        return [
+        before = set(self.missed)
+        lost = [
             access
             for access in granted
             if not await self.has_secret(Key(access.meta.namespace, access.secret_name))
         ]
+        unseen = self.missed.keys() - before
+        if len(unseen) > UNSEEN_NAMED:
+            self.missed = {what: why for what, why in self.missed.items() if what not in unseen}
+            self.missed["secrets"] = f"you have no right to read {len(unseen)} of them"
+        return lost
 
     async def claim_facts(self, key: Key) -> Facts:
         """A claim, its Bucket, and all accesses of its namespace that name it."""
         found = await self.all(BUCKET_ACCESSES, decode_bucket_access, namespace=key.namespace)
-        return await self._facts(key, [a for a in found or () if a.claim_name == key.name])
+        facts = await self._facts(key, [a for a in found or () if a.claim_name == key.name])
+        unseen = self.missed.get(_unreadable(BUCKET_ACCESSES), "")
+        return replace(facts, unseen_accesses=NO_RIGHT_TO_LIST if found is None else unseen)
 
     async def access_facts(self, access: BucketAccess) -> Facts:
         """One access with the claim that it names."""

@@ -281,6 +281,26 @@ async def test_drivers_counts_over_classes_and_buckets(
     )
 
 
+async def test_why_says_that_the_accesses_of_a_claim_could_not_be_read(
+    server: StubApiServer, client: Client
+) -> None:
+    put_all(server, ready=True)
+    server.put(BUCKET_ACCESSES, Key("ns", "broken"), status={"accessGranted": "yes"})
+    printed = await cosi(client, "why", "c", "-n", "ns")
+    assert printed.code == 0
+    assert "BucketClaim ns/c: everything that you may see is ready\n" in printed.out
+    assert "BucketAccess  " in printed.out
+    assert "not visible  not readable: Expected `bool | null`, got `str`" in printed.out
+    server.forbid("list", "bucketaccesses")
+    printed = await cosi(client, "why", "c", "-n", "ns")
+    assert printed.code == 0
+    assert "BucketClaim ns/c: everything that you may see is ready\n" in printed.out
+    assert "not visible  you have no right to list them" in printed.out
+    tree = json.loads((await cosi(client, "why", "c", "-n", "ns", "-o", "json")).out)
+    last = tree["links"][-1]
+    assert (last["kind"], last["name"], last["state"]) == ("BucketAccess", "", "not visible")
+
+
 async def test_drivers_with_no_right_at_all_says_why(server: StubApiServer, client: Client) -> None:
     for resource in (BUCKET_CLASSES, BUCKET_ACCESS_CLASSES, BUCKETS):
         server.forbid("list", resource.plural)
@@ -372,6 +392,9 @@ async def test_a_secret_that_was_removed_is_reported_and_a_retry_makes_new_keys(
     printed = await cosi(client, "status", "-n", "ns")
     assert printed.code == 1
     assert "SecretMissing" in printed.out
+    everywhere = await cosi(client, "status", "-A")
+    assert everywhere.code == 1
+    assert "SecretMissing" in everywhere.out
     assert "will be tried again" in (await cosi(client, "retry", "bucketaccess/a", "-n", "ns")).out
     after = server.objects[BUCKET_ACCESSES.path("ns", "a")]
     assert RETRY_ANNOTATION in after["metadata"]["annotations"]
@@ -385,6 +408,16 @@ async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
     printed = await cosi(client, "status", "-n", "ns")
     assert printed.code == 0
     assert printed.note == "not seen: Secret ns/s (you have no right to read it)\n"
+    many = [Key("more", f"a-{number}") for number in range(11)]
+    for key in many:
+        server.put(
+            BUCKET_ACCESSES,
+            key,
+            spec={"credentialsSecretName": key.name},
+            status={"accessGranted": True, "accountID": "x"},
+        )
+    printed = await cosi(client, "status", "-A")
+    assert printed.note == "not seen: secrets (you have no right to read 12 of them)\n"
     for number in range(201):
         server.put(
             BUCKET_ACCESSES,
@@ -393,7 +426,10 @@ async def test_status_reads_no_secret_that_it_may_not_and_not_thousands(
             status={"accessGranted": True, "accountID": "x"},
         )
     before = server.count("get")
-    assert "more than 200" in (await cosi(client, "status", "-n", "many")).note
+    for words in (("-n", "many"), ("-A",)):
+        printed = await cosi(client, "status", *words)
+        assert printed.code == 0
+        assert "not seen: secrets (more than 200 accesses name one; ask for one" in printed.note
     assert server.count("get") == before
 
 
@@ -431,10 +467,21 @@ async def test_drivers_says_whether_the_sidecar_works(
             "leaseDurationSeconds": 15,
         },
     )
-    row = (await cosi(client, "drivers")).out.splitlines()[1].split()
+    printed = await cosi(client, "drivers")
+    assert printed.code == 0
+    row = printed.out.splitlines()[1].split()
     assert row[:3] == ["d.example.com", "up", "1h"]
+    server.drop(LEASES, Key("vendor", "d-example-com-cosi"))
+    for words in ((), ("-o", "json"), ("-o", "name")):
+        assert (await cosi(client, "drivers", *words)).code == 1
+    assert "absent" in (await cosi(client, "drivers")).out
+    server.put(LEASES, Key("vendor", "d-example-com-cosi"), spec={})
+    printed = await cosi(client, "drivers")
+    assert printed.code == 1
+    assert "down" in printed.out
     server.forbid("list", "leases")
     printed = await cosi(client, "drivers")
+    assert printed.code == 0
     assert "not visible" in printed.out
     assert "leases" in printed.note
 

@@ -297,6 +297,24 @@ def test_a_reader_that_has_seen_enough_does_not_change_the_exit_code(
     assert (done.returncode, bool(done.stderr)) == (code, code != 0)
 
 
+async def test_a_watch_whose_reader_has_seen_enough_ends(tmp_path: Path) -> None:
+    """Although nothing changes, so that the watch has nothing to write."""
+    reader, writer = os.pipe()
+    async with serving() as server:
+        config = written(server, tmp_path / "config")
+        with anyio.fail_after(PATIENCE_S):
+            async with await anyio.open_process(
+                [sys.executable, "-m", "cosi_operator", "cosi", "status", "--watch"],
+                stdout=writer,
+                env={**environ(), "KUBECONFIG": str(config)},
+            ) as watching:
+                os.close(writer)
+                first = await anyio.to_thread.run_sync(os.read, reader, 1000)
+                os.close(reader)
+                code = await watching.wait()
+    assert (code, first) == (0, b"No BucketClaims and no BucketAccesses in namespace default.\n")
+
+
 async def test_a_watch_without_a_reader_ends(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -214,14 +214,13 @@ class KubeClient:
         namespace: str = "",
         limit: int = 500,
         continue_token: str = "",
-        resource_version: str = "",
     ) -> ListPage:
-        """Return one page. Without `resource_version`, the list is the most recent one.
+        """Return one page of the most recent list.
 
         Raises:
             Expired: the continue token is too old; list again from the first page.
         """
-        body = await self._page(resource, namespace, limit, continue_token, resource_version)
+        body = await self._page(resource, namespace, limit, continue_token)
         try:
             page = _decode_list(body)
         except msgspec.DecodeError as error:
@@ -233,13 +232,11 @@ class KubeClient:
             page.metadata.continue_token,
         )
 
-    async def _page(
-        self, resource: Resource, namespace: str, limit: int, token: str, version: str
-    ) -> bytes:
+    async def _page(self, resource: Resource, namespace: str, limit: int, token: str) -> bytes:
         """Return a page of at most PAGE_LIMIT_BYTES, or one with a single larger object."""
         at_once = min(limit, self._page_limits.get(resource, FIRST_PAGE))
         while True:
-            query = {"limit": str(at_once), "continue": token, "resourceVersion": version}
+            query = {"limit": str(at_once), "continue": token}
             request = Request(
                 "list",
                 resource,

@@ -8,10 +8,11 @@ import kr8s
 import msgspec
 
 from cosi_operator.api import core, v1alpha1
-from cosi_operator.api.view import Key, Resource
+from cosi_operator.api.view import BucketAccess, Key, Resource
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import NotFound
 from cosi_operator.scrub import escaped
+from cosi_operator.sdk.answer import decoded
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.diagnosis import Reported, chain, condition, is_ready
@@ -64,7 +65,7 @@ async def wait_ready(
     pause_s = FIRST_PAUSE_S
     while True:
         raw = await read(client, kind.resource, key)
-        view = kind.decode(raw)
+        view = decoded(f"{kind.resource.kind} {key}", raw, kind.decode)
         if is_ready(view) and not view.meta.deleting:
             return raw
         if _is_stalled(view):
@@ -102,10 +103,15 @@ async def why_claim(client: Client, key: Key) -> Explanation:
 
 async def why_access(client: Client, key: Key) -> Explanation:
     """The chain of one access."""
-    access = v1alpha1.decode_bucket_access(await read(client, v1alpha1.BUCKET_ACCESSES, key))
+    access = await _access(client, key)
     return Explanation(
         f"BucketAccess {key}", tuple(chain(await Reader(client).access_facts(access)))
     )
+
+
+async def _access(client: Client, key: Key) -> BucketAccess:
+    raw = await read(client, v1alpha1.BUCKET_ACCESSES, key)
+    return decoded(f"BucketAccess {key}", raw, v1alpha1.decode_bucket_access)
 
 
 async def credentials(client: Client, key: Key) -> Credentials:
@@ -115,7 +121,7 @@ async def credentials(client: Client, key: Key) -> Credentials:
         CredentialsError: the access has no Secret yet, or the Secret can't be used.
         kr8s.NotFoundError: no such access. ApiError, ApiSilent: as of the client.
     """
-    access = v1alpha1.decode_bucket_access(await read(client, v1alpha1.BUCKET_ACCESSES, key))
+    access = await _access(client, key)
     name = access.secret_name
     try:
         raw = await client.get(core.SECRETS, Key(key.namespace, name))

@@ -175,7 +175,7 @@ class StubApiServer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         if request.path.rstrip("/") == "/version":  # kr8s asks before everything else
-            return web.json_response({"gitVersion": "v1.34.0"})
+            return self._version()
         parts = request.path.strip("/").split("/")
         parts = parts[3:] if parts[0] == "apis" else parts[2:]
         if parts[0] == "namespaces" and len(parts) > 2:
@@ -215,6 +215,12 @@ class StubApiServer:
             self._changed.set()
             await asyncio.Event().wait()
         return response
+
+    def _version(self) -> web.Response:
+        fault = self._fault("version")
+        if isinstance(fault, Reply):
+            return web.Response(status=fault.status, body=fault.body)
+        return web.json_response({"gitVersion": "v1.34.0"})
 
     async def _answer(
         self, verb: str, request: web.Request, body: Json, last: str

@@ -293,7 +293,11 @@ async def connect(command: Command, clock: Clock) -> AsyncIterator[Verbs]:
         async with KubeClient(connection, clock=clock, user_agent="cosi") as client:
             yield client
     else:
-        yield Client(await open_api(resolved), clock)
+        api = await open_api(resolved)
+        try:
+            yield Client(api, clock)
+        finally:
+            await api.close()
 
 
 async def run(command: Command, client: Verbs, clock: Clock) -> Printed:

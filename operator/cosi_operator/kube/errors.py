@@ -157,7 +157,7 @@ def error_of(
     """
     try:
         reply = _decode_status(body)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, nested too deeply
         reply = _Status()
     status = status or reply.code
     if status == 409 and reply.reason == "AlreadyExists":

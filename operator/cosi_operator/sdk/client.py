@@ -5,25 +5,21 @@ three new logins and a new connection pool, which ends all other requests. The e
 `kube/errors.py`.
 """
 
-import os
-import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import kr8s
 import kr8s.asyncio
 import msgspec
 from msgspec import Raw, Struct
 
 from cosi_operator.api.view import Key, Resource, is_path_segment
 from cosi_operator.clock import Clock, RealClock
-from cosi_operator.kube.errors import ApiSilent, NotFound, error_of
-from cosi_operator.scrub import scrub, shown_name
+from cosi_operator.kube.errors import NotFound, error_of
+from cosi_operator.scrub import shown_name
+from cosi_operator.sdk.answer import answered, decoded
 
-REQUEST_TIMEOUT_S = 30.0
 PAGE = 500
 # A busy API server answers 429 or 503, and names the wait. client-go repeats such requests too.
 BUSY = (429, 503)
@@ -71,6 +67,24 @@ class _Request:
                 raise NotFound(404, "NotFound", f"{what}: no object can have this name")
 
 
+class _Meta(Struct):
+    name: str
+
+
+class _Named(Struct):
+    metadata: _Meta
+
+
+_decode_list = msgspec.json.Decoder(_List).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
+def _checked(raw: bytes) -> None:
+    """Raise ValueError or RecursionError unless it is the JSON of an object with a name."""
+    raw.decode()  # msgspec skips what it does not need, also what is not UTF-8
+    _decode_named(raw)
+
+
 class Client:
     """Reads and writes objects with one kr8s API object."""
 
@@ -89,21 +103,25 @@ class Client:
         Raises:
             ApiError: NotFound and the others of kube/errors.py. ApiSilent: no answer. So all verbs.
         """
-        return await self._send(_Request("GET", "get", resource, key))
+        request = _Request("GET", "get", resource, key)
+        body = await self._send(request)
+        decoded(request.words, body, _checked)
+        return body
 
     async def list(
-        self, resource: Resource, *, namespace: str = "", continue_token: str = ""
+        self,
+        resource: Resource,
+        *,
+        namespace: str = "",
+        continue_token: str = "",
+        selectors: Mapping[str, str] | None = None,
     ) -> Page:
         """One page of the objects of a kind; an empty namespace means all namespaces."""
-        params = {"limit": str(PAGE)}
+        params = {"limit": str(PAGE), **(selectors or {})}
         if continue_token:
             params["continue"] = continue_token
         request = _Request("GET", "list", resource, Key(namespace, ""), params)
-        body = await self._send(request)
-        try:
-            page = msgspec.json.decode(body, type=_List)
-        except msgspec.DecodeError as error:
-            raise ApiSilent(f"{request.words}: {error}") from None
+        page = decoded(request.words, await self._send(request), _decode_list)
         items = tuple(bytes(item) for item in page.items or ())
         return Page(items, page.metadata.continue_token)
 
@@ -122,7 +140,8 @@ class Client:
         request.check()
         response = await self._respond(request)
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            response = await self._respond(request, renew_credentials=True)
+            await answered(request.words, self._renew)
+            response = await self._respond(request)
         for _ in range(BUSY_TRIES):
             if response.status_code not in BUSY or (wait_s := _retry_after_s(response)) is None:
                 break
@@ -137,55 +156,27 @@ class Client:
             confidential=request.resource.kind == "Secret",
         )
 
-    async def _respond(
-        self, request: _Request, *, renew_credentials: bool = False
-    ) -> httpx.Response:
+    async def _respond(self, request: _Request) -> httpx.Response:
         resource, key = request.resource, request.key
-        with silence_told(request.words):
-            try:
-                async with self._api.call_api(
-                    request.method,
-                    version=resource.api_version,
-                    namespace=key.namespace if resource.namespaced else None,
-                    url=f"{resource.plural}/{key.name}".rstrip("/"),
-                    raise_for_status=renew_credentials,  # kr8s then logs in again, up to 3 times
-                    params=request.params,
-                    content=request.body,
-                ) as response:
-                    return response
-            except kr8s.ServerError as error:
-                if error.response is None:
-                    raise
-                return error.response
 
+        async def respond() -> httpx.Response:
+            async with self._api.call_api(
+                request.method,
+                version=resource.api_version,
+                namespace=key.namespace if resource.namespaced else None,
+                url=f"{resource.plural}/{key.name}".rstrip("/"),
+                raise_for_status=False,
+                params=request.params,
+                content=request.body,
+            ) as response:
+                return response
 
-@contextmanager
-def silence_told(what: str) -> Iterator[None]:
-    """Raise ApiSilent when the request that `what` names gets no answer through kr8s."""
-    try:
-        yield
-    except kr8s.ServerError as error:
-        if error.response is not None:
-            raise
-        raise ApiSilent(f"{what}: no response") from None
-    except kr8s.APITimeoutError:
-        raise ApiSilent(f"{what}: no answer within {REQUEST_TIMEOUT_S:g} s") from None
-    except (httpx.HTTPError, ssl.SSLError, OSError) as error:
-        raise ApiSilent(f"{what}: {cause_of(error)}") from None
+        return await answered(request.words, respond)
 
-
-def cause_of(error: BaseException) -> str:
-    """Why a connection failed, in the words of the operating system or of TLS; no header."""
-    if isinstance(error, httpx.LocalProtocolError):  # its text quotes the header
-        return "a credential has characters that no HTTP header can hold"
-    inner = error  # the words of the libraries are vague: "All connection attempts failed"
-    while (cause := inner.__cause__ or inner.__context__) is not None:
-        inner = cause
-    if isinstance(inner, ExceptionGroup):  # one for each address of the server
-        inner = inner.exceptions[0]
-    if isinstance(inner, ConnectionError) and inner.errno:
-        return os.strerror(inner.errno)
-    return scrub(str(error)) or type(error).__name__
+    async def _renew(self) -> None:
+        """Log in again, and open new connections: httpx sends the headers of a session."""
+        await self._api.auth.reauthenticate()
+        await self._api._create_session()
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

@@ -7,26 +7,22 @@ the API object. On Linux they are in memory, because a killed process deletes no
 """
 
 import os
-import ssl
 import tempfile
-import warnings
 import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import anyio
 import httpx
 import kr8s
-import kr8s.asyncio
 import msgspec
+from kr8s._async_utils import as_sync_func
 
 from cosi_operator.clock import RealClock
-from cosi_operator.kube.errors import ApiSilent, error_of
 from cosi_operator.kube.kubeconfig import (
     Chosen,
+    Connection,
     KubeconfigError,
     ServiceAccount,
     Sources,
@@ -37,8 +33,10 @@ from cosi_operator.kube.kubeconfig import (
     in_cluster,
 )
 from cosi_operator.kube.kubeconfig_file import Exec
-from cosi_operator.sdk.client import REQUEST_TIMEOUT_S, cause_of
-from cosi_operator.sdk.login import UNUSABLE, Login, TokenPath, ended_at_once, renew_with
+from cosi_operator.kube.proxy import proxy_for
+from cosi_operator.sdk.answer import REQUEST_TIMEOUT_S, answered, without_context
+from cosi_operator.sdk.api_objects import AsyncApi, SyncApi
+from cosi_operator.sdk.login import Login, TokenPath
 
 NAME = "cosi"  # of the one context, cluster and user
 # kr8s reads the standard error of an exec plugin, and drops it when the plugin succeeds. But there
@@ -95,6 +93,7 @@ async def resolve(sources: Sources) -> Resolved:
 async def _of_pod(folder: Path, sources: Sources) -> Resolved:
     # As a kubeconfig, because kr8s would send a token with the newline at the end of its file.
     connection = in_cluster(sources, RealClock())
+    _check_urls(connection, sources, "KUBERNETES_SERVICE_HOST", "")
     token = TokenPath(
         folder / "token",
         "the pod's service account",
@@ -109,74 +108,43 @@ async def _of_pod(folder: Path, sources: Sources) -> Resolved:
     return Resolved(_one_context(_present(cluster), user, connection.namespace), token=token)
 
 
-async def open_api(resolved: Resolved) -> kr8s.asyncio.Api:
+async def open_api(resolved: Resolved) -> AsyncApi:
     """An API object of kr8s; asks the server for its version.
 
     Raises:
         KubeconfigError: the exec plugin failed. ApiError, ApiSilent: the server refused, or did
         not answer.
     """
-
-    async def log_in() -> kr8s.asyncio.Api:
-        return await kr8s.asyncio.api(kubeconfig=cast("str", resolved.kubeconfig))
-
-    with _opening(resolved), anyio.fail_after(REQUEST_TIMEOUT_S):
-        api = await ended_at_once(log_in)
-    return _finished(api, resolved)
+    return await _opened(AsyncApi, resolved)
 
 
-def open_sync_api(resolved: Resolved) -> kr8s.Api:
-    """The same for programs without an event loop."""
-    with _opening(resolved):
-        api = kr8s.api(kubeconfig=cast("str", resolved.kubeconfig))
-    return _finished(api, resolved)
+def open_sync_api(resolved: Resolved) -> SyncApi:
+    """The same for programs without an event loop; in the thread of kr8s, as all that it does."""
+    return as_sync_func(_opened)(SyncApi, resolved)
 
 
-def _finished[A: kr8s.asyncio.Api](api: A, resolved: Resolved) -> A:
+async def _opened[A: AsyncApi](kind: type[A], resolved: Resolved) -> A:
+    api = _finished(kind(bypass_factory=True, kubeconfig=resolved.kubeconfig), resolved)
+    try:
+        server = resolved.kubeconfig["clusters"][0]["cluster"]["server"]
+        await answered(f"log in to {server}", api.log_in)
+        await answered(f"get version from {server}", api.check_server)
+    except BaseException as error:
+        resolved.keys.close()
+        await api.close()
+        if not isinstance(error, Exception):
+            raise
+        failure = error
+    else:
+        return api
+    raise without_context(failure)
+
+
+def _finished[A: AsyncApi](api: A, resolved: Resolved) -> A:
     api.timeout = REQUEST_TIMEOUT_S
-    renew_with(api, resolved.login)
+    api.use(resolved.login)
     weakref.finalize(api, resolved.keys.close)
     return api
-
-
-@contextmanager
-def _opening(resolved: Resolved) -> Iterator[None]:
-    """Turn what kr8s raises into the errors of `open_api`, and delete the keys then."""
-    try:
-        with warnings.catch_warnings():
-            # kr8s warns about versions of Kubernetes that it was not tested with.
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    except BaseException as error:
-        with resolved.keys:  # deleted after `_told` has looked at them
-            instead = _told(error, resolved)
-        if instead is not None:
-            raise instead from None
-        raise
-
-
-def _told(error: BaseException, resolved: Resolved) -> Exception | None:
-    what = f"get version from {resolved.kubeconfig['clusters'][0]['cluster']['server']}"
-    if (failure := resolved.login.failure(error)) is not None:
-        return failure
-    match error:
-        case TimeoutError() | kr8s.APITimeoutError():
-            slow = " of the exec plugin and the server" if resolved.login.user.get("exec") else ""
-            return ApiSilent(f"{what}: no answer{slow} within {REQUEST_TIMEOUT_S:g} s")
-        case kr8s.ServerError(response=httpx.Response() as response):
-            status, body = response.status_code, response.content
-            return error_of(status, body, what="get version", confidential=False)
-        case httpx.HTTPError() | ssl.SSLError():
-            return ApiSilent(f"{what}: {cause_of(error)}")
-        case httpx.InvalidURL() | ImportError():
-            return KubeconfigError(
-                "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY has a value that can't be used;"
-                " correct or unset it (a socks proxy can't be used here)"
-            )
-        case _ if isinstance(error, UNUSABLE):
-            return ApiSilent(f"{what}: {type(error).__name__}")
-        case _:
-            return None
 
 
 def same_server(api: kr8s.Api) -> Resolved:
@@ -186,7 +154,7 @@ def same_server(api: kr8s.Api) -> Resolved:
         "server": auth.server,
         "certificate-authority": auth.server_ca_file and str(auth.server_ca_file),
         "tls-server-name": auth.tls_server_name,
-        "proxy-url": auth.proxy,
+        "proxy-url": auth.proxy or _proxy_of(auth.server),
     }
     if (kubeconfig := getattr(auth, "kubeconfig", None)) is not None:  # None in a pod
         cluster["insecure-skip-tls-verify"] = _is_insecure(kubeconfig.raw)
@@ -198,9 +166,42 @@ def same_server(api: kr8s.Api) -> Resolved:
     return Resolved(_one_context(_present(cluster), _present(user), api.namespace))
 
 
+def _proxy_of(server: str) -> str:
+    """The proxy of an API object that the SDK did not make."""
+    found = proxy_for(server, os.environ)
+    return found.url if found else ""
+
+
+def _check_urls(connection: Connection, sources: Sources, at_server: str, at_proxy: str) -> None:
+    """Raise KubeconfigError for a URL that httpx can't use; the text quotes none of it.
+
+    The operator ignores variables that hold no URL, as client-go does, and logs that. Here nobody
+    would see the log line.
+    """
+    variable = proxy_for(connection.server, sources.environ)
+    if not at_proxy and variable is not None:
+        at_proxy = variable.variable
+    if at_proxy and not (connection.proxy and _is_usable(connection.proxy)):
+        raise KubeconfigError(
+            f"{at_proxy}: only http and https proxies are supported, as http://host:port; correct"
+            " it, unset it, or except the server from the proxy (NO_PROXY)"
+        )
+    if not _is_usable(connection.server):
+        raise KubeconfigError(f"{at_server}: its host is not a valid name")
+
+
+def _is_usable(url: str) -> bool:
+    try:
+        return bool(httpx.URL(url).host)  # decodes an xn-- name
+    except (httpx.InvalidURL, ValueError):  # ValueError: an invalid xn-- name
+        return False
+
+
 async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
     # Checks every field, and names the file and the field that can't be used.
     connection = connection_of(chosen, sources, RealClock())
+    named = chosen.cluster.proxy_url and f"{chosen.at_cluster}.proxy-url"
+    _check_urls(connection, sources, f"{chosen.at_cluster}.server", named or "")
     if connection.proxy and connection.tls_server_name:
         # httpx, which kr8s uses, checks the certificate for the server's address then.
         raise ProxyNameError(

@@ -4,25 +4,21 @@ kr8s reads a token once. So a token file is read again here whenever kr8s logs i
 does when the server refuses the token.
 """
 
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
-import kr8s.asyncio
 
 from cosi_operator.clock import RealClock
-from cosi_operator.kube.auth import CredentialError, TokenFile
+from cosi_operator.kube.auth import CredentialError, TokenFile, is_token
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError
 from cosi_operator.scrub import one_line
+from cosi_operator.sdk.answer import DOCUMENTED, REQUEST_TIMEOUT_S, without_context
 
-# What kr8s raises when a plugin fails, or prints something else than a credential; httpx raises
-# LocalProtocolError for a token that no header can hold, with the token in its text.
+# What kr8s raises when a plugin fails, or prints something else than a credential.
 UNUSABLE = (
-    httpx.LocalProtocolError,
     OSError,
     RuntimeError,
     ValueError,
@@ -91,38 +87,46 @@ class Login:
                 )
         return None
 
-    def failure(self, error: BaseException) -> KubeconfigError | None:
+    async def run(self, log_in: Callable[[], Awaitable[None]]) -> None:
+        """Run a part of a login.
+
+        Raises:
+            KubeconfigError: a credential can't be had, or can't be used. Other errors of `log_in`
+            that are not about credentials.
+        """
+        try:
+            with anyio.fail_after(REQUEST_TIMEOUT_S):
+                await ended_at_once(log_in)
+        except DOCUMENTED as error:
+            failure: Exception = error
+        except TimeoutError:
+            failure = self._failed(f"did not end within {REQUEST_TIMEOUT_S:g} s")
+        except UNUSABLE as error:
+            failure = self._failure() or error
+        else:
+            return
+        # Outside of `except`: what kr8s raises quotes what the plugin printed.
+        raise without_context(failure)
+
+    def check(self, token: str | None) -> None:
+        """Raise KubeconfigError if no HTTP header can hold the token."""
+        if token and not is_token(token):
+            raise self._failed("printed a token with characters that no HTTP header can hold")
+
+    def _failure(self) -> KubeconfigError | None:
         """What an error of kr8s means, if the credentials are its cause."""
-        of_server = isinstance(error, ssl.SSLCertVerificationError | TimeoutError)
-        if of_server or not isinstance(error, UNUSABLE):
-            return None
-        if (plugin := self.user.get("exec")) is None:
+        if self.user.get("exec") is None:
             return self.unreadable_file()
-        # The text of the error would quote what the plugin printed.
+        return self._failed("failed")
+
+    def _failed(self, how: str) -> KubeconfigError:
+        if (plugin := self.user.get("exec")) is None:
+            return KubeconfigError(f"the login {how}".replace("printed", "has"))
         hint = one_line(plugin["installHint"])
         at_user = f"{self.at_user}.exec: " if self.at_user else ""
-        failed = "failed"
-        if isinstance(error, httpx.LocalProtocolError):
-            failed = "printed a token with characters that no HTTP header can hold"
         return KubeconfigError(
-            f"{at_user}exec plugin {plugin['args'][2]} {failed}{hint and f'. {hint}'}"
+            f"{at_user}exec plugin {plugin['args'][2]} {how}{hint and f'. {hint}'}"
         )
-
-
-def renew_with(api: kr8s.asyncio.Api, login: Login) -> None:
-    """Whenever kr8s logs in again, do it with what the files hold then."""
-    again = api.auth.reauthenticate
-
-    async def reauthenticate() -> None:
-        await login.refresh()
-        try:
-            await ended_at_once(again)
-        except UNUSABLE as error:
-            if (told := login.failure(error)) is None:
-                raise
-            raise told from None
-
-    api.auth.reauthenticate = reauthenticate  # type: ignore[method-assign]
 
 
 async def ended_at_once[T](log_in: Callable[[], Awaitable[T]]) -> T:

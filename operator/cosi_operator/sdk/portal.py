@@ -82,8 +82,8 @@ def call[T](api: kr8s.Api, work: Work[T]) -> T:
         return loop.run(lambda: loop.with_client(api, work))
     except Unauthorized:
         loop.forget(api)
-        api.reauthenticate()  # type: ignore[no-untyped-call]
-        return loop.run(lambda: loop.with_client(api, work))
+    api.reauthenticate()  # type: ignore[no-untyped-call]
+    return loop.run(lambda: loop.with_client(api, work))
 
 
 def _loop() -> _Loop:

@@ -3,10 +3,11 @@
 A 403 is not an error here: what may not be read is noted in `missed` and shown as not visible.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import anyio
 import msgspec
 from msgspec import Struct
 
@@ -26,14 +27,16 @@ from cosi_operator.api.resources import (
     BUCKETS,
 )
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, Key, Resource
-from cosi_operator.kube.errors import Forbidden, NotFound
+from cosi_operator.kube.errors import ApiSilent, Forbidden, NotFound
 from cosi_operator.plan.names import bucket_name
+from cosi_operator.sdk.answer import unreadable
 from cosi_operator.sdk.diagnosis import AccessFacts, Facts, SecretFound, Unseen, is_ready
 from cosi_operator.sdk.errors import NotInstalledError
 
 # A command that a person waits for reads so many Secrets at most, one after the other.
 SECRETS_READ = 200
 UNSEEN_NAMED = 10  # more Secrets than these are counted
+LIST_TIMEOUT_S = 300.0  # all pages of one list; each page has the time of one request
 NO_RIGHT = "you have no right to read it"
 NO_RIGHT_TO_LIST = "you have no right to list them"
 
@@ -84,6 +87,27 @@ def _unreadable(resource: Resource) -> str:
     return f"one of the {resource.plural}"
 
 
+async def pages(what: str, list_page: Callable[[str], Awaitable[Page]]) -> AsyncGenerator[Page]:
+    """Every page of the list that `what` names; `list_page` takes the continue token.
+
+    Raises:
+        ApiSilent: the list has no end, or takes too long.
+    """
+    give_up_at = anyio.current_time() + LIST_TIMEOUT_S
+    token, seen = "", {""}
+    while True:
+        page = await list_page(token)
+        yield page
+        token = page.continue_token
+        if not token:
+            return
+        if token in seen:
+            raise ApiSilent(f"{what}: the server sends the same pages again and again")
+        if anyio.current_time() > give_up_at:
+            raise ApiSilent(f"{what}: the list is not complete within {LIST_TIMEOUT_S:g} s")
+        seen.add(token)
+
+
 @dataclass(slots=True)
 class Reader:
     """One command's view of the cluster. `missed`: what could not be read, and why."""
@@ -100,27 +124,27 @@ class Reader:
             NotInstalledError: the kind is not served. ApiError, ApiSilent: as of the client.
         """
         found: list[T] = []
-        token = ""
-        while True:
-            try:
-                page = await self.client.list(resource, namespace=namespace, continue_token=token)
-            except Forbidden:
-                where = f" in {namespace}" if namespace else ""
-                self.missed[f"{resource.plural}{where}"] = NO_RIGHT_TO_LIST
-                return None
-            except NotFound:
-                raise NotInstalledError(
-                    f"this cluster does not serve {resource.plural}.{resource.group}:"
-                    " install COSI's CRDs first"
-                ) from None
-            for raw in page.items:
-                try:
-                    found.append(decode(raw))
-                except msgspec.ValidationError as error:
-                    self.missed[_unreadable(resource)] = f"not readable: {error}"
-            token = page.continue_token
-            if not token:
-                return found
+
+        async def list_page(token: str) -> Page:
+            return await self.client.list(resource, namespace=namespace, continue_token=token)
+
+        try:
+            async for page in pages(f"list {resource.plural}", list_page):
+                for raw in page.items:
+                    try:
+                        found.append(decode(raw))
+                    except (ValueError, RecursionError) as error:
+                        self.missed[_unreadable(resource)] = unreadable(error)
+        except Forbidden:
+            where = f" in {namespace}" if namespace else ""
+            self.missed[f"{resource.plural}{where}"] = NO_RIGHT_TO_LIST
+            return None
+        except NotFound:
+            raise NotInstalledError(
+                f"this cluster does not serve {resource.plural}.{resource.group}:"
+                " install COSI's CRDs first"
+            ) from None
+        return found
 
     async def one[T](
         self, resource: Resource, decode: Callable[[bytes], T], key: Key
@@ -137,9 +161,9 @@ class Reader:
             return Unseen(NO_RIGHT)
         except NotFound:
             return None
-        except msgspec.ValidationError as error:
-            self.missed[f"{resource.kind} {key}"] = f"not readable: {error}"
-            return Unseen(f"not readable: {error}")
+        except (ValueError, RecursionError) as error:
+            self.missed[f"{resource.kind} {key}"] = unreadable(error)
+            return Unseen(unreadable(error))
 
     async def has_secret(self, key: Key) -> bool:
         """Whether the Secret exists, or can't be seen; its content is dropped unread."""

@@ -14,6 +14,7 @@ from cosi_operator.api.view import BucketAccess, Key, Resource, is_path_segment
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import NotFound
 from cosi_operator.scrub import shown_name
+from cosi_operator.sdk.answer import decoded
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.diagnosis import Reported, chain, condition, is_ready
@@ -67,7 +68,7 @@ async def wait_ready(
     pause_s = FIRST_PAUSE_S
     while True:
         raw = await read(client, kind.resource, key)
-        view = kind.decode(raw)
+        view = decoded(f"{kind.resource.kind} {key}", raw, kind.decode)
         if is_ready(view) and not view.meta.deleting:
             return raw
         if _is_stalled(view):
@@ -105,7 +106,7 @@ async def why_claim(client: Client, key: Key) -> Explanation:
 
 async def why_access(client: Client, key: Key) -> Explanation:
     """The chain of one access."""
-    access = decode_bucket_access(await read(client, BUCKET_ACCESSES, key))
+    access = await _access(client, key)
     return Explanation(
         f"BucketAccess {key}", tuple(chain(await Reader(client).access_facts(access)))
     )
@@ -126,6 +127,11 @@ def _without_secret(access: BucketAccess) -> str:
     )
 
 
+async def _access(client: Client, key: Key) -> BucketAccess:
+    raw = await read(client, BUCKET_ACCESSES, key)
+    return decoded(f"BucketAccess {key}", raw, decode_bucket_access)
+
+
 async def credentials(client: Client, key: Key) -> Credentials:
     """The credentials in the Secret that an access names.
 
@@ -133,7 +139,7 @@ async def credentials(client: Client, key: Key) -> Credentials:
         CredentialsError: the access has no Secret yet, or the Secret can't be used.
         kr8s.NotFoundError: no such access. ApiError, ApiSilent: as of the client.
     """
-    access = decode_bucket_access(await read(client, BUCKET_ACCESSES, key))
+    access = await _access(client, key)
     name = access.secret_name
     try:
         raw = await client.get(core.SECRETS, Key(key.namespace, name))

@@ -1,6 +1,7 @@
 """The edge of `cosi`: exit codes, consent, a reader that goes away, and never a traceback."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -213,14 +214,72 @@ def test_a_fault_of_cosi_is_one_line_without_its_text(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("HTTP_PROXY", "socks5://user:canary@127.0.0.1:1"),
+        ("HTTP_PROXY", "http://user:canary@x:y"),
+        ("HTTP_PROXY", "http://user:canary@p:99999"),
+        ("http_proxy", "ftp://user:canary@p:1"),
+        ("HTTP_PROXY", "http://user:canary@xn--a:1"),
+        ("HTTP_PROXY", "http://"),
+        ("HTTP_PROXY", "canary\x1b"),
+        ("HTTPS_PROXY", "http://user:canary@p:99999"),
+    ],
+)
+@pytest.mark.attack("an error about a proxy shows its password")
+def test_a_proxy_that_can_not_be_used_names_the_variable(
+    name: str,
+    value: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = "https://h.example" if name == "HTTPS_PROXY" else "http://h.example"
+    lead_to(server, tmp_path, monkeypatch)
+    monkeypatch.setenv(name, value)
+    assert cli.main(["status"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {name}: only http and https proxies are supported")
+    assert printed.count("\n") == 1
+    assert "canary" not in printed
+
+
+@pytest.mark.parametrize("name", ["xn--a", "xn--zzzzzz-", "a..xn--a"])
+def test_a_server_whose_name_is_invalid_names_the_field(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lead_to(f"http://{name}", tmp_path, monkeypatch)
+    assert cli.main(["status"]) == 2
+    assert re.fullmatch(r"error: .*clusters\[c\]\.server.*\n", capsys.readouterr().err)
+
+
+def lead_to(server: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubeconfig that names this server."""
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    (folder / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(folder / "config"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
         ("ALL_PROXY", "socks5://127.0.0.1:1"),
-        ("HTTP_PROXY", "http://x:y"),
+        ("HTTPS_PROXY", "http://x:y"),
+        ("HTTP_PROXY", "http://x:99999"),  # loopback addresses have no proxy
         ("NO_PROXY", "[::1"),
         ("NO_PROXY", "a b,::1/128"),
         ("NO_PROXY", "\x1b"),
+        ("SSL_CERT_FILE", "/nope"),
+        ("SSL_CERT_DIR", "/nope"),
     ],
 )
-async def test_a_proxy_that_can_not_be_used_names_the_variables(
+async def test_a_variable_that_is_not_used_is_not_checked(
     name: str, value: str, tmp_path: Path
 ) -> None:
     async with serving() as server:
@@ -228,9 +287,23 @@ async def test_a_proxy_that_can_not_be_used_names_the_variables(
         done = await anyio.run_process(
             [sys.executable, "-m", "cosi_operator", "cosi", "status"], env=settings, check=False
         )
-    assert done.returncode == 2
-    assert done.stderr.startswith(b"error: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY has a")
-    assert done.stderr.count(b"\n") == 1
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(("value", "said"), [("/nope", "No such file"), ("/", "")])
+def test_certificates_that_can_not_be_read_name_the_variable(
+    value: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lead_to("https://127.0.0.1:1", tmp_path, monkeypatch)
+    monkeypatch.setenv("SSL_CERT_FILE", value)
+    assert cli.main(["status"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: SSL_CERT_FILE: {value} can't be read: {said}")
+    assert printed.count("\n") == 1
 
 
 def test_closed_streams_leave_the_exit_code() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 import yaml
-from tests.support.apiserver import StubApiServer, serving
+from tests.support.apiserver import Reply, StubApiServer, serving
 from tests.support.certificate import Pair, new_pair
 from tests.support.clock import PATIENCE_S, FakeClock
 from tests.support.sdk import kubeconfig_of
@@ -29,7 +29,6 @@ from cosi_operator.kube.errors import ApiSilent, Unauthorized
 from cosi_operator.kube.kubeconfig import KubeconfigError, Sources
 from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk.client import Client
-from cosi_operator.sdk.connect import _opening as opening
 from cosi_operator.sdk.connect import open_api, resolve
 
 OPERATOR = Path(cosi_operator.__file__).parents[1]
@@ -187,22 +186,38 @@ async def test_a_token_that_no_header_can_hold_is_not_shown(
     assert "canary" not in "".join(capsys.readouterr())
 
 
-async def test_an_answer_of_no_api_server_is_not_blamed_on_an_inline_ca(tmp_path: Path) -> None:
-    inline = base64.b64encode(new_pair().ca).decode()
-    content = config()
-    content["clusters"][0]["cluster"]["certificate-authority-data"] = inline
-    (tmp_path / "config").write_text(yaml.safe_dump(content))
-    found = await resolve(Sources(str(tmp_path / "config"), {}))
-    with pytest.raises(ApiSilent, match=r"get version from .*: JSONDecodeError"), opening(found):
-        raise json.JSONDecodeError("Expecting value", "<html>", 0)
+async def test_an_answer_of_no_api_server_is_not_blamed_on_a_plugin_or_an_inline_ca(
+    tmp_path: Path,
+) -> None:
+    pair = files(tmp_path)
+    (tmp_path / "server.pem").write_bytes(pair.certificate + pair.key)
+    (tmp_path / "answer").write_text('{"status": {"token": "first"}}')
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "server.pem")
+    plugin = {**PLUGIN, "command": "cat", "args": [str(tmp_path / "answer")]}
+    async with serving(tls) as server:
+        server.fail_next("version", Reply(200, body=b"<html>"))
+        content = kubeconfig_of(server, exec=plugin)
+        inline = base64.b64encode(pair.ca).decode()
+        content["clusters"][0]["cluster"]["certificate-authority-data"] = inline
+        (tmp_path / "config").write_text(yaml.safe_dump(content))
+        found = await resolve(Sources(str(tmp_path / "config"), {}))
+        with pytest.raises(ApiSilent, match=r"get version from .*: the answer is not JSON; is"):
+            await open_api(found)
 
 
-async def test_a_later_token_that_no_header_can_hold_is_not_shown(tmp_path: Path) -> None:
+@pytest.mark.attack("an error of the SDK holds the token that a plugin printed later")
+@pytest.mark.parametrize("token", ["canary-1\n", "canary-1\u2603", "canary-1\0", "canary-1\udc80"])
+async def test_a_later_token_that_no_header_can_hold_is_not_shown(
+    token: str, tmp_path: Path
+) -> None:
     async with refused_after_login(tmp_path) as (client, answer):
-        answer.write_text(json.dumps({"status": {"token": "canary-1\n"}}))
-        with pytest.raises(ApiSilent, match="a credential has characters that no") as told:
-            await client.get(BUCKET_CLASSES, GOLD)
-    assert "canary" not in str(told.value)
+        answer.write_text(json.dumps({"status": {"token": token}}))
+        for _ in range(2):
+            with pytest.raises(KubeconfigError, match="plugin cat printed a token with") as told:
+                await client.get(BUCKET_CLASSES, GOLD)
+            assert "canary" not in f"{told.value} {told.value!r} {told.value.args}"
+            assert (told.value.__context__, told.value.__cause__) == (None, None)
 
 
 POD = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
@@ -401,3 +416,41 @@ async def test_a_cancelled_task_ends_its_plugin(tmp_path: Path) -> None:
     with anyio.fail_after(PATIENCE_S), pytest.raises(asyncio.CancelledError):
         await task
     assert not is_running(plugin)
+
+
+@pytest.mark.parametrize("when", ["at the first login", "later"])
+async def test_a_plugin_that_never_ends_is_killed_in_time(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = tmp_path / "login"
+    login.write_text('#!/bin/sh\necho \'{"status": {"token": "first"}}\'\n')
+    login.chmod(0o755)
+    os.mkfifo(tmp_path / "pid")
+    async with serving() as server:
+        spec = {**PLUGIN, "command": "./login"}
+        (tmp_path / "config").write_text(yaml.safe_dump(kubeconfig_of(server, exec=spec)))
+        found = await resolve(Sources(str(tmp_path / "config"), {}))
+        api = await open_api(found) if when == "later" else None
+        login.write_text(SLEEPING.format(folder=tmp_path))
+        server.allowed_tokens = set()
+        monkeypatch.setattr("cosi_operator.sdk.login.REQUEST_TIMEOUT_S", 2.0)
+        results: list[BaseException] = []
+
+        async def ask() -> None:
+            try:
+                if api is None:
+                    await open_api(found)
+                else:
+                    await Client(api, FakeClock()).get(BUCKET_CLASSES, GOLD)
+            except KubeconfigError as error:
+                results.append(error)
+
+        with anyio.fail_after(PATIENCE_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                plugin = await started(tmp_path)
+        assert "users[stub].exec: exec plugin" in str(results[0])
+        assert "login did not end within 2 s" in str(results[0])
+        assert not is_running(plugin)
+        if api is not None:
+            await api.close()

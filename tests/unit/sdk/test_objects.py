@@ -293,7 +293,7 @@ def test_no_text_and_no_log_shows_a_credential(
 
 def test_an_expired_token_is_renewed_once(shop: Shop) -> None:
     claim = sdk.BucketClaim.get("photos", namespace="shop")
-    shop.server.fail_next("get", *[Reply(401, "Unauthorized", "expired")] * 5)
+    shop.server.fail_next("get", *[Reply(401, "Unauthorized", "expired")] * 3)
     assert claim.why().is_ready
 
 

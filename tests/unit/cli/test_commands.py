@@ -237,9 +237,7 @@ async def test_names_that_no_object_can_have_are_told_beside_the_others(
     long = "a" * 70_000
     names = ("bucketAccessClassName", "bucketClaimName", "credentialsSecretName")
     granted = {"accessGranted": True, "accountID": "x"}
-    server.put(
-        BUCKET_ACCESSES, Key("ns", "odd"), spec=dict.fromkeys(names, long), status=granted
-    )
+    server.put(BUCKET_ACCESSES, Key("ns", "odd"), spec=dict.fromkeys(names, long), status=granted)
     for name, spec in (
         ("odd", {"bucketClassName": long}),
         ("brought", {"bucketClassName": "fast", "existingBucketName": long}),

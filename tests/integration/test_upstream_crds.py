@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from tests.integration.cases import calls_of, misbehave, prepare, until_nothing_is_left
 
+import warm
 from cosi_operator.outcome import Call
-from testbed import Testbed, access_body, claim_body
+from testbed import NAMESPACE, Testbed, access_body, claim_body
+from testbed.objects import path_of
 
 CRDS = Path(__file__).parents[1] / "support" / "upstream_crds"
 STATUS = "cosi.objectstorage.k8s.io/status"
@@ -217,3 +219,36 @@ def test_a_retry_goes_on_with_a_backoff_and_ends_in_ready(own_bed: Testbed, name
     assert len(calls_of(bed, name)) == 3
     bed.delete("bucketclaims", name)
     until_nothing_is_left(bed, [name])
+
+
+@pytest.mark.attack("upstream's CRDs let a tenant name things that break cosi for everyone")
+def test_names_that_no_object_can_have_hide_nothing(own_bed: Testbed, name: str) -> None:
+    bed = own_bed
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name)
+    bed.make_accesses([name], class_name=name)
+    bed.until_ready("bucketaccesses", [name])
+    odd, long = f"{name}-odd", "a" * 70_000
+    bed.create("bucketclaims", claim_body(odd, class_name=long))
+    bed.create("bucketaccesses", access_body(odd, class_name=long, claim=long, secret=long))
+    granted = bed.get("bucketaccesses", odd) | {"status": {"accessGranted": True, "accountID": "x"}}
+    bed.plane.api.call("PUT", f"{path_of('bucketaccesses', NAMESPACE, odd)}/status", granted)
+    expected = {
+        ("status", "-A"): (1, "SecretMissing"),
+        ("status", "-n", NAMESPACE, "-o", "wide"): (1, "No Secret can have the name aaa"),
+        ("why", odd, "-n", NAMESPACE): (1, "No BucketClass can have this name."),
+        ("why", f"ba/{odd}", "-n", NAMESPACE): (1, "No BucketClaim can have this name."),
+        ("why", name, "-n", NAMESPACE): (0, ": ready"),
+        ("rollback-check",): (1, odd),
+        ("retry", f"ba/{odd}", "-n", NAMESPACE): (0, "will be tried again"),
+    }
+    for words, (code, part) in expected.items():
+        done = warm.run_cosi(
+            [*words, f"--kubeconfig={bed.plane.admin_kubeconfig}"], environment={}, timeout_s=30
+        )
+        assert (done.returncode, done.stderr) == (code, ""), words
+        assert part in done.stdout
+        assert len(done.stdout) < 20_000
+    bed.delete("bucketaccesses", odd)
+    bed.delete_all("bucketclaims", [name, odd])
+    until_nothing_is_left(bed, [name, odd])

@@ -157,7 +157,7 @@ def service_account_namespace(folder: Path) -> str:
     if name and not is_path_segment(name):
         _refuse(
             f"{file}",
-            f"{shown_name(name)!r} is not a name of a namespace; mount the pod's own service"
+            f"'{shown_name(name)}' is not a name of a namespace; mount the pod's own service"
             " account token (automountServiceAccountToken), or pass --kubeconfig",
         )
     return name or "default"

@@ -110,7 +110,7 @@ def _resolve(files: Sequence[_File], wanted: str) -> Chosen:
         raise KubeconfigError(f"{path}: contexts[{name}].cluster is empty; name one of `clusters`")
     if context.namespace and not is_path_segment(context.namespace):
         raise KubeconfigError(
-            f"{path}: contexts[{name}].namespace: {shown_name(context.namespace)!r} is not a name"
+            f"{path}: contexts[{name}].namespace: '{shown_name(context.namespace)}' is not a name"
             " of a namespace; correct it, or run `kubectl config set-context NAME --namespace=...`"
         )
     cluster_path, cluster = _named(files, "clusters", "cluster", context.cluster)

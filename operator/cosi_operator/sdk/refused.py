@@ -57,6 +57,11 @@ class Refused(APIObject):
             f"patch {self.endpoint} {self.name}", lambda: patch(*args, **kwargs), ours=False
         )
 
+    async def async_watch(self) -> AsyncGenerator[tuple[str, Self]]:
+        self._check()
+        async for each in super().async_watch():
+            yield each
+
     @classmethod
     async def async_get(cls, *args: Any, **kwargs: Any) -> Any:
         _check(cls.kind, kwargs.get("namespace"))
@@ -106,12 +111,15 @@ class Refused(APIObject):
         _check(self.kind, self.namespace, self.name)
 
 
-def _check(kind: str, *segments: str | None) -> None:
-    """Raise if no object can have one of these names, because kr8s puts any text into a path."""
-    for segment in segments:
-        if segment and not is_path_segment(segment):
+def _check(kind: str, namespace: str | None, name: str | None = None) -> None:
+    """Raise if no object can have these names, because kr8s puts any text into a path.
+
+    With an empty name, kr8s would delete all objects of the namespace.
+    """
+    for segment, needed in ((namespace, False), (name, name is not None)):
+        if (needed or segment) and not is_path_segment(segment or ""):
             raise kr8s.NotFoundError(
-                f"{kind} {shown_name(segment)} does not exist: no object can have this name"
+                f"{kind} '{shown_name(segment or '')}' does not exist: no object can have this name"
             )
 
 

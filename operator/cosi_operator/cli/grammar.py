@@ -13,7 +13,9 @@ from cosi_operator.scrub import escaped
 
 OUTPUTS = ("table", "wide", "json", "yaml", "name")
 SHELLS = ("bash", "zsh", "fish")
-EXIT_CODES = "0 everything is ready, 1 something is not ready, 2 wrong usage or an error"
+EXIT_CODES = (
+    "0 everything is ready, 1 something is not ready or not readable, 2 wrong usage or an error"
+)
 CHECK_EXIT_CODES = (
     "0 no check failed, 1 a check failed, 2 wrong usage, no consent, or no driver answers"
 )

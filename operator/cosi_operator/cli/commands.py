@@ -64,7 +64,7 @@ async def status(command: Command, reader: Reader, clock: Clock) -> Printed:
         views += [b for b in buckets or () if b.claim is None or b.claim.uid not in claimed]
     lost = await reader.lost_secrets(accesses or ())
     rows = render.not_ready(views, lost)
-    code = EXIT_NOT_READY if rows else EXIT_OK
+    code = EXIT_NOT_READY if rows or reader.has_unreadable else EXIT_OK
     if command.is_tree:
         tree = {"total": len(views), "notReady": rows, "notSeen": reader.missed}
         return Printed(to_text(tree, command.output), code)
@@ -98,7 +98,7 @@ async def why(command: Command, reader: Reader, _clock: Clock) -> Printed:
         claim = await _there(reader, facts.claim, "BucketClaim", key)
         subject = render.name_of(claim)
     links = chain(facts)
-    fine = is_fine(links)
+    fine = is_fine(links) and not reader.has_unreadable
     code = EXIT_OK if fine else EXIT_NOT_READY
     if command.is_tree:
         tree = {

@@ -14,7 +14,8 @@ from cosi_operator.scrub import escaped
 OUTPUTS = ("table", "wide", "json", "yaml", "name")
 SHELLS = ("bash", "zsh", "fish")
 EXIT_CODES = (
-    "0 everything that could be read is ready, 1 something is not ready, 2 wrong usage or an error"
+    "0 everything that could be read is ready, 1 something is not ready or not readable,"
+    " 2 wrong usage or an error"
 )
 DRIVERS_EXIT_CODES = (
     "0 every sidecar is up or not visible, 1 a sidecar is down or absent, 2 wrong usage or an error"

@@ -24,6 +24,7 @@ from cosi_operator.clock import Clock
 
 TOKEN_MAX_AGE_S = 60.0
 EXEC_DEADLINE_S = 60.0
+TOKEN_FILE_LIMIT_BYTES = 1 << 20  # a setting can name any file, /dev/zero too
 # A credential is renewed this long before it expires, because a request takes time and clocks
 # differ slightly.
 EXPIRY_MARGIN = timedelta(seconds=10)
@@ -97,7 +98,11 @@ class TokenFile:
     def _read(self) -> None:
         problem = "the file contains no token"
         try:
-            token = self._path.read_text(encoding="utf-8").strip()
+            with self._path.open("rb") as file:
+                content = file.read(TOKEN_FILE_LIMIT_BYTES + 1)
+            token = content.decode("utf-8").strip()
+            if len(content) > TOKEN_FILE_LIMIT_BYTES:
+                token, problem = "", "it is larger than 1 MiB"
         except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not a valid path
             token, problem = "", _cause(error)
         if is_token(token):

@@ -1,6 +1,6 @@
 """API objects of kr8s whose requests have limits, and whose connections are those of kubectl.
 
-httpx would read proxies and certificates from the environment by rules of its own, and fail with
+httpx would read proxies and certificates from the environment by other rules than kubectl, and fail with
 errors that name no variable. So it is given what `kube/kubeconfig.py` found.
 """
 

@@ -37,17 +37,9 @@ from cosi_operator.kube.proxy import proxy_for
 from cosi_operator.sdk.answer import REQUEST_TIMEOUT_S, answered, without_context
 from cosi_operator.sdk.api_objects import AsyncApi, SyncApi
 from cosi_operator.sdk.login import Login, TokenPath
+from cosi_operator.sdk.plugin import Plugin
 
 NAME = "cosi"  # of the one context, cluster and user
-# kr8s reads the standard error of an exec plugin, and drops it when the plugin succeeds. But there
-# plugins print instructions for the user ("run: aws sso login"), so it goes where ours goes, or to
-# the terminal: where there is no /proc, or where ours is a file, in which both would overwrite each
-# other.
-PLUGIN_STDERR = (
-    'for err in "/proc/$PPID/fd/2" /dev/tty; do'
-    ' if [ ! -f "$err" ] && (: >>"$err") 2>/dev/null; then exec "$0" "$@" 2>>"$err"; fi;'
-    ' done; exec "$0" "$@"'
-)
 
 
 class ProxyNameError(KubeconfigError):
@@ -58,12 +50,12 @@ class ProxyNameError(KubeconfigError):
 class Resolved:
     """`kubeconfig` as kr8s takes it; `keys` deletes the files with keys that were inline.
 
-    `at_user` names the user in its file, for messages; `token` is the file that holds its token.
+    `plugin` is the exec plugin of its user; `token` is the file that holds its token.
     """
 
     kubeconfig: dict[str, Any]
     keys: ExitStack = field(default_factory=ExitStack)
-    at_user: str = ""
+    plugin: Plugin | None = None
     token: TokenPath | None = None
 
     @property
@@ -72,7 +64,7 @@ class Resolved:
         return Login(
             self.kubeconfig["users"][0]["user"],
             self.kubeconfig["clusters"][0]["cluster"],
-            self.at_user,
+            self.plugin,
             self.token,
         )
 
@@ -244,13 +236,12 @@ async def _of_context(chosen: Chosen, sources: Sources) -> Resolved:
                         "client-certificate", user.client_certificate, chosen.user_path
                     ),
                     "client-key": path("client-key", user.client_key, chosen.user_path),
-                    "exec": _exec(user.exec, chosen) if user.exec and not token else None,
                 }
             ),
             connection.namespace,
         ),
         keys=keys,
-        at_user=chosen.at_user,
+        plugin=_plugin(user.exec, chosen) if user.exec and not token else None,
         token=token_path,
     )
 
@@ -274,24 +265,18 @@ def _inline(chosen: Chosen) -> dict[str, str | None]:
     }
 
 
-def _exec(plugin: Exec, chosen: Chosen) -> dict[str, Any]:
+def _plugin(plugin: Exec, chosen: Chosen) -> Plugin:
     """The plugin with an absolute path, and with the cluster in its environment if it asks."""
     command = plugin.command
     if "/" in command:  # a bare name is looked up in PATH
         command = str(chosen.user_path.parent / command)
-    env = [{"name": each.name, "value": each.value} for each in plugin.env or ()]
+    env = {each.name: each.value for each in plugin.env or ()}
     spec: dict[str, Any] = {"interactive": False}
     if plugin.provide_cluster_info:
         spec["cluster"] = cluster_info(chosen.cluster)
     info = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
-    env.append({"name": "KUBERNETES_EXEC_INFO", "value": msgspec.json.encode(info).decode()})
-    return {
-        "apiVersion": plugin.api_version,
-        "command": "/bin/sh",
-        "args": ["-c", PLUGIN_STDERR, command, *(plugin.args or [])],
-        "env": env,
-        "installHint": plugin.install_hint or "",
-    }
+    env["KUBERNETES_EXEC_INFO"] = msgspec.json.encode(info).decode()
+    return Plugin([command, *(plugin.args or [])], env, plugin.install_hint or "", chosen.at_user)
 
 
 def _one_context(cluster: dict[str, Any], user: dict[str, Any], namespace: str) -> dict[str, Any]:

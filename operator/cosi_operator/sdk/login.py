@@ -14,8 +14,8 @@ import anyio
 from cosi_operator.clock import RealClock
 from cosi_operator.kube.auth import CredentialError, TokenFile, is_token
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError
-from cosi_operator.scrub import one_line
 from cosi_operator.sdk.answer import DOCUMENTED, REQUEST_TIMEOUT_S, without_context
+from cosi_operator.sdk.plugin import Plugin
 
 # What kr8s raises when a plugin fails, or prints something else than a credential.
 UNUSABLE = (
@@ -52,22 +52,21 @@ class TokenPath:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How one kubeconfig logs in. `user` is its user, which kr8s reads at each login.
-
-    `at_user` names the user in its file, for messages.
-    """
+    """How one kubeconfig logs in. `user` is its user, which kr8s reads at each login."""
 
     user: dict[str, Any]
     cluster: dict[str, Any]
-    at_user: str = ""
+    plugin: Plugin | None = None
     token: TokenPath | None = None
 
     async def refresh(self) -> None:
-        """Read the token file again, and make sure that the other files are still there.
+        """Run the plugin or read the token file, and make sure that the other files are there.
 
         Raises:
-            KubeconfigError: one of them can't be read.
+            KubeconfigError: one of them can't be read. UNUSABLE: the plugin failed.
         """
+        if self.plugin is not None:
+            self.user.update(await self.plugin.credential())
         if self.token is not None:
             self.user["token"] = await self.token.read()
         if (problem := self.unreadable_file()) is not None:
@@ -115,18 +114,14 @@ class Login:
 
     def _failure(self) -> KubeconfigError | None:
         """What an error of kr8s means, if the credentials are its cause."""
-        if self.user.get("exec") is None:
+        if self.plugin is None:
             return self.unreadable_file()
         return self._failed("failed")
 
     def _failed(self, how: str) -> KubeconfigError:
-        if (plugin := self.user.get("exec")) is None:
+        if self.plugin is None:
             return KubeconfigError(f"the login {how}".replace("printed", "has"))
-        hint = one_line(plugin["installHint"])
-        at_user = f"{self.at_user}.exec: " if self.at_user else ""
-        return KubeconfigError(
-            f"{at_user}exec plugin {plugin['args'][2]} {how}{hint and f'. {hint}'}"
-        )
+        return self.plugin.failed(how)
 
 
 async def ended_at_once[T](log_in: Callable[[], Awaitable[T]]) -> T:

@@ -114,6 +114,7 @@ class Reader:
 
     client: Verbs
     missed: dict[str, str] = field(default_factory=dict)
+    has_unreadable: bool = False  # an object that is there, and nobody knows whether it is ready
 
     async def all[T](
         self, resource: Resource, decode: Callable[[bytes], T], *, namespace: str = ""
@@ -135,6 +136,7 @@ class Reader:
                         found.append(decode(raw))
                     except (ValueError, RecursionError) as error:
                         self.missed[_unreadable(resource)] = unreadable(error)
+                        self.has_unreadable = True
         except Forbidden:
             where = f" in {namespace}" if namespace else ""
             self.missed[f"{resource.plural}{where}"] = NO_RIGHT_TO_LIST
@@ -163,6 +165,7 @@ class Reader:
             return None
         except (ValueError, RecursionError) as error:
             self.missed[f"{resource.kind} {key}"] = unreadable(error)
+            self.has_unreadable = True
             return Unseen(unreadable(error))
 
     async def has_secret(self, key: Key) -> bool:

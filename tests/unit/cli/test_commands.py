@@ -221,6 +221,17 @@ async def test_an_unreadable_object_does_not_hide_the_others(
     printed = await cosi(client, "status", "-n", "ns")
     assert printed.out == "All 2 objects in namespace ns are ready.\n"
     assert "one of the bucketclaims (not readable: " in printed.note
+    assert printed.code == 1  # 0 would say that the broken one is ready too
+
+
+@pytest.mark.parametrize("output", ["table", "json", "name"])
+async def test_why_is_not_ready_while_a_part_is_unreadable(
+    server: StubApiServer, client: Client, output: str
+) -> None:
+    put_all(server, ready=True)
+    assert (await cosi(client, "why", "c", "-n", "ns", "-o", output)).code == 0
+    server.put(BUCKET_ACCESSES, Key("ns", "broken"), status={"accessGranted": "yes"})
+    assert (await cosi(client, "why", "c", "-n", "ns", "-o", output)).code == 1
 
 
 async def test_a_cluster_without_cosi_is_told_so(server: StubApiServer, client: Client) -> None:

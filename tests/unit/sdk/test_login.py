@@ -120,6 +120,18 @@ UNREADABLE = {
     "no plugin": (config({"exec": {**PLUGIN, "command": "./none"}}), EXEC.format(".*/none")),
     "no plugin in PATH": (config({"exec": {**PLUGIN, "command": "no-such"}}), EXEC.format("no-.*")),
     "a folder as plugin": (config({"exec": {**PLUGIN, "command": "./folder"}}), EXEC.format(".*")),
+    "a token file without an end": (
+        config({"tokenFile": "/dev/zero"}),
+        r"tokenFile: token file /dev/zero: it is larger than 1 MiB; log in",
+    ),
+    "a plugin without an end": (
+        config({"exec": {**PLUGIN, "command": "cat", "args": ["/dev/zero"]}}),
+        r"users\[u\]\.exec: exec plugin cat printed more than 1 MiB",
+    ),
+    "a plugin with NUL in an argument": (
+        config({"exec": {**PLUGIN, "command": "cat", "args": ["a\0b"]}}),
+        EXEC.format("cat"),
+    ),
     "a plugin that fails": (config({"exec": {**PLUGIN, "command": "false"}}), EXEC.format("false")),
 }  # fmt: skip
 ANSWERS = {
@@ -214,7 +226,9 @@ async def test_a_later_token_that_no_header_can_hold_is_not_shown(
     async with refused_after_login(tmp_path) as (client, answer):
         answer.write_text(json.dumps({"status": {"token": token}}))
         for _ in range(2):
-            with pytest.raises(KubeconfigError, match="plugin cat printed a token with") as told:
+            with pytest.raises(
+                KubeconfigError, match=r"plugin cat (printed a token with|failed)"
+            ) as told:
                 await client.get(BUCKET_CLASSES, GOLD)
             assert "canary" not in f"{told.value} {told.value!r} {told.value.args}"
             assert (told.value.__context__, told.value.__cause__) == (None, None)

@@ -1,0 +1,101 @@
+"""Runs the exec plugin of a kubeconfig user.
+
+kr8s runs plugins too, but reads all that they print into memory, and hides their standard error.
+There plugins print instructions for the user ("run: aws sso login"), so here it goes where ours
+goes.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.abc
+import msgspec
+from msgspec import Struct
+
+from cosi_operator.kube.kubeconfig_merge import KubeconfigError
+from cosi_operator.scrub import one_line
+
+OUTPUT_LIMIT_BYTES = 1 << 20
+
+
+class _Status(Struct, rename="camel"):
+    token: str = ""
+    client_certificate_data: str = ""
+    client_key_data: str = ""
+
+
+class _Credential(Struct):
+    status: _Status
+
+
+_decode = msgspec.json.Decoder(_Credential).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One plugin. `at_user` names its user and file, for messages."""
+
+    command: Sequence[str]
+    env: Mapping[str, str] = field(repr=False)
+    hint: str = ""
+    at_user: str = ""
+
+    def failed(self, how: str) -> KubeconfigError:
+        """The error that says so, without anything that the plugin printed."""
+        hint = one_line(self.hint)
+        at_user = f"{self.at_user}.exec: " if self.at_user else ""
+        return KubeconfigError(
+            f"{at_user}exec plugin {self.command[0]} {how}{hint and f'. {hint}'}"
+        )
+
+    async def credential(self) -> dict[str, str]:
+        """Run it; return the fields of the user of a kubeconfig that it printed.
+
+        Raises:
+            KubeconfigError: it printed too much. OSError, ValueError, LookupError,
+            RuntimeError: it can't be run, failed, or printed no credential. Their texts quote it.
+        """
+        status = _decode(await self._output()).status
+        if status.token:
+            return {"token": status.token}
+        if status.client_certificate_data and status.client_key_data:
+            return {
+                "client-certificate-data": status.client_certificate_data,
+                "client-key-data": status.client_key_data,
+            }
+        raise LookupError("no credential")
+
+    async def _output(self) -> bytes:
+        process = await anyio.open_process(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=None,  # inherited
+            env={**os.environ, **self.env},
+        )
+        try:
+            output = await self._read(process)
+            code = await process.wait()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                process.kill()
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await process.aclose()
+        if code != 0:
+            raise RuntimeError(f"exit code {code}")
+        return output
+
+    async def _read(self, process: anyio.abc.Process) -> bytes:
+        assert process.stdout is not None
+        output = bytearray()
+        async for part in process.stdout:
+            output += part
+            if len(output) > OUTPUT_LIMIT_BYTES:
+                raise self.failed(f"printed more than {OUTPUT_LIMIT_BYTES >> 20} MiB")
+        return bytes(output)

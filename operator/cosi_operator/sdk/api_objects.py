@@ -1,7 +1,7 @@
 """API objects of kr8s whose requests have limits, and whose connections are those of kubectl.
 
-httpx would read proxies and certificates from the environment by other rules than kubectl, and fail with
-errors that name no variable. So it is given what `kube/kubeconfig.py` found.
+httpx would read proxies and certificates from the environment by other rules than kubectl, and fail
+with errors that name no variable. So it is given what `kube/kubeconfig.py` found.
 """
 
 import contextlib

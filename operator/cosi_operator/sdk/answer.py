@@ -134,7 +134,8 @@ def _cause_in(error: BaseException) -> str:
     if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError) and inner.strerror:
         return inner.strerror
     if isinstance(error, httpx.HTTPError | ssl.SSLError):
-        return scrub(str(error)) or type(error).__name__
+        said = str(error).partition(": bytearray(")[0]  # h11 quotes what the server wrote
+        return scrub(said) or type(error).__name__
     return type(error).__name__
 
 

@@ -105,7 +105,7 @@ def test_values_and_the_exceptions_are_among_the_blocks() -> None:
 
 
 GROUPS = {name.partition(".")[0] for name in KNOWN if "." in name} - {"image", "global"}
-NAMED = re.compile(rf"`((?:{'|'.join(sorted(GROUPS))})(?:\.[A-Za-z]+)+)(?:=[^`]*)?`")
+NAMED = re.compile(rf"`((?:{'|'.join(sorted(GROUPS))})(?:\.[A-Za-z]+)+)(?:=[^`]*)?`(?<!\.py`)")
 SET = re.compile(r"--set(?:-[a-z]+)?[= ]([^\s`]+)")
 
 
@@ -125,6 +125,7 @@ def test_every_value_that_a_page_names_exists(page: Path) -> None:
 
 def test_a_value_that_does_not_exist_is_noticed() -> None:
     text = "`metrics.portt`, `cosiSidecar.retryPolcy=x`, --set image.tagg=1,replicaCount=2"
+    text += ", the module `metrics.py`"
     assert named(text) - KNOWN == {"metrics.portt", "cosiSidecar.retryPolcy", "image.tagg"}
 
 

@@ -1,24 +1,31 @@
 """Keys, Secrets and data that outlived what they belonged to; found on 2026-11-28."""
 
+from typing import Any
+
 import pytest
 from tests.model.backend import Answer
 from tests.model.hostile import HostileWorld
 from tests.model.memory import Json, copy
-from tests.model.processes import DRIVER, MemoryEvents
+from tests.model.pause import Point
+from tests.model.processes import DRIVER, MemoryEvents, Run, Running
 from tests.model.scenes import (
     apply_older,
     begin,
+    begin_run,
     bucket_of,
+    end_run,
+    key_works,
     remove_by_force,
     told,
     untold_accounts,
 )
-from tests.model.world import NAMESPACE, add_access, add_claim, add_static_bucket
+from tests.model.world import NAMESPACE, add_access, add_claim, add_static_bucket, record_of
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import Key
-from cosi_operator.kube.errors import ApiSilent
+from cosi_operator.kube.errors import ApiSilent, Forbidden, Invalid
+from cosi_operator.kube.events import ObjectRef
 from cosi_operator.outcome import Call, Code
 from cosi_operator.plan import names
 
@@ -186,12 +193,147 @@ def test_an_account_is_forgotten_only_after_the_warning_about_it_is_stored(
     with monkeypatch.context() as patched:
         patched.setattr(MemoryEvents, "deliver", silent)
         world.edit(BUCKETS, bucket, lambda b: b["metadata"]["annotations"].update(annotation))
-        world.run_until_idle(limit_s=600.0)
+        world.run_until_idle(limit_s=30.0)
         assert world.find(BUCKET_ACCESSES, "a1") is not None
         world.restart("sidecar")
     world.run_until_idle(limit_s=600.0)
     assert world.find(BUCKET_ACCESSES, "a1") is None
     assert "may still hold account" in told(world, "BackendUnverified")
+
+
+def test_a_guessed_account_is_told_although_its_event_could_not_be_stored_at_first(
+    world: HostileWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver answers ALREADY_EXISTS to the Grant and NOT_FOUND to the Revoke."""
+    add_claim(world)
+    world.run_until_idle(limit_s=30.0)
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.ALREADY_EXISTS)
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=30.0)
+    world.backend.answers[Call.REVOKE_ACCESS] = Answer(Code.NOT_FOUND, acts=False)
+    store, tries = MemoryEvents.deliver, 0
+
+    async def deliver(self: MemoryEvents, about: ObjectRef, **event: Any) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ApiSilent("gone")
+        return await store(self, about, **event)
+
+    monkeypatch.setattr(MemoryEvents, "deliver", deliver)
+    world.user_deletes(BUCKET_ACCESSES, "a1")
+    world.run_until_idle(limit_s=600.0)
+    assert world.find(BUCKET_ACCESSES, "a1") is None
+    assert told(world, "BackendUnverified")
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["no other Bucket", "another Bucket is bound"])
+def test_an_access_and_its_bucket_that_were_removed_by_force_are_told_and_can_be_given_up(
+    world: HostileWorld, bound: bool
+) -> None:
+    add_static_bucket(world)
+    add_claim(world)
+    world.run_until_idle(limit_s=30.0)
+    world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INTERNAL)
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=5.0)
+    uid = world.found(BUCKET_ACCESSES, "a1")["metadata"]["uid"]
+    remove_by_force(world, BUCKETS, Key("", bucket_of(world)))
+    world.run_until_idle(limit_s=2.0)
+    remove_by_force(world, BUCKET_ACCESSES, Key(NAMESPACE, "a1"))
+    if bound:
+        bind(world, "old", give_up=uid)
+    world.run_until_idle(limit_s=1800.0)
+    assert uid in told(world, "BackendUnverified")
+    calls = len(world.backend.calls)
+    world.run_until_idle(limit_s=7200.0)
+    assert len(world.backend.calls) == calls
+
+
+@pytest.mark.parametrize("minutes", [10, 60])
+def test_what_is_left_is_told_once_while_its_secret_can_not_be_deleted(
+    world: HostileWorld, minutes: int
+) -> None:
+    add_claim(world)
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=30.0)
+    uid = world.found(BUCKET_ACCESSES, "a1")["metadata"]["uid"]
+    world.driver_goes()
+    world.user_deletes(BUCKET_ACCESSES, "a1")
+    world.run_until_idle(limit_s=60.0)
+
+    def at_point(running: Running, run: Run, point: Point) -> Exception | None:
+        is_secret = point.what.startswith(SECRETS.plural)
+        return Forbidden(403, "Forbidden", "no") if is_secret and point.verb == "delete" else None
+
+    world.at_point = at_point
+    bucket, annotation = Key("", bucket_of(world)), {names.GIVE_UP_ANNOTATION: uid}
+    world.edit(BUCKETS, bucket, lambda b: b["metadata"]["annotations"].update(annotation))
+    world.run_until_idle(limit_s=60.0 * minutes)
+    about = [event.about.kind for event in world.parts.told if event.reason == "BackendUnverified"]
+    assert about == ["BucketAccess", "Bucket"]
+
+
+def test_no_access_is_granted_by_a_secret_that_does_not_have_its_keys() -> None:
+    """A Secret is created late, and a policy makes Secrets immutable."""
+    world = begin()
+    add_claim(world)
+    world.run_until_idle()
+    happened: list[str] = []
+    secret = Key(NAMESPACE, "reader-secret")
+
+    def at_point(running: Running, run: Run, point: Point) -> Exception | None:
+        is_secret = point.what.startswith(SECRETS.plural)
+        if is_secret and point.verb == "create" and point.before and not happened:
+            happened.append("killed")
+            world.restart("sidecar")
+        elif point.verb == Call.GRANT_ACCESS and not point.before and happened == ["killed"]:
+            happened.append("landed")
+            world.parts.late.pop()()
+            world.edit(SECRETS, secret, lambda b: b.update(immutable=True))
+        elif is_secret and point.verb == "update" and point.before:
+            return Invalid(422, "Invalid", "data: field is immutable when `immutable` is set")
+        return None
+
+    world.at_point = at_point
+    add_access(world, "reader")
+    world.run_until_idle()
+    assert happened == ["killed", "landed"]
+    assert world.ready(BUCKET_ACCESSES, "reader") == ("False", "SecretRefused")
+    remove_by_force(world, SECRETS, secret)
+    world.user_retries(BUCKET_ACCESSES, "reader", "1")
+    world.run_until_idle()
+    assert world.ready(BUCKET_ACCESSES, "reader")[0] == "True"
+    assert key_works(world, "reader")
+
+
+def test_no_entry_is_written_into_another_bucket_of_the_same_name(world: HostileWorld) -> None:
+    """The Bucket is replaced between two requests of an access's run."""
+    add_claim(world)
+    world.run_until_idle(limit_s=30.0)
+    uid = world.found(BUCKET_CLAIMS, "photos")["metadata"]["uid"]
+    bucket = bucket_of(world)
+    world.backend.buckets["foreign"] = "id-of-foreign"
+    claim = {"namespace": NAMESPACE, "name": "photos", "uid": uid}
+    spec = {"driverName": DRIVER, "bucketClassName": "", "deletionPolicy": "Retain"}
+    done: list[str] = []
+
+    def at_point(running: Running, run: Run, point: Point) -> None:
+        if point.verb == "dry-run" and not point.before and not done:
+            done.append("replaced")
+            remove_by_force(world, BUCKETS, Key("", bucket))
+            more = {"existingBucketID": "id-of-foreign", "protocols": ["S3"], "bucketClaim": claim}
+            world.put(BUCKETS, "", bucket, spec={**spec, **more})
+            running.deliver()
+            end_run(begin_run(world, "sidecar", "bucket", Key("", bucket)))
+
+    world.at_point = at_point
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=600.0)
+    assert done
+    record = record_of(world.found(BUCKETS, bucket))
+    assert record is not None
+    assert record.bucket_id == "id-of-foreign"
 
 
 def test_a_secret_whose_access_no_record_names_any_more_goes_with_its_access(

@@ -142,8 +142,11 @@ def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if view.secret is None:
         return ReadSecret(view.secret_key)
     entry = view.entry
-    if view.secret.ours and entry and entry.accounts and (step := _plan_kept(access, bucket, view)):
-        return step
+    if entry and entry.accounts:
+        if view.revoked.issuperset(entry.accounts):
+            return revoke_all(access, bucket, entry.accounts, view)  # removes them from the entry
+        if view.secret.ours and (step := _plan_kept(access, bucket, view)):
+            return step
     if view.unstored_grant:
         return _plan_store(access, bucket, view)
     if view.secret.has_finalizer and not view.secret.ours and view.may_release:
@@ -250,6 +253,10 @@ def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if is_blocked:
         # The name was taken after the dry run, so no Secret can hold the keys: revoke them.
         return revoke_all(access, bucket, (granted.account_id,), view)
+    if secret.ours and not entry.minted:
+        # It holds other keys, of a create that was late. Replace them as in a rotation.
+        minted = with_fields(entry, minted=granted.account_id, keys="")
+        return edit_entry(access, bucket, minted)
     return StoreSecret(view.secret_key, replace=secret.ours)
 
 
@@ -330,12 +337,13 @@ def _after_failure(
     """After a failed call, remove the entry only if a Grant certainly had no effect."""
     entry, outcome = view.entry, failed.outcome
     granting = outcome.status is not None and outcome.status.call is Call.GRANT_ACCESS
-    if granting and failed.effect is Effect.NONE and view.clean and not _has_account(entry):
+    # A Secret of ours without an account (its entry was lost) has to be deleted with the access.
+    holds_keys = _has_account(entry) or (view.secret is not None and view.secret.ours)
+    if granting and failed.effect is Effect.NONE and view.clean and not holds_keys:
         if entry is not None:
             unmark = () if view.others_need_finalizer else (names.BUCKET_ACCESS_FINALIZER,)
             return edit_entry(access, bucket, None, remove=unmark)
-        holds_keys = view.secret is not None and view.secret.ours  # deleted with the access
-        if names.ACCESS_FINALIZER in access.meta.finalizers and not holds_keys:
+        if names.ACCESS_FINALIZER in access.meta.finalizers:
             return EditFinalizers(access.meta.key, remove=(names.ACCESS_FINALIZER,))
         return Done(outcome)
     if note := note_failure(access, bucket, view, failed):

@@ -33,10 +33,13 @@ class AsyncApi(kr8s.asyncio.Api):
     """For an event loop. Make one with `connect.open_api`."""
 
     _login: Login
+    _session: Session | None  # set by `_new_session` alone
+    _retired: list[Session]  # were replaced, and may still have requests under way
 
     def use(self, login: Login) -> None:
         """Whenever kr8s logs in, do it with what the files hold then, and within the time."""
         self._login = login
+        self._retired = []
         again = self.auth.reauthenticate
 
         async def log_in() -> None:
@@ -53,9 +56,12 @@ class AsyncApi(kr8s.asyncio.Api):
 
     async def close(self) -> None:
         """Close the connections."""
+        sessions: list[httpx.AsyncClient] = [*self._retired]
         if self._session is not None:
-            with anyio.CancelScope(shield=True):
-                await self._session.aclose()
+            sessions.append(self._session)
+        with anyio.CancelScope(shield=True):
+            for session in sessions:
+                await session.aclose()
 
     async def check_server(self) -> None:
         """Ask the server for its version; raise what `answer.failure_of` understands."""
@@ -83,18 +89,23 @@ class AsyncApi(kr8s.asyncio.Api):
             self._login.check(auth.token)  # httpx would quote it in its errors
             headers["Authorization"] = f"Bearer {auth.token}"
         verify = await auth.ssl_context()  # type: ignore[no-untyped-call]
-        old, self._session = self._session, None
-        if old is not None:
-            with contextlib.suppress(RuntimeError):  # of an event loop that has ended
-                await old.aclose()
-        self._session = Session(
-            base_url=auth.server,
-            headers=headers,
-            verify=public_roots(auth.server) if verify is True else verify,
-            timeout=self.timeout,
-            proxy=auth.proxy,
-            trust_env=False,
+        old, self._session = (
+            self._session,
+            Session(
+                base_url=auth.server,
+                headers=headers,
+                verify=public_roots(auth.server) if verify is True else verify,
+                timeout=self.timeout,
+                proxy=auth.proxy,
+                trust_env=False,
+            ),
         )
+        self._retired = [each for each in self._retired if not each.is_closed]
+        if old is not None:
+            self._retired.append(old)
+        for each in self._retired:
+            with contextlib.suppress(RuntimeError):  # of an event loop that has ended
+                await each.retire()
 
 
 class SyncApi(AsyncApi, kr8s.Api):

@@ -68,7 +68,7 @@ class Refused(APIObject):
         get = super().async_get
 
         async def found() -> Any:
-            with anyio.fail_after(REQUEST_TIMEOUT_S):
+            with anyio.fail_after(REQUEST_TIMEOUT_S + (kwargs.get("timeout") or 0.0)):
                 return await get(*args, **kwargs)
 
         return await answered(f"get {cls.endpoint}", found, ours=False)

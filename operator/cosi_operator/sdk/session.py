@@ -1,5 +1,6 @@
 """The HTTP session of the SDK: every request has a deadline, and every answer a size."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from cosi_operator.sdk.answer import REQUEST_TIMEOUT_S, BadAnswer, unreadable
 BODY_LIMIT_BYTES = 64 << 20
 REDIRECTS = 5
 ENCODINGS = ("", "identity", "gzip")
-COSI = "/apis/objectstorage.k8s.io/"
+# Objects and lists. What lists the kinds of a group has no metadata.
+OBJECTS = re.compile(r"/apis/objectstorage\.k8s\.io/[^/]+/.")
 _OF_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 
 
@@ -34,6 +36,19 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 class Session(httpx.AsyncClient):
     """Answers that are streamed (watches, logs) have no deadline and no limit."""
 
+    def __init__(self, **options: Any) -> None:
+        """As httpx.AsyncClient."""
+        super().__init__(**options)
+        self._running = 0
+        self._streams: list[httpx.Response] = []
+        self._is_retired = False
+
+    async def retire(self) -> None:
+        """Close it once no request is under way; for a stream, this has to be called again."""
+        self._is_retired = True
+        if not self._running and all(response.is_closed for response in self._streams):
+            await self.aclose()
+
     async def send(
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
@@ -44,13 +59,23 @@ class Session(httpx.AsyncClient):
             BadAnswer: it is too large, or not what an API server sends.
         """
         if stream:
-            return await super().send(request, stream=True, **options)
+            self._streams = [each for each in self._streams if not each.is_closed]
+            streamed = await super().send(request, stream=True, **options)
+            self._streams.append(streamed)
+            return streamed
         response = None
-        with anyio.move_on_after(REQUEST_TIMEOUT_S):
-            response = await self._read(request, **{**options, "follow_redirects": False})
+        self._running += 1
+        try:
+            with anyio.move_on_after(_time_for(request)):
+                response = await self._read(request, **{**options, "follow_redirects": False})
+        finally:
+            self._running -= 1
+            if self._is_retired:
+                with anyio.CancelScope(shield=True):
+                    await self.retire()
         if response is None:
             raise httpx.ReadTimeout("the answer was not complete in time")
-        if response.is_success and response.url.path.startswith(COSI):
+        if response.is_success and OBJECTS.match(response.url.path):
             _check(response.content, is_delete=request.method == "DELETE")
         return response
 
@@ -64,6 +89,12 @@ class Session(httpx.AsyncClient):
             finally:
                 await response.aclose()
         raise BadAnswer(f"more than {REDIRECTS} redirects")
+
+
+def _time_for(request: httpx.Request) -> float:
+    """The seconds for a request: REQUEST_TIMEOUT_S, or more if the caller of kr8s asks for more."""
+    asked = request.extensions.get("timeout", {}).get("read")
+    return max(REQUEST_TIMEOUT_S, asked or 0.0)
 
 
 def _check(body: bytes, *, is_delete: bool) -> None:

@@ -109,7 +109,9 @@ class AccessReconciler:
         claim = s.claims.get(access.claim_key)
         recorded = s.lookup.recorded_bucket(uid)
         vanished = None if recorded else s.lookup.memory.vanished_bucket(uid)
-        bound = s.lookup.bucket_of_claim(claim) if claim else None
+        # An access that no longer exists names no claim.
+        bound_claim = claim or s.lookup.claim_of_bucket(vanished)
+        bound = s.lookup.bucket_of_claim(bound_claim) if bound_claim else None
         bound_id = records.bucket_id_of(bound) if bound and bound.ready else ""
         remembered = None
         if vanished and bound_id and bound_id == records.bucket_id_of(vanished):
@@ -172,8 +174,10 @@ class AccessReconciler:
                     )
                 )
             case EditBucket():
+                bucket = view.bucket
+                assert bucket is not None
                 with self._accounts.leaving(view, access, step):
-                    edited = await edit_bucket(self._s.buckets, step)
+                    edited = await edit_bucket(self._s.buckets, step, bucket.meta.uid)
                 if view.remembered:
                     self._s.lookup.memory.forget_access(access.meta.uid)  # recorded again
                 if view.clean and view.entry is None:

@@ -34,6 +34,7 @@ from cosi_operator.sidecar.access_report import (
 )
 from cosi_operator.sidecar.access_secret import UnstoredKeys
 from cosi_operator.sidecar.calls import DriverRun, Queued, Refused, Stopwatch, Unwanted, log_change
+from cosi_operator.sidecar.last_words import LastWords
 from cosi_operator.sidecar.records import Holders
 from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type
 
@@ -52,6 +53,7 @@ class AccessAccounts:
         self._unasked: set[str] = set()
         # UIDs of accesses whose entry is just losing an account that another access has too.
         self._leaving: set[tuple[str, str]] = set()
+        self._last_words = LastWords(sidecar.reporter, sidecar.clock)
 
     def revoked(self, uid: str) -> frozenset[str]:
         """The accounts that this process revoked for the access with this UID."""
@@ -66,6 +68,7 @@ class AccessAccounts:
 
     def forget(self, uid: str) -> None:
         self._revoked.pop(uid, None)
+        self._last_words.forget(uid)
         self._unasked.discard(uid)
 
     def calls(
@@ -106,7 +109,7 @@ class AccessAccounts:
             return await self._refused_grant(view, access, step, reply)
         if not reply.account_id:
             if step.resolving:
-                return await self.leave(view, access, unverified_account(access))
+                return await self.leave(view, access, unverified_account(access), repeat=False)
             return Granted("", "account_id is empty")
         if not is_storable_id(reply.account_id):
             return await self._refuse_account(view, access, step, reply.account_id)
@@ -138,7 +141,7 @@ class AccessAccounts:
                 return NothingToRevoke()  # without the bucket there is no account either
             if reply.verdict is Verdict.TERMINAL:
                 # A refusal covers only this attempt; an earlier call may have had an effect.
-                return await self.leave(view, access, unverified_account(access))
+                return await self.leave(view, access, unverified_account(access), repeat=False)
         return self.calls_of(view, access).failure(reply)
 
     def _exists(self, access: BucketAccess, granted: Granted) -> Granted:
@@ -210,31 +213,36 @@ class AccessAccounts:
         problem = f"account_id is longer than {ID_LIMIT_BYTES} bytes"
         return Granted("", problem, reason=Reason.DRIVER_MALFORMED_REPLY)
 
-    async def leave(self, view: AccessView, access: BucketAccess, message: str) -> NothingToRevoke:
+    async def leave(
+        self, view: AccessView, access: BucketAccess, message: str, *, repeat: bool = True
+    ) -> NothingToRevoke:
         """Report accounts that may be left. The record forgets them, so this is stored first.
+
+        `repeat`: whether the run may be repeated until it is stored; False after a Grant, which
+        could create another account each time.
 
         Raises:
             ApiError, ApiSilent: no Event may be stored; repeat.
         """
-        reporter, bucket, reason = self._s.reporter, view.bucket, Reason.BACKEND_UNVERIFIED.value
+        s, bucket, uid = self._s, view.bucket, access.meta.uid
         log.warning(
             "accounts_left",
             access=str(access.meta.key),
-            uid=access.meta.uid,
+            uid=uid,
             bucket_id=records.bucket_id_of(bucket) if bucket else "",
             account_ids=list(view.entry.accounts if view.entry else ()),
         )
         exists = bool(access.meta.resource_version)
         if exists:
-            await reporter.deliver(self._s.accesses, access, reason, message)
+            await self._last_words.say(uid, s.accesses, access, message, repeat=repeat)
         # The administrator reads the Bucket. A namespace that is being deleted accepts no Event.
-        removed = "" if exists else f" ({access.meta.uid}) was removed by force."
+        removed = "" if exists else f" ({uid}) was removed by force."
         told = f"BucketAccess {access.meta.key}{removed}: {message}"
-        if bucket and (held := self._s.buckets.get(bucket.meta.key)):
-            if held.meta.uid == bucket.meta.uid:
-                await reporter.deliver(self._s.buckets, bucket, reason, told)
-            if not exists and (claim := self._s.lookup.claim_of_bucket(bucket)):
-                await reporter.deliver(self._s.claims, claim, reason, told)
+        held = s.buckets.get(bucket.meta.key) if bucket else None
+        if bucket and held and held.meta.uid == bucket.meta.uid:
+            await self._last_words.say(uid, s.buckets, bucket, told, repeat=repeat)
+        if not exists and (claim := s.lookup.claim_of_bucket(bucket)):
+            await self._last_words.say(uid, s.claims, claim, told, repeat=repeat)
         return NothingToRevoke()
 
     def event(
@@ -277,12 +285,13 @@ class AccessAccounts:
         ids = {"bucket_id": step.bucket_id, "account_id": step.account_id}
         log_change("access_revoked", Call.REVOKE_ACCESS, reply, watch, **ids)
         self._unstored.drop(access, step.account_id)
+        is_guessed = is_guess(view, access, step.account_id, reply)
+        if is_guessed:  # before the account counts as revoked, as this may have to be repeated
+            await self.leave(view, access, unverified_account(access))
         if access.meta.deleting or view.vanished:  # until a Grant returns the account again
             uid = access.meta.uid
             self._revoked[uid] = self.revoked(uid) | {step.account_id}
-        if is_guess(view, access, step.account_id, reply):
-            await self.leave(view, access, unverified_account(access))
-        else:
+        if not is_guessed:
             words = "The access" if access.meta.deleting else "An earlier account"
             self.event(view, access, "Normal", "AccessRevoked", f"{words} was revoked.")
         return Revoked(step.account_id)

@@ -174,7 +174,7 @@ class BucketReconciler:
         if kept := retained_id(bucket, step):
             text = f"The bucket {shown_name(kept)} was kept, because deletionPolicy is Retain."
             self._events(view, "Normal", "BucketRetained", text)
-        edited = await edit_bucket(self._s.buckets, step)
+        edited = await edit_bucket(self._s.buckets, step, bucket.meta.uid)
         if step.record is not None and step.record.restored:
             memory.forget_lost(bucket.meta.uid)
         if what := lost_record(bucket, view, step):

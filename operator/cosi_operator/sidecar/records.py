@@ -52,11 +52,12 @@ def _is_of_driver(bucket: Bucket, driver: str) -> bool:
     return not driver or names.same_driver(records.driver_of(bucket), driver)
 
 
-async def edit_bucket(buckets: Objects[Bucket], step: EditBucket) -> Bucket | None:
+async def edit_bucket(buckets: Objects[Bucket], step: EditBucket, uid: str) -> Bucket | None:
     """PUT finalizers and record as one change.
 
     After a conflict, an edit of one access's entry is repeated with a fresh copy, because many
-    accesses share one record, and no access changes the entry of another.
+    accesses share one record, and no access changes the entry of another. A later Bucket with the
+    same name, whose UID is not `uid`, is not changed.
 
     Raises:
         Conflict: plan again with the fresh copy.
@@ -64,7 +65,7 @@ async def edit_bucket(buckets: Objects[Bucket], step: EditBucket) -> Bucket | No
     is_of_access = step.record is not None and bool(step.record.access_uid)
     for attempt in range(STATUS_TRIES if is_of_access else 1):
         try:
-            return await buckets.edit(step.key, lambda body: _change(body, step))
+            return await buckets.edit(step.key, lambda body: _change(body, step, uid))
         except EntryChangedError:
             raise Conflict(409, "Conflict", f"the record of {step.key} changed") from None
         except Conflict:
@@ -73,7 +74,9 @@ async def edit_bucket(buckets: Objects[Bucket], step: EditBucket) -> Bucket | No
     raise AssertionError("unreachable")
 
 
-def _change(body: Body, step: EditBucket) -> None:
+def _change(body: Body, step: EditBucket, uid: str) -> None:
+    if body["metadata"]["uid"] != uid:
+        raise EntryChangedError
     add, remove = step.add, step.remove
     if step.record is not None:
         after = edit_record(body, step.record)

@@ -14,7 +14,7 @@ import yaml
 from tests.support.sdk import OpenApis
 
 from cosi_operator import cli, sdk
-from cosi_operator.sdk import answer, objects, session
+from cosi_operator.sdk import answer, connect, objects, session
 from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk.api_objects import AsyncApi
 
@@ -136,7 +136,7 @@ def address(
     """What the server's error says; KUBECONFIG leads to it."""
     say, said = SLOW[request.param]
     if said == "no answer within":
-        for module in (answer, session):
+        for module in (answer, connect, session):
             monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", TIMEOUT_S)
     first = say if since == "at login" else good
     with (

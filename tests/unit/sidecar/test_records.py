@@ -34,7 +34,9 @@ from cosi_operator.sidecar.records import (
     BY_CLAIM,
     WITH_FINALIZER_BY_CLAIM,
     RecordLookup,
-    edit_bucket,
+)
+from cosi_operator.sidecar.records import (
+    edit_bucket as edit_bucket_of,
 )
 
 KEY = Key("", "bucket-1")
@@ -179,6 +181,12 @@ def cluster() -> Cluster:
     return made
 
 
+def edit_bucket(buckets: Objects[Bucket], step: EditBucket) -> Coroutine[Any, Any, Bucket | None]:
+    """Edit the Bucket that the cache holds."""
+    held = buckets.get(KEY)
+    return edit_bucket_of(buckets, step, held.meta.uid if held else "")
+
+
 def add_entry(uid: str = "uid-1", *, seen: AccessRecord | None = None) -> EditBucket:
     edit = RecordEdit(access_uid=uid, seen=seen, entry=entry())
     return EditBucket(KEY, add=(MARK,), record=edit)
@@ -309,6 +317,12 @@ def test_the_bucket_is_being_deleted_and_gets_an_entry_but_no_finalizer(cluster:
     now(edit_bucket(cluster.buckets, add_entry()))
     assert cluster.entries() == {"uid-1": entry()}
     assert cluster.view().meta.finalizers == (names.BUCKET_FINALIZER,)
+
+
+def test_another_bucket_of_the_same_name_gets_no_entry(cluster: Cluster) -> None:
+    with pytest.raises(Conflict):
+        now(edit_bucket_of(cluster.buckets, add_entry(), "uid-of-the-replaced-bucket"))
+    assert cluster.entries() == {}
 
 
 def test_a_bucket_that_is_gone_is_none(cluster: Cluster) -> None:

@@ -1,0 +1,57 @@
+"""Warnings about what may be left on a backend, for which no object and no record is left to ask.
+
+Each is stored before the record forgets what it is about, and is not subject to the limits of other
+Events.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cosi_operator.clock import Clock
+from cosi_operator.kube.errors import ApiSilent, ServerError, TooManyRequests
+from cosi_operator.kube.objects import Objects
+from cosi_operator.outcome import Reason
+from cosi_operator.report import Reporter
+from cosi_operator.status_patch import Reported
+
+# After so long a Warning that can't be stored no longer delays a deletion. It is then sent like
+# other Events, and the log contains it in any case.
+PATIENCE_S = 60.0
+REASON = Reason.BACKEND_UNVERIFIED.value
+
+
+@dataclass(slots=True)
+class LastWords:
+    """Stores each Warning once, by the UID of the access that it is about."""
+
+    reporter: Reporter
+    clock: Clock
+    # By UID, then by kind and message: when it first could not be stored; None if it is done.
+    _said: dict[str, dict[tuple[str, str], float | None]] = field(default_factory=dict)
+
+    async def say(
+        self, uid: str, objects: Objects[Any], about: Reported, message: str, *, repeat: bool
+    ) -> None:
+        """Store a Warning about an object, unless this process has done so.
+
+        Raises:
+            ApiSilent, ServerError, TooManyRequests: it may not be stored. Repeat it; not if
+            `repeat` is False.
+        """
+        said, key = self._said.setdefault(uid, {}), (objects.resource.kind, message)
+        now_s = self.clock.monotonic()
+        began_s = said.get(key, now_s)
+        if began_s is None:
+            return
+        try:
+            await self.reporter.deliver(objects, about, REASON, message)
+        except (ApiSilent, ServerError, TooManyRequests):
+            if repeat and now_s - began_s < PATIENCE_S:
+                said[key] = began_s
+                raise
+            self.reporter.event(objects, about, "Warning", REASON, message)
+        said[key] = None
+
+    def forget(self, uid: str) -> None:
+        """Call this when the access is gone."""
+        self._said.pop(uid, None)

@@ -167,6 +167,9 @@ def _plan_kept(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return hold
     entry = view.entry
     assert entry is not None
+    if view.secret and view.secret.other_keys and not entry.minted:
+        # Which keys it holds is not known, so they are replaced as in a rotation.
+        return edit_entry(access, bucket, with_fields(entry, minted=entry.accounts[-1], keys=""))
     old = entry.accounts[:-1]
     if old and not entry.minted:  # revoke before the next Grant, so that accounts never accumulate
         return revoke_all(access, bucket, old, view)
@@ -253,11 +256,8 @@ def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if is_blocked:
         # The name was taken after the dry run, so no Secret can hold the keys: revoke them.
         return revoke_all(access, bucket, (granted.account_id,), view)
-    if secret.ours and not entry.minted:
-        # It holds other keys, of a create that was late. Replace them as in a rotation.
-        minted = with_fields(entry, minted=granted.account_id, keys="")
-        return edit_entry(access, bucket, minted)
-    return StoreSecret(view.secret_key, replace=secret.ours)
+    # Only if the record says so, does a Secret that exists hold older keys than these.
+    return StoreSecret(view.secret_key, replace=secret.ours and bool(entry.minted))
 
 
 def _bad_reply(granted: Granted) -> Done:

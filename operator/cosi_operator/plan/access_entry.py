@@ -172,7 +172,8 @@ def revoke_all(
     for account in accounts:
         if account in view.revoked or account in view.used_by_others:
             left = tuple(a for a in entry.accounts if a != account)
-            return edit_entry(access, bucket, with_fields(entry, accounts=left))
+            minted = entry.minted if entry.minted in left else ""
+            return edit_entry(access, bucket, with_fields(entry, accounts=left, minted=minted))
     return revoke_step(access, bucket, accounts[0], view)
 
 

@@ -276,7 +276,8 @@ def _with_secret(view: AccessView, fact: SecretIs | SecretStored | SecretAllowed
     match fact:
         case SecretIs():
             name = fact.name or view.secret_key.name
-            return replace(view, secrets={**view.secrets, name: fact})
+            granted = None if fact.other_keys else view.granted
+            return replace(view, granted=granted, secrets={**view.secrets, name: fact})
         case SecretStored():
             stored = SecretIs(exists=True, ours=True, has_finalizer=True)
             return replace(

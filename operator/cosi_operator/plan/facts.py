@@ -94,7 +94,8 @@ class SecretIs:
 
     `ours`: its content names this access. A tenant may write that content, so `ours` proves nothing
     about accounts. `has_finalizer`: it has ours. `immutable`: its data can't be changed.
-    `account`: the account that its annotation names, which a tenant may write too.
+    `account`: the account that its annotation names, which a tenant may write too. `other_keys`: it
+    is ours and exists already, but not with the keys that were to be stored.
     """
 
     exists: bool
@@ -103,6 +104,7 @@ class SecretIs:
     immutable: bool = False
     account: str = ""
     name: str = ""  # "" for the Secret that the plan works on
+    other_keys: bool = False
 
 
 @dataclass(frozen=True, slots=True)

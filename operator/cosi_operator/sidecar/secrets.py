@@ -7,6 +7,7 @@ most drivers' roles allow neither list nor watch of Secrets.
 """
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -74,7 +75,6 @@ class Secrets:
             name, or the API server's reason for a refusal.
         Raises:
             ApiSilent: the Secret may or may not exist; read it before any other step.
-            Conflict: the Secret is ours but has other credentials, of a create that was late.
         """
         data = secret_data(content, extra_keys=self._extra_keys)
         body = _body(key, data, {names.ACCOUNT_ID_ANNOTATION: content.account_id})
@@ -92,9 +92,7 @@ class Secrets:
         except NotFound:
             return SecretIs(exists=False)
         found = _describe(body, content.access_uid)
-        if found.ours and not _holds(body, content):
-            raise Conflict(409, "Conflict", f"Secret {key} was created with other credentials")
-        return found
+        return replace(found, other_keys=found.ours and not _holds(body, content))
 
     async def holds(self, key: Key, content: SecretContent) -> bool:
         """Whether the Secret is ours and already has exactly these credentials.

@@ -93,6 +93,7 @@ NOTHING = Done(Success(), report=False)
 FINE = Done(Success())
 FREE = SecretIs(exists=False)
 OURS = SecretIs(exists=True, ours=True, has_finalizer=True)
+OTHER_KEYS = SecretIs(exists=True, ours=True, has_finalizer=True, other_keys=True)
 THEIRS = SecretIs(exists=True)
 OK = Granted("acct-7")
 GRANT = Grant("id-7", "ba-access-uid", AuthenticationType.KEY, {"role": "reader"})
@@ -283,8 +284,13 @@ BUSY = with_entries(MARKED, **{f"u{n}": AccessRecord("team", f"a{n}") for n in r
         ),
         pytest.param(
             seen(HELD, bucket=RECORDED, secret=OURS, granted=OK),
+            STORE,
+            id="a Secret named this access before the Grant -> created, which compares its keys",
+        ),
+        pytest.param(
+            seen(HELD, bucket=RECORDED, secret=OTHER_KEYS),
             edit(ENTRY, replace(ENTRY, minted="acct-7")),
-            id="a Secret has other keys than the Grant -> the record says so before it is replaced",
+            id="a Secret has other keys than the Grant -> the record says so, for a rotation",
         ),
         pytest.param(
             seen(HELD, bucket=RECORDED, secret=OURS, granted=OK, stored=SecretStored()),

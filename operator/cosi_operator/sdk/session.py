@@ -15,7 +15,7 @@ BODY_LIMIT_BYTES = 64 << 20
 REDIRECTS = 5
 ENCODINGS = ("", "identity", "gzip")
 # Objects and lists. What lists the kinds of a group has no metadata.
-OBJECTS = re.compile(r"/apis/objectstorage\.k8s\.io/[^/]+/.")
+OBJECTS = re.compile(r".*/apis/objectstorage\.k8s\.io/[^/]+/.")
 _OF_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 
 
@@ -75,7 +75,7 @@ class Session(httpx.AsyncClient):
                     await self.retire()
         if response is None:
             raise httpx.ReadTimeout("the answer was not complete in time")
-        if response.is_success and OBJECTS.match(response.url.path):
+        if response.is_success and OBJECTS.match(request.url.path):
             _check(response.content, is_delete=request.method == "DELETE")
         return response
 
@@ -83,7 +83,8 @@ class Session(httpx.AsyncClient):
         for _ in range(1 + REDIRECTS):
             response = await super().send(request, stream=True, **options)
             try:
-                if response.next_request is None:
+                # A redirected write would be sent as a GET, or to a login page.
+                if response.next_request is None or request.method != "GET":
                     return await _complete(response)
                 request = response.next_request
             finally:

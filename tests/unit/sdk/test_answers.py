@@ -14,6 +14,7 @@ from cosi_operator.api.view import Key
 from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk import read as reader
 from cosi_operator.sdk.api_objects import AsyncApi
+from cosi_operator.sdk.session import OBJECTS
 
 NO_MESSAGE = {
     "an object": b"{}",
@@ -180,3 +181,33 @@ def test_a_list_without_an_end_ends(
         list(sdk.BucketClaim.list(namespace="shop"))
     assert cli.main(["status", "-n", "shop"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["create", "delete", "patch"])
+def test_a_write_that_a_proxy_redirects_to_its_login_page_was_not_done(
+    verb: str, shop: Shop
+) -> None:
+    sdk.api()
+    shop.server.fail_next(verb, Reply(302, headers={"Location": "/version"}))
+    with pytest.raises(sdk.ApiError) as told:
+        CALLS[verb][1]()
+    assert told.value.status == 302
+
+
+@pytest.mark.parametrize(
+    ("path", "is_object"),
+    [
+        pytest.param("/apis/objectstorage.k8s.io/v1alpha1/buckets", True, id="list -> checked"),
+        pytest.param(
+            "/k8s/clusters/c-m-x/apis/objectstorage.k8s.io/v1alpha1/buckets/b",
+            True,
+            id="object behind a path, as Rancher's -> checked",
+        ),
+        pytest.param("/apis/objectstorage.k8s.io/v1alpha1", False, id="discovery -> not checked"),
+        pytest.param(
+            "/apis/objectstorage.k8s.io/", False, id="discovery of a group -> not checked"
+        ),
+    ],
+)
+def test_answers_with_objects_are_told_from_others(path: str, is_object: bool) -> None:
+    assert bool(OBJECTS.match(path)) == is_object

@@ -17,6 +17,7 @@ from cosi_operator.plan.access_entry import (
     enter_earlier,
     grant_step,
     leave_given_up,
+    leave_vanished,
     note_failure,
     revoke_step,
     unanswered_wait,
@@ -110,10 +111,7 @@ def _plan_resolve(
     """Repeat a Grant to learn the id of an account that an earlier Grant may have created."""
     bucket_id = records.bucket_id_of(bucket)
     if view.vanished:
-        return LeaveAccounts(
-            f"Bucket {bucket.meta.name} was removed by force, so no account could be revoked. The"
-            f" backend may hold {accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
-        )
+        return leave_vanished(access, bucket, view)
     if halt := backing_off(view.context) or driver_away(view.context):
         return halt
     if wait := unanswered_wait(entry, view):

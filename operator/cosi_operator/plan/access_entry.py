@@ -199,14 +199,19 @@ def end_vanished(view: AccessView) -> AccessStep | None:
     if view.failed:
         return Done(view.failed.outcome)
     bucket_id = records.bucket_id_of(bucket)
+    granted = view.unstored_grant.account_id if view.unstored_grant else ""
+    accounts = dict.fromkeys((*entry.accounts, *filter(None, [granted])))
     done = view.revoked | view.used_by_others
-    left = [account for account in entry.accounts if account not in done]
+    left = [account for account in accounts if account not in done]
+    access, may_exist = view.access, not (accounts or view.revoked or view.clean)
+    if may_exist and access is not None and not view.nothing_to_revoke:
+        return leave_vanished(access, bucket, view)
     if bucket_id and left and not view.nothing_to_revoke:
-        if view.access is not None and view.gave_up:
-            return leave_given_up(view.access, bucket, view)
+        if access is not None and view.gave_up:
+            return leave_given_up(access, bucket, view)
         halt = backing_off(view.context) or driver_away(view.context)
         return halt or Revoke(bucket_id, left[0], view.parameters)
-    if entry.accounts:
+    if entry.accounts or view.revoked:
         if view.secret is None:
             return ReadSecret(view.secret_key)
         if view.secret.exists and view.secret.ours:
@@ -221,6 +226,15 @@ def leave_given_up(access: BucketAccess, bucket: Bucket, view: AccessView) -> Le
         f"The driver was not called to revoke keys, because annotation {names.GIVE_UP_ANNOTATION}"
         f" of the Bucket requests it. The backend may still hold {accounts_of(access, view)} of"
         f" bucket {shown_name(bucket_id)}."
+    )
+
+
+def leave_vanished(access: BucketAccess, bucket: Bucket, view: AccessView) -> LeaveAccounts:
+    """Leave an account whose id is not known, because its Bucket vanished."""
+    bucket_id = records.bucket_id_of(bucket)
+    return LeaveAccounts(
+        f"Bucket {bucket.meta.name} was removed by force, so no account could be revoked. The"
+        f" backend may hold {accounts_of(access, view)} of bucket {shown_name(bucket_id)}."
     )
 
 

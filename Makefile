@@ -103,6 +103,7 @@ e2e-check: .venv/.stamp # before anything is built for it
 E2E_TESTS ?= tests/e2e
 e2e: e2e-check parts image ## the user's whole day and operations under load, in pods on a real node (root, Linux)
 	@COSI_E2E=1 $(RUN) -m pytest -s tests/e2e/test_sandbox.py
+	@$(BIN)/python hack/controlplane/build.py crane
 	@COSI_E2E=$(if $(UPDATE),update,1) $(RUN) -m node $(BIN)/python -m pytest -s $(E2E_TESTS) --ignore=tests/e2e/test_sandbox.py
 
 e2e-day: e2e-check parts image ## the part of `make e2e` for CI: the user's whole day in pods, 2 minutes

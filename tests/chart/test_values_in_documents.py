@@ -124,8 +124,8 @@ def test_every_value_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_a_value_that_does_not_exist_is_noticed() -> None:
-    text = "`metrics.portt`, `cosiSidecar.retryPolcy=x`, --set image.tagg=1,replicaCount=2"
-    text += ", the module `metrics.py`"
+    text = "module `metrics.py`, `metrics.portt`,"
+    text += " `cosiSidecar.retryPolcy=x`, --set image.tagg=1,replicaCount=2"
     assert named(text) - KNOWN == {"metrics.portt", "cosiSidecar.retryPolcy", "image.tagg"}
 
 

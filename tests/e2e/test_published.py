@@ -98,7 +98,7 @@ def test_the_operator_is_installed_from_the_registry(published: Published) -> No
     world.shell(command.replace(PUBLISHED, published.address))
     eventually("a leader", lambda: world.leader() != "", timeout_s=90)
     TABLES.step("helm install from a registry, until a leader works", time.monotonic() - began)
-    assert images(world, SYSTEM, "") == {published.image}
+    eventually("both replicas", lambda: images(world, SYSTEM, "") == {published.image})
 
 
 def test_a_vendors_chart_gets_the_sidecar_from_the_registry(published: Published) -> None:

@@ -121,9 +121,7 @@ class AccessReconciler:
         same_name = s.buckets.get(vanished.meta.key) if vanished else None
         access_class = self._classes.get(Key("", access.class_name))
         calls = self._accounts.calls(access, access_class, s.state.view())
-        entry = records.entry_of(bucket, uid)
-        self._unstored.drop_revoked(access, entry)
-        unstored = self._unstored.of(access)
+        entry, unstored = records.entry_of(bucket, uid), self._unstored.of(access)
         accounts = (
             *(entry.accounts if entry else ()),
             unstored.granted.account_id if unstored else "",
@@ -180,7 +178,6 @@ class AccessReconciler:
                 assert bucket is not None
                 with self._accounts.leaving(view, access, step):
                     edited = await edit_bucket(self._s.buckets, step, bucket.meta.uid)
-                self._unstored.note_recorded(access, records.entry_of(edited, access.meta.uid))
                 if view.remembered:
                     self._s.lookup.memory.forget_access(access.meta.uid)  # recorded again
                 if view.clean and view.entry is None:

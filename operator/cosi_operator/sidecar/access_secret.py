@@ -5,7 +5,6 @@ from typing import assert_never
 
 import structlog
 
-from cosi_operator.api.record import AccessRecord
 from cosi_operator.api.view import BucketAccess, Key
 from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.outcome import Reason
@@ -41,15 +40,13 @@ class UnstoredKey:
     """Keys in memory; the repr of `credentials` hides the values.
 
     `keys` is the value for `AccessRecord.keys`. Determine it before the first write, because after
-    a write without an answer the Secret may hold the keys already. `recorded`: the record had the
-    account; if it no longer has it, another process has revoked it.
+    a write without an answer the Secret may hold the keys already.
     """
 
     key: Key
     granted: Granted
     credentials: Credentials
     keys: str | None = None
-    recorded: bool = False
 
 
 @dataclass(slots=True)
@@ -64,19 +61,6 @@ class UnstoredKeys:
 
     def of(self, access: BucketAccess) -> UnstoredKey | None:
         return self._by_uid.get(access.meta.uid)
-
-    def note_recorded(self, access: BucketAccess, entry: AccessRecord | None) -> None:
-        """Note that the record has the account of the keys, if its entry says so."""
-        unstored = self.of(access)
-        if unstored and entry and unstored.granted.account_id in entry.accounts:
-            unstored.recorded = True
-
-    def drop_revoked(self, access: BucketAccess, entry: AccessRecord | None) -> None:
-        """Drop the keys if the record had their account and has it no longer."""
-        unstored = self.of(access)
-        accounts = entry.accounts if entry else ()
-        if unstored and unstored.recorded and unstored.granted.account_id not in accounts:
-            del self._by_uid[access.meta.uid]
 
     def others_with(self, access: BucketAccess, account: str) -> list[tuple[str, Key]]:
         """UID and key of the other accesses for which a Grant has returned this account."""

@@ -49,6 +49,23 @@ def bind(world: HostileWorld, bucket: str, claim: str = "photos", give_up: str =
     world.edit(BUCKETS, Key("", bucket), edit)
 
 
+def delete_an_access_without_the_driver(world: HostileWorld) -> str:
+    """An access that was granted is deleted while the driver is away; returns its UID."""
+    add_claim(world)
+    add_access(world, "a1")
+    world.run_until_idle(limit_s=30.0)
+    uid = world.found(BUCKET_ACCESSES, "a1")["metadata"]["uid"]
+    world.driver_goes()
+    world.user_deletes(BUCKET_ACCESSES, "a1")
+    return str(uid)
+
+
+def give_up(world: HostileWorld, uid: str) -> None:
+    annotation = {names.GIVE_UP_ANNOTATION: uid}
+    bucket = Key("", bucket_of(world))
+    world.edit(BUCKETS, bucket, lambda b: b["metadata"]["annotations"].update(annotation))
+
+
 def retain(world: HostileWorld, bucket: str) -> None:
     world.edit(BUCKETS, Key("", bucket), lambda b: b["spec"].update(deletionPolicy="Retain"))
 
@@ -178,21 +195,14 @@ def test_a_secret_with_a_shared_account_goes_with_its_bucket(
 def test_an_account_is_forgotten_only_after_the_warning_about_it_is_stored(
     world: HostileWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_claim(world)
-    add_access(world, "a1")
-    world.run_until_idle(limit_s=30.0)
-    uid = world.found(BUCKET_ACCESSES, "a1")["metadata"]["uid"]
-    world.driver_goes()
-    world.user_deletes(BUCKET_ACCESSES, "a1")
+    uid = delete_an_access_without_the_driver(world)
 
     async def silent(*_: object, **__: object) -> bool:
         raise ApiSilent("gone")
 
-    bucket = Key("", bucket_of(world))
-    annotation = {names.GIVE_UP_ANNOTATION: uid}
     with monkeypatch.context() as patched:
         patched.setattr(MemoryEvents, "deliver", silent)
-        world.edit(BUCKETS, bucket, lambda b: b["metadata"]["annotations"].update(annotation))
+        give_up(world, uid)
         world.run_until_idle(limit_s=30.0)
         assert world.find(BUCKET_ACCESSES, "a1") is not None
         world.restart("sidecar")
@@ -254,12 +264,7 @@ def test_an_access_and_its_bucket_that_were_removed_by_force_are_told_and_can_be
 def test_what_is_left_is_told_once_while_its_secret_can_not_be_deleted(
     world: HostileWorld, minutes: int
 ) -> None:
-    add_claim(world)
-    add_access(world, "a1")
-    world.run_until_idle(limit_s=30.0)
-    uid = world.found(BUCKET_ACCESSES, "a1")["metadata"]["uid"]
-    world.driver_goes()
-    world.user_deletes(BUCKET_ACCESSES, "a1")
+    uid = delete_an_access_without_the_driver(world)
     world.run_until_idle(limit_s=60.0)
 
     def at_point(running: Running, run: Run, point: Point) -> Exception | None:
@@ -267,8 +272,7 @@ def test_what_is_left_is_told_once_while_its_secret_can_not_be_deleted(
         return Forbidden(403, "Forbidden", "no") if is_secret and point.verb == "delete" else None
 
     world.at_point = at_point
-    bucket, annotation = Key("", bucket_of(world)), {names.GIVE_UP_ANNOTATION: uid}
-    world.edit(BUCKETS, bucket, lambda b: b["metadata"]["annotations"].update(annotation))
+    give_up(world, uid)
     world.run_until_idle(limit_s=60.0 * minutes)
     about = [event.about.kind for event in world.parts.told if event.reason == "BackendUnverified"]
     assert about == ["BucketAccess", "Bucket"]

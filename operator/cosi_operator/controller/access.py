@@ -42,18 +42,21 @@ class UnreportedAccessReconciler:
 
     def _read(self, key: Key) -> UnreportedView:
         access, now = self._accesses.get(key), self._clock.wall()
-        if access is None or planning.is_settled(access):
+        access_class = self._watches.class_of(access) if access else None
+        bucket = self._watches.bucket_of(access) if access and access.meta.deleting else None
+        driver = driver_of(bucket, access_class)
+        if access is None or planning.is_settled(access, driver):
             self._first_seen.forget(key)
-            return UnreportedView(access, None, None, now, now)
-        access_class = self._watches.class_of(access)
-        bucket = self._watches.bucket_of(access) if access.meta.deleting else None
+            return UnreportedView(access, access_class, bucket, now, now)
+        # Without a driver, each write of a sidecar begins the wait anew.
+        written = () if driver else access.conditions
         return UnreportedView(
             access=access,
             access_class=access_class,
             bucket=bucket,
             now=now,
-            since=self._first_seen.since(key, (access.meta.uid, access.meta.deleting)),
-            heard=self._watches.activity.of(driver_of(bucket, access_class)),
+            since=self._first_seen.since(key, (access.meta.uid, access.meta.deleting, written)),
+            heard=self._watches.activity.of(driver),
             reported=self._first_seen.is_reported(key),
         )
 

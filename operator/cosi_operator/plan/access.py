@@ -7,6 +7,7 @@ holds, because many drivers create new keys, and some even a new account, with e
 see `plan/access_deletion.py`.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace as with_fields
@@ -43,6 +44,7 @@ from cosi_operator.plan.access_view import (
     judged_on,
     rotate_token,
 )
+from cosi_operator.plan.bucket_view import is_gave_up
 from cosi_operator.plan.facts import CallFailed, Granted
 from cosi_operator.plan.steps import (
     AccessStep,
@@ -192,7 +194,10 @@ def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     if entry is None or not entry.accounts:
         base = entry or AccessRecord(access.meta.namespace, access.meta.name)
         entry = with_fields(base, class_name=access.class_name, secret=access.secret_name)
-    return edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
+    edit = edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
+    # What was given up were accounts of an earlier Bucket, not those of the coming Grants.
+    gave_up = view.entry is None and is_gave_up(bucket, access.meta.uid)
+    return replace(edit, given_up=access.meta.uid) if gave_up else edit
 
 
 def _no_room(bucket: Bucket, room: Room, what: str) -> Done | None:

@@ -110,6 +110,12 @@ def given_up(bucket: Bucket) -> str:
     return bucket.meta.annotations.get(names.GIVE_UP_ANNOTATION, "")
 
 
+def without_given_up(given_up: str, uid: str) -> str:
+    """The give-up annotation without one UID."""
+    words = [word.strip() for word in given_up.split(",")]
+    return ",".join(word for word in words if word and word != uid)
+
+
 def is_forced(bucket: Bucket) -> bool:
     """Whether an administrator has asked to delete the Bucket although its claim uses it."""
     return bucket.meta.annotations.get(names.FORCE_DELETE_ANNOTATION) == bucket.meta.uid

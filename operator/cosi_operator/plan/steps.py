@@ -78,12 +78,17 @@ class EditFinalizers:
 
 @dataclass(frozen=True, slots=True)
 class EditBucket:
-    """Change the finalizers and the record of a Bucket by one conditional PUT."""
+    """Change the finalizers and the record of a Bucket by one conditional PUT.
+
+    Attributes:
+        given_up: a UID to remove from the give-up annotation; "" for none.
+    """
 
     key: Key
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     record: RecordEdit | None = None
+    given_up: str = ""
 
 
 @dataclass(frozen=True, slots=True)

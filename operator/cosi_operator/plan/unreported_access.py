@@ -22,6 +22,10 @@ from cosi_operator.plan.sidecar_wait import (
 from cosi_operator.plan.steps import Done, EditFinalizers
 from cosi_operator.scrub import shown_name
 
+# A sidecar that still handles an access changes its status at each attempt, and the pauses between
+# attempts are shorter.
+UNNAMED_WAIT_S = 900.0
+
 
 @dataclass(frozen=True, slots=True)
 class UnreportedView:
@@ -50,11 +54,15 @@ def driver_of(bucket: Bucket | None, access_class: BucketAccessClass | None) -> 
     return access_class.driver_name if access_class else ""
 
 
-def is_settled(access: BucketAccess) -> bool:
-    """Whether the access needs no report, or a sidecar handles and reports it."""
+def is_settled(access: BucketAccess, driver: str) -> bool:
+    """Whether the access needs no report, or the sidecar of the driver handles and reports it.
+
+    Without a driver, nobody handles a deletion, whatever a sidecar reported before.
+    """
     has_finalizer = names.ACCESS_FINALIZER in access.meta.finalizers
     if access.meta.deleting:
-        return not has_finalizer or is_reported(access.conditions, deleting=True)
+        is_handled = driver and is_reported(access.conditions, deleting=True)
+        return not has_finalizer or bool(is_handled)
     return (
         access.granted or has_finalizer
     )  # a sidecar finds the accesses that it holds without the class
@@ -63,7 +71,7 @@ def is_settled(access: BucketAccess) -> bool:
 def plan(view: UnreportedView) -> Done | EditFinalizers:
     """Return the next step."""
     access = view.access
-    if access is None or is_settled(access):
+    if access is None or is_settled(access, driver_of(view.bucket, view.access_class)):
         return Done(Success(), report=False)
     if is_overwritten(access.conditions, reported=view.reported):
         return Done(Success(), report=False)
@@ -82,9 +90,14 @@ def plan(view: UnreportedView) -> Done | EditFinalizers:
 
 
 def _plan_deletion(access: BucketAccess, view: UnreportedView) -> Done | EditFinalizers:
-    if wait := _left(view):
-        return wait
     driver = driver_of(view.bucket, view.access_class)
+    if not driver and is_reported(access.conditions, deleting=True):
+        # A sidecar that still has the Bucket in memory may be revoking the keys.
+        wait = left_for_sidecar(stamp(view.since), view.now, UNNAMED_WAIT_S)
+    else:
+        wait = _left(view)
+    if wait:
+        return wait
     if driver:
         return Done(waiting_for_sidecar("Access is waiting to be revoked", shown_name(driver)))
     if access.meta.oversized:  # its claim and class were not read, and it may have been granted

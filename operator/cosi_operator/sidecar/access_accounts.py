@@ -233,13 +233,15 @@ class AccessAccounts:
             account_ids=list(view.entry.accounts if view.entry else ()),
         )
         exists = bool(access.meta.resource_version)
-        if exists:
-            await self._last_words.say(uid, s.accesses, access, message, repeat=repeat)
-        # The administrator reads the Bucket. A namespace that is being deleted accepts no Event.
+        stored = exists and await self._last_words.say(
+            uid, s.accesses, access, message, repeat=repeat
+        )
+        # The administrator reads the Bucket. A namespace that is being deleted accepts no Event, so
+        # the Warning is about the Bucket then, even if that was removed.
         removed = "" if exists else f" ({uid}) was removed by force."
         told = f"BucketAccess {access.meta.key}{removed}: {message}"
         held = s.buckets.get(bucket.meta.key) if bucket else None
-        if bucket and held and held.meta.uid == bucket.meta.uid:
+        if bucket and (not stored or (held and held.meta.uid == bucket.meta.uid)):
             await self._last_words.say(uid, s.buckets, bucket, told, repeat=repeat)
         if not exists and (claim := s.lookup.claim_of_bucket(bucket)):
             await self._last_words.say(uid, s.claims, claim, told, repeat=repeat)

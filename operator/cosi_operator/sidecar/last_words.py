@@ -26,14 +26,16 @@ class LastWords:
 
     reporter: Reporter
     clock: Clock
-    # By UID, then by kind and message: when it first could not be stored; None if it is done.
-    _said: dict[str, dict[tuple[str, str], float | None]] = field(default_factory=dict)
+    # By UID, then by kind and message: when it first could not be stored; when done, whether it is.
+    _said: dict[str, dict[tuple[str, str], float | bool]] = field(default_factory=dict)
 
     async def say(
         self, uid: str, objects: Objects[Any], about: Reported, message: str, *, repeat: bool
-    ) -> None:
+    ) -> bool:
         """Store a Warning about an object, unless this process has done so.
 
+        Returns:
+            Whether it is stored; False if no request can store it, or not soon.
         Raises:
             ApiSilent, ServerError, TooManyRequests: it may not be stored. Repeat it; not if
             `repeat` is False.
@@ -41,16 +43,18 @@ class LastWords:
         said, key = self._said.setdefault(uid, {}), (objects.resource.kind, message)
         now_s = self.clock.monotonic()
         began_s = said.get(key, now_s)
-        if began_s is None:
-            return
+        if isinstance(began_s, bool):
+            return began_s
         try:
-            await self.reporter.deliver(objects, about, REASON, message)
+            stored = await self.reporter.deliver(objects, about, REASON, message)
         except (ApiSilent, ServerError, TooManyRequests):
             if repeat and now_s - began_s < PATIENCE_S:
                 said[key] = began_s
                 raise
             self.reporter.event(objects, about, "Warning", REASON, message)
-        said[key] = None
+            stored = False
+        said[key] = stored
+        return stored
 
     def forget(self, uid: str) -> None:
         """Call this when the access is gone."""

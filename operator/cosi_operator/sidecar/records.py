@@ -11,7 +11,7 @@ from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.objects import STATUS_TRIES, Body, Objects, set_finalizers
 from cosi_operator.kube.records import EntryChangedError, edit_record
 from cosi_operator.plan import names, records
-from cosi_operator.plan.bucket_view import is_forced
+from cosi_operator.plan.bucket_view import is_forced, without_given_up
 from cosi_operator.plan.steps import EditBucket
 from cosi_operator.sidecar.record_memory import RecordMemory
 
@@ -86,6 +86,17 @@ def _change(body: Body, step: EditBucket, uid: str) -> None:
     if body["metadata"].get("deletionTimestamp"):
         add = ()  # the API server rejects new finalizers during a deletion
     set_finalizers(body, add=add, remove=remove)
+    if step.given_up:
+        _remove_given_up(body, step.given_up)
+
+
+def _remove_given_up(body: Body, uid: str) -> None:
+    annotations = body["metadata"].get("annotations") or {}
+    before = annotations.get(names.GIVE_UP_ANNOTATION, "")
+    if after := without_given_up(before, uid):
+        annotations[names.GIVE_UP_ANNOTATION] = after
+    else:
+        annotations.pop(names.GIVE_UP_ANNOTATION, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,12 @@ from cosi_operator.outcome import Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names
 from cosi_operator.plan.sidecar_wait import BUSY_HEAL_AFTER_S, BUSY_LOOK_S, HEAL_AFTER_S
 from cosi_operator.plan.steps import Done, EditFinalizers
-from cosi_operator.plan.unreported_access import UnreportedView, plan, released_message
+from cosi_operator.plan.unreported_access import (
+    UNNAMED_WAIT_S,
+    UnreportedView,
+    plan,
+    released_message,
+)
 
 NOTHING = Done(Success(), report=False)
 HELD = meta(ACCESS, finalizers=(names.ACCESS_FINALIZER,))
@@ -88,6 +93,16 @@ def wait(after_s: float) -> Done:
             seen(GOING, access_class=None),
             EditFinalizers(ACCESS.meta.key, remove=(names.ACCESS_FINALIZER,)),
             id="nothing says whose it is: a copy -> our finalizer goes",
+        ),
+        pytest.param(
+            seen(told(GOING, "DriverInternal"), access_class=None, after_s=UNNAMED_WAIT_S - 5),
+            wait(5.0),
+            id="nothing says whose it is any more, a sidecar reported before -> left to it first",
+        ),
+        pytest.param(
+            seen(told(GOING, "DriverInternal"), access_class=None, after_s=UNNAMED_WAIT_S),
+            EditFinalizers(ACCESS.meta.key, remove=(names.ACCESS_FINALIZER,)),
+            id="no sidecar has reported for 15 minutes, nothing says whose -> our finalizer goes",
         ),
     ],
 )

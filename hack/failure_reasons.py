@@ -210,7 +210,12 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         " automatically.",
     ),
     Reason.CONFLICT: ("Someone else wrote the object at the same moment.", SOON),
-    Reason.API_UNAVAILABLE: ("The API server did not answer.", SOON),
+    Reason.API_UNAVAILABLE: (
+        "Requests for this object have failed for longer than 30 s; the message quotes the last"
+        " error. They are repeated with growing pauses.",
+        "If this lasts, ask your cluster administrator to look for the cause in the API server, for"
+        " example an admission webhook that does not answer.",
+    ),
     Reason.API_REFUSED: (
         "Admission, quota or validation refused a write; the message quotes the API server. The"
         " write is repeated every 30 s.",

@@ -1,4 +1,4 @@
-"""Reports requests that the API server refuses, and decides when they are retried.
+"""Reports requests that the API server does not carry out, and decides when they are retried.
 
 The API server refuses a request because the operator lacks a permission (403 of the authorizer), or
 because of admission, quota or validation (403, 400, 422). An administrator has to correct the
@@ -8,35 +8,42 @@ so on, and then every 30 s.
 A refusal is written into the object's conditions and emitted as an Event; if the API server refuses
 the status write too, the Event is the only report. The first 403 is not reported, because an API
 server that has just started answers 403 until it has loaded its roles.
+
+A request that fails in another way (500, 429, a conflict, no answer) is retried with growing
+pauses. If the runs for one object fail for longer than `PATIENCE_S`, that is reported in the same
+way; for example, an admission webhook that is not running makes every such write fail with 500.
 """
 
 import contextlib
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from cosi_operator.api.view import Key
+from cosi_operator.api.view import Key, stamp
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden, Invalid
 from cosi_operator.kube.objects import Objects
 from cosi_operator.kube.rights import missing_right
-from cosi_operator.outcome import Outcome, Reason, Requeue, Terminal
+from cosi_operator.outcome import Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.reconcile import outcome_of
 from cosi_operator.report import Reporter
 from cosi_operator.settings import Backoff
 from cosi_operator.status_patch import RefusalPatch, Reported, ready_of
 
 RECHECK_S = 30.0
+PATIENCE_S = 30.0
 BACKOFF = Backoff(base_s=1.0, cap_s=RECHECK_S, jitter=0.0)
 CAPACITY = 4096
 
 
 @dataclass(slots=True)
 class _Row:
-    """Consecutive refusals for one object."""
+    """Consecutive refusals, or other failures, for one object."""
 
     count: int = 0
     at_s: float = 0.0
     message: str = ""
+    since: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -46,6 +53,7 @@ class Refusals:
     reporter: Reporter
     clock: Clock
     _rows: dict[Key, _Row] = field(default_factory=dict)
+    _failing: dict[Key, _Row] = field(default_factory=dict)
     _events: dict[Key, tuple[str, float]] = field(default_factory=dict)
 
     async def end[T: Reported](
@@ -59,7 +67,7 @@ class Refusals:
     def outcome(self, key: Key, error: ApiError | ApiSilent) -> Outcome:
         """The outcome for a failed request: Terminal for a refusal that is not the first 403."""
         if not isinstance(error, Forbidden | Invalid):
-            return outcome_of(error)
+            return self._failing_outcome(key, error)
         reason, message = _reason_and_message(error)
         row = self._row(key, message)
         pause_s = BACKOFF.pause_s(row.count)
@@ -68,6 +76,28 @@ class Refusals:
         if row.count == 1:
             return Requeue(reason, message, after_s=pause_s, quiet=True)
         return Terminal(reason, message, recheck_s=pause_s)
+
+    def forget(self, key: Key) -> None:
+        """Call this when all requests of a run succeeded."""
+        self._failing.pop(key, None)
+
+    def _failing_outcome(self, key: Key, error: ApiError | ApiSilent) -> Outcome:
+        """A quiet retry, until the runs for this object have failed for too long."""
+        outcome, now, now_s = outcome_of(error), self.clock.wall(), self.clock.monotonic()
+        row = self._failing.pop(key, None) or _Row(at_s=now_s, since=now)
+        if len(self._failing) >= CAPACITY:
+            self._failing.pop(next(iter(self._failing)))
+        self._failing[key] = row
+        if now_s - row.at_s < PATIENCE_S or not isinstance(outcome, Requeue):
+            return outcome
+        # The message stays the same, so that the status is written once.
+        row.message = row.message or (
+            f"Requests to the API server have failed since {stamp(row.since or now)}. The last"
+            f" error was: {str(error).rstrip('.')}. They are repeated with growing pauses. If this lasts, ask your"
+            " cluster administrator to look for the cause in the API server, for example an"
+            " admission webhook that does not answer."
+        )
+        return Requeue(Reason.API_UNAVAILABLE, row.message, after_s=outcome.after_s)
 
     def _row(self, key: Key, message: str) -> _Row:
         now_s = self.clock.monotonic()
@@ -82,18 +112,19 @@ class Refusals:
         return row
 
     async def report[T: Reported](self, objects: Objects[T], key: Key, outcome: Outcome) -> None:
-        """Write a Terminal refusal into an object's conditions, and emit an Event about it."""
+        """Write an outcome that is not quiet into the object's conditions, and emit an Event."""
         view = objects.get(key)
-        if view is None or not isinstance(outcome, Terminal):
+        if view is None or isinstance(outcome, Success) or _is_quiet(outcome):
             return
         ready = ready_of(view)
-        if ready is None or ready.status != "True":  # a bucket that works stays ready
+        # A bucket that works stays ready, unless this is about its deletion.
+        if ready is None or ready.status != "True" or view.meta.deleting:
             with contextlib.suppress(ApiError, ApiSilent):  # the Event reports the refusal
                 patch = RefusalPatch(outcome, view.meta.uid, self.clock.wall())
                 await self.reporter.write(objects, key, patch)
         self._emit(objects, view, outcome)
 
-    def _emit(self, objects: Objects[Any], view: Reported, outcome: Terminal) -> None:
+    def _emit(self, objects: Objects[Any], view: Reported, outcome: Requeue | Terminal) -> None:
         """Emit an Event, but only one while the same refusal is repeated."""
         now_s = self.clock.monotonic()
         message, at_s = self._events.pop(view.meta.key, ("", 0.0))
@@ -102,6 +133,10 @@ class Refusals:
         if len(self._events) >= CAPACITY:
             self._events.pop(next(iter(self._events)))
         self._events[view.meta.key] = outcome.message, now_s
+
+
+def _is_quiet(outcome: Requeue | Terminal) -> bool:
+    return isinstance(outcome, Requeue) and outcome.quiet
 
 
 def _reason_and_message(error: ApiError) -> tuple[Reason, str]:

@@ -196,9 +196,9 @@ class IgnoredPatch:
 
 @dataclass(frozen=True, slots=True)
 class RefusalPatch:
-    """A request that the API server refused, as the conditions of the object it was for."""
+    """A request that the API server did not carry out, as the conditions of its object."""
 
-    refusal: Terminal
+    refusal: Requeue | Terminal
     uid: str
     now: datetime
     version: str = ""

@@ -36,7 +36,9 @@ class UnreportedAccessReconciler:
         """Reconcile one key. Safe to repeat at any time."""
         try:
             end = await self._steps.run(self._read(key))
-            return await self._report(key, end)
+            outcome = await self._report(key, end)
+            self._refusals.forget(key)
+            return outcome
         except (ApiError, ApiSilent) as error:
             return await self._refusals.end(self._accesses, key, error)
 

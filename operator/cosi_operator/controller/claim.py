@@ -83,7 +83,9 @@ class ClaimReconciler:
         try:
             await self._delete_leaked(key)
             end = await self._steps.run(self._read(key))
-            return await self._report(end)
+            outcome = await self._report(end)
+            self._refusals.forget(key)
+            return outcome
         except (ApiError, ApiSilent) as error:
             return await self._refusals.end(self._claims, key, error)
 

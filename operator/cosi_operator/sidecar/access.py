@@ -70,6 +70,7 @@ class AccessReconciler:
             unfinished = await self._end_orphans(key)
             end = await self._steps.run(self._read(self._s.accesses.get(key)))
             outcome = self._s.current(await self._report(key, end))
+            self._refusals.forget(key)
             if unfinished is None:
                 self._unstored.forget_earlier(key, end.view.access)
         except (ApiError, ApiSilent) as error:

@@ -103,7 +103,9 @@ class BucketReconciler:
             await self._unconfirmed.clear(self._s.buckets, key)
             await self._vanished.release_claim(key)
             end = await self._steps.run(self._read(key))
-            return self._s.current(await self._report(key, end))
+            outcome = self._s.current(await self._report(key, end))
+            self._refusals.forget(key)
+            return outcome
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
             outcome = await self._refusals.end(self._s.buckets, key, error)

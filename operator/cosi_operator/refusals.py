@@ -93,9 +93,9 @@ class Refusals:
         # The message stays the same, so that the status is written once.
         row.message = row.message or (
             f"Requests to the API server have failed since {stamp(row.since or now)}. The last"
-            f" error was: {str(error).rstrip('.')}. They are repeated with growing pauses. If this lasts, ask your"
-            " cluster administrator to look for the cause in the API server, for example an"
-            " admission webhook that does not answer."
+            f" error was: {str(error).rstrip('.')}. They are repeated with growing pauses. If this"
+            " lasts, ask your cluster administrator to look for the cause in the API server, for"
+            " example an admission webhook that does not answer."
         )
         return Requeue(Reason.API_UNAVAILABLE, row.message, after_s=outcome.after_s)
 

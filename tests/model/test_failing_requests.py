@@ -4,7 +4,7 @@ import pytest
 from tests.model.hostile import HostileWorld
 from tests.model.pause import Point
 from tests.model.processes import Run, Running
-from tests.model.scenes import begin, bucket_of
+from tests.model.scenes import begin, bucket_of, rotate
 from tests.model.world import add_access, add_claim
 
 from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS

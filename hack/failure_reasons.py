@@ -211,8 +211,8 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     ),
     Reason.CONFLICT: ("Someone else wrote the object at the same moment.", SOON),
     Reason.API_UNAVAILABLE: (
-        "Requests for this object have failed for longer than 30 s; the message quotes the last"
-        " error. They are repeated with growing pauses.",
+        "Requests for this object have failed for longer than 10 s; the message quotes the last"
+        " error. They are repeated every 30 s or earlier.",
         "If this lasts, ask your cluster administrator to look for the cause in the API server, for"
         " example an admission webhook that does not answer.",
     ),

@@ -11,7 +11,8 @@ server that has just started answers 403 until it has loaded its roles.
 
 A request that fails in another way (500, 429, a conflict, no answer) is retried with growing
 pauses. If the runs for one object fail for longer than `PATIENCE_S`, that is reported in the same
-way; for example, an admission webhook that is not running makes every such write fail with 500.
+way, and the pauses no longer grow; for example, an admission webhook that is not running makes
+every such write fail with 500.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from cosi_operator.settings import Backoff
 from cosi_operator.status_patch import RefusalPatch, Reported, ready_of
 
 RECHECK_S = 30.0
-PATIENCE_S = 30.0
+PATIENCE_S = 10.0
 BACKOFF = Backoff(base_s=1.0, cap_s=RECHECK_S, jitter=0.0)
 CAPACITY = 4096
 
@@ -93,11 +94,12 @@ class Refusals:
         # The message stays the same, so that the status is written once.
         row.message = row.message or (
             f"Requests to the API server have failed since {stamp(row.since or now)}. The last"
-            f" error was: {str(error).rstrip('.')}. They are repeated with growing pauses. If this"
-            " lasts, ask your cluster administrator to look for the cause in the API server, for"
-            " example an admission webhook that does not answer."
+            f" error was: {str(error).rstrip('.')}. They are repeated every {RECHECK_S:.0f} s or"
+            " earlier. If this lasts, ask your cluster administrator to look for the cause in the"
+            " API server, for example an admission webhook that does not answer."
         )
-        return Requeue(Reason.API_UNAVAILABLE, row.message, after_s=outcome.after_s)
+        after_s = RECHECK_S if outcome.after_s is None else outcome.after_s
+        return Requeue(Reason.API_UNAVAILABLE, row.message, after_s=after_s)
 
     def _row(self, key: Key, message: str) -> _Row:
         now_s = self.clock.monotonic()

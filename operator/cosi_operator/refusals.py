@@ -17,7 +17,6 @@ every such write fail with 500.
 
 import contextlib
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from cosi_operator.api.view import Key, stamp
@@ -33,6 +32,8 @@ from cosi_operator.status_patch import RefusalPatch, Reported, ready_of
 
 RECHECK_S = 30.0
 PATIENCE_S = 10.0
+# A wait for the run of another object, of which there may be thousands after an upgrade.
+LONG_WAIT_S = 60.0
 BACKOFF = Backoff(base_s=1.0, cap_s=RECHECK_S, jitter=0.0)
 CAPACITY = 4096
 
@@ -44,7 +45,7 @@ class _Row:
     count: int = 0
     at_s: float = 0.0
     message: str = ""
-    since: datetime | None = None
+    since: str = ""
 
 
 @dataclass(slots=True)
@@ -78,22 +79,41 @@ class Refusals:
             return Requeue(reason, message, after_s=pause_s, quiet=True)
         return Terminal(reason, message, recheck_s=pause_s)
 
-    def forget(self, key: Key) -> None:
-        """Call this when all requests of a run succeeded."""
-        self._failing.pop(key, None)
+    async def settled[T: Reported](
+        self, objects: Objects[T], key: Key, outcome: Outcome
+    ) -> Outcome:
+        """The outcome of a run without failed requests.
 
-    def _failing_outcome(self, key: Key, error: ApiError | ApiSilent) -> Outcome:
-        """A quiet retry, until the runs for this object have failed for too long."""
-        outcome, now, now_s = outcome_of(error), self.clock.wall(), self.clock.monotonic()
-        row = self._failing.pop(key, None) or _Row(at_s=now_s, since=now)
+        A quiet outcome with a message is a short wait, for example for the run of another object;
+        it is reported only if it lasts.
+        """
+        if not isinstance(outcome, Requeue) or not outcome.quiet or not outcome.message:
+            self._failing.pop(key, None)
+            return outcome
+        if self.clock.monotonic() - self._failing_row(key).at_s < LONG_WAIT_S:
+            return outcome
+        lasting = Terminal(outcome.reason, outcome.message, waiting=True, recheck_s=RECHECK_S)
+        await self.report(objects, key, lasting)
+        return lasting
+
+    def _failing_row(self, key: Key) -> _Row:
+        """Since when the runs for this object have not succeeded."""
+        row = self._failing.pop(key, None)
+        row = row or _Row(at_s=self.clock.monotonic(), since=stamp(self.clock.wall()))
         if len(self._failing) >= CAPACITY:
             self._failing.pop(next(iter(self._failing)))
         self._failing[key] = row
-        if now_s - row.at_s < PATIENCE_S or not isinstance(outcome, Requeue):
+        return row
+
+    def _failing_outcome(self, key: Key, error: ApiError | ApiSilent) -> Outcome:
+        """A quiet retry, until the runs for this object have failed for too long."""
+        outcome, row = outcome_of(error), self._failing_row(key)
+        is_long = self.clock.monotonic() - row.at_s >= PATIENCE_S
+        if not is_long or not isinstance(outcome, Requeue):
             return outcome
         # The message stays the same, so that the status is written once.
         row.message = row.message or (
-            f"Requests to the API server have failed since {stamp(row.since or now)}. The last"
+            f"Requests to the API server have failed since {row.since}. The last"
             f" error was: {str(error).rstrip('.')}. They are repeated every {RECHECK_S:.0f} s or"
             " earlier. If this lasts, ask your cluster administrator to look for the cause in the"
             " API server, for example an admission webhook that does not answer."

@@ -15,7 +15,7 @@ import structlog
 from cosi_operator import conditions
 from cosi_operator.api import encode
 from cosi_operator.api.resources import STATUS_ANNOTATION
-from cosi_operator.api.view import Key, Status
+from cosi_operator.api.view import Key, Meta, Status
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import Conflict
 from cosi_operator.kube.events import EventRecorder, ObjectRef
@@ -125,8 +125,8 @@ class Reporter:
                     raise
                 continue
             if form is encode.with_status:
-                return await self._after_full_write(objects, key, status, reply)
-            return await self._annotate(objects, key, status) or reply is not None
+                return await self._after_full_write(objects, current.meta, status, reply)
+            return await self._annotate(objects, current.meta, status) or reply is not None
         raise AssertionError("unreachable")
 
     def _form(self, plural: str, body: Body, status: Status) -> StatusForm:
@@ -138,7 +138,7 @@ class Reporter:
         return encode.with_status
 
     async def _after_full_write[T: Reported](
-        self, objects: Objects[T], key: Key, status: Status, reply: Body | None
+        self, objects: Objects[T], meta: Meta, status: Status, reply: Body | None
     ) -> bool:
         """Find out from the reply whether the served schema kept our own fields."""
         if reply is None:
@@ -147,7 +147,7 @@ class Reporter:
             self._note_keeps(objects.resource.plural)
         else:
             self._note_drops(objects.resource.plural)
-            await self._annotate(objects, key, status)
+            await self._annotate(objects, meta, status)
         return True
 
     def _is_dropped(self, plural: str) -> bool:
@@ -174,15 +174,17 @@ class Reporter:
             f" {STATUS_ANNOTATION} contain the same information",
         )
 
-    async def _annotate[T: Reported](self, objects: Objects[T], key: Key, status: Status) -> bool:
+    async def _annotate[T: Reported](self, objects: Objects[T], meta: Meta, status: Status) -> bool:
         """Write the fields that the schema drops into the annotation; return whether it changed.
 
         The status itself is already written, so retry a conflict here instead of planning again.
         """
         for attempt in range(STATUS_TRIES):
-            before = objects.get(key)
+            before = objects.get(meta.key)
             try:
-                after = await objects.edit(key, lambda body: encode.annotate_status(body, status))
+                after = await objects.edit(
+                    meta.key, meta.uid, lambda body: encode.annotate_status(body, status)
+                )
             except Conflict:
                 if attempt == STATUS_TRIES - 1:
                     raise

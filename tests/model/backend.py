@@ -37,6 +37,7 @@ class Called:
     call: Call
     name: str
     bucket_id: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict, compare=False, hash=False)
 
 
 @dataclass
@@ -143,7 +144,7 @@ class FakeDriver(Driver):
         backend = self._backend
         document = backend.read()
         await self._stop(call, before=True)
-        answer = backend.begin(Called(call, request.name, request.bucket_id))
+        answer = backend.begin(Called(call, request.name, request.bucket_id, request.parameters))
         backend.write_over(document)
         backend.made += 1
         key = f"KEY{backend.made}"

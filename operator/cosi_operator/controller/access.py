@@ -37,8 +37,7 @@ class UnreportedAccessReconciler:
         try:
             end = await self._steps.run(self._read(key))
             outcome = await self._report(key, end)
-            self._refusals.forget(key)
-            return outcome
+            return await self._refusals.settled(self._accesses, key, outcome)
         except (ApiError, ApiSilent) as error:
             return await self._refusals.end(self._accesses, key, error)
 
@@ -73,7 +72,9 @@ class UnreportedAccessReconciler:
         )
         return AccessIs(
             await self._accesses.edit(
-                step.key, lambda body: set_finalizers(body, remove=step.remove)
+                step.key,
+                view.access.meta.uid,
+                lambda body: set_finalizers(body, remove=step.remove),
             )
         )
 

@@ -84,8 +84,7 @@ class ClaimReconciler:
             await self._delete_leaked(key)
             end = await self._steps.run(self._read(key))
             outcome = await self._report(end)
-            self._refusals.forget(key)
-            return outcome
+            return await self._refusals.settled(self._claims, key, outcome)
         except (ApiError, ApiSilent) as error:
             return await self._refusals.end(self._claims, key, error)
 
@@ -161,7 +160,9 @@ class ClaimReconciler:
             case EditFinalizers(key=key, add=add, remove=remove):
                 return ClaimIs(
                     await self._claims.edit(
-                        key, lambda body: set_finalizers(body, add=add, remove=remove)
+                        key,
+                        view.claim.meta.uid,
+                        lambda body: set_finalizers(body, add=add, remove=remove),
                     )
                 )
             case ReadClaim(key=key):
@@ -179,12 +180,12 @@ class ClaimReconciler:
                 self._must_have_no_former(view)
                 return BucketIs(await self._create(view, view.claim, name))
             case UpdateBucketObject(key=key):
-                self._must_be_current(view.bucket)
+                bucket = self._current(view.bucket)
                 edit = partial(set_driver, name=step.driver_name, parameters=step.parameters)
-                return BucketIs(await self._buckets.edit(key, edit))
+                return BucketIs(await self._buckets.edit(key, bucket.meta.uid, edit))
             case BindBucketObject(key=key):
-                self._must_be_current(view.bucket)
-                return BucketIs(await self._bind(key, view.claim))
+                bucket = self._current(view.bucket)
+                return BucketIs(await self._bind(bucket, view.claim))
             case DeleteBucketObject(key=key, uid=uid):
                 # Delete only the version that the plan read. Otherwise the API server could ignore
                 # a finalizer that a sidecar adds at the same time, and a backend bucket would leak.
@@ -221,8 +222,8 @@ class ClaimReconciler:
         if former_buckets(claim, [cached.view for cached in found]) != planned.former:
             raise Conflict(409, "Conflict", f"a Bucket of {claim.meta.key} has changed")
 
-    def _must_be_current(self, planned: Bucket | None) -> None:
-        """Edit only the version that the plan read: another claim may have bound the Bucket since.
+    def _current(self, planned: Bucket | None) -> Bucket:
+        """The version that the plan read: another claim may have bound the Bucket since.
 
         Raises:
             Conflict: the Bucket has changed; plan again.
@@ -231,9 +232,11 @@ class ClaimReconciler:
         current = self._buckets.get(planned.meta.key)
         if current is None or current.meta.resource_version != planned.meta.resource_version:
             raise Conflict(409, "Conflict", f"Bucket {planned.meta.name} has changed")
+        return current
 
-    async def _bind(self, key: Key, claim: BucketClaim) -> Bucket | None:
-        bound = await self._buckets.edit(key, lambda body: _bind(body, claim))
+    async def _bind(self, bucket: Bucket, claim: BucketClaim) -> Bucket | None:
+        meta = bucket.meta
+        bound = await self._buckets.edit(meta.key, meta.uid, lambda body: _bind(body, claim))
         if bound and claim.class_name:
             self._reporter.event(
                 self._claims,
@@ -241,7 +244,7 @@ class ClaimReconciler:
                 "Normal",
                 "BucketClassIgnored",
                 f"spec.existingBucketName takes precedence over spec.bucketClassName, so the claim"
-                f" uses the existing Bucket {key.name} and not BucketClass"
+                f" uses the existing Bucket {meta.name} and not BucketClass"
                 f" {shown_name(claim.class_name)}.",
             )
         return bound

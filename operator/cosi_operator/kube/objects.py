@@ -79,17 +79,20 @@ class Objects[T]:
         body["kind"] = self.resource.kind
         return body
 
-    async def edit(self, key: Key, change: Callable[[Body], None]) -> T | None:
+    async def edit(self, key: Key, uid: str, change: Callable[[Body], None]) -> T | None:
         """Apply `change` to the cached copy and PUT the result.
 
         Returns:
             The current object; None if it no longer exists or if this write completed its deletion.
         Raises:
-            Conflict: the cached copy was stale. The object has been read again, so plan again.
+            Conflict: the cached copy was stale, and the object has been read again; or it is a
+                later object of this name, whose UID is not `uid`. Plan again.
         """
         before, after = self.body(key), self.body(key)
         if before is None or after is None:
             return None
+        if before["metadata"]["uid"] != uid:
+            raise replaced(key)
         change(after)
         if after == before:
             return self.get(key)
@@ -189,15 +192,22 @@ class Objects[T]:
             return self._fold(key, reply, self.wrote)
         return await self.refresh(key)  # deleted, but a later object may have the same name
 
-    async def refresh(self, key: Key) -> T | None:
-        """GET the object and store it; return it, or None if it no longer exists."""
+    async def refresh(self, key: Key, uid: str = "") -> T | None:
+        """GET the object and store it; return it, or None if it no longer exists.
+
+        Raises:
+            Conflict: it is a later object of this name, whose UID is not `uid`. Plan again.
+        """
         try:
             raw = await self.client.get(self.resource, key)
         except NotFound:
             if (body := self.body(key)) is not None:
                 self._forget(key, body)
             return None
-        return self._fold(key, raw)
+        found = self._fold(key, raw)
+        if uid and identify(raw).uid != uid:
+            raise replaced(key)
+        return found
 
     async def relist(self, namespace: str) -> None:
         """LIST the objects of a namespace and store them. Deleted objects are not removed."""
@@ -234,6 +244,11 @@ class Objects[T]:
 def _changed(body: Body, change: Callable[[Body], None]) -> Body:
     change(body)
     return body
+
+
+def replaced(key: Key) -> Conflict:
+    """The error of a step that was planned for an earlier object of this name."""
+    return Conflict(409, "Conflict", f"{key} was replaced by a later object of this name")
 
 
 def set_finalizers(body: Body, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> None:

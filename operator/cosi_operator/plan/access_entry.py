@@ -3,7 +3,7 @@
 from msgspec.structs import replace as with_fields
 
 from cosi_operator.api.record import AccessRecord, is_storable_id
-from cosi_operator.api.view import Bucket, BucketAccess, age_s, ready_in, stamp
+from cosi_operator.api.view import Bucket, BucketAccess, age_s, stamp
 from cosi_operator.outcome import Call, MadeBy, Outcome, Reason, Requeue, Success, Terminal
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access_view import (
@@ -43,19 +43,17 @@ def enter_earlier(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acc
 
 def await_restored(view: AccessView) -> Done:
     """End the run until the Bucket's run has restored the record; that change wakes this access."""
-    bucket = view.bucket
-    ready = ready_in(bucket.conditions) if bucket else None
-    if bucket is None or ready is None or ready.status == "True":
-        return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
-    return Done(
-        Terminal(
-            Reason.WAITING_FOR_BUCKET,
-            f"The record of Bucket {bucket.meta.name} is incomplete and could not be restored yet."
-            " Ask your cluster administrator to look at the status of that Bucket.",
-            waiting=True,
-            recheck_s=CONTESTED_RECHECK_S,
-        )
+    name = view.bucket.meta.name if view.bucket else ""
+    return await_bucket(f"The record of Bucket {name} is incomplete and is not restored yet.")
+
+
+def await_bucket(why: str) -> Done:
+    """End the run until the Bucket's run has changed the record; reported if that takes long."""
+    words = (
+        f"{why} If this lasts, ask your cluster administrator to look at the Events of that Bucket."
     )
+    requeue = Requeue(Reason.WAITING_FOR_BUCKET, words, after_s=1.0, quiet=True)
+    return Done(requeue, report=False)
 
 
 def _await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Done | None:
@@ -70,7 +68,7 @@ def _await_record(access: BucketAccess, bucket: Bucket, view: AccessView) -> Don
         return None
     if not bucket.ready and names.ACCESS_FINALIZER not in access.meta.finalizers:
         return None
-    return Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
+    return await_bucket(f"The record of Bucket {bucket.meta.name} is not started yet.")
 
 
 def _is_ours(bucket: Bucket, view: AccessView) -> bool:

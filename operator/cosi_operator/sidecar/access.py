@@ -70,7 +70,7 @@ class AccessReconciler:
             unfinished = await self._end_orphans(key)
             end = await self._steps.run(self._read(self._s.accesses.get(key)))
             outcome = self._s.current(await self._report(key, end))
-            self._refusals.forget(key)
+            outcome = await self._refusals.settled(self._s.accesses, key, outcome)
             if unfinished is None:
                 self._unstored.forget_earlier(key, end.view.access)
         except (ApiError, ApiSilent) as error:
@@ -171,7 +171,9 @@ class AccessReconciler:
                     self._s.unheld.end(access.meta.uid)
                 return AccessIs(
                     await self._s.accesses.edit(
-                        key, lambda body: set_finalizers(body, add=add, remove=remove)
+                        key,
+                        access.meta.uid,
+                        lambda body: set_finalizers(body, add=add, remove=remove),
                     )
                 )
             case EditBucket():
@@ -186,7 +188,7 @@ class AccessReconciler:
                     warn_unrecorded_account(self._s, access, view)
                 return BucketIs(edited)
             case ReadAccessObject(key=key):
-                return AccessIs(await self._s.accesses.refresh(key))
+                return AccessIs(await self._s.accesses.refresh(key, access.meta.uid))
             case ReadClaim(key=key):
                 return ClaimIs(await self._s.claims.refresh(key))
             case ReadBucketObject(key=key):

@@ -104,8 +104,7 @@ class BucketReconciler:
             await self._vanished.release_claim(key)
             end = await self._steps.run(self._read(key))
             outcome = self._s.current(await self._report(key, end))
-            self._refusals.forget(key)
-            return outcome
+            return await self._refusals.settled(self._s.buckets, key, outcome)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
             outcome = await self._refusals.end(self._s.buckets, key, error)
@@ -147,7 +146,7 @@ class BucketReconciler:
             case EditBucket():
                 return BucketIs(await self._edit(view, view.bucket, step))
             case ReadBucketObject(key=key):
-                return BucketIs(await self._s.buckets.refresh(key))
+                return BucketIs(await self._s.buckets.refresh(key, view.bucket.meta.uid))
             case CreateBackend():
                 return await self._create(view, view.bucket, step)
             case DeleteBackend():

@@ -65,7 +65,7 @@ async def edit_bucket(buckets: Objects[Bucket], step: EditBucket, uid: str) -> B
     is_of_access = step.record is not None and bool(step.record.access_uid)
     for attempt in range(STATUS_TRIES if is_of_access else 1):
         try:
-            return await buckets.edit(step.key, lambda body: _change(body, step, uid))
+            return await buckets.edit(step.key, uid, lambda body: _change(body, step))
         except EntryChangedError:
             raise Conflict(409, "Conflict", f"the record of {step.key} changed") from None
         except Conflict:
@@ -74,9 +74,7 @@ async def edit_bucket(buckets: Objects[Bucket], step: EditBucket, uid: str) -> B
     raise AssertionError("unreachable")
 
 
-def _change(body: Body, step: EditBucket, uid: str) -> None:
-    if body["metadata"]["uid"] != uid:
-        raise EntryChangedError
+def _change(body: Body, step: EditBucket) -> None:
     add, remove = step.add, step.remove
     if step.record is not None:
         after = edit_record(body, step.record)

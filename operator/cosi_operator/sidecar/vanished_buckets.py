@@ -39,7 +39,7 @@ class VanishedBuckets:
         if current is None or current.meta.uid != uid:
             return None
         return await self._s.claims.edit(
-            key, lambda body: set_finalizers(body, remove=(names.CLAIM_FINALIZER,))
+            key, uid, lambda body: set_finalizers(body, remove=(names.CLAIM_FINALIZER,))
         )
 
     def _warn_stripped(self, bucket: Bucket) -> None:

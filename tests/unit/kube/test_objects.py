@@ -20,6 +20,7 @@ CLAIMS = Resource(
 )
 KEY = Key("team", "mine")
 PATH = CLAIMS.path("team", "mine")
+UID = "uid-101"  # the first object of the stub
 FINALIZER = "cosi.objectstorage.k8s.io/bucketclaim-protection"
 
 
@@ -90,7 +91,7 @@ async def put_status(claims: Objects[View], change: Callable[[Body], Body]) -> B
 
 async def test_an_edit_is_sent_stored_and_reported(world: World) -> None:
     world.exists(spec={"unknown": {"field": 1}})
-    view = await world.claims.edit(KEY, label)
+    view = await world.claims.edit(KEY, UID, label)
     assert view is not None
     assert view.metadata["labels"] == {"a": "b"}
     assert world.there["spec"] == {"unknown": {"field": 1}}, "what we do not know is kept"
@@ -100,13 +101,13 @@ async def test_an_edit_is_sent_stored_and_reported(world: World) -> None:
 
 async def test_an_edit_that_changes_nothing_is_not_sent(world: World) -> None:
     world.exists()
-    assert await world.claims.edit(KEY, nothing) is not None
+    assert await world.claims.edit(KEY, UID, nothing) is not None
     assert world.server.seen == []
     assert world.told == []
 
 
 async def test_an_edit_of_what_is_not_held_does_nothing(world: World) -> None:
-    assert await world.claims.edit(KEY, label) is None
+    assert await world.claims.edit(KEY, UID, label) is None
     assert world.server.seen == []
 
 
@@ -116,26 +117,40 @@ async def test_an_edit_of_a_stale_copy_is_a_conflict_and_the_copy_is_fresh_then(
     world.exists()
     world.server.put(CLAIMS, KEY, spec={"theirs": 1})
     with pytest.raises(Conflict):
-        await world.claims.edit(KEY, label)
+        await world.claims.edit(KEY, UID, label)
     assert "labels" not in world.there["metadata"]
     assert world.held_version == world.there["metadata"]["resourceVersion"]
-    assert (await world.claims.edit(KEY, label)) is not None
+    assert (await world.claims.edit(KEY, UID, label)) is not None
 
 
 async def test_a_change_function_gets_a_separate_copy(world: World) -> None:
     world.exists()
     world.server.fail_next("update", Reply(422, "Invalid"))
     with pytest.raises(Invalid):
-        await world.claims.edit(KEY, label)
+        await world.claims.edit(KEY, UID, label)
     view = world.claims.get(KEY)
     assert view is not None
     assert "labels" not in view.metadata
 
 
+async def test_an_edit_of_an_earlier_object_of_the_name_is_not_sent(world: World) -> None:
+    world.exists()
+    with pytest.raises(Conflict, match="replaced by a later object"):
+        await world.claims.edit(KEY, "uid-0", label)
+    assert world.writes == []
+
+
+async def test_a_read_of_an_earlier_object_of_the_name_is_a_conflict(world: World) -> None:
+    world.exists()
+    with pytest.raises(Conflict, match="replaced by a later object"):
+        await world.claims.refresh(KEY, "uid-0")
+    assert await world.claims.refresh(KEY, UID) is not None
+
+
 async def test_an_edit_of_a_deleted_object_removes_it_from_the_store(world: World) -> None:
     world.exists()
     world.server.drop(CLAIMS, KEY)
-    assert await world.claims.edit(KEY, label) is None
+    assert await world.claims.edit(KEY, UID, label) is None
     assert world.claims.get(KEY) is None
     assert world.told == [("mine", True, False)]
 
@@ -143,7 +158,9 @@ async def test_an_edit_of_a_deleted_object_removes_it_from_the_store(world: Worl
 async def test_a_write_that_completes_the_deletion_removes_the_object(world: World) -> None:
     metadata = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FINALIZER]}
     world.exists(metadata=metadata)
-    assert await world.claims.edit(KEY, lambda b: set_finalizers(b, remove=(FINALIZER,))) is None
+    assert (
+        await world.claims.edit(KEY, UID, lambda b: set_finalizers(b, remove=(FINALIZER,))) is None
+    )
     assert world.claims.get(KEY) is None
     assert world.told == [("mine", True, False)]
 
@@ -151,7 +168,7 @@ async def test_a_write_that_completes_the_deletion_removes_the_object(world: Wor
 async def test_a_finalizer_of_another_keeps_a_deleted_object(world: World) -> None:
     metadata = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x/y", FINALIZER]}
     world.exists(metadata=metadata)
-    view = await world.claims.edit(KEY, lambda body: set_finalizers(body, remove=(FINALIZER,)))
+    view = await world.claims.edit(KEY, UID, lambda body: set_finalizers(body, remove=(FINALIZER,)))
     assert view is not None
     assert view.metadata["finalizers"] == ["x/y"]
 
@@ -299,7 +316,7 @@ async def giants() -> AsyncIterator[World]:
 async def test_an_edit_of_a_partly_held_object_writes_all_of_it(giants: World) -> None:
     note = {"note": "x" * 200_000}
     giants.exists(spec={"bucketClassName": "gold"}, metadata={"annotations": note})
-    await giants.claims.edit(KEY, label)
+    await giants.claims.edit(KEY, UID, label)
     assert giants.there["metadata"]["labels"] == {"a": "b"}
     assert giants.there["metadata"]["annotations"] == note
     assert giants.there["spec"] == {"bucketClassName": "gold"}
@@ -309,14 +326,14 @@ async def test_an_edit_of_a_partly_held_object_writes_all_of_it(giants: World) -
 
 async def test_an_edit_of_an_oversized_object_keeps_its_spec(giants: World) -> None:
     giants.exists(spec={"bucketClassName": "x" * 10**6}, metadata={"finalizers": [FINALIZER]})
-    await giants.claims.edit(KEY, lambda body: set_finalizers(body, remove=(FINALIZER,)))
+    await giants.claims.edit(KEY, UID, lambda body: set_finalizers(body, remove=(FINALIZER,)))
     assert giants.there["spec"] == {"bucketClassName": "x" * 10**6}
     assert not giants.there["metadata"].get("finalizers")
 
 
 async def test_an_edit_that_changes_nothing_reads_nothing(giants: World) -> None:
     giants.exists(spec={"bucketClassName": "x" * 10**6})
-    await giants.claims.edit(KEY, lambda body: set_finalizers(body, remove=(FINALIZER,)))
+    await giants.claims.edit(KEY, UID, lambda body: set_finalizers(body, remove=(FINALIZER,)))
     assert giants.server.seen == []
 
 
@@ -336,5 +353,5 @@ async def test_an_edit_of_a_stale_part_is_a_conflict_and_the_part_is_fresh_then(
     giants.exists(spec={"bucketClassName": "x" * 10**6})
     giants.server.put(CLAIMS, KEY, spec={"bucketClassName": "y" * 10**6})
     with pytest.raises(Conflict):
-        await giants.claims.edit(KEY, label)
+        await giants.claims.edit(KEY, UID, label)
     assert giants.held_version == giants.there["metadata"]["resourceVersion"]

@@ -54,6 +54,7 @@ from cosi_operator.outcome import (
 )
 from cosi_operator.plan import names
 from cosi_operator.plan.access import plan
+from cosi_operator.plan.access_entry import await_bucket
 from cosi_operator.plan.access_view import AccessView, authentication_of, driver_of, fold, is_clean
 from cosi_operator.plan.facts import (
     AccessFact,
@@ -101,7 +102,7 @@ REVOKE = Revoke("id-7", "acct-7", {"role": "reader"})
 STORE = StoreSecret(SECRET)
 HOLD = EditFinalizers(KEY, add=(names.ACCESS_FINALIZER,))
 LET_GO = EditFinalizers(KEY, remove=(names.ACCESS_FINALIZER,))
-WAIT_FOR_RECORD = Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
+WAIT_FOR_RECORD = await_bucket(f"The record of Bucket {READY.meta.name} is not started yet.")
 REFUSED = replace(HELD, last_call=judged(Call.GRANT_ACCESS))
 UNSURE = replace(HELD, last_call=judged(Call.GRANT_ACCESS, Code.UNKNOWN, effect=Effect.MAYBE))
 

@@ -42,6 +42,7 @@ from cosi_operator.outcome import (
 )
 from cosi_operator.plan import names
 from cosi_operator.plan.access import plan
+from cosi_operator.plan.access_entry import await_bucket
 from cosi_operator.plan.access_view import AccessView, fold
 from cosi_operator.plan.facts import (
     AccessFact,
@@ -150,7 +151,7 @@ def with_entry(entry: AccessRecord) -> Bucket:
         ),
         pytest.param(
             seen(bucket=UNRECORDED),
-            Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False),
+            await_bucket(f"The record of Bucket {UNRECORDED.meta.name} is not started yet."),
             id="the Bucket has no record yet -> its own run starts it first",
         ),
         pytest.param(seen(), REVOKE, id="recorded account -> revoked first"),

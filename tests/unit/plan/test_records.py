@@ -36,12 +36,12 @@ from cosi_operator.api.record import (
     encode_record,
 )
 from cosi_operator.api.view import Bucket, BucketAccess, BucketClaim, ClaimRef, Key
-from cosi_operator.outcome import Reason, Requeue
 from cosi_operator.plan import names, records
 from cosi_operator.plan.access import plan
+from cosi_operator.plan.access_entry import await_bucket
 from cosi_operator.plan.access_view import ROTATE_TOKEN_LENGTH, AccessView
 from cosi_operator.plan.records import RecordEdit
-from cosi_operator.plan.steps import Done, EditBucket, Revoke
+from cosi_operator.plan.steps import EditBucket, Revoke
 
 OTHER = ClaimIdentity("team", "photos", "earlier-uid")
 EARLIER = ClaimRef("team", "photos", "earlier-uid")
@@ -513,7 +513,7 @@ def replace_access(view: AccessView, access: BucketAccess) -> AccessView:
 
 
 def test_bucket_without_a_record_makes_its_accesses_wait() -> None:
-    wait = Done(Requeue(Reason.CONFLICT, "", after_s=1.0, quiet=True), report=False)
+    wait = await_bucket(f"The record of Bucket {UNRECORDED.meta.name} is not started yet.")
     assert plan(seen(bucket=UNRECORDED)) == wait
     assert plan(seen(meta(OLD_ACCESS, deleting=True), bucket=UNRECORDED)) == wait
 

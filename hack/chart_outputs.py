@@ -28,7 +28,7 @@ RELEASE = "cosi-operator"
 TIMEOUT_S = 60.0
 
 HELMS_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
-"""Labels that tell only who installed it; deploy/ has none of them."""
+"""Labels about the installation by Helm; the files in deploy/ do not have them."""
 
 WORKLOAD = ("Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service")
 TENANT = "tenant"
@@ -43,7 +43,7 @@ class HelmError(Exception):
 
 
 class Helm:
-    """helm, with nothing of the user's: its folders are in `home`."""
+    """Runs helm without the user's configuration: its folders are in `home`."""
 
     def __init__(self, home: Path, kubeconfig: Path | None = None) -> None:
         self._program = find("helm")
@@ -146,7 +146,7 @@ def tenants(text: str) -> str:
 
 
 def made(directory: Path) -> Mapping[Path, str]:
-    """Every file that is written from the charts, and what should stand in it."""
+    """The content of every file that is generated from the charts, by path."""
     texts = rendered(directory, Helm(directory))
     files = {TESTS / "golden" / f"{name}.yaml": golden(text) for name, text in texts.items()}
     files[ROOT / "deploy" / "controller.yaml"] = workload(texts["default"])

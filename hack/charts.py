@@ -100,7 +100,9 @@ def _walk(node: Any, lines: list[str], path: tuple[str, ...]) -> Iterator[Value]
         name = (*path, key.value)
         description = _comment(lines, key.start_mark.line)
         if not description:
-            raise ChartError(f"values.yaml:{key.start_mark.line + 1}: {'.'.join(name)} is unsaid")
+            raise ChartError(
+                f"values.yaml:{key.start_mark.line + 1}: {'.'.join(name)} has no comment"
+            )
         default = yaml.safe_load(yaml.serialize(value))
         yield Value(".".join(name), default, description)
         children = value.value if value.id == "mapping" else []
@@ -165,7 +167,7 @@ def schema(text: str, found: list[Value]) -> str:
 
 
 def _described(node: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """Names in the schema; what stands below a value that is told as a whole has no description."""
+    """Names in the schema, without the fields of an object that only has one description."""
     for name, below in node.get("properties", {}).items():
         if path or name != "global":  # Helm puts `global` into every chart that is part of another
             yield ".".join((*path, name))
@@ -189,7 +191,7 @@ def chart_yaml(text: str) -> str:
 
 
 def made() -> dict[Path, str]:
-    """Every made file, and what should stand in it."""
+    """The content of every generated file, by path."""
     files = {
         OPERATOR / "templates" / "crds" / crd.name: crd_template(crd.read_text("utf-8"), crd.name)
         for crd in sorted(CRDS.glob("*.yaml"))
@@ -218,8 +220,8 @@ def superfluous(files: Mapping[Path, str]) -> list[Path]:
 
 
 def differences(files: Mapping[Path, str]) -> str:
-    """A diff of all files, empty when they are as they should be."""
-    told = [f"{crd} stands for nothing in deploy/crds\n" for crd in superfluous(files)]
+    """A diff of all generated files; "" if they are up to date."""
+    told = [f"{crd} has no source in deploy/crds\n" for crd in superfluous(files)]
     for file, text in files.items():
         there = file.read_text("utf-8") if file.exists() else ""
         told += difflib.unified_diff(

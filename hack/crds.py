@@ -1,9 +1,9 @@
 """Drift check of deploy/crds/, both ways; `hack/verify-crds` runs it.
 
-Two comparisons. The first, with the structs that read these objects (api/v1alpha1_wire.py): every
-property has a field of the same name and type, and every field a property. The second, with
-upstream's schema as tests/support/upstream_crds/ tells it: the same but for our additions to the
-status, and for LIMITS, which every string has. Nothing else that upstream accepts is refused here.
+The CRDs are compared with the structs that decode the objects (api/v1alpha1_wire.py): each property
+needs a field of the same name and type, and each field a property. They are also compared with
+upstream's CRDs (tests/support/upstream_crds/): they may differ only in our additions to the status,
+and in LIMITS, which every string has, so no other object that upstream accepts is refused.
 """
 
 import sys
@@ -26,7 +26,7 @@ ADDED = frozenset({"conditions", "observedGeneration", "observedRetry", "lastCal
 NOT_READ = frozenset(
     f"Bucket.spec.bucketClaim.{name}" for name in ("apiVersion", "fieldPath", "kind")
 ) | {"Bucket.spec.bucketClaim.resourceVersion"}
-"""Parts of an ObjectReference that mean nothing to us."""
+"""Fields of an ObjectReference that the operator ignores."""
 
 NOT_SERVED = frozenset(
     {"BucketClaim.status.lastCall", "BucketClaim.$oversized", "BucketAccess.$oversized"}
@@ -39,7 +39,7 @@ LIMITS = frozenset(
 """Rules in which ours may be stricter; a value that was stored before stays (ratcheting)."""
 
 ENUMS = frozenset({"BucketClass.deletionPolicy", "Bucket.spec.deletionPolicy"})
-"""Where any other word would leave a backend bucket indefinitely, without a message."""
+"""Enums without a fallback: any other value would leave a bucket on the backend, silently."""
 
 type Schema = Mapping[str, Any]
 
@@ -51,7 +51,7 @@ def load(folder: Path) -> dict[str, Schema]:
 
 
 def differences(ours: Mapping[str, Schema], upstream: Mapping[str, Schema]) -> list[str]:
-    """What does not fit, one sentence each; empty when all does."""
+    """One sentence for each difference; empty if there is none."""
     kinds = set(wire.BY_KIND)
     if set(ours) != kinds or set(upstream) != kinds:
         return [f"the kinds differ: {sorted(ours)}, {sorted(upstream)} and {sorted(kinds)}"]
@@ -100,7 +100,7 @@ def _against_struct(path: str, schema: Schema, read: inspect.StructType) -> Iter
         if f"{path}.{name}" not in NOT_READ:
             yield f"{path}.{name} is in the CRD, but not read"
     for name in sorted(served.keys() & fields.keys()):
-        # Our part is read raw at first; wire.Own tells what is in it.
+        # Our fields are decoded as raw JSON first; wire.Own has their types.
         known = OWN[name] if issubclass(read.cls, wire.Status) and name in OWN else fields[name]
         yield from _against_type(f"{path}.{name}", served[name], known.type)
     if read.cls in (wire.Condition, wire.LastCall):
@@ -179,7 +179,7 @@ def _against_schema(path: str, ours: Schema, upstream: Schema) -> Iterator[str]:
 
 
 def _unlimited(path: str, schema: Schema) -> Iterator[str]:
-    """Strings of any length, by which a tenant could fill the memory of whoever reads them."""
+    """Strings without a limit, with which a tenant could exhaust the memory of a reader."""
     if schema.get("type") == "string" and not schema.keys() & {"maxLength", "enum"}:
         yield f"{path}: a string without maxLength"
     for name, inner in schema.get("properties", {}).items():

@@ -28,7 +28,7 @@ class MarkersError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One failure: how to bring it about, and what a reader has to know."""
+    """One failure: how to cause it, and its explanation for the reader."""
 
     title: str
     plural: str
@@ -76,46 +76,47 @@ def _no_right(bed: Testbed) -> None:
 SCENES = (
     Scene(
         "The class does not exist", "bucketclaims", "photos", "BucketClassNotFound", _no_class,
-        "The claim names a BucketClass that is not there, often by a typing error. No driver was"
-        " asked.",
-        "Create the class, and the claim continues automatically; or delete the claim and name"
+        "The claim names a BucketClass that does not exist, often because of a typing error. No"
+        " driver was called.",
+        "Create the class; the claim then continues automatically. Or delete the claim and name"
         " another class in a new one.",
     ),
     Scene(
         "The driver refuses the parameters", "bucketclaims", "logs", "DriverInvalidArgument",
         _refused,
-        "The request itself is wrong. It was sent once and is not sent again: it would be refused"
-        " again.",
+        "The request itself is wrong. It was sent once and is not repeated, because it would be"
+        " refused again.",
         "Ask your cluster administrator to correct the parameters of the class; the claim then"
         " continues automatically.",
     ),
     Scene(
         "The backend is down", "bucketclaims", "backups", "DriverInternal", _broken,
-        "Most drivers answer INTERNAL while they can't reach their backend. It is tried again after"
-        " 1 s, 2 s, 4 s and so on, at most every 5 minutes.",
+        "Most drivers answer INTERNAL while they can't reach their backend. The call is retried"
+        " after 1 s, 2 s, 4 s and so on, at most every 5 minutes.",
         "Nothing, if the backend recovers. To retry now, run:"
         " `cosi retry backups -n shop`.",
     ),
     Scene(
         "A bucket that is not empty is deleted", "bucketclaims", "archive",
         "DriverFailedPrecondition", _not_empty,
-        "The driver keeps a bucket that holds objects, and the claim stays until it is gone.",
+        "The driver does not delete a bucket that holds objects, so the claim stays until the"
+        " bucket is empty.",
         "Empty the bucket. The deletion is retried every 10 minutes. To retry now, run:"
         " `cosi retry archive -n shop`.",
     ),
     Scene(
-        "The driver may not make accounts", "bucketaccesses", "reports", "DriverPermissionDenied",
+        "The driver may not create accounts", "bucketaccesses", "reports", "DriverPermissionDenied",
         _no_right,
         "The credentials that the driver itself uses on the backend lack a right. The bucket is"
         " fine; only the access is not granted.",
-        "Ask the administrator to widen the driver's own rights, then `cosi retry"
-        " bucketaccess/reports -n shop`.",
+        "Ask your cluster administrator to grant the missing right to the driver, then run"
+        " `cosi retry bucketaccess/reports -n shop`.",
     ),
 )  # fmt: skip
 
 
 def played(bed: Testbed) -> str:
-    """Bring all scenes about in namespace `shop`, and tell them; the objects stay."""
+    """Cause all failures in namespace `shop`; return the section about each. The objects stay."""
     bed.make_namespace(SPACE)
     for scene in SCENES:
         scene.play(bed)
@@ -157,7 +158,7 @@ _CONSTANT = (
 def normal(described: str) -> str:
     """The output without what differs each time: uids, times, versions, counts, ages of Events.
 
-    Of the Events only the warnings stay: whether a short wait came before is a matter of luck.
+    Only Warning Events are kept, because a Normal Event about a short wait appears by chance.
     """
     for pattern, constant in _CONSTANT:
         described = re.sub(pattern, constant, described)
@@ -203,7 +204,7 @@ def renewed(text: str, begin: str, fresh: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """As the module says."""
+    """Print the file with its generated parts replaced; see the module docstring."""
     text = Path(arguments[-1]).read_text(encoding="utf-8")
     text = renewed(text, REASONS_BEGIN, table_of_reasons())
     if arguments[0] != "--reasons":

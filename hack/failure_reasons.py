@@ -1,4 +1,4 @@
-"""What each reason means and what helps, for docs/failures.md. Data alone.
+"""The meaning and the remedy of each reason, for docs/failures.md. Data only.
 
 `tests/unit/test_failure_docs.py` fails when a reason of outcome.py is missing here.
 """
@@ -9,39 +9,46 @@ from cosi_operator.outcome import Reason
 
 NOTHING = "Nothing."
 SOON = "Nothing; the operator retries automatically."
-DRIVER_LOG = "Look at the driver's log, repair what it names, then `cosi retry NAME`."
+DRIVER_LOG = "Read the driver's log, correct the cause, then run `cosi retry NAME`."
 DRIVER_BUG = (
     "Report it to the driver's vendor; the call is retried when a new driver process starts."
 )
 OVERRIDE = (
-    "Look at the driver's log, then `cosi retry NAME`. If this driver sends it for faults that"
-    " pass, make it retry: [policies](policies.md)."
+    "Read the driver's log, then run `cosi retry NAME`. If this driver sends this code for"
+    " temporary faults, configure retries: [policies](policies.md)."
 )
 
 REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.PROVISIONED: ("The bucket is ready.", NOTHING),
     Reason.GRANTED: ("The access is granted; its Secret holds the keys.", NOTHING),
     Reason.REVOKED: (
-        "The account is gone from the backend, but a finalizer of others keeps the BucketAccess.",
-        "If it lasts: whoever set that finalizer has to remove it.",
+        "The account no longer exists on the backend, but another program's finalizer keeps the"
+        " BucketAccess.",
+        "If this lasts, ask your cluster administrator to have that program remove its finalizer.",
     ),
     Reason.WAITING_FOR_BUCKET: (
         "The bucket is not ready yet.",
-        "If it lasts: `cosi why NAME` names what holds it up.",
+        "If this lasts, run `cosi why NAME`, which names the cause.",
     ),
-    Reason.WAITING_FOR_CLAIM: ("The claim is not bound yet.", "If it lasts: `cosi why NAME`."),
+    Reason.WAITING_FOR_CLAIM: (
+        "The claim is not bound yet.",
+        "If this lasts, run `cosi why NAME`, which names the cause.",
+    ),
     Reason.WAITING_FOR_DRIVER: (
-        "The driver does not answer on its socket. No object of it is tried meanwhile.",
-        "If it lasts, check the driver's container. Everything continues automatically when the"
+        "The driver does not answer on its socket. Until it answers, it is not called for any"
+        " object.",
+        "If this lasts, check the driver's container. Everything continues automatically when the"
         " driver answers again.",
     ),
     Reason.WAITING_FOR_SIDECAR: (
         "No sidecar of the driver has reported on the object yet, so it is not granted or deleted.",
-        "If it lasts: an administrator installs or repairs the driver that the message names.",
+        "If this lasts, ask your cluster administrator to install or repair the driver that the"
+        " message names.",
     ),
     Reason.WAITING_FOR_ACCESSES: (
         "The bucket is being deleted, and accesses to it have to be revoked first.",
-        "If it lasts: `kubectl describe bucketaccess` of those that the message names.",
+        "If this lasts, run `kubectl describe bucketaccess` for the accesses that the message"
+        " names.",
     ),
     Reason.WAITING_FOR_TURN: (
         "The driver is called for one BucketAccess at a time, and others come first"
@@ -50,54 +57,56 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         SOON,
     ),
     Reason.CLASS_NOT_FOUND: (
-        "spec.bucketClassName names a class that is not there.",
-        "Create that class, or delete the claim and name another one.",
+        "spec.bucketClassName names a class that does not exist.",
+        "Create that class, or delete the claim and name another class in a new one.",
     ),
     Reason.ACCESS_CLASS_NOT_FOUND: (
-        "spec.bucketAccessClassName names a class that is not there.",
+        "spec.bucketAccessClassName names a class that does not exist.",
         "Create that class, or name another one in a new BucketAccess.",
     ),
     Reason.CLAIM_NOT_FOUND: (
-        "spec.bucketClaimName names a claim that is not there.",
+        "spec.bucketClaimName names a claim that does not exist.",
         "Create that claim, or name another one in a new BucketAccess.",
     ),
     Reason.BUCKET_NOT_FOUND: (
-        "spec.existingBucketName names a Bucket that is not there.",
-        "Have an administrator create it, or delete the claim and name another one.",
+        "spec.existingBucketName names a Bucket that does not exist.",
+        "Ask your cluster administrator to create that Bucket, or delete the claim and name another"
+        " Bucket in a new one.",
     ),
     Reason.INVALID_SPEC: (
         "A field has a value that can't work; the message names the field.",
         "Correct that field, in a new object if it can't be changed.",
     ),
     Reason.INVALID_OBJECT: (
-        "The object can't be read; something wrote it past the schema.",
-        "Repair or delete it; the others go on.",
+        "The object can't be decoded, because it does not conform to the schema.",
+        "Correct or delete the object; other objects are not affected.",
     ),
     Reason.RELEASED: (
         "The claim of a Bucket no longer exists, and the Bucket and its data are kept: a static"
         " Bucket was released, or a claim was removed by force.",
-        "An administrator runs the command of the message to let another claim use it, or deletes"
-        " the Bucket.",
+        "Ask your cluster administrator to run the command in the message, so that another claim"
+        " can use the bucket, or to delete the Bucket.",
     ),
     Reason.BUCKET_ALREADY_BOUND: (
         "The Bucket belongs to another claim.",
-        "Name another Bucket, or have an administrator clear spec.bucketClaim of that one.",
+        "Name another Bucket in a new claim, or ask your cluster administrator to clear"
+        " spec.bucketClaim of that Bucket.",
     ),
     Reason.BUCKET_LOST: (
-        "The claim's Bucket object was removed; its data may be gone.",
+        "The claim's Bucket object was removed; its data may be lost.",
         "Delete the claim, and create a new one for a new bucket.",
     ),
     Reason.ACCOUNT_CONTESTED: (
         "Two BucketAccesses that were granted before the Bucket had a record name the same account"
         " in their status. Nothing is granted or revoked for either.",
-        "An administrator compares status.accountID of the BucketAccesses and deletes the one that"
-        " is wrong.",
+        "Ask your cluster administrator to compare status.accountID of the BucketAccesses and to"
+        " delete the wrong BucketAccess.",
     ),
     Reason.BUCKET_IN_USE: (
         "The Bucket object is being deleted, but its BucketClaim still exists. The bucket and its"
         " data stay until the claim is deleted.",
-        "Delete the BucketClaim. To delete the bucket and its data now, an administrator runs the"
-        " command in the message.",
+        "Delete the BucketClaim. To delete the bucket and its data now, ask your cluster"
+        " administrator to run the command in the message.",
     ),
     Reason.FORMER_BUCKET: (
         "A Bucket names an earlier BucketClaim of the same namespace and name, which no longer"
@@ -114,21 +123,21 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "Ask your cluster administrator to correct deletionPolicy of the BucketClass.",
     ),
     Reason.BEING_DELETED: (
-        "What the object names is being deleted.",
-        "Wait until it is gone, then create it and this object again.",
+        "The claim, Bucket or class that the object names is being deleted.",
+        "Wait until it is deleted, then create it and this object again.",
     ),
     Reason.DRIVER_MISMATCH: (
         "The access class and the bucket belong to different drivers.",
         "Use a BucketAccessClass of the bucket's driver in a new BucketAccess.",
     ),
     Reason.SECRET_NOT_OWNED: (
-        "A Secret of that name exists and was not made for this access. It is not touched.",
+        "A Secret of that name exists and was not created for this access. It is not changed.",
         "Delete that Secret, or use another name in a new BucketAccess.",
     ),
     Reason.SECRET_REFUSED: (
-        "The API server would not store the Secret (quota, admission, rights). No access was"
+        "The API server refused to store the Secret (quota, admission, rights). No access was"
         " granted.",
-        "Repair what the message names; it is looked at again every 30 s.",
+        "Correct the cause that the message names. The operator tries again every 30 s.",
     ),
     Reason.BACKEND_UNVERIFIED: (
         "The object was deleted or restored, and the backend may still hold a bucket or an account"
@@ -136,28 +145,30 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         "Ask your cluster administrator to look on the backend for the name in the message.",
     ),
     Reason.DRIVER_UNREACHABLE: (
-        "The connection ended before the driver answered: it was killed or restarted.",
+        "The connection ended before the driver answered, because the driver was killed or"
+        " restarted.",
         SOON,
     ),
     Reason.DRIVER_DEADLINE: (
         "The driver did not answer within `--driver-call-timeout` (60 s).",
-        "Nothing at first; it is tried again. If it lasts: look at the driver and its backend.",
+        "Nothing at first, because the call is retried. If this lasts, check the driver and its"
+        " backend.",
     ),
     Reason.DRIVER_MALFORMED_REPLY: (
-        "The driver said OK with a reply that can't be read: too large, or no such message.",
+        "The driver answered OK with a reply that can't be read: too large, or another message.",
         DRIVER_BUG,
     ),
-    Reason.EMPTY_BUCKET_ID: ("The driver said OK and gave the bucket no id.", DRIVER_BUG),
+    Reason.EMPTY_BUCKET_ID: ("The driver answered OK without an id of the bucket.", DRIVER_BUG),
     Reason.FOREIGN_BUCKET_ID: (
         "The driver returned a bucket_id that another Bucket already has. The id was not stored,"
         " so neither Bucket can delete the data of the other.",
         "Report it to the driver's authors. If the other Bucket is a static Bucket with this"
         " existingBucketID, use that Bucket, or ask your cluster administrator to remove it.",
     ),
-    Reason.EMPTY_ACCOUNT_ID: ("The driver said OK and gave the account no id.", DRIVER_BUG),
+    Reason.EMPTY_ACCOUNT_ID: ("The driver answered OK without an id of the account.", DRIVER_BUG),
     Reason.NO_CREDENTIALS: (
         "The account exists, and the driver sent no keys for it, or only a part of them.",
-        "`cosi retry bucketaccess/NAME`. If that does not help: delete the access and create it"
+        "Run `cosi retry bucketaccess/NAME`. If the reason stays, delete the access and create it"
         " again.",
     ),
     Reason.DRIVER_CANCELLED: ("The driver cancelled the call itself.", OVERRIDE),
@@ -168,48 +179,48 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
     ),
     Reason.DRIVER_SENT_DEADLINE: ("The driver's own time limit passed.", OVERRIDE),
     Reason.DRIVER_NOT_FOUND: (
-        "Something that the call needs is not on the backend.",
-        "Make it there, or repair the name in the class; then `cosi retry NAME`.",
+        "Something that the call needs does not exist on the backend.",
+        "Create it on the backend, or correct the name in the class; then run `cosi retry NAME`.",
     ),
     Reason.DRIVER_ALREADY_EXISTS: (
-        "The driver says at a deletion that something exists already.",
+        "The driver answered a deletion with ALREADY_EXISTS.",
         DRIVER_LOG,
     ),
     Reason.DRIVER_PERMISSION_DENIED: (
         "The driver's own account on the backend lacks a right.",
-        "Give it the right that the message names, then `cosi retry NAME`.",
+        "Grant the right that the message names to that account, then run `cosi retry NAME`.",
     ),
     Reason.DRIVER_RESOURCE_EXHAUSTED: (
         "A quota on the backend is used up.",
-        "Raise it or free something, then `cosi retry NAME`.",
+        "Raise the quota or free some of it, then run `cosi retry NAME`.",
     ),
     Reason.DRIVER_FAILED_PRECONDITION: (
-        "The backend has to change first; at a deletion: the bucket is not empty.",
-        "Change what the message names. A deletion is looked at again every 10 minutes; else"
-        " `cosi retry NAME`.",
+        "The state of the backend does not allow the call. At a deletion, the bucket is not empty.",
+        "Correct the cause that the message names. A deletion is retried every 10 minutes. For"
+        " other calls, run `cosi retry NAME`.",
     ),
-    Reason.DRIVER_ABORTED: ("Another operation on the backend was in the way.", OVERRIDE),
+    Reason.DRIVER_ABORTED: ("Another operation on the backend conflicted with the call.", OVERRIDE),
     Reason.DRIVER_OUT_OF_RANGE: (
-        "A value is outside what the backend can do.",
+        "A value is outside the range that the backend supports.",
         "Correct the parameters of the class; the call is then retried automatically.",
     ),
     Reason.DRIVER_UNIMPLEMENTED: (
-        "This driver can't do what was asked.",
+        "The driver does not implement the request.",
         "Use a class that it supports, or a newer driver.",
     ),
     Reason.DRIVER_INTERNAL: (
-        "The driver failed, most often since its backend is down. It is tried again, at most every"
-        " 5 minutes.",
-        "Nothing, if the backend comes back. If it lasts: look at the driver's log.",
+        "The driver failed, most often because its backend is down. The call is retried, at most"
+        " every 5 minutes.",
+        "Nothing, if the backend recovers. If this lasts, read the driver's log.",
     ),
     Reason.DRIVER_UNAVAILABLE: ("The driver answered that it can't serve now.", OVERRIDE),
-    Reason.DRIVER_DATA_LOSS: ("Something is broken on the backend for good.", DRIVER_LOG),
+    Reason.DRIVER_DATA_LOSS: ("The backend has permanently lost or damaged data.", DRIVER_LOG),
     Reason.DRIVER_UNAUTHENTICATED: (
         "The backend does not accept the credentials that the driver itself uses.",
         "Replace them; when the driver restarts with new credentials, all calls are retried"
         " automatically.",
     ),
-    Reason.CONFLICT: ("Someone else wrote the object at the same moment.", SOON),
+    Reason.CONFLICT: ("Another writer changed the object at the same time.", SOON),
     Reason.API_UNAVAILABLE: (
         "Requests for this object have failed for longer than 10 s; the message quotes the last"
         " error. They are repeated every 30 s or earlier.",
@@ -226,9 +237,12 @@ REASONS: Mapping[Reason, tuple[str, str]] = {
         " is repeated every 30 s.",
         "Ask your cluster administrator to grant it. `deploy/rbac` has all rules.",
     ),
-    Reason.STEP_LIMIT: ("A run did not come to an end; it is begun again.", "Report it."),
+    Reason.STEP_LIMIT: (
+        "A run did not end within its limit of steps. The run is repeated.",
+        "Report it.",
+    ),
     Reason.INTERNAL_ERROR: (
-        "A fault in the operator; its log names the place. It is tried again.",
+        "An unexpected error in the operator; its log names the place. The run is repeated.",
         "Report it.",
     ),
 }

@@ -59,7 +59,7 @@ UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def played(bed: Testbed) -> str:
-    """Make, grant, rotate, refuse, fail and delete; the lines that tell it."""
+    """Create, grant, rotate, refuse, fail and delete; return the log lines about that."""
     bed.make_namespace(SPACE)
     words = {"logs": "region eu-east-9 does not exist", "backups": "connection refused"}
     codes = {"logs": "INVALID_ARGUMENT", "backups": "INTERNAL"}
@@ -121,7 +121,7 @@ def _constant(value: object, name: str = "") -> object:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """As the module says."""
+    """Print the file with the log lines replaced; see the module docstring."""
     with (
         tempfile.TemporaryDirectory(prefix="cosi-") as directory,
         Testbed.start(Path(directory), audit=Audit.NOTHING) as bed,

@@ -1,11 +1,11 @@
 """The rules of deploy/rbac, made from the calls that the code makes.
 
-hack/calls.json is the record: all that the controller and the sidecar asked a real API server for,
-from its audit log, while tests/integration/test_rights.py took them through all that users do. In
-a recording both may do everything: a new call then goes through as it will once it is granted, so
-one run also sees what comes after it. The test itself runs under the roles as they are, and fails
-when the record has a call too many or too few. It does not take every path of the code: a new call
-elsewhere is a forbidden request in another integration test, and then this run has to go there too.
+hack/calls.json is the record: the calls that the controller and the sidecar made to a real API
+server, from its audit log, during tests/integration/test_rights.py, which does all that users do.
+While recording, both processes have all rights, so that the run continues after a new call and also
+records the calls that follow. The test itself runs under the present roles, and fails if the record
+has a call too many or too few. It does not cover every path of the code. A new call on another path
+is a forbidden request in another integration test; then add that path to test_rights.py.
 
 Usage: rbac.py record | update | verify   update: deploy/rbac from the record
 """
@@ -29,15 +29,15 @@ RECORD = ROOT / "hack" / "calls.json"
 TEST = ROOT / "tests" / "integration" / "test_rights.py"
 EVERYTHING = '  - {apiGroups: ["*"], resources: ["*"], verbs: ["*"]}\n'
 CORE = "core"
-"""Stands in the record for the API group that has no name."""
+"""The name of the API group "" in the record."""
 LEASE = "coordination.k8s.io/leases"
-"""In a Role, since a process has its Lease beside itself; everything else is a ClusterRole's."""
+"""The only rule of a Role, because a Lease is in the namespace of its process."""
 WHY = {
-    "delete objectstorage.k8s.io/bucketaccesses": "the accesses of a bucket go before it",
-    "update core/events": "a repeat raises the count",
-    "update core/secrets": "only takes the finalizer off",
+    "delete objectstorage.k8s.io/bucketaccesses": "the accesses of a bucket are deleted first",
+    "update core/events": "a repetition increases the count",
+    "update core/secrets": "new keys of a rotation; removal of our finalizer",
 }
-"""What a reader of a rule may wonder about, by call."""
+"""Why a call is needed, for a comment in the rule, by call."""
 
 
 def recorded() -> dict[str, list[str]]:
@@ -102,14 +102,14 @@ def made(manifest: str, calls: Collection[str]) -> str:
 
 
 class Recorder:
-    """A plugin of pytest: looks at every testbed that a test has used, before it goes."""
+    """A pytest plugin that collects the calls of every testbed before the testbed is stopped."""
 
     def __init__(self) -> None:
         self.calls: dict[str, set[str]] = {role: set() for role in ROLES}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Function) -> None:
-        """Take down what its testbeds were asked."""
+        """Collect the calls to the testbeds of this test."""
         for bed in item.funcargs.values():
             if isinstance(bed, Testbed):
                 for role, calls in self.calls.items():
@@ -117,7 +117,7 @@ class Recorder:
 
 
 def record() -> None:
-    """Run the test under roles that allow everything, and write what was asked."""
+    """Run the test under roles that allow everything, and write its calls to the record."""
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as folder:
         for role, file in ROLES.items():
@@ -130,7 +130,7 @@ def record() -> None:
 
 
 def main(do: str) -> int:
-    """Record, or bring deploy/rbac up to the record, or tell where it differs."""
+    """Record the calls, update deploy/rbac from the record, or print the differences."""
     if do == "record":
         record()
         return 0

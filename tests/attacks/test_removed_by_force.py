@@ -93,7 +93,7 @@ def test_a_refused_revoke_of_a_removed_access_is_told(bed: Testbed, name: str) -
     for told, namespace in ((bed.bucket_of(name)["metadata"]["name"], "default"), (name, "team")):
         message = bed.until_event(told, "FailedRevokeAccess", namespace=namespace)
         uid = access["metadata"]["uid"]
-        assert message.startswith(f"BucketAccess team/{name} ({uid}) was removed by force.")
+        assert message.startswith(f"BucketAccess team/{name} ({uid}) was removed by force. ")
         assert f"words-{name}" in message
     assert lives(bed, access)
     bed.delete("bucketclaims", name)

@@ -48,7 +48,7 @@ def test_the_comment_above_a_value_is_its_description() -> None:
 
 
 def test_a_value_without_a_comment_is_refused() -> None:
-    with pytest.raises(charts.ChartError, match=r"values.yaml:9: image.tag is unsaid"):
+    with pytest.raises(charts.ChartError, match=r"values.yaml:9: image.tag has no comment"):
         charts.values(VALUES.replace("  repository: x", "  repository: x\n\n  tag: y"))
 
 
@@ -97,4 +97,4 @@ def test_drift_is_noticed_in_every_made_file(tmp_path: Path) -> None:
         assert charts.differences({**files, file: text + "x\n"}) != "", file
     stale = charts.OPERATOR / "templates" / "crds" / "buckets.yaml"
     left_out = {file: text for file, text in files.items() if file != stale}
-    assert "stands for nothing" in charts.differences(left_out)
+    assert "has no source" in charts.differences(left_out)

@@ -254,7 +254,7 @@ def test_an_access_and_its_bucket_that_were_removed_by_force_are_told_and_can_be
     if bound:
         bind(world, "old", give_up=uid)
     world.run_until_idle(limit_s=1800.0)
-    assert uid in told(world, "BackendUnverified")
+    assert f"({uid}) was removed by force. " in told(world, "BackendUnverified")
     calls = len(world.backend.calls)
     world.run_until_idle(limit_s=7200.0)
     assert len(world.backend.calls) == calls

@@ -1,18 +1,18 @@
 {{/* Made by hack/update-charts from deploy/rbac: do not edit. */}}
 
 {{- define "cosi-sidecar.rules.ClusterRole" -}}
-# update: a repeat raises the count
+# update: a repetition increases the count
 - apiGroups: [""]
   resources: [events]
   verbs: [create, update]
-# update: only takes the finalizer off
+# update: new keys of a rotation; removal of our finalizer
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create, delete, get, update]
 - apiGroups: [objectstorage.k8s.io]
   resources: [bucketaccessclasses]
   verbs: [list, watch]
-# delete: the accesses of a bucket go before it
+# delete: the accesses of a bucket are deleted first
 - apiGroups: [objectstorage.k8s.io]
   resources: [bucketaccesses]
   verbs: [delete, get, list, update, watch]

@@ -49,7 +49,7 @@ class UnreportedAccessReconciler:
         if access is None or planning.is_settled(access, driver):
             self._first_seen.forget(key)
             return UnreportedView(access, access_class, bucket, now, now)
-        # Without a driver, each write of a sidecar begins the wait anew.
+        # Without a driver, each write of a sidecar restarts the wait.
         written = () if driver else access.conditions
         return UnreportedView(
             access=access,
@@ -57,7 +57,7 @@ class UnreportedAccessReconciler:
             bucket=bucket,
             now=now,
             since=self._first_seen.since(key, (access.meta.uid, access.meta.deleting, written)),
-            heard=self._watches.activity.of(driver),
+            wrote_at=self._watches.activity.of(driver),
             reported=self._first_seen.is_reported(key),
         )
 

@@ -93,7 +93,7 @@ class ClaimReconciler:
         claim = await self._watches.vanished.find(self._claims, key)
         if claim is None:
             return
-        if self._claims.get(key) is not None:  # restored: it says that the former Bucket exists
+        if self._claims.get(key) is not None:  # restored; its status names the former Bucket
             self._watches.vanished.forget(key)
             return
         bucket = await self._buckets.refresh(Key("", names.bucket_name(claim.meta.uid)))
@@ -132,7 +132,7 @@ class ClaimReconciler:
             former=former,
             is_claimed=bucket is not None and self._is_claimed(claim, bucket),
             unproven=True,
-            sidecar_heard=self._watches.activity.of(_driver_of(bucket, bucket_class)),
+            sidecar_wrote_at=self._watches.activity.of(_driver_of(bucket, bucket_class)),
             deleting_since=self._deleting_since(key, claim),
             waiting_reported=self._deleting.is_reported(key),
         )
@@ -143,7 +143,7 @@ class ClaimReconciler:
         found = self._claims.store.by_index("existing", bucket.meta.name)
         # One by one, because a tenant can create thousands; the owner is usually the first.
         others = (cached.view for cached in found if cached.view.meta.uid != claim.meta.uid)
-        mine = _has(claim, bucket)  # if two say it, one of them is forged: the older one counts
+        mine = _has(claim, bucket)  # of two such claims one is forged; the older takes precedence
         return any(
             _has(other, bucket) and not (mine and _precedes(claim, other)) for other in others
         )
@@ -211,7 +211,7 @@ class ClaimReconciler:
             return await self._buckets.refresh(Key("", name))
 
     def _must_have_no_former(self, planned: ClaimView) -> None:
-        """Look once more: a Bucket that was restored before its claim may come by its watch later.
+        """Check again, because the watch may deliver a Bucket late that was restored earlier.
 
         Raises:
             Conflict: the Buckets of an earlier claim with this name have changed; plan again.

@@ -35,8 +35,9 @@ from cosi_operator.plan.unreported_access import driver_of
 from cosi_operator.reconcile import VanishedObjects
 from cosi_operator.workqueue import NewQueue
 
-# After a Bucket disappears, wait this long before its claim is reconciled: a sidecar frees the
-# claim in the run that ends the Bucket, and the watch events of both arrive in any order.
+# After a Bucket disappears, wait this long before its claim is reconciled, because a
+# sidecar releases the claim in the run that ends the Bucket, and the watch events of both arrive in
+# any order.
 FREED_WITHIN_S = 1.0
 CLAIM = "claim"
 """Index of accesses that hold our finalizer, and of Buckets: the Key of the claim they name."""

@@ -3,9 +3,9 @@
 import logging
 import os
 
-# gRPC reads this when it is imported, which only modules of this package do. What it would write
-# to stderr holds bytes of the driver and passes by the scrubber.
+# gRPC reads this when it is imported, which only modules of this package do. Otherwise it would
+# write bytes of the driver to stderr without scrubbing them.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-# These two log what they can't decode, which are bytes of the driver too.
+# These loggers write bytes of the driver that they can't decode.
 for _name in ("grpc._common", "grpc._cython.cygrpc"):
     logging.getLogger(_name).disabled = True

@@ -2,7 +2,7 @@
 
 Source of the shape: the v1alpha1 interface gives a map with one entry, `s3` or `azure`, and in it
 accessKeyID, accessSecretKey, endpoint, region, or accessToken, expiryTs. Drivers differ in how they
-write the case (`accessKeyId`), so it does not count here.
+write the case (`accessKeyId`), so keys are compared case-insensitively.
 """
 
 import re
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import parse_qsl
 
-# Go's time.Time.String(): "2026-01-02 15:04:05.999999999 -0700 MST", at times with " m=+0.1" behind
-# it; RFC 3339 is taken as well, its T and Z being the only differences that matter.
+# Go's time.Time.String(): "2026-01-02 15:04:05.999999999 -0700 MST", sometimes followed by
+# " m=+0.1". RFC 3339 is accepted too; it differs only by T and Z.
 _GO_TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.\d+)? ?(?:Z|([+-])(\d\d):?(\d\d))(?: .*)?"
 )
@@ -64,7 +64,7 @@ def read_credentials(entries: Mapping[str, Mapping[str, str]]) -> Credentials | 
         return f"the reply has credentials for {len(entries)} protocols instead of one"
     [(protocol, values)] = entries.items()
     secrets = {key.lower(): value for key, value in values.items()}
-    # Values that nobody asked for count too: a driver that returns that much is at fault anyway.
+    # Values under unknown keys count too, because a driver that returns that much is faulty.
     size_bytes = sum(len(value.encode()) for value in secrets.values())
     if size_bytes > CREDENTIALS_LIMIT_BYTES:
         return (

@@ -1,7 +1,7 @@
 """Recognizes the statuses that the gRPC library made on this side.
 
 The library reports such a status in the same shape as one that the driver sent: a code and a text.
-Only the text tells them apart, so this module holds the texts that grpcio 1.83 has for a call
+Only the text distinguishes them, so this module holds the texts that grpcio 1.83 has for a call
 without a deadline, without retries, without credentials and on one connection. They were read in
 its source (chttp2_transport.cc, http_client_filter.cc, compression_filter.cc, filter_stack_call.cc,
 client_channel_filter.cc, pick_first.cc, aio/_call.py), so pyproject.toml allows no other minor

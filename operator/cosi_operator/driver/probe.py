@@ -1,7 +1,7 @@
 """Calls that only `cosi driver check` makes: with empty fields, and with a check of spelling.
 
-The operator itself goes through `v1alpha1.Driver`, which refuses to send an empty id. Here nothing
-is refused, so whoever calls decides what may be sent to which driver.
+The operator itself goes through `v1alpha1.Driver`, which refuses to send an empty id. This
+module refuses nothing, so the caller decides what may be sent to which driver.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class GrantReply:
     """What a Grant replied.
 
     `keys`: the names of the secret values, by protocol, as the driver spells them. `values` are
-    the secret ones among them, to look for elsewhere; they hide themselves.
+    the secret values, to search for elsewhere; the repr hides them.
     """
 
     account_id: str

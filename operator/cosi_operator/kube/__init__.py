@@ -1,1 +1,1 @@
-"""Talking to the API server: requests, list-watch, the store, the lease and Events."""
+"""Access to the API server: requests, list-watch, the store, the lease and Events."""

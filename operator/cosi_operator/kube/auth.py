@@ -107,8 +107,8 @@ class TokenFile:
             token, problem = "", _cause(error)
         if is_token(token):
             self._header = f"Bearer {token}"
-        elif self._header:  # better the one from before than none
-            import structlog  # late: `cosi` starts faster without it
+        elif self._header:  # keep the previous token
+            import structlog  # imported only here, because `cosi` starts faster without it
 
             log = structlog.get_logger(__name__)
             log.warning("token_file_unreadable", path=str(self._path), error=problem)

@@ -184,12 +184,12 @@ class EventRecorder:
         reason: str,
         message: str,
     ) -> bool:
-        """Store an Event now, without any limit, for what nobody could find out later.
+        """Store an Event now, without any limit, because its content is stored nowhere else.
 
         Returns:
-            Whether it is stored; not in a namespace that is being deleted, for example.
+            Whether it is stored; False, for example, in a namespace that is being deleted.
         Raises:
-            ApiSilent, ServerError, TooManyRequests: it may not be stored. Repeat it.
+            ApiSilent, ServerError, TooManyRequests: it may not be stored; repeat this call.
         """
         now, now_s = self._clock.wall(), self._clock.monotonic()
         message = escaped(cut_bytes(message, MESSAGE_LIMIT_BYTES))
@@ -248,7 +248,7 @@ class EventRecorder:
         return self._successes if key[2] == "Normal" else self._series
 
     def _take_token(self, about: ObjectRef, reason: str, now_s: float) -> bool:
-        # By reason, so that what a tenant can repeat does not use up the last word about an object.
+        # One bucket for each reason, because a tenant can cause some Events again and again.
         key = (*_identity(about), reason)
         bucket = self._buckets.get(key)
         if bucket is None:

@@ -211,13 +211,13 @@ def _proxy(proxy: str | None, where: str) -> str | None:
 
 
 def _proxy_from_environment(server: str, sources: Sources) -> str | None:
-    """What HTTPS_PROXY and its like say. A cluster's own proxy-url takes precedence."""
+    """The proxy from HTTPS_PROXY and similar variables. A cluster's proxy-url takes precedence."""
     found = proxy_for(server, sources.environ)
     if found is None:
         return None
     if found.url.startswith(("socks5:", "socks5h:")):  # client-go supports these
         _refuse(found.variable, "only http and https proxies are supported, not SOCKS")
-    if _url(found.url) is None:  # client-go ignores it too, but says nothing
+    if _url(found.url) is None:  # client-go ignores it without a message
         _log(
             sources,
             "warning",
@@ -298,7 +298,7 @@ def _refuse(field: str, fix: str) -> NoReturn:
 
 
 def cluster_info(cluster: Cluster) -> dict[str, object]:
-    """What an exec plugin is told about the cluster, if it asks (`provideClusterInfo`)."""
+    """The data about the cluster for an exec plugin with `provideClusterInfo`."""
     info: dict[str, object | None] = {
         "server": cluster.server,
         "certificate-authority-data": cluster.certificate_authority_data,

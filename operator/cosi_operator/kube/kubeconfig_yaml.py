@@ -1,4 +1,4 @@
-"""Parses the YAML of a kubeconfig, in a time that a few lines of aliases can't multiply."""
+"""Parses the YAML of a kubeconfig, in a time that is bounded even if the file has aliases."""
 
 from itertools import chain
 from typing import Any

@@ -44,7 +44,7 @@ from cosi_operator.plan.access_view import (
     judged_on,
     rotate_token,
 )
-from cosi_operator.plan.bucket_view import is_gave_up
+from cosi_operator.plan.bucket_view import is_given_up
 from cosi_operator.plan.facts import CallFailed, Granted
 from cosi_operator.plan.steps import (
     AccessStep,
@@ -170,7 +170,7 @@ def _plan_kept(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     entry = view.entry
     assert entry is not None
     if view.secret and view.secret.other_keys and not entry.minted:
-        # Which keys it holds is not known, so they are replaced as in a rotation.
+        # It is unknown which keys the Secret holds, so they are replaced as in a rotation.
         return edit_entry(access, bucket, with_fields(entry, minted=entry.accounts[-1], keys=""))
     old = entry.accounts[:-1]
     if old and not entry.minted:  # revoke before the next Grant, so that accounts never accumulate
@@ -195,8 +195,8 @@ def _plan_hold(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         base = entry or AccessRecord(access.meta.namespace, access.meta.name)
         entry = with_fields(base, class_name=access.class_name, secret=access.secret_name)
     edit = edit_entry(access, bucket, entry, add=(names.BUCKET_ACCESS_FINALIZER,))
-    # What was given up were accounts of an earlier Bucket, not those of the coming Grants.
-    gave_up = view.entry is None and is_gave_up(bucket, access.meta.uid)
+    # The annotation was set for accounts of an earlier Bucket, not for those of later Grants.
+    gave_up = view.entry is None and is_given_up(bucket, access.meta.uid)
     return replace(edit, given_up=access.meta.uid) if gave_up else edit
 
 
@@ -261,7 +261,7 @@ def _plan_store(access: BucketAccess, bucket: Bucket, view: AccessView) -> Acces
     if is_blocked:
         # The name was taken after the dry run, so no Secret can hold the keys: revoke them.
         return revoke_all(access, bucket, (granted.account_id,), view)
-    # Only if the record says so, does a Secret that exists hold older keys than these.
+    # Replace keys in an existing Secret only if the record marks them as outdated (`minted`).
     return StoreSecret(view.secret_key, replace=secret.ours and bool(entry.minted))
 
 

@@ -14,7 +14,7 @@ from cosi_operator.api.view import (
     Key,
 )
 from cosi_operator.plan import names, records
-from cosi_operator.plan.bucket_view import is_gave_up
+from cosi_operator.plan.bucket_view import is_given_up
 from cosi_operator.plan.facts import (
     AccessFact,
     AccessIs,
@@ -103,10 +103,10 @@ class AccessView:
 
     @property
     def gave_up(self) -> bool:
-        """Whether an administrator has ended the wait for the driver, on one of its Buckets."""
+        """Whether the give-up annotation of one of its Buckets has the UID of this access."""
         buckets = (self.bucket, *self.replacing)
         uid = self.access.meta.uid if self.access else ""
-        return any(bucket is not None and is_gave_up(bucket, uid) for bucket in buckets)
+        return any(bucket is not None and is_given_up(bucket, uid) for bucket in buckets)
 
     @property
     def secret_key(self) -> Key:
@@ -292,7 +292,7 @@ def _with_secret(view: AccessView, fact: SecretIs | SecretStored | SecretAllowed
 def _with_used_by_others(view: AccessView, account_id: str) -> AccessView:
     granted, access = view.granted, view.access
     is_new = granted is not None and granted.account_id == account_id
-    # A deletion keeps the id, because it would ask the driver for it again.
+    # A deletion keeps the id, because otherwise it would repeat the Grant to learn the id.
     if is_new and access is not None and not access.meta.deleting:
         granted = None
     return replace(view, used_by_others=view.used_by_others | {account_id}, granted=granted)

@@ -12,7 +12,7 @@ from cosi_operator.plan.bucket_view import (
     BucketView,
     first_of,
     given_up,
-    is_gave_up,
+    is_given_up,
     is_rebound,
     known_id,
     last_create_left_nothing,
@@ -53,7 +53,7 @@ def plan(view: BucketView) -> BucketStep:
 def _given_up(bucket: Bucket, view: BucketView) -> tuple[str, ...]:
     """The UIDs of removed accesses from before the record that an administrator has given up."""
     left = records.former_left(bucket, view.accesses)
-    return tuple(uid for uid in left if is_gave_up(bucket, uid))
+    return tuple(uid for uid in left if is_given_up(bucket, uid))
 
 
 def _second(bucket: Bucket, rival: Bucket) -> Done:
@@ -92,7 +92,7 @@ def _plan_creation(bucket: Bucket, view: BucketView) -> BucketStep:
 
 
 def _orphan(bucket: Bucket, view: BucketView) -> BucketStep | None:
-    """No bucket is created for a claim that no longer exists, because nobody would use it."""
+    """End the run if the claim no longer exists, because its bucket would never be used."""
     claim = records.bound_claim(bucket)
     if view.claim or not claim.uid:
         return None

@@ -13,7 +13,7 @@ from cosi_operator.plan.bucket_view import (
     BucketView,
     first_of,
     is_forced,
-    is_gave_up,
+    is_given_up,
     known_id,
     last_create_left_nothing,
     list_former,
@@ -63,7 +63,7 @@ def plan_deletion(bucket: Bucket, view: BucketView) -> BucketStep:
     claim = view.claim
     if claim and claim.meta.deleting and names.CLAIM_FINALIZER in claim.meta.finalizers:
         return ReleaseClaim(claim.meta.key, claim.meta.uid)
-    # With a new revision of the record, so that no sidecar takes it for a removal by hand.
+    # The empty edit raises the revision, so that no sidecar reports a removal by hand.
     return EditBucket(bucket.meta.key, remove=ours, record=RecordEdit() if bucket.record else None)
 
 
@@ -127,7 +127,7 @@ def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | Non
         return None
     bucket_id = known_id(bucket, view)
     what = f"bucket {shown_name(bucket_id)}" if bucket_id else f"a bucket named {bucket.meta.name}"
-    if is_gave_up(bucket, bucket.meta.uid):
+    if is_given_up(bucket, bucket.meta.uid):
         return LeaveBackend(
             f"Bucket {bucket.meta.name} was deleted without calling the driver, because its"
             f" annotation {names.GIVE_UP_ANNOTATION} requests it. The backend may still hold"
@@ -149,7 +149,7 @@ def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | Non
         return halt
     if view.unproven:
         # The copy may be stale: an administrator may have set policy Retain since, or the Bucket
-        # may be gone and the driver may have reused its id.
+        # may no longer exist and the driver may have reused its id.
         return ReadBucketObject(bucket.meta.key)
     if bucket_id:
         return DeleteBackend(bucket_id, bucket.parameters)

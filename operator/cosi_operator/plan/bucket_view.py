@@ -100,8 +100,8 @@ def claim_retry(claim: BucketClaim) -> str:
     return claim.meta.annotations.get(names.RETRY_ANNOTATION, "")
 
 
-def is_gave_up(bucket: Bucket, uid: str) -> bool:
-    """Whether an administrator has ended the wait for the driver for the object with this UID."""
+def is_given_up(bucket: Bucket, uid: str) -> bool:
+    """Whether the give-up annotation of the Bucket has this UID (of the Bucket or an access)."""
     return bool(uid) and uid in [word.strip() for word in given_up(bucket).split(",")]
 
 

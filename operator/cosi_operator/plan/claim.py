@@ -265,7 +265,7 @@ def _plan_bound(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> ClaimSte
     if claim.bucket_name != bucket.meta.name or (
         silent and claim.observed_generation != claim.meta.generation
     ):
-        patience = patience_s(view.now, view.sidecar_heard)
+        patience = patience_s(view.now, view.sidecar_wrote_at)
         if left := left_for_sidecar(bucket.meta.created, view.now, patience):
             return left
         waiting = Terminal(
@@ -370,7 +370,7 @@ def _await_sidecar(claim: BucketClaim, bucket: Bucket, view: ClaimView) -> Done:
     ):
         return Done(Success(), report=False)
     if view.deleting_since is not None:
-        since, patience = stamp(view.deleting_since), patience_s(view.now, view.sidecar_heard)
+        since, patience = stamp(view.deleting_since), patience_s(view.now, view.sidecar_wrote_at)
         if left := left_for_sidecar(since, view.now, patience):
             return left
     what = f"Bucket {bucket.meta.name} is waiting to be deleted"

@@ -34,7 +34,8 @@ class ClaimView:
             that, so it only prevents that a Bucket whose record names no existing claim gets
             another claim: the record may be lost, or older than that claim.
         unproven: `claim` may still be a stale copy.
-        sidecar_heard: when the sidecar of the Bucket's driver last wrote the state of any object.
+        sidecar_wrote_at: when the sidecar of the Bucket's driver last wrote the state of any
+            object.
         deleting_since: when this process first saw the claim's deletionTimestamp.
         waiting_reported: the controller has since reported that the claim waits for the sidecar.
     """
@@ -50,7 +51,7 @@ class ClaimView:
     holder_alive: bool | None = None
     is_claimed: bool = False
     unproven: bool = False
-    sidecar_heard: datetime | None = None
+    sidecar_wrote_at: datetime | None = None
     deleting_since: datetime | None = None
     waiting_reported: bool = False
 
@@ -80,7 +81,7 @@ def wants_new(claim: BucketClaim) -> bool:
 
 
 def former_found_late(view: ClaimView) -> str:
-    """A sentence about a former Bucket that the watch brought after the new one; "" without one."""
+    """A sentence about a former Bucket that was found after the new one; "" without one."""
     claim, bucket = view.claim, view.bucket
     if claim is None or bucket is None or not view.former or wants_new(claim):
         return ""

@@ -60,7 +60,7 @@ class Granted:
 
     account_id: str
     problem: str = ""
-    code: Code = Code.OK  # the driver's answer; ALREADY_EXISTS comes without keys
+    code: Code = Code.OK  # of the driver's reply; ALREADY_EXISTS has no keys
     renew_at: str = ""  # RFC 3339; when keys with an expiry have to be renewed
     reason: Reason | None = None  # of a problem that is neither a missing id nor missing keys
     used_by_others: bool = False  # the record names this account for another access too
@@ -77,7 +77,7 @@ class Revoked:
 class NothingToRevoke:
     """No account of the access is left to revoke.
 
-    None can exist, or the driver is not asked any more, and an Event names what may be left.
+    None can exist, or the driver is not called any more, and an Event names what may be left.
     """
 
 

@@ -43,7 +43,7 @@ class RecordEdit:
     def fits(self, record: BucketRecord | None) -> bool:
         """Whether the entry is unchanged since the plan read it; otherwise plan again.
 
-        An entry never starts a record: without the claim and driver, nobody could check the entry.
+        An entry never starts a record, because without claim and driver it could not be checked.
         """
         if self.access_uid and record is None:
             return False

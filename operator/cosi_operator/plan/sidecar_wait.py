@@ -36,9 +36,9 @@ _BEFORE_DELETION = frozenset(
 _BY_CONTROLLER = frozenset((Reason.WAITING_FOR_SIDECAR, Reason.ACCESS_CLASS_NOT_FOUND))
 
 
-def patience_s(now: datetime, heard: datetime | None) -> float:
-    """How long to wait for a sidecar that last wrote at `heard` (None: has not written yet)."""
-    at_work = heard is not None and abs((now - heard).total_seconds()) < HEAL_AFTER_S
+def patience_s(now: datetime, wrote_at: datetime | None) -> float:
+    """How long to wait for a sidecar that last wrote at `wrote_at` (None: has not written yet)."""
+    at_work = wrote_at is not None and abs((now - wrote_at).total_seconds()) < HEAL_AFTER_S
     return BUSY_HEAL_AFTER_S if at_work else HEAL_AFTER_S
 
 

@@ -34,7 +34,7 @@ class UnreportedView:
     Attributes:
         bucket: a Bucket that names the claim of this access.
         since: when this process first saw the access in its present state (new, or being deleted).
-        heard: when the sidecar of the access's driver last wrote the state of any object.
+        wrote_at: when the sidecar of the access's driver last wrote the state of any object.
         reported: since `since`, the controller has reported that the access waits for the sidecar.
     """
 
@@ -43,7 +43,7 @@ class UnreportedView:
     bucket: Bucket | None
     now: datetime
     since: datetime
-    heard: datetime | None = None
+    wrote_at: datetime | None = None
     reported: bool = False
 
 
@@ -57,7 +57,7 @@ def driver_of(bucket: Bucket | None, access_class: BucketAccessClass | None) -> 
 def is_settled(access: BucketAccess, driver: str) -> bool:
     """Whether the access needs no report, or the sidecar of the driver handles and reports it.
 
-    Without a driver, nobody handles a deletion, whatever a sidecar reported before.
+    Without a driver, no sidecar handles a deletion, even if a sidecar has reported before.
     """
     has_finalizer = names.ACCESS_FINALIZER in access.meta.finalizers
     if access.meta.deleting:
@@ -116,7 +116,7 @@ def _plan_deletion(access: BucketAccess, view: UnreportedView) -> Done | EditFin
 
 
 def _left(view: UnreportedView) -> Done | None:
-    return left_for_sidecar(stamp(view.since), view.now, patience_s(view.now, view.heard))
+    return left_for_sidecar(stamp(view.since), view.now, patience_s(view.now, view.wrote_at))
 
 
 def released_message(access: BucketAccess) -> str:

@@ -51,7 +51,8 @@ class AccessAccounts:
         self._revoked: dict[str, frozenset[str]] = {}
         # UIDs of accesses whose entry this process wrote and whose Grant was not sent yet.
         self._unasked: set[str] = set()
-        # UIDs of accesses whose entry is just losing an account that another access has too.
+        # UID and account of each removal from an entry that is being written, because another
+        # access has the account too.
         self._leaving: set[tuple[str, str]] = set()
         self._last_words = LastWords(sidecar.reporter, sidecar.clock)
 
@@ -182,11 +183,11 @@ class AccessAccounts:
 
     @contextmanager
     def leaving(self, view: AccessView, access: BucketAccess, step: EditBucket) -> Iterator[None]:
-        """Within this context, an entry loses the accounts that are left to other accesses.
+        """Within this context, accounts that other accesses have too are removed from an entry.
 
         Raises:
-            Conflict: no other access has one of them any more, because it is leaving it as well.
-                Plan again, to revoke it.
+            Conflict: no other access has one of these accounts any more, because the account is
+                being removed from its entry as well. Plan again, to revoke the account.
         """
         uid, edit = access.meta.uid, step.record
         before = view.entry.accounts if view.entry else ()
@@ -216,13 +217,13 @@ class AccessAccounts:
     async def leave(
         self, view: AccessView, access: BucketAccess, message: str, *, repeat: bool = True
     ) -> NothingToRevoke:
-        """Report accounts that may be left. The record forgets them, so this is stored first.
+        """Store a Warning about accounts that may be left, before the record no longer names them.
 
-        `repeat`: whether the run may be repeated until it is stored; False after a Grant, which
-        could create another account each time.
+        `repeat`: whether the run may be repeated until the Warning is stored; False after a Grant,
+        because each repetition could create another account.
 
         Raises:
-            ApiError, ApiSilent: no Event may be stored; repeat.
+            ApiError, ApiSilent: the Warning may not be stored; repeat the run.
         """
         s, bucket, uid = self._s, view.bucket, access.meta.uid
         log.warning(
@@ -236,15 +237,15 @@ class AccessAccounts:
         stored = exists and await self._last_words.say(
             uid, s.accesses, access, message, repeat=repeat
         )
-        # The administrator reads the Bucket. A namespace that is being deleted accepts no Event, so
-        # the Warning is about the Bucket then, even if that was removed.
-        removed = "" if exists else f" ({uid}) was removed by force."
-        told = f"BucketAccess {access.meta.key}{removed}: {message}"
+        # Administrators read the Events of the Bucket. A namespace that is being deleted accepts no
+        # Event, so then the Warning is about the Bucket, even if the Bucket was removed.
+        removed = ":" if exists else f" ({uid}) was removed by force."
+        text = f"BucketAccess {access.meta.key}{removed} {message}"
         held = s.buckets.get(bucket.meta.key) if bucket else None
         if bucket and (not stored or (held and held.meta.uid == bucket.meta.uid)):
-            await self._last_words.say(uid, s.buckets, bucket, told, repeat=repeat)
+            await self._last_words.say(uid, s.buckets, bucket, text, repeat=repeat)
         if not exists and (claim := s.lookup.claim_of_bucket(bucket)):
-            await self._last_words.say(uid, s.claims, claim, told, repeat=repeat)
+            await self._last_words.say(uid, s.claims, claim, text, repeat=repeat)
         return NothingToRevoke()
 
     def event(
@@ -288,7 +289,7 @@ class AccessAccounts:
         log_change("access_revoked", Call.REVOKE_ACCESS, reply, watch, **ids)
         self._unstored.drop(access, step.account_id)
         is_guessed = is_guess(view, access, step.account_id, reply)
-        if is_guessed:  # before the account counts as revoked, as this may have to be repeated
+        if is_guessed:  # before the account counts as revoked, so that a failure is repeated
             await self.leave(view, access, unverified_account(access))
         if access.meta.deleting or view.vanished:  # until a Grant returns the account again
             uid = access.meta.uid

@@ -83,7 +83,7 @@ class UnstoredKeys:
         self._by_uid.pop(uid, None)
 
     def forget_earlier(self, key: Key, access: BucketAccess | None) -> None:
-        """Drop the keys of the accesses that had this key before `access`; all are revoked."""
+        """Drop the credentials of earlier accesses with this name; their accounts are revoked."""
         for uid, unstored in list(self._by_uid.items()):
             if unstored.key == key and (access is None or uid != access.meta.uid):
                 del self._by_uid[uid]
@@ -176,7 +176,8 @@ class AccessSecret:
         store = self._secrets.update if step.replace else self._secrets.create
         result = await store(step.key, content)
         if isinstance(result, SecretIs) and result.other_keys:
-            # Of a create that was late, or of another leader. Which keys are valid is not known.
+            # The keys are of a create that was late, or of another leader. It is unknown which
+            # keys are valid.
             self._unstored.drop(access, unstored.granted.account_id)
             return replace(result, name=step.key.name)
         if isinstance(result, SecretIs) and result.ours:

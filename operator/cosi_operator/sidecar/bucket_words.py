@@ -1,4 +1,4 @@
-"""Words of a sidecar about a Bucket: its lost record, accounts and buckets that may be left."""
+"""Messages about a Bucket: its lost record, accounts and buckets that may be left."""
 
 from collections.abc import Mapping
 

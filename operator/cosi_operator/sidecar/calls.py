@@ -143,7 +143,7 @@ class Queued(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Unwanted(Refused):
-    """A call that was not made, because its reason had gone when its turn came."""
+    """A call that was not made, because it was no longer needed when its turn came."""
 
 
 @dataclass(slots=True)
@@ -179,7 +179,7 @@ async def judged[R](
 
 @dataclass(frozen=True, slots=True)
 class DriverRun:
-    """The driver calls of one reconcile run for one object: what they are counted under.
+    """The key and the inputs under which the driver calls of one run are counted.
 
     A run makes this from its view at each use, because the run may have read a newer copy of the
     object, and the next run looks for the attempt under the generation of that copy.

@@ -118,7 +118,7 @@ class Lanes:
 
         Args:
             watch: measures the call itself.
-            is_wanted: asked when its turn has come, before the call is made.
+            is_wanted: called when the turn has come; False means that the driver is not called.
         Returns:
             The reply, or a `Refused`. `Queued`: the access has to wait longer for its turn, so the
             call was not made; the access is reconciled again when its turn is near. `Unwanted`: the

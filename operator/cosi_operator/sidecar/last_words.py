@@ -1,7 +1,7 @@
-"""Warnings about what may be left on a backend, for which no object and no record is left to ask.
+"""Stores Warnings about accounts and buckets that may be left on a backend.
 
-Each is stored before the record forgets what it is about, and is not subject to the limits of other
-Events.
+Such a Warning is stored before the record is changed, because afterwards no object and no record
+names the account or the bucket. The limits of other Events do not apply to it.
 """
 
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from cosi_operator.outcome import Reason
 from cosi_operator.report import Reporter
 from cosi_operator.status_patch import Reported
 
-# After so long a Warning that can't be stored no longer delays a deletion. It is then sent like
-# other Events, and the log contains it in any case.
+# A Warning that can't be stored delays a deletion for at most this long. After that it is emitted
+# like other Events. The log contains it in any case.
 PATIENCE_S = 60.0
 REASON = Reason.BACKEND_UNVERIFIED.value
 
@@ -26,7 +26,8 @@ class LastWords:
 
     reporter: Reporter
     clock: Clock
-    # By UID, then by kind and message: when it first could not be stored; when done, whether it is.
+    # By UID, then by kind and message: the time of the first attempt that failed; later, whether
+    # the Warning is stored.
     _said: dict[str, dict[tuple[str, str], float | bool]] = field(default_factory=dict)
 
     async def say(
@@ -35,10 +36,10 @@ class LastWords:
         """Store a Warning about an object, unless this process has done so.
 
         Returns:
-            Whether it is stored; False if no request can store it, or not soon.
+            Whether it is stored; False if the API server refuses it, or after the last repetition.
         Raises:
-            ApiSilent, ServerError, TooManyRequests: it may not be stored. Repeat it; not if
-            `repeat` is False.
+            ApiSilent, ServerError, TooManyRequests: it may not be stored, so repeat this call.
+                With `repeat=False`, never raised.
         """
         said, key = self._said.setdefault(uid, {}), (objects.resource.kind, message)
         now_s = self.clock.monotonic()
@@ -57,5 +58,5 @@ class LastWords:
         return stored
 
     def forget(self, uid: str) -> None:
-        """Call this when the access is gone."""
+        """Call this when the access no longer exists."""
         self._said.pop(uid, None)

@@ -21,7 +21,7 @@ class RecordMemory:
     _lost: dict[str, BucketRecord] = field(default_factory=dict)  # by UID of the Bucket
     _vanished: dict[str, Bucket] = field(default_factory=dict)  # by UID of the access
     _released: dict[str, Bucket] = field(default_factory=dict)  # by name of the Bucket
-    # UIDs of Buckets from which somebody else has removed our finalizer.
+    # UIDs of Buckets from which another writer has removed our finalizer.
     _stripped: set[str] = field(default_factory=set)
 
     def note(self, old: Bucket | None, new: Bucket | None) -> None:
@@ -46,10 +46,10 @@ class RecordMemory:
             self._note_lost(new.meta.uid, old.record, new.record)
 
     def _note_finalizer(self, old: BucketRecord, before: Bucket, after: Bucket | None) -> None:
-        """A sidecar that ends a Bucket gives the record a new revision; a person does not."""
+        """Note who removed our finalizer: only a sidecar raises the revision in the same write."""
         had = names.BUCKET_FINALIZER in before.meta.finalizers
         if after is None or after.meta.uid != before.meta.uid:
-            if had:  # the finalizer was there until the end, so nobody asks for it
+            if had:  # the Bucket kept the finalizer, so `take_stripped` will not be called
                 self._stripped.discard(before.meta.uid)
             return
         revision = after.record.revision if after.record else old.revision
@@ -59,7 +59,7 @@ class RecordMemory:
             self._stripped.add(after.meta.uid)
 
     def take_stripped(self, bucket_uid: str) -> bool:
-        """Whether a Bucket lost our finalizer, but not by an edit of a sidecar; forgets it."""
+        """Whether our finalizer was removed by hand from a Bucket; the next call returns False."""
         was = bucket_uid in self._stripped
         self._stripped.discard(bucket_uid)
         return was

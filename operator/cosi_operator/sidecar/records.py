@@ -196,7 +196,7 @@ class RecordLookup:
         return None
 
     def _will_delete(self, bucket: Bucket) -> bool:
-        """Whether the deletion of a Bucket deletes its data now, and waits for nobody."""
+        """Whether the deletion of a Bucket deletes its data now, and not after other objects."""
         is_empty = bucket.record is None or not bucket.record.accesses
         deletes = bucket.meta.deleting and bucket.deletion_policy is DeletionPolicy.DELETE
         return deletes and is_empty and not self._is_in_use(bucket)

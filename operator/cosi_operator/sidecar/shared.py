@@ -53,9 +53,10 @@ class Sidecar:
     deletion_recheck_s: float | None
 
     def current(self, outcome: Outcome) -> Outcome:
-        """The outcome; if the driver has returned while the run waited for it, run again at once.
+        """The outcome; a requeue if the run waits for the driver, but the driver answers again.
 
-        The driver's return wakes what says that it waits, and this run has not said so yet.
+        When a driver answers again, only objects whose status shows that they wait are requeued,
+        and the status of this object does not show it yet.
         """
         is_waiting = isinstance(outcome, Terminal) and outcome.reason is Reason.WAITING_FOR_DRIVER
         if is_waiting and self.state.view().up:

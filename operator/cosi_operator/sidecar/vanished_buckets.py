@@ -1,4 +1,4 @@
-"""What a Bucket leaves that no longer exists: a claim that waits for it, or data."""
+"""Releases the claims of Buckets that no longer exist, and warns about data that is left."""
 
 from cosi_operator.api.view import Bucket, BucketClaim, DeletionPolicy, Key
 from cosi_operator.kube.objects import set_finalizers
@@ -9,15 +9,15 @@ from cosi_operator.sidecar.shared import Sidecar
 
 
 class VanishedBuckets:
-    """Frees the claims of Buckets that vanished, and tells the data that they left."""
+    """The claims that wait for vanished Buckets, and Warnings about the data of such Buckets."""
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._s = sidecar
 
     async def release_claim(self, key: Key) -> None:
-        """Free the claim of a Bucket that vanished without our finalizer, as a refused Bucket does.
+        """Release the claim of a Bucket that vanished without our finalizer (a refused Bucket).
 
-        Our controller frees the claim too, but the Go controller waits for the sidecar.
+        Our controller releases the claim too, but the Go controller waits for the sidecar.
         """
         memory = self._s.lookup.memory
         bucket = memory.released_bucket(key.name)

@@ -1,4 +1,8 @@
-"""What a sidecar watches, and which keys each change adds to the queues."""
+"""What a sidecar watches, and which keys each change adds to the queues.
+
+Secrets are not watched, because most drivers' roles allow neither list nor watch of Secrets. So a
+change or deletion of a Secret wakes no access; the next run that needs the Secret reads it.
+"""
 
 from collections.abc import Hashable, Iterator
 from dataclasses import replace

@@ -671,7 +671,7 @@ def test_forged_status_with_a_name_that_no_bucket_can_have_is_not_read() -> None
                 GOING_CLAIM,
                 meta(READY, deleting=True),
                 now=NOW + timedelta(seconds=HEAL_AFTER_S + 1),
-                sidecar_heard=NOW + timedelta(seconds=HEAL_AFTER_S),
+                sidecar_wrote_at=NOW + timedelta(seconds=HEAL_AFTER_S),
             ),
             Done(
                 Requeue(Reason.WAITING_FOR_BUCKET, "", after_s=BUSY_LOOK_S, quiet=True),

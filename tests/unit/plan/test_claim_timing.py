@@ -27,7 +27,7 @@ def planned(
     """What is planned so long after the Bucket was made, and after the sidecar was heard of."""
     now = views.NOW + timedelta(seconds=after_s)
     heard = None if heard_s is None else now - timedelta(seconds=heard_s)
-    step = plan(ClaimView(claim, views.CLASS, bucket, (), now, sidecar_heard=heard))
+    step = plan(ClaimView(claim, views.CLASS, bucket, (), now, sidecar_wrote_at=heard))
     assert isinstance(step, Done)
     return step
 

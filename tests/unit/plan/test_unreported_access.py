@@ -65,7 +65,7 @@ def wait(after_s: float) -> Done:
         ),
         pytest.param(seen(ACCESS, after_s=1), wait(HEAL_AFTER_S - 1), id="new -> left to it first"),
         pytest.param(
-            seen(ACCESS, heard=NOW + timedelta(seconds=LATER_S)),
+            seen(ACCESS, wrote_at=NOW + timedelta(seconds=LATER_S)),
             wait(BUSY_LOOK_S),
             id="its sidecar is at work on others -> it gets longer",
         ),
@@ -137,7 +137,7 @@ def test_the_next_step(view: UnreportedView, step: Done | EditFinalizers) -> Non
             seen(ACCESS), Reason.WAITING_FOR_SIDECAR, id="the driver is not installed -> said"
         ),
         pytest.param(
-            seen(ACCESS, after_s=BUSY_HEAL_AFTER_S, heard=NOW + timedelta(seconds=58)),
+            seen(ACCESS, after_s=BUSY_HEAL_AFTER_S, wrote_at=NOW + timedelta(seconds=58)),
             Reason.WAITING_FOR_SIDECAR,
             id="a sidecar at work has passed it over for a minute -> said",
         ),

@@ -59,6 +59,7 @@ class Backend:
     calls: list[Called] = field(default_factory=list)
     answers: dict[Call, Answer] = field(default_factory=dict)
     new_account_each_time: bool = False
+    replaces_keys: bool = False  # a Grant ends the earlier keys of the account
     is_upgraded: bool = False  # an earlier version chose accounts in another way
     one_account_for_a_bucket: bool = False  # every Grant returns it, with a new key
     # False: Grant and Revoke read all accounts, and write them back when they are done.
@@ -160,6 +161,8 @@ class FakeDriver(Driver):
                 account_id, Account(request.bucket_id, request.name, [])
             )
             account.bucket_id = request.bucket_id  # an existing account gets access to this bucket
+            if backend.replaces_keys:
+                account.keys.clear()
             account.keys.append(key)
         await self._stop(call, before=False)
         refuse(call, answer, len(self._backend.calls))

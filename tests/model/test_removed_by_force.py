@@ -121,4 +121,4 @@ def test_an_access_whose_driver_nothing_names_any_more_is_released(
     world.user_deletes(BUCKET_ACCESSES, "a1")
     world.run_until_idle(limit_s=1200.0)
     assert world.find(BUCKET_ACCESSES, "a1") is None
-    assert "which was not revoked" in told(world, "BackendUnverified")
+    assert "did not revoke account" in told(world, "BackendUnverified")

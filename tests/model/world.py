@@ -231,6 +231,19 @@ class World:
             works = keys_in(body) in self.backend.live_keys()
             if keys_in(body) and not works and self.is_owned(body):
                 found.append(f"Secret {body['metadata']['name']} holds a key that does not work")
+        return found + self._grants_of_others()
+
+    def _grants_of_others(self) -> list[str]:
+        """The Secrets whose keys are not of the Grant in the record, and nothing will change it."""
+        found = []
+        for bucket in self.api.list(BUCKETS):
+            record = record_of(bucket)
+            for entry in record.accesses.values() if record else ():
+                secret = self.api.find(SECRETS, Key(entry.namespace, entry.secret))
+                annotations = (secret and secret["metadata"].get("annotations")) or {}
+                grant = annotations.get(names.GRANT_ANNOTATION)
+                if grant and entry.grant and grant != entry.grant and not entry.minted:
+                    found.append(f"Secret {entry.secret} has the keys of Grant {grant}: {entry}")
         return found
 
     def _driver_of(self, body: Json) -> str:
@@ -363,7 +376,9 @@ def _essence(plural: str, body: Json) -> Json:
         info = info_in(body)
         if info:
             info["spec"]["secretS3"] = "keys" if keys_in(body) else None
-        return {**essence, "info": info, "annotations": meta.get("annotations")}
+        annotations = dict(meta.get("annotations") or {})
+        annotations.pop(names.GRANT_ANNOTATION, None)  # a random word
+        return {**essence, "info": info, "annotations": annotations}
     status = dict(body.get("status") or {})
     status.pop("lastCall", None)
     status["conditions"] = [

@@ -45,6 +45,9 @@ ID_LIMIT_BYTES = MAX_ID_BYTES
 ENTRY_RESERVE_BYTES = 2 * ID_LIMIT_BYTES + 1536
 
 
+NO_GRANT = "none"  # of `AccessRecord.grant`
+
+
 class ClaimIdentity(Struct, frozen=True, omit_defaults=True):
     """Identifies one BucketClaim object. A later claim with the same name has another UID."""
 
@@ -64,6 +67,9 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
       the result of a call is unknown.
     - `minted`: the newest account until the Secret is known to contain its keys; afterwards "", and
       the older accounts can be revoked.
+    - `grant`: a random word for the last Grant, which an annotation of the Secret with its keys
+      repeats. NO_GRANT: the accounts are being revoked, so no Secret has valid keys. "" if an
+      earlier version wrote the entry.
     - `keys`: the result of the last rotation if it returned no new account. `same`: the driver
       returned the same keys. `added`: it returned other keys, so the old keys may still work.
     - `unanswered`: the number of calls without a reply; `since` and `last`: the first and the last
@@ -76,6 +82,7 @@ class AccessRecord(Struct, frozen=True, omit_defaults=True, rename="camel"):
     secret: str = ""
     accounts: tuple[str, ...] = ()
     minted: str = ""
+    grant: str = ""
     rotated: str = ""
     renew_at: str = ""
     keys: str = ""

@@ -156,6 +156,7 @@ class ClaimReconciler:
 
     async def _apply(self, view: ClaimView, step: ClaimEffect) -> ClaimFact:
         assert view.claim is not None
+        self._claims.must_be(view.claim.meta.key, view.claim.meta.uid)
         match step:
             case EditFinalizers(key=key, add=add, remove=remove):
                 return ClaimIs(

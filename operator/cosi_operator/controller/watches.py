@@ -125,6 +125,10 @@ class ControllerWatches:
                 else:
                     self.claims_queue.add_after(named, FREED_WITHIN_S)
         self._touch_claims(self.claims.store.by_index("existing", key.name))
+        if old and not new:  # nothing may name the driver of its accesses any more
+            for named in records.claims_of(old):
+                for cached in self.accesses.store.by_index(CLAIM, named):
+                    self.accesses_queue.add(cached.view.meta.key)
 
     def _bucket_written(self, key: Key, old: Bucket | None, new: Bucket | None) -> None:
         """A change by the run of the claim that the Bucket names."""

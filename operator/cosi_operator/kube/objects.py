@@ -79,6 +79,16 @@ class Objects[T]:
         body["kind"] = self.resource.kind
         return body
 
+    def must_be(self, key: Key, uid: str) -> None:
+        """Call this before a step that was planned for the object with this UID.
+
+        Raises:
+            Conflict: there is a later object of this name. Plan again.
+        """
+        body = self.body(key)
+        if body is not None and body["metadata"]["uid"] != uid:
+            raise _replaced(key)
+
     async def edit(self, key: Key, uid: str, change: Callable[[Body], None]) -> T | None:
         """Apply `change` to the cached copy and PUT the result.
 
@@ -92,7 +102,7 @@ class Objects[T]:
         if before is None or after is None:
             return None
         if before["metadata"]["uid"] != uid:
-            raise replaced(key)
+            raise _replaced(key)
         change(after)
         if after == before:
             return self.get(key)
@@ -206,7 +216,7 @@ class Objects[T]:
             return None
         found = self._fold(key, raw)
         if uid and identify(raw).uid != uid:
-            raise replaced(key)
+            raise _replaced(key)
         return found
 
     async def relist(self, namespace: str) -> None:
@@ -246,7 +256,7 @@ def _changed(body: Body, change: Callable[[Body], None]) -> Body:
     return body
 
 
-def replaced(key: Key) -> Conflict:
+def _replaced(key: Key) -> Conflict:
     """The error of a step that was planned for an earlier object of this name."""
     return Conflict(409, "Conflict", f"{key} was replaced by a later object of this name")
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace as with_fields
 
-from cosi_operator.api.record import AccessRecord, Room
+from cosi_operator.api.record import NO_GRANT, AccessRecord, Room
 from cosi_operator.api.view import Bucket, BucketAccess, age_s, stamp
 from cosi_operator.outcome import (
     Call,
@@ -86,9 +86,20 @@ def plan(view: AccessView) -> AccessStep:
     if view.failed and bucket:
         return _after_failure(access, bucket, view, view.failed)
     if problem := problem_of(access, view):
-        return Done(problem)
+        return _revoke_old(access, bucket, view) or Done(problem)
     assert bucket is not None  # otherwise problem_of returned a problem
     return _plan_grant(access, bucket, view)
+
+
+def _revoke_old(access: BucketAccess, bucket: Bucket | None, view: AccessView) -> AccessStep | None:
+    """Revoke the accounts whose keys a rotation replaced; None when none is left."""
+    entry = view.entry
+    old = entry.accounts[:-1] if entry and not entry.minted else ()
+    if bucket is None or not old or not records.bucket_id_of(bucket):
+        return None
+    token = judged_on(access, view.access_class)
+    verdict = standing(access, Call.REVOKE_ACCESS, view.context, token=token)
+    return verdict or revoke_all(access, bucket, old, view)
 
 
 def _lost(view: AccessView) -> Done:
@@ -110,7 +121,7 @@ def _settled(access: BucketAccess, view: AccessView) -> Done | None:
         return None
     if names.ACCESS_FINALIZER not in access.meta.finalizers or is_rotation_due(access, view):
         return None
-    if not is_retry_seen(access):
+    if not is_retry_seen(access) or view.is_superseded or view.has_other_keys:
         return None
     return Done(_success(entry, view))
 
@@ -169,7 +180,7 @@ def _plan_kept(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
         return hold
     entry = view.entry
     assert entry is not None
-    if view.secret and view.secret.other_keys and not entry.minted:
+    if (view.has_other_keys or view.is_superseded) and not is_rotation_due(access, view):
         # It is unknown which keys the Secret holds, so they are replaced as in a rotation.
         return edit_entry(access, bucket, with_fields(entry, minted=entry.accounts[-1], keys=""))
     old = entry.accounts[:-1]
@@ -231,6 +242,8 @@ def _plan_mint(access: BucketAccess, bucket: Bucket, view: AccessView) -> Access
     if entry.accounts:
         # Revoke accounts whose keys no Secret holds (the Secret was removed, or the driver sent no
         # keys) before another account is created, or their keys would work indefinitely.
+        if entry.grant != NO_GRANT:  # a late request may still store a Secret with these keys
+            return edit_entry(access, bucket, with_fields(entry, grant=NO_GRANT))
         return revoke_all(access, bucket, entry.accounts, view)
     if wait := unanswered_wait(entry, view):
         return wait
@@ -278,10 +291,18 @@ def _with_account(access: BucketAccess, entry: AccessRecord, view: AccessView) -
     # Replace a Secret that holds other keys as in a rotation, because a rotation survives a crash.
     outdated = view.secret is not None and view.secret.ours
     if entry.accounts or outdated:
-        return with_fields(entry, accounts=accounts, minted=granted.account_id, keys="")
+        minted = granted.account_id
+        return with_fields(entry, accounts=accounts, minted=minted, grant=granted.grant, keys="")
     renew_at = _renew_at(granted, view)
     rotated = rotate_token(access)
-    return with_fields(entry, accounts=accounts, rotated=rotated, renew_at=renew_at, keys="")
+    return with_fields(
+        entry,
+        accounts=accounts,
+        grant=granted.grant,
+        rotated=rotated,
+        renew_at=renew_at,
+        keys="",
+    )
 
 
 def renewal_time(expiry: str | None, now: datetime) -> str:
@@ -329,6 +350,7 @@ def _plan_rotation(
         entry,
         accounts=(*old, granted.account_id),
         minted="",
+        grant=granted.grant,
         rotated=rotate_token(access),
         renew_at=_renew_at(granted, view),
         keys=view.stored.keys,

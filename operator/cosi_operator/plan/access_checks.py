@@ -91,7 +91,8 @@ def _bucket_problem(access: BucketAccess, claim: BucketClaim, view: AccessView) 
             f" {access.meta.namespace}",
             waiting=True,
         )
-    if bucket.meta.deleting:
+    # A deleted Bucket waits for its claim, and until then the keys to it are renewed.
+    if bucket.meta.deleting and not (view.entry and view.entry.accounts):
         return Terminal(Reason.BEING_DELETED, f"Bucket {bucket.meta.name} is being deleted.")
     return _protocol_problem(access, bucket)
 

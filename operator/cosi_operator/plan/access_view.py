@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from cosi_operator.api.record import AccessRecord
+from cosi_operator.api.record import NO_GRANT, AccessRecord
 from cosi_operator.api.view import (
     AuthenticationType,
     Bucket,
@@ -48,6 +48,7 @@ class AccessView:
         vanished: that Bucket was removed by force; `bucket` is its last cached version.
         succeeded: the claim is now bound to another Bucket object.
         replacing: the Buckets that may have replaced a vanished one, by their name or claim.
+        finished: this process has removed the entry of the deleted access; the finalizer is left.
         others_need_finalizer: another access needs the access finalizer on the Bucket.
         rivals: another access that could be taken over names the same account.
         remembered: the entry in the record of an earlier Bucket object of the same bucket.
@@ -75,6 +76,7 @@ class AccessView:
     vanished: bool = False
     succeeded: bool = False
     replacing: tuple[Bucket, ...] = ()
+    finished: bool = False
     others_need_finalizer: bool = False
     rivals: bool = False
     remembered: AccessRecord | None = None
@@ -124,7 +126,27 @@ class AccessView:
     def unstored_grant(self) -> Granted | None:
         """The Grant whose credentials are not stored in the Secret yet."""
         granted = self.granted
-        return granted if granted and granted.account_id not in self.revoked else None
+        if granted is None or granted.account_id in self.revoked or self.is_superseded:
+            return None
+        return granted
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether another process has granted the account again, so one of the keys may be dead."""
+        granted, entry = self.granted, self.entry
+        if granted is None or entry is None or granted.account_id not in entry.accounts:
+            return False
+        return bool(granted.grant) and entry.grant not in ("", granted.grant, granted.after)
+
+    @property
+    def has_other_keys(self) -> bool:
+        """Whether the Secret, as far as it is known, has keys of another Grant than the last."""
+        secret, entry = self.secret, self.entry
+        if secret is None or not secret.ours or entry is None:
+            return False
+        if secret.other_keys or entry.grant == NO_GRANT:
+            return True
+        return bool(entry.grant and secret.grant) and entry.grant != secret.grant
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -230,6 +252,8 @@ def driver_of(view: AccessView) -> str:
     """
     if view.access is None:
         return ""
+    if view.finished:
+        return view.context.driver.name
     has_finalizer = names.ACCESS_FINALIZER in view.access.meta.finalizers
     if view.bucket and (view.entry or has_finalizer or view.access_class is None):
         return records.driver_of(view.bucket)

@@ -64,6 +64,8 @@ class Granted:
     renew_at: str = ""  # RFC 3339; when keys with an expiry have to be renewed
     reason: Reason | None = None  # of a problem that is neither a missing id nor missing keys
     used_by_others: bool = False  # the record names this account for another access too
+    grant: str = ""  # the word for this Grant, see `AccessRecord.grant`
+    after: str = ""  # the word in the record when this Grant was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,9 @@ class SecretIs:
 
     `ours`: its content names this access. A tenant may write that content, so `ours` proves nothing
     about accounts. `has_finalizer`: it has ours. `immutable`: its data can't be changed.
-    `account`: the account that its annotation names, which a tenant may write too. `other_keys`: it
-    is ours and exists already, but not with the keys that were to be stored.
+    `account`, `grant`: the account and the word (see `AccessRecord.grant`) that its annotations
+    name, which a tenant may write too. `other_keys`: it is ours and exists already, but not with
+    the keys that were to be stored.
     """
 
     exists: bool
@@ -103,6 +106,7 @@ class SecretIs:
     has_finalizer: bool = False
     immutable: bool = False
     account: str = ""
+    grant: str = ""
     name: str = ""  # "" for the Secret that the plan works on
     other_keys: bool = False
 

@@ -16,6 +16,7 @@ SECRET_FINALIZER = "cosi.objectstorage.k8s.io/secret-protection"  # noqa: S105 -
 RETRY_ANNOTATION = resources.RETRY_ANNOTATION
 # On our Secrets: the account of the credentials. For people only, because a tenant may write it.
 ACCOUNT_ID_ANNOTATION = "cosi.objectstorage.k8s.io/account-id"
+GRANT_ANNOTATION = "cosi.objectstorage.k8s.io/grant"
 
 # On a BucketAccess: a new value rotates its keys.
 ROTATE_ANNOTATION = "objectstorage.k8s.io/rotate"

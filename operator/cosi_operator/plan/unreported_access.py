@@ -122,7 +122,7 @@ def _left(view: UnreportedView) -> Done | None:
 def released_message(access: BucketAccess) -> str:
     """The message of the Warning about a copy whose finalizer was removed."""
     account = (
-        f" Its status names account {shown_name(access.account_id)}, which was not revoked."
+        f" This did not revoke account {shown_name(access.account_id)}, which its status names."
         if access.account_id
         else ""
     )

@@ -43,6 +43,7 @@ from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_release import release_unheld
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar, warn_unrecorded_account
+from cosi_operator.sidecar.unreported import Unreported
 
 
 class AccessReconciler:
@@ -59,6 +60,7 @@ class AccessReconciler:
         self._secret = AccessSecret(sidecar, secrets, self._unstored)
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
+        self._unreported = Unreported()
         self._refusals = Refusals(sidecar.reporter, sidecar.clock)
         self._steps = Steps[AccessView, AccessEffect, AccessFact](planning.plan, self._apply, fold)
 
@@ -147,6 +149,7 @@ class AccessReconciler:
             unproven=True,
             may_release=self._secret.may_release(access),
             revoked=self._accounts.revoked(uid),
+            finished=self._accounts.is_finished(uid),
             granted=unstored.granted if unstored else None,
             context=self._context(calls.pending()),
         )
@@ -165,6 +168,8 @@ class AccessReconciler:
     async def _apply(self, view: AccessView, step: AccessEffect) -> AccessFact:
         assert view.access is not None
         access = view.access
+        if access.meta.resource_version:  # otherwise it no longer exists, and its entry is ended
+            self._s.accesses.must_be(access.meta.key, access.meta.uid)
         match step:
             case EditFinalizers(key=key, add=add, remove=remove):
                 if remove and access.meta.deleting:
@@ -177,22 +182,9 @@ class AccessReconciler:
                     )
                 )
             case EditBucket():
-                bucket = view.bucket
-                assert bucket is not None
-                with self._accounts.leaving(view, access, step):
-                    edited = await edit_bucket(self._s.buckets, step, bucket.meta.uid)
-                if view.remembered:
-                    self._s.lookup.memory.forget_access(access.meta.uid)  # recorded again
-                if view.clean and view.entry is None:
-                    self._accounts.note_unasked(access.meta.uid)
-                    warn_unrecorded_account(self._s, access, view)
-                return BucketIs(edited)
-            case ReadAccessObject(key=key):
-                return AccessIs(await self._s.accesses.refresh(key, access.meta.uid))
-            case ReadClaim(key=key):
-                return ClaimIs(await self._s.claims.refresh(key))
-            case ReadBucketObject(key=key):
-                return BucketIs(await self._s.buckets.refresh(key))
+                return await self._edit_bucket(view, access, step)
+            case ReadAccessObject() | ReadClaim() | ReadBucketObject():
+                return await self._read_again(access, step)
             case Grant():
                 return await self._accounts.grant(view, access, step)
             case Revoke():
@@ -201,6 +193,35 @@ class AccessReconciler:
                 return await self._accounts.leave(view, access, message)
             case _:
                 return await self._secret.apply(view, access, step)
+
+    async def _edit_bucket(
+        self, view: AccessView, access: BucketAccess, step: EditBucket
+    ) -> BucketIs:
+        bucket = view.bucket
+        assert bucket is not None
+        with self._accounts.leaving(view, access, step):
+            edited = await edit_bucket(self._s.buckets, step, bucket.meta.uid)
+        if view.remembered:
+            self._s.lookup.memory.forget_access(access.meta.uid)  # recorded again
+        if view.clean and view.entry is None:
+            self._accounts.note_unasked(access.meta.uid)
+            warn_unrecorded_account(self._s, access, view)
+        if access.meta.deleting and step.record and step.record.entry is None:
+            self._accounts.note_finished(access.meta.uid)
+        if entry := records.entry_of(edited, access.meta.uid):
+            self._unstored.note_recorded(access, entry.accounts)
+        return BucketIs(edited)
+
+    async def _read_again(
+        self, access: BucketAccess, step: ReadAccessObject | ReadClaim | ReadBucketObject
+    ) -> AccessFact:
+        match step:
+            case ReadAccessObject(key=key):
+                return AccessIs(await self._s.accesses.refresh(key, access.meta.uid))
+            case ReadClaim(key=key):
+                return ClaimIs(await self._s.claims.refresh(key))
+            case ReadBucketObject(key=key):
+                return BucketIs(await self._s.buckets.refresh(key))
 
     def _forget(self, uid: str) -> None:
         self._unstored.forget_access(uid)
@@ -213,6 +234,7 @@ class AccessReconciler:
         if access is None:
             self._secret.forget(key)
             self._s.attempts.forget(key)
+            self._unreported.forget(key)
             return outcome
         if is_vanished_ended(end):
             self._s.lookup.memory.forget_access(access.meta.uid)
@@ -225,9 +247,12 @@ class AccessReconciler:
             outcome = self._accounts.calls_of(end.view, access).final(
                 replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s)
             )
+        report = self._unreported.of(access)
         if end.report:
             report = access_report(replace(end, outcome=outcome), access, self._s.attempts)
             # Warn before the new status replaces the account.
             warn_unrecorded_account(self._s, access, end.view)
-            await self._s.reporter.report(self._s.accesses, key, report)
+        with self._unreported.storing(key, report):
+            if report:
+                await self._s.reporter.report(self._s.accesses, key, report)
         return outcome

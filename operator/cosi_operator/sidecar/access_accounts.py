@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from secrets import token_hex
 
 import structlog
 
@@ -51,6 +52,8 @@ class AccessAccounts:
         self._revoked: dict[str, frozenset[str]] = {}
         # UIDs of accesses whose entry this process wrote and whose Grant was not sent yet.
         self._unasked: set[str] = set()
+        # UIDs of deleted accesses whose finalizer is the last thing to remove.
+        self._finished: set[str] = set()
         # UID and account of each removal from an entry that is being written, because another
         # access has the account too.
         self._leaving: set[tuple[str, str]] = set()
@@ -67,10 +70,18 @@ class AccessAccounts:
     def note_unasked(self, uid: str) -> None:
         self._unasked.add(uid)
 
+    def is_finished(self, uid: str) -> bool:
+        """Whether this process removed the entry of a deleted access, which has no account now."""
+        return uid in self._finished
+
+    def note_finished(self, uid: str) -> None:
+        self._finished.add(uid)
+
     def forget(self, uid: str) -> None:
         self._revoked.pop(uid, None)
         self._last_words.forget(uid)
         self._unasked.discard(uid)
+        self._finished.discard(uid)
 
     def calls(
         self, access: BucketAccess, access_class: BucketAccessClass | None, driver: DriverView
@@ -115,14 +126,22 @@ class AccessAccounts:
         if not is_storable_id(reply.account_id):
             return await self._refuse_account(view, access, step, reply.account_id)
         if step.resolving or reply.credentials is None:
-            return self._exists(access, Granted(reply.account_id, reply.problem))
+            granted = self._exists(access, Granted(reply.account_id, reply.problem))
+            self._unstored.keep(access, granted, None)
+            return granted
         azure = reply.credentials.azure
         ends_at = azure.ends_at if azure else None
         renew_at = planning.renewal_time(ends_at, view.context.now)
         if ends_at and not renew_at:
             self._warn_expired(access, ends_at)
         is_shared = self._is_shared(access, reply.account_id)
-        granted = Granted(reply.account_id, renew_at=renew_at, used_by_others=is_shared)
+        granted = Granted(
+            reply.account_id,
+            renew_at=renew_at,
+            used_by_others=is_shared,
+            grant=token_hex(4),
+            after=view.entry.grant if view.entry else "",
+        )
         granted = self._exists(access, granted)
         self._unstored.keep(access, granted, reply.credentials)
         known = view.entry and view.entry.accounts

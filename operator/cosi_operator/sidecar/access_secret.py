@@ -37,7 +37,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class UnstoredKey:
-    """Keys in memory; the repr of `credentials` hides the values.
+    """An account and its keys in memory; the repr of `credentials` hides the values.
+
+    `credentials`: None if the driver returned none; only the account is stored then.
 
     `keys` is the value for `AccessRecord.keys`. Determine it before the first write, because after
     a write without an answer the Secret may hold the keys already.
@@ -45,7 +47,7 @@ class UnstoredKey:
 
     key: Key
     granted: Granted
-    credentials: Credentials
+    credentials: Credentials | None
     keys: str | None = None
 
 
@@ -70,13 +72,19 @@ class UnstoredKeys:
             if uid != access.meta.uid and unstored.granted.account_id == account
         ]
 
-    def keep(self, access: BucketAccess, granted: Granted, credentials: Credentials) -> None:
+    def keep(self, access: BucketAccess, granted: Granted, credentials: Credentials | None) -> None:
         self._by_uid[access.meta.uid] = UnstoredKey(access.meta.key, granted, credentials)
 
     def drop(self, access: BucketAccess, account: str) -> None:
         """Drop the keys of an account that was revoked."""
         unstored = self.of(access)
         if unstored and unstored.granted.account_id == account:
+            del self._by_uid[access.meta.uid]
+
+    def note_recorded(self, access: BucketAccess, accounts: tuple[str, ...]) -> None:
+        """Drop an account without keys, which is stored with its entry in the record."""
+        unstored = self.of(access)
+        if unstored and unstored.credentials is None and unstored.granted.account_id in accounts:
             del self._by_uid[access.meta.uid]
 
     def forget_access(self, uid: str) -> None:
@@ -159,12 +167,14 @@ class AccessSecret:
     ) -> SecretIs | SecretAllowed | SecretStored:
         unstored = self._unstored.of(access)
         assert unstored is not None
+        assert unstored.credentials is not None  # otherwise the plan reports the missing keys
         assert view.bucket is not None
         content = SecretContent(
             access_uid=access.meta.uid,
             bucket_name=view.bucket.meta.name,
             bucket_id=records.bucket_id_of(view.bucket),
             account_id=unstored.granted.account_id,
+            grant=unstored.granted.grant,
             authentication_type=authentication_word(view.access_class),
             protocols=(access.protocol,),  # "" without a protocol, as the Go sidecar writes it
             credentials=unstored.credentials,
@@ -173,8 +183,10 @@ class AccessSecret:
         known = view.entry is not None and not view.entry.minted
         if unstored.keys is None and step.replace and known and is_rotation_due(access, view):
             unstored.keys = "same" if await self._secrets.holds(step.key, content) else "added"
-        store = self._secrets.update if step.replace else self._secrets.create
-        result = await store(step.key, content)
+        if step.replace and view.secret:
+            result = await self._secrets.update(step.key, content, view.secret.grant)
+        else:
+            result = await self._secrets.create(step.key, content)
         if isinstance(result, SecretIs) and result.other_keys:
             # The keys are of a create that was late, or of another leader. It is unknown which
             # keys are valid.

@@ -76,6 +76,7 @@ from cosi_operator.sidecar.calls import (
 )
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.shared import Sidecar, bucket_failure_event, mirror_to_claim
+from cosi_operator.sidecar.unreported import Unreported
 from cosi_operator.sidecar.vanished_buckets import VanishedBuckets
 from cosi_operator.status_patch import StatusReport
 
@@ -93,6 +94,7 @@ class BucketReconciler:
         # same id before either id is stored.
         self._returned: dict[Key, str] = {}
         self._vanished = VanishedBuckets(sidecar)
+        self._unreported = Unreported()
         self._reported_left: set[str] = (
             set()
         )  # UIDs of removed accesses with an account that is left
@@ -287,14 +289,18 @@ class BucketReconciler:
             self._s.attempts.forget(key)
         if bucket is None:
             self._returned.pop(key, None)
+            self._unreported.forget(key)
             return end.outcome
-        if end.report:
-            await self._s.reporter.report(self._s.buckets, key, self._status_report(end, bucket))
-        self._returned.pop(key, None)  # the index of ids now contains the id
-        self._warn_former_left(bucket, end.view)
-        await mirror_to_claim(
-            self._s, key, end.view.claim, end.outcome, retried=self._is_retried(end.view)
-        )
+        kept = self._unreported.of(bucket)
+        report = self._status_report(end, bucket) if end.report else kept
+        outcome = report.outcome if report else end.outcome
+        with self._unreported.storing(key, report):
+            if report:
+                await self._s.reporter.report(self._s.buckets, key, report)
+            self._returned.pop(key, None)  # the index of ids now contains the id
+            self._warn_former_left(bucket, end.view)
+            is_retried = self._is_retried(end.view)
+            await mirror_to_claim(self._s, key, end.view.claim, outcome, retried=is_retried)
         return end.outcome
 
     def _warn_former_left(self, bucket: Bucket, view: BucketView) -> None:

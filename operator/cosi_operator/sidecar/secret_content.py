@@ -49,7 +49,7 @@ class SecretContent:
     """The input for a Secret's content. The repr of `credentials` hides the values.
 
     `bucket_name` is the name of the Bucket object, `bucket_id` the driver's own id; they differ
-    for static Buckets and for several drivers.
+    for static Buckets and for several drivers. `grant`: see `AccessRecord.grant`.
     """
 
     access_uid: str
@@ -59,6 +59,7 @@ class SecretContent:
     authentication_type: str
     protocols: tuple[str, ...]
     credentials: Credentials
+    grant: str = ""
 
 
 def secret_data(content: SecretContent, *, extra_keys: bool) -> dict[str, str]:

@@ -77,7 +77,7 @@ class Secrets:
             ApiSilent: the Secret may or may not exist; read it before any other step.
         """
         data = secret_data(content, extra_keys=self._extra_keys)
-        body = _body(key, data, {names.ACCOUNT_ID_ANNOTATION: content.account_id})
+        body = _body(key, data, _annotations(content))
         try:
             await self._client.create(SECRETS, body, namespace=key.namespace)
         except AlreadyExists:
@@ -106,38 +106,43 @@ class Secrets:
             return False
         return _describe(body, content.access_uid).ours and _holds(body, content)
 
-    async def update(self, key: Key, content: SecretContent) -> SecretIs | SecretAllowed:
+    async def update(
+        self, key: Key, content: SecretContent, replacing: str = ""
+    ) -> SecretIs | SecretAllowed:
         """Replace the credentials in an existing Secret that is ours, in place; safe to repeat.
 
         Keys, labels, annotations and finalizers of other writers are kept. A Secret that is missing
         or not ours is not changed.
 
+        Args:
+            replacing: the `grant` of the Secret that is to be replaced.
         Returns:
             `SecretIs(ours=True)` when the Secret has the new credentials; otherwise the state of
             the Secret that has the name, or the API server's reason for a refusal.
         Raises:
-            Conflict: other writers changed the Secret twice in a row, or changed its credentials:
-                then a new leader has stored newer ones.
+            Conflict: other writers changed the Secret twice in a row, or its credentials: then
+                a new leader has stored newer ones.
             ApiSilent: the Secret may or may not be updated. Repeat the update.
         """
-        seen: list[Body] = []
+        read: list[Body] = []
         try:
-            return await self._update(key, content, seen)
+            return await self._update(key, content, replacing, read)
         except Conflict:
-            return await self._update(key, content, seen)
+            return await self._update(key, content, replacing, read)
 
     async def _update(
-        self, key: Key, content: SecretContent, seen: list[Body]
+        self, key: Key, content: SecretContent, replacing: str, read: list[Body]
     ) -> SecretIs | SecretAllowed:
-        """One attempt. `seen` are the copies that earlier attempts read; this one is added."""
+        """One attempt. `read` are the copies that earlier attempts read; this one is added."""
         try:
             body = await self._get(key)
             found = _describe(body, content.access_uid)
             if not found.ours:
                 return found
-            if any(_info(earlier) != _info(body) for earlier in seen):
+            is_changed = any(_info(earlier) != _info(body) for earlier in read)
+            if is_changed or found.grant not in (replacing, content.grant):
                 raise Conflict(409, "Conflict", f"the credentials in Secret {key} changed")
-            seen.append(body)
+            read.append(body)
             changed = self._with_content(body, content)
             if changed != body:
                 await self._client.update(SECRETS, changed)
@@ -158,7 +163,7 @@ class Secrets:
         meta = changed["metadata"]
         meta["annotations"] = {
             **_mapping(meta.get("annotations")),
-            names.ACCOUNT_ID_ANNOTATION: content.account_id,
+            **_annotations(content),
         }
         # The API server accepts no new finalizer on an object that is being deleted.
         if not meta.get("deletionTimestamp"):
@@ -249,14 +254,24 @@ def _describe(body: Body, access_uid: str) -> SecretIs:
     has_finalizer = _has_finalizer(body)
     if not access_uid or _owner(body) != access_uid:
         return SecretIs(exists=True, has_finalizer=has_finalizer)
-    account = _mapping(_meta(body).get("annotations")).get(names.ACCOUNT_ID_ANNOTATION)
+    annotations = _mapping(_meta(body).get("annotations"))
+    account, grant = (
+        text if isinstance(text := annotations.get(name), str) else ""
+        for name in (names.ACCOUNT_ID_ANNOTATION, names.GRANT_ANNOTATION)
+    )
     return SecretIs(
         exists=True,
         ours=True,
         has_finalizer=has_finalizer,
         immutable=body.get("immutable") is True,
-        account=account if isinstance(account, str) else "",
+        account=account,
+        grant=grant,
     )
+
+
+def _annotations(content: SecretContent) -> dict[str, str]:
+    grant = {names.GRANT_ANNOTATION: content.grant} if content.grant else {}
+    return {names.ACCOUNT_ID_ANNOTATION: content.account_id, **grant}
 
 
 def _owner(body: Body) -> str | None:

@@ -35,6 +35,7 @@ from tests.support.views import (
 
 from cosi_operator.api.record import (
     ENTRY_RESERVE_BYTES,
+    NO_GRANT,
     RECORD_LIMIT_BYTES,
     AccessRecord,
     ClaimIdentity,
@@ -102,6 +103,7 @@ REVOKE = Revoke("id-7", "acct-7", {"role": "reader"})
 STORE = StoreSecret(SECRET)
 HOLD = EditFinalizers(KEY, add=(names.ACCESS_FINALIZER,))
 LET_GO = EditFinalizers(KEY, remove=(names.ACCESS_FINALIZER,))
+UNGRANTED = replace(ENTRY, grant=NO_GRANT)
 WAIT_FOR_RECORD = await_bucket(f"The record of Bucket {READY.meta.name} is not started yet.")
 REFUSED = replace(HELD, last_call=judged(Call.GRANT_ACCESS))
 UNSURE = replace(HELD, last_call=judged(Call.GRANT_ACCESS, Code.UNKNOWN, effect=Effect.MAYBE))
@@ -354,18 +356,29 @@ BUSY = with_entries(MARKED, **{f"u{n}": AccessRecord("team", f"a{n}") for n in r
         ),
         pytest.param(
             free(asked(GRANTED), bucket=RECORDED),
+            edit(ENTRY, UNGRANTED),
+            id="the Secret is gone -> the record says first that no Secret has valid keys",
+        ),
+        pytest.param(
+            free(asked(GRANTED), bucket=with_entries(MARKED, access_uid=UNGRANTED)),
             ReadBucketObject(MARKED.meta.key),
             id="the Secret is gone -> the record is read before its account is revoked",
         ),
         pytest.param(
-            free(asked(GRANTED), bucket=RECORDED, bucket_proven=True),
+            free(
+                asked(GRANTED),
+                bucket=with_entries(MARKED, access_uid=UNGRANTED),
+                bucket_proven=True,
+            ),
             REVOKE,
             id="the Secret is gone -> the old account is revoked before another is made",
         ),
         pytest.param(
             free(
                 asked(GRANTED),
-                bucket=with_entries(MARKED, access_uid=replace(ENTRY, accounts=("ba-access-uid",))),
+                bucket=with_entries(
+                    MARKED, access_uid=replace(UNGRANTED, accounts=("ba-access-uid",))
+                ),
             ),
             change(REVOKE, account_id="ba-access-uid"),
             id="the account contains the access's own UID -> revoked without a read",

@@ -23,7 +23,7 @@ from tests.support.views import (
     with_entries,
 )
 
-from cosi_operator.api.record import AccessRecord
+from cosi_operator.api.record import NO_GRANT, AccessRecord
 from cosi_operator.api.view import AuthenticationType, BucketAccess, Key
 from cosi_operator.outcome import (
     Call,
@@ -359,10 +359,13 @@ def test_rotation_waits_for_a_driver_that_is_away() -> None:
 
 def test_rotation_whose_secret_is_gone_is_a_new_grant() -> None:
     view = change(seen(), secrets={SECRET.name: SecretIs(exists=False)}, secret_allowed=True)
+    ungranted = replace(ENTRY, grant=NO_GRANT)
+    assert plan(view) == edit(ENTRY, ungranted)
+    view = fold(view, BucketIs(with_entries(MARKED, access_uid=ungranted)))
     assert plan(view) == REVOKE_OLD
     view = fold(view, Revoked("acct-7"))
-    none_left = replace(ENTRY, accounts=())
-    assert plan(view) == edit(ENTRY, none_left)
+    none_left = replace(ungranted, accounts=())
+    assert plan(view) == edit(ungranted, none_left)
     view = fold(view, BucketIs(with_entries(MARKED, access_uid=none_left)))
     assert plan(view) == GRANT
     view = fold(view, change(NEW, renew_at=LATER))

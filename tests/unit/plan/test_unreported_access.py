@@ -169,7 +169,7 @@ def test_what_is_reported(view: UnreportedView, reason: Reason) -> None:
 
 
 def test_the_warning_about_a_released_copy_names_the_account_that_its_status_names() -> None:
-    assert "which was not revoked" not in released_message(GOING)
-    assert "account a-7, which was not revoked" in released_message(
+    assert "did not revoke" not in released_message(GOING)
+    assert "did not revoke account a-7, which its status names" in released_message(
         replace(GOING, account_id="a-7")
     )

@@ -364,6 +364,15 @@ def test_newer_keys_are_not_overwritten_after_a_conflict(world: World, secrets: 
     assert now(secrets.holds(KEY, newer))
 
 
+def test_keys_of_a_later_grant_are_not_overwritten(world: World, secrets: Secrets) -> None:
+    now(secrets.create(KEY, replace(CONTENT, grant="later")))
+    with pytest.raises(Conflict, match="the credentials in Secret team/reader-keys changed"):
+        now(secrets.update(KEY, replace(RENEWED, grant="earlier"), "first"))
+    assert now(secrets.holds(KEY, CONTENT))
+    now(secrets.update(KEY, replace(RENEWED, grant="last"), "later"))
+    assert now(secrets.read(KEY, "uid-1")).grant == "last"
+
+
 def test_new_credentials_replace_the_old_ones_in_place_and_what_is_not_ours_stays(
     world: World, secrets: Secrets
 ) -> None:

@@ -1,11 +1,11 @@
 """The five kinds as synchronous classes of kr8s. Import them from `cosi_operator.sdk`."""
 
+import os
 import threading
 from collections.abc import Generator
 from typing import Any, Self, cast
 
 import kr8s
-import msgspec
 from kr8s.objects import APIObject
 
 from cosi_operator.api.view import Key, Resource
@@ -17,10 +17,10 @@ from cosi_operator.sdk.explanation import Explanation
 from cosi_operator.sdk.refused import Refused
 
 _lock = threading.Lock()
-_apis: dict[tuple[str | None, str | None], kr8s.Api] = {}
+_apis: dict[tuple[str | os.PathLike[str] | None, str | None], kr8s.Api] = {}
 
 
-def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s.Api:
+def api(kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None) -> kr8s.Api:
     """An API object of kr8s for the kubeconfig that kubectl would use.
 
     The classes use it when they are given no other. kr8s's own objects take it too:
@@ -68,8 +68,8 @@ class _Object(Refused, APIObject):
         if name is None:
             return super().get(namespace=namespace, api=used, **selectors)
         key = cls._key(used, name, namespace)
-        raw = portal.call(used, lambda client: work.read(client, cls.resource, key))
-        return cls(msgspec.json.decode(raw), api=used)
+        found = portal.call(used, lambda client: work.read_object(client, cls.resource, key))
+        return cls(found, api=used)
 
     @classmethod
     def list(  # type: ignore[override]  # as kr8s's own synchronous class
@@ -89,11 +89,9 @@ class _Object(Refused, APIObject):
         return portal.call(used, lambda client: task(client, key))
 
     def _wait(self, kind: work.Kind, timeout: float | None) -> None:
-        self.raw = msgspec.json.decode(
-            self._call(
-                lambda client, key: work.wait_ready(
-                    client, kind, key, timeout_s=timeout, clock=RealClock()
-                )
+        self.raw = self._call(
+            lambda client, key: work.wait_ready(
+                client, kind, key, timeout_s=timeout, clock=RealClock()
             )
         )
 

@@ -16,8 +16,8 @@ import kr8s.asyncio
 import msgspec
 from msgspec import Struct
 
-from cosi_operator.kube.kubeconfig_merge import KubeconfigError
 from cosi_operator.sdk.answer import AnswerTooLarge, BadAnswer, unreadable
+from cosi_operator.sdk.flight import Flight
 from cosi_operator.sdk.login import Login
 from cosi_operator.sdk.session import Session
 
@@ -45,9 +45,7 @@ class AsyncApi(kr8s.asyncio.Api):
         self.login = login
         self._free = free
         self._retired = []
-        self._renewing = anyio.Lock()
-        self.renewals = 0
-        self._problem = ""
+        self.renewal = Flight()
         again = self.auth.reauthenticate
 
         async def log_in() -> None:
@@ -64,13 +62,13 @@ class AsyncApi(kr8s.asyncio.Api):
 
     async def close(self) -> None:
         """Close the connections, and delete the files with keys."""
+        self._free()
         sessions: list[httpx.AsyncClient] = [*self._retired]
         if self._session is not None:
             sessions.append(self._session)
         with anyio.CancelScope(shield=True):
             for session in sessions:
                 await session.aclose()
-        self._free()
 
     @contextlib.asynccontextmanager
     async def call_api(
@@ -90,32 +88,14 @@ class AsyncApi(kr8s.asyncio.Api):
                 await stack.aclose()
                 return await stack.enter_async_context(call(*args, **options))
 
-            renewals = self.renewals
+            runs = self.renewal.runs
             response = await _in_smaller_pages(options, send)
             if response.status_code == httpx.codes.UNAUTHORIZED:
-                await self.renew(renewals)
+                await self.renewal.join(runs, self.log_in)
                 response = await _in_smaller_pages(options, send)
             if raise_for_status and not response.is_success:
                 raise _refusal(response)
             yield response
-
-    async def renew(self, renewals: int) -> None:
-        """Log in again, unless somebody has since `self.renewals` was `renewals`.
-
-        Raises:
-            KubeconfigError: that login failed. Others: this one did.
-        """
-        async with self._renewing:
-            if self.renewals == renewals:
-                self._problem = ""
-                try:
-                    await self.log_in()
-                except KubeconfigError as error:
-                    self._problem = str(error)
-                self.renewals += 1
-            problem = self._problem
-        if problem:
-            raise KubeconfigError(problem)
 
     async def check_server(self) -> None:
         """Ask the server for its version; raise what `answer.failure_of` understands."""

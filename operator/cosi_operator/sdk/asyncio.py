@@ -16,7 +16,6 @@ import weakref
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, Self
 
-import anyio
 import kr8s
 import kr8s.asyncio
 from kr8s.asyncio.objects import APIObject
@@ -29,17 +28,20 @@ from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import default_sources, open_api, resolve
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.flight import Flight
 from cosi_operator.sdk.refused import Refused
 
 __all__ = ["Bucket", "BucketAccess", "BucketAccessClass", "BucketClaim", "BucketClass", "api"]
+
+type _Key = tuple[str | os.PathLike[str] | None, str | None]
 
 
 class _Opened:
     """The API objects of one event loop, and what closes them when the loop ends."""
 
     def __init__(self) -> None:
-        self.opening = anyio.Lock()
-        self.apis: dict[tuple[str | os.PathLike[str] | None, str | None], AsyncApi] = {}
+        self.opening: dict[_Key, Flight] = {}
+        self.apis: dict[_Key, AsyncApi] = {}
         self.end: AsyncGenerator[None] | None = None
 
     async def closed_at_the_end(self) -> AsyncGenerator[None]:
@@ -73,11 +75,15 @@ async def api(
     if mine.end is None:
         mine.end = mine.closed_at_the_end()
         await anext(mine.end)
-    async with mine.opening:  # two at once would run a plugin twice
-        if (kubeconfig, context) not in mine.apis:
-            resolved = await resolve(default_sources(kubeconfig, context))
-            mine.apis[kubeconfig, context] = await open_api(resolved)
-        return mine.apis[kubeconfig, context]
+
+    async def open_mine() -> None:
+        resolved = await resolve(default_sources(kubeconfig, context))
+        mine.apis[kubeconfig, context] = await open_api(resolved)
+
+    if (kubeconfig, context) not in mine.apis:  # two at once would run a plugin twice
+        opening = mine.opening.setdefault((kubeconfig, context), Flight())
+        await opening.join(opening.runs, open_mine)
+    return mine.apis[kubeconfig, context]
 
 
 class _Object(Refused, APIObject):

@@ -1,6 +1,7 @@
 """The credentials of one API object for another one, whose event loop is another."""
 
 import weakref
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
@@ -19,7 +20,7 @@ class Borrowed:
         # Weak, because `portal.py` finds the other API object by `api`, as long as that is used.
         self._api = weakref.ref(api)
         self._given: Credential | None = None
-        self._renewals = 0
+        self._runs = 0
 
     async def credential(self) -> Credential:
         """As of a plugin.
@@ -31,9 +32,9 @@ class Borrowed:
             raise LookupError("the API object is gone")
         if isinstance(api, SyncApi):
             if self._given is not None:
-                renew = as_sync_func(api.renew)
-                await anyio.to_thread.run_sync(renew, self._renewals, abandon_on_cancel=True)
-            self._renewals = api.renewals
+                renew = partial(as_sync_func(api.renewal.join), self._runs, api.log_in)
+                await anyio.to_thread.run_sync(renew, abandon_on_cancel=True)
+            self._runs = api.renewal.runs
         elif self._given is not None and self._given == _of(api):
             await anyio.to_thread.run_sync(api.reauthenticate, abandon_on_cancel=True)
         self._given = _of(api)

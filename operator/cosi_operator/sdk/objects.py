@@ -1,10 +1,10 @@
 """The five kinds as synchronous classes of kr8s. Import them from `cosi_operator.sdk`."""
 
 import os
-import threading
 from collections.abc import Generator
 from typing import Any, Self, cast
 
+import anyio.to_thread
 import kr8s
 from kr8s.objects import APIObject
 
@@ -14,10 +14,13 @@ from cosi_operator.sdk import kinds, portal, work
 from cosi_operator.sdk.connect import default_sources, open_sync_api, resolve
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.flight import Flight
 from cosi_operator.sdk.refused import Refused
 
-_lock = threading.Lock()
-_apis: dict[tuple[str | os.PathLike[str] | None, str | None], kr8s.Api] = {}
+type _Key = tuple[str | os.PathLike[str] | None, str | None]
+
+_apis: dict[_Key, kr8s.Api] = {}
+_opening: dict[_Key, Flight] = {}
 
 
 def api(kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None) -> kr8s.Api:
@@ -33,11 +36,16 @@ def api(kubeconfig: str | os.PathLike[str] | None = None, context: str | None = 
         KubeconfigError: none was found, or it can't be used. ApiError, ApiSilent: the server
         refused, or did not answer.
     """
-    with _lock:
-        if (kubeconfig, context) not in _apis:
-            resolved = portal.run(lambda: resolve(default_sources(kubeconfig, context)))
-            _apis[kubeconfig, context] = open_sync_api(resolved)
-        return _apis[kubeconfig, context]
+
+    async def open_one() -> None:
+        resolved = await resolve(default_sources(kubeconfig, context))
+        _apis[kubeconfig, context] = await anyio.to_thread.run_sync(open_sync_api, resolved)
+
+    if (kubeconfig, context) not in _apis:
+        opening = _opening.setdefault((kubeconfig, context), Flight())
+        runs = opening.runs
+        portal.run(lambda: opening.join(runs, open_one))
+    return _apis[kubeconfig, context]
 
 
 class _Object(Refused, APIObject):

@@ -18,6 +18,7 @@ from cosi_operator.api.view import Key
 from cosi_operator.sdk.api_objects import AsyncApi
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import open_api, same_server
+from cosi_operator.sdk.flight import Flight
 
 type Work[T] = Callable[[Client], Awaitable[T]]
 type Task[T] = Callable[[Client, Key], Awaitable[T]]
@@ -30,7 +31,7 @@ class _Loop:
         self._started = threading.Event()
         self._portal: anyio.from_thread.BlockingPortal
         self._apis: weakref.WeakKeyDictionary[kr8s.Api, AsyncApi] = weakref.WeakKeyDictionary()
-        self._opening = weakref.WeakKeyDictionary[kr8s.Api, anyio.Lock]()
+        self._opening = weakref.WeakKeyDictionary[kr8s.Api, Flight]()
         threading.Thread(target=anyio.run, args=[self._serve], name="cosi-sdk", daemon=True).start()
         self._started.wait()
 
@@ -43,10 +44,13 @@ class _Loop:
         return self._portal.call(work)
 
     async def with_client[T](self, api: kr8s.Api, work: Work[T]) -> T:
-        async with self._opening.setdefault(api, anyio.Lock()):
-            if (mine := self._apis.get(api)) is None:
-                mine = self._apis[api] = await open_api(same_server(api))
-        return await work(Client(mine))
+        async def open_mine() -> None:
+            self._apis[api] = await open_api(same_server(api))
+
+        if api not in self._apis:
+            opening = self._opening.setdefault(api, Flight())
+            await opening.join(opening.runs, open_mine)
+        return await work(Client(self._apis[api]))
 
 
 _lock = threading.Lock()

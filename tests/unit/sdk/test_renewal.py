@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -99,6 +100,33 @@ async def test_the_first_requests_of_an_event_loop_log_in_once(login: Login) -> 
     await asyncio.gather(
         *(async_sdk.BucketClaim.get("photos", namespace="shop") for _ in range(AT_ONCE))
     )
+    assert login.runs == 1
+
+
+@pytest.mark.parametrize("is_failing", [False, True], ids=["works", "fails"])
+def test_the_first_requests_of_threads_log_in_once(login: Login, is_failing: bool) -> None:
+    if is_failing:
+        login.fails()
+    barrier = threading.Barrier(AT_ONCE)
+
+    def ask(_: int) -> bool:
+        barrier.wait()
+        try:
+            sdk.BucketClaim.get("photos", namespace="shop")
+        except sdk.KubeconfigError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        assert set(threads.map(ask, range(AT_ONCE))) == {not is_failing}
+    assert login.runs == 1
+
+
+async def test_the_first_requests_of_an_event_loop_share_a_failure(login: Login) -> None:
+    login.fails()
+    calls = [async_sdk.BucketClaim.get("photos", namespace="shop") for _ in range(AT_ONCE)]
+    failed = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(error) for error in failed} == {sdk.KubeconfigError}
     assert login.runs == 1
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import kr8s.objects
 import pytest
+from tests.support.clock import PATIENCE_S
 from tests.support.sdk import written
 from tests.unit.sdk.conftest import Shop
 
@@ -20,6 +21,7 @@ from cosi_operator import sdk
 from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk import objects
 from cosi_operator.sdk.api_objects import AsyncApi
+from cosi_operator.sdk.flight import Flight
 
 AT_ONCE = 12
 
@@ -103,22 +105,36 @@ async def test_the_first_requests_of_an_event_loop_log_in_once(login: Login) -> 
     assert login.runs == 1
 
 
-@pytest.mark.parametrize("is_failing", [False, True], ids=["works", "fails"])
-def test_the_first_requests_of_threads_log_in_once(login: Login, is_failing: bool) -> None:
-    if is_failing:
-        login.fails()
-    barrier = threading.Barrier(AT_ONCE)
+def test_the_first_requests_of_threads_log_in_once(login: Login) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(lambda _: sdk.BucketClaim.get("photos", namespace="shop"), range(AT_ONCE)))
+    assert login.runs == 1
 
-    def ask(_: int) -> bool:
-        barrier.wait()
-        try:
+
+def test_the_first_requests_of_threads_share_a_failure(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = threading.Semaphore(0)
+    join = Flight.join
+
+    async def counted(self: Flight, runs: int, work: Callable[[], Awaitable[None]]) -> None:
+        waiting.release()
+        await join(self, runs, work)
+
+    monkeypatch.setattr(Flight, "join", counted)
+    (login.folder / "answer").unlink()
+    os.mkfifo(login.folder / "answer")
+
+    def fail(_: int) -> None:
+        with pytest.raises(sdk.KubeconfigError, match="exec plugin sh failed"):
             sdk.BucketClaim.get("photos", namespace="shop")
-        except sdk.KubeconfigError:
-            return False
-        return True
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        assert set(threads.map(ask, range(AT_ONCE))) == {not is_failing}
+        failed = threads.map(fail, range(AT_ONCE))
+        for _ in range(AT_ONCE):
+            assert waiting.acquire(timeout=PATIENCE_S)
+        (login.folder / "answer").write_text("no credential")
+        list(failed)
     assert login.runs == 1
 
 

@@ -5,39 +5,50 @@ import base64
 import gc
 import json
 import os
+import signal
 import ssl
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.from_thread
 import pytest
 import yaml
-from tests.support.apiserver import Reply, StubApiServer, serving
+from tests.support.apiserver import Hang, Reply, StubApiServer, serving
 from tests.support.certificate import Pair, new_pair
+from tests.support.clock import PATIENCE_S
 from tests.support.sdk import OpenApis, kubeconfig_of
 from tests.unit.sdk.conftest import fill
 
+import cosi_operator
 from cosi_operator import cli, sdk
 from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk import objects, roots
 
+OPERATOR = Path(cosi_operator.__file__).parents[1]
 PAIR = new_pair()
 
 
-@contextmanager
-def https(folder: Path) -> Iterator[StubApiServer]:
-    """A server that wants a certificate of the client, in a thread."""
+def wanting_a_certificate(folder: Path) -> ssl.SSLContext:
+    """Of a server that wants a certificate of the client."""
     (folder / "server.pem").write_bytes(PAIR.certificate + PAIR.key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(folder / "server.pem")
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=PAIR.ca.decode())
+    return context
+
+
+@contextmanager
+def https(folder: Path) -> Iterator[StubApiServer]:
+    """Such a server in a thread."""
     with (
         anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(serving(context)) as server,
+        portal.wrap_async_context_manager(serving(wanting_a_certificate(folder))) as server,
     ):
         fill(server)
         yield server
@@ -96,6 +107,25 @@ async def test_a_key_that_a_plugin_prints_stays_on_no_disk(
         sent = server.seen[-1].headers.get("Authorization", "Bearer ")
         assert sent == f"Bearer {token}"
         await asyncio.to_thread(apis.close)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_a_killed_process_leaves_no_key_on_the_disk(
+    end: signal.Signals, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    async with serving(wanting_a_certificate(tmp_path)) as server:
+        config = configure(tmp_path, server, printing(tmp_path, PAIR), PAIR.ca)
+        server.fail_next("list", Hang())
+        environ = {"PATH": os.defpath, "PYTHONPATH": str(OPERATOR), "TMPDIR": str(folder)}
+        words = ["-m", "cosi_operator", "cosi", "--kubeconfig", config, "status"]
+        async with await anyio.open_process([sys.executable, *words], env=environ) as process:
+            await server.wait_for(lambda: server.count("list") > 0)
+            process.send_signal(end)
+            with anyio.fail_after(PATIENCE_S):
+                await process.wait()
+        assert [path.name for path in folder.iterdir()] == []
 
 
 async def test_a_certificate_of_the_client_without_a_ca_trusts_the_roots_of_the_machine(

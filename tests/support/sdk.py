@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import kr8s
-import kr8s.asyncio
 import pytest
 import yaml
 from kr8s._async_utils import Portal
@@ -16,6 +15,7 @@ from tests.support.clock import PATIENCE_S
 
 from cosi_operator.clock import Clock
 from cosi_operator.sdk import connect
+from cosi_operator.sdk.api_objects import AsyncApi
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import Resolved, open_api
 
@@ -40,20 +40,19 @@ def written(server: StubApiServer, path: Path, **user: Any) -> Path:
 
 @asynccontextmanager
 async def sdk_client(server: StubApiServer, clock: Clock) -> AsyncIterator[Client]:
-    """A client whose connections are closed at the end, which kr8s has no public call for."""
+    """A client whose connections are closed at the end."""
     api = await open_api(Resolved(kubeconfig_of(server)))
     try:
         yield Client(api, clock)
     finally:
-        if api._session is not None:
-            await api._session.aclose()
+        await api.close()
 
 
 class OpenApis:
     """The API objects of kr8s that a test opened. kr8s has no public call to close them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._opened: list[tuple[kr8s.asyncio.Api, asyncio.AbstractEventLoop | None]] = []
+        self._opened: list[tuple[AsyncApi, asyncio.AbstractEventLoop | None]] = []
         finished = connect._finished
 
         def recorded(api: Any, resolved: Resolved) -> Any:
@@ -66,11 +65,7 @@ class OpenApis:
     def close(self) -> None:
         """Close those of other threads; a test closes what it opened in its own event loop."""
         for api, loop in self._opened:
-            if api._session is None:
-                continue
             if loop is None:  # kr8s runs synchronous calls in a thread
-                Portal().call(  # type: ignore[no-untyped-call]
-                    api._session.aclose
-                )
+                Portal().call(api.close)  # type: ignore[no-untyped-call]
             elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(api._session.aclose(), loop).result(PATIENCE_S)
+                asyncio.run_coroutine_threadsafe(api.close(), loop).result(PATIENCE_S)

@@ -137,7 +137,7 @@ async def drivers(command: Command, reader: Reader, clock: Clock) -> Printed:
         classes or (), access_classes or (), buckets or (), leases, clock.wall()
     )
     is_away = any(row.sidecar.state in AWAY for row in rows)
-    code = EXIT_NOT_READY if is_away else EXIT_OK
+    code = EXIT_NOT_READY if is_away or reader.has_unreadable else EXIT_OK
     if command.is_tree:
         return Printed(to_text({"drivers": rows, "notSeen": reader.missed}, command.output), code)
     note = render.unseen(reader.missed)

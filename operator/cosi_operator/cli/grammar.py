@@ -18,7 +18,8 @@ EXIT_CODES = (
     " 2 wrong usage or an error"
 )
 DRIVERS_EXIT_CODES = (
-    "0 every sidecar is up or not visible, 1 a sidecar is down or absent, 2 wrong usage or an error"
+    "0 every sidecar is up or not visible, 1 a sidecar is down or absent, or something is not"
+    " readable, 2 wrong usage or an error"
 )
 ROLLBACK_EXIT_CODES = (
     "0 nothing would be mishandled, 1 something would be or could not be read,"

@@ -32,7 +32,7 @@ from cosi_operator.kube.kubeconfig_file import Cluster, User
 from cosi_operator.kube.kubeconfig_merge import Chosen as Chosen
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError as KubeconfigError
 from cosi_operator.kube.kubeconfig_merge import choose
-from cosi_operator.kube.proxy import proxy_for
+from cosi_operator.kube.proxy import lower_scheme, proxy_for
 from cosi_operator.scrub import shown_name
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -201,13 +201,13 @@ def _server(server: str, where: str) -> str:
     parts = _url(server)
     if parts is None or parts.username or parts.query or parts.fragment:
         raise KubeconfigError(f"{where}.server must be a URL as https://host:port")
-    return server.rstrip("/")
+    return lower_scheme(server).rstrip("/")
 
 
 def _proxy(proxy: str | None, where: str) -> str | None:
     if proxy and _url(proxy) is None:
         _refuse(f"{where}.proxy-url", "only http and https proxies are supported, as URLs")
-    return proxy or None
+    return lower_scheme(proxy) if proxy else None
 
 
 def _proxy_from_environment(server: str, sources: Sources) -> str | None:
@@ -252,14 +252,14 @@ def _credentials(
     user: User, path: Path, where: str, context: tuple[Clock, ssl.SSLContext | None, Cluster]
 ) -> Credentials:
     clock, tls, cluster = context
-    if user.username is not None:
+    if user.username:
         _refuse(
             f"{where}.username", "Kubernetes 1.19 removed basic authentication; use a token instead"
         )
     if user.auth_provider is not None:
         _refuse(f"{where}.auth-provider", "Kubernetes 1.26 removed this field; use an exec plugin")
     for name, value in (
-        ("as", user.impersonate),
+        ("as", user.impersonate or None),
         ("as-groups", user.impersonate_groups or None),  # kubectl accepts these only with `as`
         ("as-uid", user.impersonate_uid or None),
         ("as-user-extra", user.impersonate_extra or None),

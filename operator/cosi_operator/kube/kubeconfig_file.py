@@ -8,22 +8,24 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from cosi_operator.scrub.hidden import Hidden
 
-class Cluster(Struct, rename="kebab"):
+
+class Cluster(Hidden, rename="kebab"):
     server: str = ""
     certificate_authority: str | None = None
     certificate_authority_data: str | None = None
     insecure_skip_tls_verify: bool | None = None
     tls_server_name: str | None = None
-    proxy_url: str | None = None
+    proxy_url: str | None = None  # may contain a password
 
 
-class EnvVar(Struct):
+class EnvVar(Hidden):
     name: str
     value: str = ""
 
 
-class Exec(Struct, rename="camel"):
+class Exec(Hidden, rename="camel"):
     command: str
     api_version: str = ""
     args: list[str] | None = None
@@ -32,7 +34,7 @@ class Exec(Struct, rename="camel"):
     provide_cluster_info: bool | None = None
 
 
-class User(Struct, rename="kebab"):
+class User(Hidden, rename="kebab"):
     token: str | None = None
     token_file: str | None = msgspec.field(default=None, name="tokenFile")
     client_certificate: str | None = None
@@ -55,22 +57,22 @@ class Context(Struct):
 
 
 class NamedCluster(Struct):
-    name: str
-    cluster: Cluster | None = None
+    name: str = ""
+    cluster: Cluster = msgspec.field(default_factory=Cluster)
 
 
 class NamedUser(Struct):
-    name: str
-    user: User | None = None
+    name: str = ""
+    user: User = msgspec.field(default_factory=User)
 
 
 class NamedContext(Struct):
-    name: str
-    context: Context | None = None
+    name: str = ""
+    context: Context = msgspec.field(default_factory=Context)
 
 
 class Kubeconfig(Struct, rename="kebab"):
     current_context: str | None = None
-    clusters: list[NamedCluster] | None = None
-    users: list[NamedUser] | None = None
-    contexts: list[NamedContext] | None = None
+    clusters: list[NamedCluster | None] | None = None
+    users: list[NamedUser | None] | None = None
+    contexts: list[NamedContext | None] | None = None

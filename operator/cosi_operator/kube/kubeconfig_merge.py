@@ -133,9 +133,11 @@ def _named(files: Sequence[_File], plural: str, singular: str, name: str) -> tup
     there = []
     for file in files:
         for entry in getattr(file.content, plural) or ():
+            if entry is None:
+                continue
             there.append(entry.name)
-            if entry.name == name and (found := getattr(entry, singular)) is not None:
-                return file.path, found
+            if entry.name == name:
+                return file.path, getattr(entry, singular)
     raise KubeconfigError(
         f"{', '.join(str(file.path) for file in files)}: no `{name}` in {plural}; "
         f"add it, or choose another context (there are: {', '.join(there) or 'none'})"

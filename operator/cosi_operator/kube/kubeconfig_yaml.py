@@ -1,5 +1,6 @@
 """Parses the YAML of a kubeconfig, in a time that is bounded even if the file has aliases."""
 
+import json
 from itertools import chain
 from typing import Any
 
@@ -13,7 +14,10 @@ class InvalidYamlError(Exception):
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of the document, None for an empty one.
+    """The value of the first document, None for an empty one.
+
+    As for kubectl, JSON may have tabs, documents after the first are ignored, and a null is the
+    same as no value.
 
     Raises:
         InvalidYamlError: the text is not YAML, or has values that no kubeconfig can have.
@@ -21,14 +25,16 @@ def parse_yaml(text: str) -> Any:
     import yaml  # late, because a pod with a service account never needs it
 
     try:
+        if (found := _parse_json(text)) is not None:
+            return _without_nulls(found)
         loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
+        node = loader.get_node() if loader.check_node() else None
         if node is None:
             return None
         sizes: dict[int, int] = {}
         if _size(node, sizes) - len(sizes) > ALIASED_NODES:
             raise InvalidYamlError("repeats too much by aliases (`*name`); write the values out")
-        return loader.construct_document(node)
+        return _without_nulls(loader.construct_document(node))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)  # its text would quote the file
         where = f" (line {mark.line + 1})" if mark else ""
@@ -41,6 +47,33 @@ def parse_yaml(text: str) -> Any:
             "contains values that are invalid in a kubeconfig; put dates in quotes, and remove"
             " tags (`!!name`)"
         ) from None
+
+
+def _parse_json(text: str) -> Any:
+    """The object at the start of the text; None if it is not JSON. PyYAML allows no tabs in it."""
+    start = text.removeprefix("\ufeff").lstrip()
+    if not start.startswith("{"):
+        return None
+    try:
+        return json.JSONDecoder().raw_decode(start)[0]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _without_nulls(value: Any) -> Any:
+    todo, seen = [value], set()
+    while todo:  # no recursion, because an anchor can contain itself
+        each = todo.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, dict):
+            for name in [name for name, below in each.items() if below is None]:
+                del each[name]
+            todo += each.values()
+        elif isinstance(each, list):
+            todo += each
+    return value
 
 
 def _size(node: Any, sizes: dict[int, int]) -> int:

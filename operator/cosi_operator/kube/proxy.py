@@ -63,7 +63,13 @@ def proxy_for(server: str, environ: Mapping[str, str]) -> FromEnvironment | None
     _, exceptions = _first(environ, NO_PROXY)
     if any(_matches(target, entry) for entry in _entries(exceptions)):
         return None
-    return FromEnvironment(value if "://" in value else f"http://{value}", variable)
+    return FromEnvironment(lower_scheme(value if "://" in value else f"http://{value}"), variable)
+
+
+def lower_scheme(url: str) -> str:
+    """The URL with its scheme in lower case, because URLs are compared with `https:`."""
+    scheme, colon, rest = url.partition(":")
+    return f"{scheme.lower()}{colon}{rest}"
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, str]:

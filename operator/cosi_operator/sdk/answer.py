@@ -6,6 +6,7 @@ what a server or a plugin wrote.
 
 import json
 import os
+import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
@@ -14,7 +15,7 @@ import httpx
 import kr8s
 import msgspec
 
-from cosi_operator.kube.errors import ApiError, ApiSilent, error_of
+from cosi_operator.kube.errors import ApiError, ApiSilent, ReplyTooLarge, error_of
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError
 from cosi_operator.scrub import scrub
 
@@ -22,11 +23,20 @@ REQUEST_TIMEOUT_S = 30.0
 DOCUMENTED = (ApiError, ApiSilent, KubeconfigError, kr8s.NotFoundError)
 # What a wrong argument of a caller can raise too, before kr8s sends the request.
 _AMBIGUOUS = (TypeError, AttributeError, LookupError, ValueError, AssertionError)
+# What follows is what the server wrote, quoted by h11 and by httpx.
+_QUOTED = re.compile(r": bytearray\(| in location header: ")
 _NO_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError, msgspec.DecodeError)
 
 
-class BadAnswer(httpx.TransportError):
-    """The server sent something that no API server sends. The text quotes nothing of it."""
+class BadAnswer(ApiSilent, httpx.TransportError):
+    """The server sent something that no API server sends. The text quotes nothing of it.
+
+    As an ApiSilent, it is documented where methods of kr8s raise it without the SDK in between.
+    """
+
+
+class AnswerTooLarge(BadAnswer, ReplyTooLarge):
+    """The answer is larger than a program should hold."""
 
 
 async def answered[T](
@@ -63,6 +73,9 @@ def failure_of(
     error: Exception, what: str, *, confidential: bool = False, ours: bool = True
 ) -> Exception | None:
     """The documented error for this one; None if it can be a fault of the caller."""
+    if isinstance(error, BadAnswer):
+        kind = ReplyTooLarge if isinstance(error, AnswerTooLarge) else ApiSilent
+        return kind(f"{what}: {error}")
     if isinstance(error, DOCUMENTED):
         return error
     if (response := _response_of(error)) is not None:
@@ -82,15 +95,15 @@ def without_context[E: BaseException](error: E) -> E:
     return error
 
 
-def decoded[T](what: str, raw: bytes, decode: Callable[[bytes], T]) -> T:
-    """Decode an answer.
+def decoded[R, T](what: str, raw: R, decode: Callable[[R], T]) -> T:
+    """Decode an answer, or what an object of kr8s holds of one.
 
     Raises:
         ApiSilent: it has another shape.
     """
     try:
         return decode(raw)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:  # OverflowError: a long number
         words = unreadable(error)
     raise ApiSilent(f"{what}: {words}")
 
@@ -111,10 +124,10 @@ def cause_of(error: BaseException) -> str:
     match error:
         case TimeoutError() | kr8s.APITimeoutError() | httpx.TimeoutException():
             return f"no answer within {REQUEST_TIMEOUT_S:g} s"
+        case httpx.ProxyError():  # its text is what the proxy wrote
+            return _refusal_of_proxy(str(error))
         case httpx.LocalProtocolError():  # its text quotes the header
             return "a credential has characters that no HTTP header can hold"
-        case BadAnswer():
-            return str(error)
         case kr8s.ServerError():
             return "no response"
         case json.JSONDecodeError() | UnicodeDecodeError() | RecursionError():
@@ -134,9 +147,16 @@ def _cause_in(error: BaseException) -> str:
     if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError) and inner.strerror:
         return inner.strerror
     if isinstance(error, httpx.HTTPError | ssl.SSLError):
-        said = str(error).partition(": bytearray(")[0]  # h11 quotes what the server wrote
+        said = _QUOTED.split(str(error))[0]
         return scrub(said) or type(error).__name__
     return type(error).__name__
+
+
+def _refusal_of_proxy(said: str) -> str:
+    code = said.partition(" ")[0]
+    if not (code.isascii() and code.isdigit() and len(code) == 3):
+        return "the proxy refused the connection"
+    return f"the proxy refused the connection with status {code}"
 
 
 def _response_of(error: BaseException) -> httpx.Response | None:

@@ -11,31 +11,55 @@ keys = await access.credentials()
 """
 
 import asyncio
+import os
 import weakref
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, Self
 
 import kr8s
 import kr8s.asyncio
-import msgspec
 from kr8s.asyncio.objects import APIObject
 
 from cosi_operator.api.view import Key, Resource
 from cosi_operator.clock import RealClock
 from cosi_operator.sdk import kinds, work
+from cosi_operator.sdk.api_objects import AsyncApi
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import default_sources, open_api, resolve
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.flight import Flight
 from cosi_operator.sdk.refused import Refused
 
 __all__ = ["Bucket", "BucketAccess", "BucketAccessClass", "BucketClaim", "BucketClass", "api"]
 
-type _Apis = dict[tuple[str | None, str | None], kr8s.asyncio.Api]
-_apis: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Apis] = weakref.WeakKeyDictionary()
+type _Key = tuple[str | os.PathLike[str] | None, str | None]
 
 
-async def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s.asyncio.Api:
+class _Opened:
+    """The API objects of one event loop, and what closes them when the loop ends."""
+
+    def __init__(self) -> None:
+        self.opening: dict[_Key, Flight] = {}
+        self.apis: dict[_Key, AsyncApi] = {}
+        self.end: AsyncGenerator[None] | None = None
+
+    async def closed_at_the_end(self) -> AsyncGenerator[None]:
+        """Wait in `yield`: a loop finalizes the generators that run in it before it ends."""
+        try:
+            yield
+        finally:
+            _opened.pop(asyncio.get_running_loop(), None)
+            for each in self.apis.values():
+                await each.close()
+
+
+_opened: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Opened] = weakref.WeakKeyDictionary()
+
+
+async def api(
+    kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None
+) -> kr8s.asyncio.Api:
     """An API object for the kubeconfig that kubectl would use; one for each event loop.
 
     Args:
@@ -45,11 +69,21 @@ async def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s
         KubeconfigError: none was found, or it can't be used. ApiError, ApiSilent: the server
         refused, or did not answer.
     """
-    known = _apis.setdefault(asyncio.get_running_loop(), {})
-    if (kubeconfig, context) not in known:
+    for ended in [loop for loop in _opened if loop.is_closed()]:  # by hand, without a finalization
+        _opened.pop(ended, None)
+    mine = _opened.setdefault(asyncio.get_running_loop(), _Opened())
+    if mine.end is None:
+        mine.end = mine.closed_at_the_end()
+        await anext(mine.end)
+
+    async def open_mine() -> None:
         resolved = await resolve(default_sources(kubeconfig, context))
-        known[kubeconfig, context] = await open_api(resolved)
-    return known[kubeconfig, context]
+        mine.apis[kubeconfig, context] = await open_api(resolved)
+
+    if (kubeconfig, context) not in mine.apis:  # two at once would run a plugin twice
+        opening = mine.opening.setdefault((kubeconfig, context), Flight())
+        await opening.join(opening.runs, open_mine)
+    return mine.apis[kubeconfig, context]
 
 
 class _Object(Refused, APIObject):
@@ -89,8 +123,8 @@ class _Object(Refused, APIObject):
         used = api or await _default_api()
         if name is None:
             return await super().get(namespace=namespace, api=used, **selectors)
-        raw = await work.read(Client(used), cls.resource, cls._key(used, name, namespace))
-        return cls(msgspec.json.decode(raw), api=used)
+        key = cls._key(used, name, namespace)
+        return cls(await work.read_object(Client(used), cls.resource, key), api=used)
 
     @classmethod
     async def list(cls, **kwargs: Any) -> AsyncGenerator[Self | dict[str, Any]]:
@@ -110,8 +144,7 @@ class _Object(Refused, APIObject):
 
     async def _wait(self, kind: work.Kind, timeout: float | None) -> None:
         client, key = await self._client()
-        raw = await work.wait_ready(client, kind, key, timeout_s=timeout, clock=RealClock())
-        self.raw = msgspec.json.decode(raw)
+        self.raw = await work.wait_ready(client, kind, key, timeout_s=timeout, clock=RealClock())
 
 
 _default_api = api  # the classes have parameters of that name

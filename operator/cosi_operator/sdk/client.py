@@ -1,12 +1,12 @@
 """The verbs of the API server over kr8s: raw JSON in and out, for `cosi` and the SDK.
 
-Requests go through `call_api` with `raise_for_status=False`: otherwise kr8s answers each 403 with
-three new logins and a new connection pool, which ends all other requests. The errors are those of
-`kube/errors.py`.
+Requests go through `call_api` with `raise_for_status=False`: otherwise an API object that the SDK
+did not make answers each 403 with three new logins and a new connection pool, which ends all other
+requests. The errors are those of `kube/errors.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -18,7 +18,9 @@ from cosi_operator.api.view import Key, Resource, is_path_segment
 from cosi_operator.clock import Clock, RealClock
 from cosi_operator.kube.errors import NotFound, error_of
 from cosi_operator.scrub import shown_name
+from cosi_operator.scrub.hidden import Hidden
 from cosi_operator.sdk.answer import answered, decoded
+from cosi_operator.sdk.api_objects import AsyncApi
 
 PAGE = 500
 # A busy API server answers 429 or 503, and names the wait. client-go repeats such requests too.
@@ -31,7 +33,7 @@ LONGEST_WAIT_S = 10.0
 class Page:
     """One page of a list. `continue_token` is "" on the last page."""
 
-    items: tuple[bytes, ...]
+    items: tuple[bytes, ...] = field(repr=False)
     continue_token: str
 
 
@@ -39,7 +41,7 @@ class _ListMeta(Struct, rename={"continue_token": "continue"}):
     continue_token: str = ""
 
 
-class _List(Struct):
+class _List(Hidden):
     metadata: _ListMeta
     items: list[Raw] | None = None
 
@@ -51,12 +53,15 @@ class _Request:
     resource: Resource
     key: Key
     params: Mapping[str, str] | None = None
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
 
     @property
     def words(self) -> str:
         """The request for messages; holds no value of an object."""
-        return f"{self.verb} {self.resource.plural} {self.key}".rstrip()
+        what, key = f"{self.verb} {self.resource.plural}", self.key
+        if key.name:
+            return f"{what} {key}"
+        return f"{what} in {key.namespace}" if key.namespace and self.resource.namespaced else what
 
     def check(self) -> None:
         """Raise NotFound if no object can have this name; a spec can name anything."""
@@ -69,6 +74,7 @@ class _Request:
 
 class _Meta(Struct):
     name: str
+    namespace: str | None = None
 
 
 class _Named(Struct):
@@ -139,7 +145,7 @@ class Client:
     async def _send(self, request: _Request) -> bytes:
         request.check()
         response = await self._respond(request)
-        if response.status_code == httpx.codes.UNAUTHORIZED:
+        if response.status_code == httpx.codes.UNAUTHORIZED and not isinstance(self._api, AsyncApi):
             await answered(request.words, self._renew)
             response = await self._respond(request)
         for _ in range(BUSY_TRIES):

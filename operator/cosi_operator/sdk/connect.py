@@ -36,6 +36,7 @@ from cosi_operator.kube.kubeconfig_file import Exec
 from cosi_operator.kube.proxy import proxy_for
 from cosi_operator.sdk.answer import REQUEST_TIMEOUT_S, answered, without_context
 from cosi_operator.sdk.api_objects import AsyncApi, SyncApi
+from cosi_operator.sdk.borrowed import Borrowed
 from cosi_operator.sdk.login import Login, TokenPath
 from cosi_operator.sdk.plugin import Plugin
 
@@ -50,12 +51,13 @@ class ProxyNameError(KubeconfigError):
 class Resolved:
     """`kubeconfig` as kr8s takes it; `keys` deletes the files with keys that were inline.
 
-    `plugin` is the exec plugin of its user; `token` is the file that holds its token.
+    `plugin` is the exec plugin of its user, or what takes its place; `token` is the file that holds
+    its token.
     """
 
-    kubeconfig: dict[str, Any]
+    kubeconfig: dict[str, Any] = field(repr=False)
     keys: ExitStack = field(default_factory=ExitStack)
-    plugin: Plugin | None = None
+    plugin: Plugin | Borrowed | None = None
     token: TokenPath | None = None
 
     @property
@@ -122,7 +124,6 @@ async def _opened[A: AsyncApi](kind: type[A], resolved: Resolved) -> A:
         await answered(f"log in to {server}", api.log_in)
         await answered(f"get version from {server}", api.check_server)
     except BaseException as error:
-        resolved.keys.close()
         await api.close()
         if not isinstance(error, Exception):
             raise
@@ -134,8 +135,7 @@ async def _opened[A: AsyncApi](kind: type[A], resolved: Resolved) -> A:
 
 def _finished[A: AsyncApi](api: A, resolved: Resolved) -> A:
     api.timeout = REQUEST_TIMEOUT_S
-    api.use(resolved.login)
-    weakref.finalize(api, resolved.keys.close)
+    api.use(resolved.login, weakref.finalize(api, resolved.keys.close))
     return api
 
 
@@ -151,11 +151,12 @@ def same_server(api: kr8s.Api) -> Resolved:
     if (kubeconfig := getattr(auth, "kubeconfig", None)) is not None:  # None in a pod
         cluster["insecure-skip-tls-verify"] = _is_insecure(kubeconfig.raw)
     user = {
-        "token": auth.token,
         "client-certificate": auth.client_cert_file and str(auth.client_cert_file),
         "client-key": auth.client_key_file and str(auth.client_key_file),
     }
-    return Resolved(_one_context(_present(cluster), _present(user), api.namespace))
+    return Resolved(
+        _one_context(_present(cluster), _present(user), api.namespace), plugin=Borrowed(api)
+    )
 
 
 def _proxy_of(server: str) -> str:
@@ -300,7 +301,7 @@ def _is_insecure(kubeconfig: dict[str, Any]) -> bool:
 
 
 def _file(keys: ExitStack, name: str, inline: str) -> str:
-    """The path of a file with this content, which only the owner can read."""
+    """The path of a file with this content, which only this process and its user can read."""
     content = from_base64(inline)
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create(name)
@@ -312,6 +313,9 @@ def _file(keys: ExitStack, name: str, inline: str) -> str:
     return str(path)
 
 
-def default_sources(kubeconfig: str | None = None, context: str | None = None) -> Sources:
+def default_sources(
+    kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None
+) -> Sources:
     """Where the SDK looks: the arguments, then the environment of this process."""
-    return Sources(kubeconfig, os.environ, context=context or "", quiet=True)
+    named = None if kubeconfig is None else os.fspath(kubeconfig)
+    return Sources(named, os.environ, context=context or "", quiet=True)

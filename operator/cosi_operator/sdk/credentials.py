@@ -16,17 +16,19 @@ from cosi_operator.plan.secret_values import (
     split_sas,
     with_scheme,
 )
+from cosi_operator.scrub import shown_name
+from cosi_operator.scrub.hidden import Hidden
 from cosi_operator.sdk.errors import CredentialsError
 
 
-class _S3(Struct, rename={"key_id": "accessKeyID", "secret_key": "accessSecretKey"}):
+class _S3(Hidden, rename={"key_id": "accessKeyID", "secret_key": "accessSecretKey"}):
     endpoint: str = ""
     region: str = ""
     key_id: str = ""
     secret_key: str = ""
 
 
-class _Azure(Struct, rename={"token": "accessToken", "expiry": "expiryTimeStamp"}):
+class _Azure(Hidden, rename={"token": "accessToken", "expiry": "expiryTimeStamp"}):
     token: str = ""
     expiry: str | None = None
 
@@ -104,7 +106,8 @@ class Credentials:
             CredentialsError: the sidecar did not write this Secret, or it was changed.
         """
         values = {}
-        for name, encoded in (secret.get("data") or {}).items():
+        data = secret.get("data")
+        for name, encoded in data.items() if isinstance(data, Mapping) else ():
             try:
                 values[name] = base64.b64decode(encoded, validate=True).decode()
             except (binascii.Error, ValueError, TypeError):
@@ -117,8 +120,11 @@ class Credentials:
     def _from_values(cls, info: str, values: Mapping[str, str]) -> Self:
         try:
             spec = msgspec.json.decode(info, type=_BucketInfo).spec
-        except msgspec.DecodeError:  # its text could quote a value
-            raise CredentialsError("BucketInfo is not the JSON that the sidecar writes") from None
+        except (ValueError, RecursionError):
+            spec = None
+        # Outside of `except`: the context of this error could quote a value.
+        if spec is None:
+            raise CredentialsError("BucketInfo is not the JSON that the sidecar writes")
         if spec.s3 is not None:
             bucket = values.get("COSI_S3_BUCKET_ID") or spec.bucket
             s3 = spec.s3
@@ -167,13 +173,15 @@ class Credentials:
         Args:
             options: for `boto3.client`; they override what is set here.
         Raises:
-            CredentialsError: boto3 is not installed, or the bucket is Azure's.
+            CredentialsError: boto3 is not installed, or can't use the endpoint or the region, or
+            the bucket is Azure's.
         """
         if self.protocol != "S3":
             raise CredentialsError(f"boto3 needs credentials for S3; these are for {self.protocol}")
         try:
             import boto3
             import botocore.config
+            import botocore.exceptions
         except ImportError:
             raise CredentialsError(
                 "boto3 is not installed; run: pip install 'cosi-operator[check]'"
@@ -185,7 +193,14 @@ class Credentials:
             "aws_secret_access_key": self.access_secret_key,
             "config": botocore.config.Config(s3={"addressing_style": "path"}),
         }
-        return boto3.client("s3", **{**settings, **options})
+        try:
+            return boto3.client("s3", **{**settings, **options})
+        except (ValueError, botocore.exceptions.BotoCoreError) as error:
+            problem = type(error).__name__
+        raise CredentialsError(
+            f"boto3 can't use the endpoint {shown_name(self.endpoint_url)} in region"
+            f" {shown_name(str(settings['region_name']))}, or an option ({problem})"
+        )
 
     def storage_options(self, library: str = "fsspec") -> dict[str, Any]:
         """Options to open `s3://BUCKET/...` with fsspec, pandas, polars or obstore.

@@ -13,7 +13,8 @@ from cosi_operator.api.resources import (
 )
 from cosi_operator.api.view import Resource
 from cosi_operator.sdk import work
-from cosi_operator.sdk.diagnosis import is_ready
+from cosi_operator.sdk.answer import decoded
+from cosi_operator.sdk.diagnosis import Reported, is_ready
 
 
 class _Read(Protocol):
@@ -48,21 +49,33 @@ class _Named:
 class ClaimFields(_Named, resource=BUCKET_CLAIMS):
     @property
     def is_ready(self: _Read) -> bool:
-        """Whether the bucket was ready when the claim was read last."""
+        """Whether the bucket was ready when the claim was read last.
+
+        Raises:
+            ApiSilent: the object has a status that the operator does not write.
+        """
         return _is_ready_now(work.CLAIM, self.raw)
 
 
 class AccessFields(_Named, resource=BUCKET_ACCESSES):
     @property
     def is_ready(self: _Read) -> bool:
-        """Whether the keys were granted when the access was read last."""
+        """Whether the keys were granted when the access was read last.
+
+        Raises:
+            ApiSilent: the object has a status that the operator does not write.
+        """
         return _is_ready_now(work.ACCESS, self.raw)
 
 
 class BucketFields(_Named, resource=BUCKETS):
     @property
     def is_ready(self: _Read) -> bool:
-        """Whether the bucket was ready when the object was read last."""
+        """Whether the bucket was ready when the object was read last.
+
+        Raises:
+            ApiSilent: the object has a status that the operator does not write.
+        """
         return _is_ready_now(work.BUCKET, self.raw)
 
     @property
@@ -91,7 +104,10 @@ class AccessClassFields(_Named, resource=BUCKET_ACCESS_CLASSES):
 
 
 def _is_ready_now(kind: work.Kind, raw: Any) -> bool:
-    return is_ready(kind.decode(msgspec.json.encode(dict(raw))))
+    def decode(raw: Any) -> Reported:
+        return kind.decode(msgspec.json.encode(dict(raw)))
+
+    return is_ready(decoded(kind.resource.kind, raw, decode))
 
 
 def _field(raw: Any, *path: str) -> str:

@@ -4,10 +4,11 @@ kr8s reads a token once. So a token file is read again here whenever kr8s logs i
 does when the server refuses the token.
 """
 
+import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -15,7 +16,8 @@ from cosi_operator.clock import RealClock
 from cosi_operator.kube.auth import CredentialError, TokenFile, is_token
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError
 from cosi_operator.sdk.answer import DOCUMENTED, REQUEST_TIMEOUT_S, without_context
-from cosi_operator.sdk.plugin import Plugin
+from cosi_operator.sdk.plugin import Credential
+from cosi_operator.sdk.roots import tls_for
 
 # What kr8s raises when a plugin fails, or prints something else than a credential.
 UNUSABLE = (
@@ -50,14 +52,24 @@ class TokenPath:
         return header.removeprefix("Bearer ")
 
 
+class Source(Protocol):
+    """An exec plugin, or what takes its place."""
+
+    async def credential(self) -> Credential: ...
+
+    def failed(self, how: str) -> KubeconfigError: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
     """How one kubeconfig logs in. `user` is its user, which kr8s reads at each login."""
 
-    user: dict[str, Any]
-    cluster: dict[str, Any]
-    plugin: Plugin | None = None
+    user: dict[str, Any] = field(repr=False)
+    cluster: dict[str, Any] = field(repr=False)  # the URL of a proxy can hold a password
+    plugin: Source | None = None
     token: TokenPath | None = None
+    # The certificate and key that the plugin printed last, which no file holds.
+    printed: list[tuple[bytes, bytes]] = field(default_factory=list, repr=False)
 
     async def refresh(self) -> None:
         """Run the plugin or read the token file, and make sure that the other files are there.
@@ -66,7 +78,9 @@ class Login:
             KubeconfigError: one of them can't be read. UNUSABLE: the plugin failed.
         """
         if self.plugin is not None:
-            self.user.update(await self.plugin.credential())
+            credential = await self.plugin.credential()
+            self.user["token"] = credential.token
+            self.printed[:] = [credential.pair] if credential.pair else []
         if self.token is not None:
             self.user["token"] = await self.token.read()
         if (problem := self.unreadable_file()) is not None:
@@ -74,17 +88,34 @@ class Login:
 
     def unreadable_file(self) -> KubeconfigError | None:
         """Which file of a key or certificate can't be read, if that is so."""
-        for field in _FILES:
-            name = self.user.get(field) or self.cluster.get(field)
+        for each in _FILES:
+            name = self.user.get(each) or self.cluster.get(each)
             try:
                 if name:
                     Path(name).read_bytes()
             except OSError as error:
                 return KubeconfigError(
-                    f"{field}: {name} can't be read: {error.strerror}; name a file that you can"
-                    " read"
+                    f"{each}: {name} can't be read: {error.strerror}; name a file that you can read"
                 )
         return None
+
+    def tls(self) -> ssl.SSLContext:
+        """The settings of the connections.
+
+        Raises:
+            KubeconfigError: a variable names roots that can't be read. OSError: a file can't be
+            read or used.
+        """
+        certificate, key = self.user.get("client-certificate"), self.user.get("client-key")
+        pair = self.printed[0] if self.printed else None
+        if pair is None and certificate and key:
+            pair = Path(certificate).read_bytes(), Path(key).read_bytes()
+        return tls_for(
+            self.cluster["server"],
+            ca=self.cluster.get("certificate-authority") or "",
+            insecure=bool(self.cluster.get("insecure-skip-tls-verify")),
+            pair=pair,
+        )
 
     async def run(self, log_in: Callable[[], Awaitable[None]]) -> None:
         """Run a part of a login.
@@ -99,7 +130,7 @@ class Login:
         except DOCUMENTED as error:
             failure: Exception = error
         except TimeoutError:
-            failure = self._failed(f"did not end within {REQUEST_TIMEOUT_S:g} s")
+            failure = self.failed(f"did not end within {REQUEST_TIMEOUT_S:g} s")
         except UNUSABLE as error:
             failure = self._failure() or error
         else:
@@ -110,15 +141,16 @@ class Login:
     def check(self, token: str | None) -> None:
         """Raise KubeconfigError if no HTTP header can hold the token."""
         if token and not is_token(token):
-            raise self._failed("printed a token with characters that no HTTP header can hold")
+            raise self.failed("printed a token with characters that no HTTP header can hold")
 
     def _failure(self) -> KubeconfigError | None:
         """What an error of kr8s means, if the credentials are its cause."""
         if self.plugin is None:
             return self.unreadable_file()
-        return self._failed("failed")
+        return self.failed("failed")
 
-    def _failed(self, how: str) -> KubeconfigError:
+    def failed(self, how: str) -> KubeconfigError:
+        """The error that says so."""
         if self.plugin is None:
             return KubeconfigError(f"the login {how}".replace("printed", "has"))
         return self.plugin.failed(how)

@@ -1,11 +1,11 @@
 """The five kinds as synchronous classes of kr8s. Import them from `cosi_operator.sdk`."""
 
-import threading
+import os
 from collections.abc import Generator
 from typing import Any, Self, cast
 
+import anyio.to_thread
 import kr8s
-import msgspec
 from kr8s.objects import APIObject
 
 from cosi_operator.api.view import Key, Resource
@@ -14,13 +14,16 @@ from cosi_operator.sdk import kinds, portal, work
 from cosi_operator.sdk.connect import default_sources, open_sync_api, resolve
 from cosi_operator.sdk.credentials import Credentials
 from cosi_operator.sdk.explanation import Explanation
+from cosi_operator.sdk.flight import Flight
 from cosi_operator.sdk.refused import Refused
 
-_lock = threading.Lock()
-_apis: dict[tuple[str | None, str | None], kr8s.Api] = {}
+type _Key = tuple[str | os.PathLike[str] | None, str | None]
+
+_apis: dict[_Key, kr8s.Api] = {}
+_opening: dict[_Key, Flight] = {}
 
 
-def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s.Api:
+def api(kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None) -> kr8s.Api:
     """An API object of kr8s for the kubeconfig that kubectl would use.
 
     The classes use it when they are given no other. kr8s's own objects take it too:
@@ -33,11 +36,16 @@ def api(kubeconfig: str | None = None, context: str | None = None) -> kr8s.Api:
         KubeconfigError: none was found, or it can't be used. ApiError, ApiSilent: the server
         refused, or did not answer.
     """
-    with _lock:
-        if (kubeconfig, context) not in _apis:
-            resolved = portal.run(lambda: resolve(default_sources(kubeconfig, context)))
-            _apis[kubeconfig, context] = open_sync_api(resolved)
-        return _apis[kubeconfig, context]
+
+    async def open_one() -> None:
+        resolved = await resolve(default_sources(kubeconfig, context))
+        _apis[kubeconfig, context] = await anyio.to_thread.run_sync(open_sync_api, resolved)
+
+    if (kubeconfig, context) not in _apis:
+        opening = _opening.setdefault((kubeconfig, context), Flight())
+        runs = opening.runs
+        portal.run(lambda: opening.join(runs, open_one))
+    return _apis[kubeconfig, context]
 
 
 class _Object(Refused, APIObject):
@@ -68,8 +76,8 @@ class _Object(Refused, APIObject):
         if name is None:
             return super().get(namespace=namespace, api=used, **selectors)
         key = cls._key(used, name, namespace)
-        raw = portal.call(used, lambda client: work.read(client, cls.resource, key))
-        return cls(msgspec.json.decode(raw), api=used)
+        found = portal.call(used, lambda client: work.read_object(client, cls.resource, key))
+        return cls(found, api=used)
 
     @classmethod
     def list(  # type: ignore[override]  # as kr8s's own synchronous class
@@ -89,11 +97,9 @@ class _Object(Refused, APIObject):
         return portal.call(used, lambda client: task(client, key))
 
     def _wait(self, kind: work.Kind, timeout: float | None) -> None:
-        self.raw = msgspec.json.decode(
-            self._call(
-                lambda client, key: work.wait_ready(
-                    client, kind, key, timeout_s=timeout, clock=RealClock()
-                )
+        self.raw = self._call(
+            lambda client, key: work.wait_ready(
+                client, kind, key, timeout_s=timeout, clock=RealClock()
             )
         )
 

@@ -18,28 +18,37 @@ from msgspec import Struct
 
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError
 from cosi_operator.scrub import one_line
+from cosi_operator.scrub.hidden import Hidden
 
 OUTPUT_LIMIT_BYTES = 1 << 20
 
 
-class _Status(Struct, rename="camel"):
+class _Status(Hidden, rename="camel"):
     token: str = ""
     client_certificate_data: str = ""
     client_key_data: str = ""
 
 
-class _Credential(Struct):
+class _Printed(Struct):
     status: _Status
 
 
-_decode = msgspec.json.Decoder(_Credential).decode
+_decode = msgspec.json.Decoder(_Printed).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A token, or a certificate with its key (PEM), or both."""
+
+    token: str = field(default="", repr=False)
+    pair: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
     """One plugin. `at_user` names its user and file, for messages."""
 
-    command: Sequence[str]
+    command: Sequence[str] = field(repr=False)  # an argument can be a password
     env: Mapping[str, str] = field(repr=False)
     hint: str = ""
     at_user: str = ""
@@ -52,22 +61,20 @@ class Plugin:
             f"{at_user}exec plugin {self.command[0]} {how}{hint and f'. {hint}'}"
         )
 
-    async def credential(self) -> dict[str, str]:
-        """Run it; return the fields of the user of a kubeconfig that it printed.
+    async def credential(self) -> Credential:
+        """Run it; return what it printed.
 
         Raises:
             KubeconfigError: it printed too much. OSError, ValueError, LookupError,
             RuntimeError: it can't be run, failed, or printed no credential. Their texts quote it.
         """
         status = _decode(await self._output()).status
-        if status.token:
-            return {"token": status.token}
-        if status.client_certificate_data and status.client_key_data:
-            return {
-                "client-certificate-data": status.client_certificate_data,
-                "client-key-data": status.client_key_data,
-            }
-        raise LookupError("no credential")
+        certificate, key = status.client_certificate_data, status.client_key_data
+        if not status.token and not (certificate and key):
+            raise LookupError("no credential")
+        return Credential(
+            status.token, (certificate.encode(), key.encode()) if certificate and key else None
+        )
 
     async def _output(self) -> bytes:
         process = await anyio.open_process(

@@ -15,9 +15,10 @@ import kr8s
 import kr8s.asyncio
 
 from cosi_operator.api.view import Key
-from cosi_operator.kube.errors import Unauthorized
+from cosi_operator.sdk.api_objects import AsyncApi
 from cosi_operator.sdk.client import Client
 from cosi_operator.sdk.connect import open_api, same_server
+from cosi_operator.sdk.flight import Flight
 
 type Work[T] = Callable[[Client], Awaitable[T]]
 type Task[T] = Callable[[Client, Key], Awaitable[T]]
@@ -29,9 +30,8 @@ class _Loop:
     def __init__(self) -> None:
         self._started = threading.Event()
         self._portal: anyio.from_thread.BlockingPortal
-        self._apis: weakref.WeakKeyDictionary[kr8s.Api, kr8s.asyncio.Api] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._apis: weakref.WeakKeyDictionary[kr8s.Api, AsyncApi] = weakref.WeakKeyDictionary()
+        self._opening = weakref.WeakKeyDictionary[kr8s.Api, Flight]()
         threading.Thread(target=anyio.run, args=[self._serve], name="cosi-sdk", daemon=True).start()
         self._started.wait()
 
@@ -44,12 +44,13 @@ class _Loop:
         return self._portal.call(work)
 
     async def with_client[T](self, api: kr8s.Api, work: Work[T]) -> T:
-        if (mine := self._apis.get(api)) is None:
-            mine = self._apis[api] = await open_api(same_server(api))
-        return await work(Client(mine))
+        async def open_mine() -> None:
+            self._apis[api] = await open_api(same_server(api))
 
-    def forget(self, api: kr8s.Api) -> None:
-        self._apis.pop(api, None)
+        if api not in self._apis:
+            opening = self._opening.setdefault(api, Flight())
+            await opening.join(opening.runs, open_mine)
+        return await work(Client(self._apis[api]))
 
 
 _lock = threading.Lock()
@@ -73,16 +74,8 @@ def run[T](work: Callable[[], Awaitable[T]]) -> T:
 
 
 def call[T](api: kr8s.Api, work: Work[T]) -> T:
-    """Run `work` with a client that has the server and the credentials of `api`.
-
-    The credentials are renewed once when the server refuses them, because tokens expire.
-    """
+    """Run `work` with a client that has the server and the credentials of `api`."""
     loop = _loop()
-    try:
-        return loop.run(lambda: loop.with_client(api, work))
-    except Unauthorized:
-        loop.forget(api)
-    api.reauthenticate()  # type: ignore[no-untyped-call]
     return loop.run(lambda: loop.with_client(api, work))
 
 

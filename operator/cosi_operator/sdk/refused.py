@@ -12,7 +12,8 @@ import kr8s.asyncio
 import msgspec
 from kr8s.asyncio.objects import APIObject
 
-from cosi_operator.api.view import Resource, is_path_segment
+from cosi_operator.api.view import Key, Resource, is_path_segment
+from cosi_operator.kube.errors import NotFound
 from cosi_operator.scrub import shown_name
 from cosi_operator.sdk.answer import REQUEST_TIMEOUT_S, answered, decoded, each_answered
 from cosi_operator.sdk.client import Client, Page
@@ -33,7 +34,16 @@ class Refused(APIObject):
             if ensure:
                 raise
             return False
-        return await super().async_exists(ensure=ensure)
+        assert self.api is not None
+        try:
+            await Client(self.api).get(self.resource, Key(self.namespace or "", self.name))
+        except NotFound:
+            pass
+        else:
+            return True
+        if ensure:
+            raise kr8s.NotFoundError(f"{self.kind} {self.name} does not exist")
+        return False
 
     async def async_create(self) -> None:
         _check(self.kind, self.namespace)
@@ -135,6 +145,10 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 def _decode_item(raw: bytes) -> dict[str, Any]:
     item = _decode_object(raw)
     named = item.get("metadata")
-    if not isinstance(named, dict) or not isinstance(named.get("name"), str):
+    if (
+        not isinstance(named, dict)
+        or not isinstance(named.get("name"), str)
+        or not isinstance(named.get("namespace", ""), str | None)
+    ):
         raise msgspec.ValidationError("an object without a name")
     return item

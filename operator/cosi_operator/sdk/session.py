@@ -1,7 +1,7 @@
 """The HTTP session of the SDK: every request has a deadline, and every answer a size."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -9,7 +9,8 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from cosi_operator.sdk.answer import REQUEST_TIMEOUT_S, BadAnswer, unreadable
+from cosi_operator.scrub.hidden import Hidden
+from cosi_operator.sdk.answer import REQUEST_TIMEOUT_S, AnswerTooLarge, BadAnswer, unreadable
 
 BODY_LIMIT_BYTES = 64 << 20
 REDIRECTS = 5
@@ -23,10 +24,15 @@ class _Status(Struct):
     """The answer to a DELETE; any JSON object."""
 
 
-class _Answer(Struct):
+class _Meta(Struct):
+    name: str | None = None
+    namespace: str | None = None
+
+
+class _Answer(Hidden):
     """What objects, lists and tables have in common."""
 
-    metadata: Mapping[str, Any]
+    metadata: _Meta
 
 
 _decode_status = msgspec.json.Decoder(_Status).decode
@@ -34,7 +40,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 class Session(httpx.AsyncClient):
-    """Answers that are streamed (watches, logs) have no deadline and no limit."""
+    """Answers that are streamed (watches, logs) have no deadline and no limit, unless refused."""
 
     def __init__(self, **options: Any) -> None:
         """As httpx.AsyncClient."""
@@ -61,13 +67,25 @@ class Session(httpx.AsyncClient):
         if stream:
             self._streams = [each for each in self._streams if not each.is_closed]
             streamed = await super().send(request, stream=True, **options)
-            self._streams.append(streamed)
-            return streamed
+            if not streamed.is_error:
+                self._streams.append(streamed)
+                return streamed
+            return await self._in_time(request, lambda: _read_refusal(streamed))
+        response = await self._in_time(
+            request, lambda: self._read(request, **{**options, "follow_redirects": False})
+        )
+        if response.is_success and OBJECTS.match(request.url.path):
+            _check(response.content, is_delete=request.method == "DELETE")
+        return response
+
+    async def _in_time(
+        self, request: httpx.Request, read: Callable[[], Awaitable[httpx.Response]]
+    ) -> httpx.Response:
         response = None
         self._running += 1
         try:
             with anyio.move_on_after(_time_for(request)):
-                response = await self._read(request, **{**options, "follow_redirects": False})
+                response = await read()
         finally:
             self._running -= 1
             if self._is_retired:
@@ -75,8 +93,6 @@ class Session(httpx.AsyncClient):
                     await self.retire()
         if response is None:
             raise httpx.ReadTimeout("the answer was not complete in time")
-        if response.is_success and OBJECTS.match(request.url.path):
-            _check(response.content, is_delete=request.method == "DELETE")
         return response
 
     async def _read(self, request: httpx.Request, **options: Any) -> httpx.Response:
@@ -103,7 +119,17 @@ def _check(body: bytes, *, is_delete: bool) -> None:
         body.decode()  # msgspec skips what it does not need, also what is not UTF-8
         (_decode_status if is_delete else _decode_answer)(body)
     except (ValueError, RecursionError) as error:
-        raise BadAnswer(unreadable(error)) from None
+        problem = unreadable(error)
+    else:
+        return
+    raise BadAnswer(problem)
+
+
+async def _read_refusal(response: httpx.Response) -> httpx.Response:
+    try:
+        return await _complete(response)
+    finally:
+        await response.aclose()
 
 
 async def _complete(response: httpx.Response) -> httpx.Response:
@@ -114,7 +140,10 @@ async def _complete(response: httpx.Response) -> httpx.Response:
     async for part in response.aiter_bytes():
         size += len(part)
         if size > BODY_LIMIT_BYTES:
-            raise BadAnswer(f"the answer is larger than {BODY_LIMIT_BYTES >> 20} MiB")
+            raise AnswerTooLarge(
+                f"the answer is larger than {BODY_LIMIT_BYTES >> 20} MiB; ask for less, for"
+                " instance for one namespace, or for the objects with a label"
+            )
         parts.append(part)
     headers = [
         each for each in response.headers.raw if each[0].lower().decode() not in _OF_TRANSFER

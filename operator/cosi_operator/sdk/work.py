@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import kr8s
 import msgspec
@@ -22,6 +23,7 @@ from cosi_operator.sdk.errors import CredentialsError, NotReadyError, StalledErr
 from cosi_operator.sdk.explanation import Explanation
 from cosi_operator.sdk.read import Reader
 
+decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 WAIT_TIMEOUT_S = 120.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
@@ -52,10 +54,15 @@ async def read(client: Client, resource: Resource, key: Key) -> bytes:
         raise kr8s.NotFoundError(f"{resource.kind} {shown} does not exist") from None
 
 
+async def read_object(client: Client, resource: Resource, key: Key) -> dict[str, Any]:
+    """The same, decoded."""
+    return decoded(f"{resource.kind} {key}", await read(client, resource, key), decode_object)
+
+
 async def wait_ready(
     client: Client, kind: Kind, key: Key, *, timeout_s: float | None, clock: Clock
-) -> bytes:
-    """Read the object again and again until it is ready; return its JSON then.
+) -> dict[str, Any]:
+    """Read the object again and again until it is ready; return it then.
 
     kr8s's own watch is not used: an expired resourceVersion makes it repeat without a pause.
 
@@ -70,7 +77,7 @@ async def wait_ready(
         raw = await read(client, kind.resource, key)
         view = decoded(f"{kind.resource.kind} {key}", raw, kind.decode)
         if is_ready(view) and not view.meta.deleting:
-            return raw
+            return decoded(f"{kind.resource.kind} {key}", raw, decode_object)
         if _is_stalled(view):
             raise StalledError(_in_words(view))
         left_s = give_up_at - clock.monotonic()
@@ -145,4 +152,4 @@ async def credentials(client: Client, key: Key) -> Credentials:
         raw = await client.get(core.SECRETS, Key(key.namespace, name))
     except NotFound:
         raise CredentialsError(_without_secret(access)) from None
-    return Credentials.from_secret(msgspec.json.decode(raw))
+    return Credentials.from_secret(decoded(f"Secret {key.namespace}/{name}", raw, decode_object))

@@ -104,6 +104,20 @@ def put_all(server: StubApiServer, *, ready: bool) -> None:
         server.put(SECRETS, Key("ns", "s"), data={"BucketInfo": "c2VjcmV0"})
 
 
+def put_lease(server: StubApiServer) -> None:
+    """That of the driver's sidecar, which works."""
+    server.put(
+        LEASES,
+        Key("vendor", "d-example-com-cosi"),
+        spec={
+            "holderIdentity": "one",
+            "acquireTime": "2025-12-31T23:00:00.000000Z",
+            "renewTime": "2025-12-31T23:59:59.000000Z",
+            "leaseDurationSeconds": 15,
+        },
+    )
+
+
 def told(conditions: list[dict[str, Any]]) -> dict[str, Any]:
     return {"conditions": conditions}
 
@@ -290,6 +304,28 @@ async def test_drivers_counts_over_classes_and_buckets(
     )
 
 
+@pytest.mark.parametrize("output", ["table", "json", "name"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (BUCKET_CLASSES, Key("", "broken"), {"driverName": 7}),
+        (BUCKETS, Key("", "broken"), {"spec": 7}),
+    ],
+    ids=["a class -> 1", "a Bucket -> 1"],
+)
+async def test_drivers_says_what_it_could_not_read_and_ends_with_1(
+    server: StubApiServer, client: Client, output: str, broken: tuple[Resource, Key, dict[str, Any]]
+) -> None:
+    put_all(server, ready=True)
+    put_lease(server)
+    assert (await cosi(client, "drivers", "-o", output)).code == 0
+    resource, key, fields = broken
+    server.put(resource, key, **fields)
+    printed = await cosi(client, "drivers", "-o", output)
+    assert printed.code == 1  # 0 would say that every driver is there
+    assert f"one of the {resource.plural}" in (printed.out if output == "json" else printed.note)
+
+
 async def test_why_says_that_the_accesses_of_a_claim_could_not_be_read(
     server: StubApiServer, client: Client
 ) -> None:
@@ -466,16 +502,7 @@ async def test_drivers_says_whether_the_sidecar_works(
     server: StubApiServer, client: Client
 ) -> None:
     put_all(server, ready=True)
-    server.put(
-        LEASES,
-        Key("vendor", "d-example-com-cosi"),
-        spec={
-            "holderIdentity": "one",
-            "acquireTime": "2025-12-31T23:00:00.000000Z",
-            "renewTime": "2025-12-31T23:59:59.000000Z",
-            "leaseDurationSeconds": 15,
-        },
-    )
+    put_lease(server)
     printed = await cosi(client, "drivers")
     assert printed.code == 0
     row = printed.out.splitlines()[1].split()

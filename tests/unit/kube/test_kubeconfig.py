@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -447,6 +448,72 @@ async def test_aliases_and_merge_keys_are_read_as_kubectl_reads_them(tmp_path: P
     """
     connection = await loaded(written(tmp_path, content))
     assert (connection.server, connection.tls_server_name) == ("https://one.example", "h")
+
+
+NULLS = {
+    "preferences": None,
+    "current-context": "here",
+    "contexts": [
+        None,
+        {"name": "here", "context": {"cluster": "c", "user": "u", "namespace": None}},
+    ],
+    "clusters": [
+        {"name": None, "cluster": None},
+        {
+            "name": "c",
+            "cluster": {
+                "server": "HTTPS://One.example/",
+                "insecure-skip-tls-verify": None,
+                "proxy-url": "HTTP://proxy.example:3128",
+                "extensions": None,
+            },
+        },
+    ],
+    "users": [{"name": "u", "user": None}],
+}
+PLUGIN_OF_NULLS = {
+    **EXEC,
+    "args": None,
+    "installHint": None,
+    "env": [{"name": "A", "value": None}],
+}
+AS_KUBECTL = {
+    "JSON with tabs": json.dumps(NULLS, indent="\t"),
+    "JSON with a byte order mark": "\ufeff\n" + json.dumps(NULLS),
+    "JSON and a document after it": json.dumps(NULLS) + "\n---\n{",
+    "YAML": yaml.safe_dump(NULLS),
+    "a line of dashes at the end": yaml.safe_dump(NULLS) + "---\n",
+    "a line of dots at the end": yaml.safe_dump(NULLS) + "...\n",
+    "a document after it": yaml.safe_dump(NULLS) + "---\n- other\n",
+    "what is no YAML after it": yaml.safe_dump(NULLS) + "---\n{{{\n",
+    **{
+        f"a user of nulls: {name}": yaml.safe_dump(
+            NULLS | {"users": [{"name": "u", "user": user}]}, allow_unicode=True
+        )
+        for name, user in {
+            "token": {"token": None, "tokenFile": None},
+            "basic authentication": {"username": "", "password": None, "auth-provider": None},
+            "impersonation": {"as": "", "as-groups": None, "as-user-extra": None},
+            "plugin": {"exec": PLUGIN_OF_NULLS},
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("content", AS_KUBECTL)
+async def test_what_kubectl_reads_is_read(tmp_path: Path, content: str) -> None:
+    connection = await loaded(written(tmp_path, AS_KUBECTL[content]))
+    assert (connection.server, connection.namespace) == ("https://One.example", "default")
+    assert connection.tls is not None  # a scheme in upper case would else mean plain HTTP
+    assert connection.proxy == "http://proxy.example:3128"
+
+
+async def test_the_scheme_of_a_proxy_variable_has_no_case(tmp_path: Path) -> None:
+    path = written(tmp_path, config(cluster={"server": "HTTPS://one.example"}))
+    connection = await loaded(path, HTTPS_PROXY="HTTP://proxy.example:3128")
+    assert connection.proxy == "http://proxy.example:3128"
+    with pytest.raises(KubeconfigError, match="HTTPS_PROXY: only http and https proxies"):
+        await loaded(path, HTTPS_PROXY="SOCKS5://proxy.example:3128")
 
 
 async def test_a_setting_that_names_no_file_is_told(tmp_path: Path) -> None:

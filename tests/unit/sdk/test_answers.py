@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from tests.support.apiserver import Reply
@@ -13,7 +15,6 @@ from cosi_operator.api.resources import BUCKET_CLAIMS
 from cosi_operator.api.view import Key
 from cosi_operator.sdk import asyncio as async_sdk
 from cosi_operator.sdk import read as reader
-from cosi_operator.sdk.api_objects import AsyncApi
 from cosi_operator.sdk.session import OBJECTS
 
 NO_MESSAGE = {
@@ -132,9 +133,6 @@ async def test_the_asynchronous_classes_say_the_same(body: str, shop: Shop) -> N
         await async_sdk.BucketClaim.get("photos", namespace="shop")
     with pytest.raises(sdk.ApiSilent):
         [each async for each in async_sdk.BucketClaim.list(namespace="shop")]
-    for api in async_sdk._apis.pop(asyncio.get_running_loop()).values():
-        assert isinstance(api, AsyncApi)
-        await api.close()
 
 
 def test_fields_of_another_type_are_told_by_all_methods(shop: Shop) -> None:
@@ -211,3 +209,62 @@ def test_a_write_that_a_proxy_redirects_to_its_login_page_was_not_done(
 )
 def test_answers_with_objects_are_told_from_others(path: str, is_object: bool) -> None:
     assert bool(OBJECTS.match(path)) == is_object
+
+
+@asynccontextmanager
+async def refusing_proxy(status_line: bytes) -> AsyncIterator[str]:
+    """The URL of a proxy that answers each request with this line."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(status_line + b"\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"HTTP/1.1 407 canary", "the proxy refused the connection with status 407"),
+        (
+            b"HTTP/1.1 502 \x1b[31mcanary\x7f",
+            "no answer|the proxy refused .* with status 502|illeg",
+        ),
+        (b"HTTP/1.1 407", "the proxy refused the connection with status 407"),
+        (b"HTTP/1.1 302 Bearer canary", "the proxy refused the connection with status 302"),
+        (b"HTTP/1.1 999 canary\xe9", "the proxy refused the connection with status 999"),
+    ],
+)
+@pytest.mark.attack("the reason of a proxy's refusal is shown as the proxy wrote it")
+async def test_a_refusal_of_a_proxy_shows_its_status_alone(
+    line: bytes, words: str, tmp_path: Path
+) -> None:
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    async with refusing_proxy(line) as url:
+        cluster = {"server": "https://api.example:6443", "proxy-url": url}
+        written = config | {"clusters": [{"name": "c", "cluster": cluster}]}
+        (tmp_path / "config").write_text(json.dumps(written))
+        with pytest.raises(sdk.ApiSilent, match=words) as raised:
+            await async_sdk.api(tmp_path / "config")
+    for shown in (str(raised.value), repr(raised.value)):
+        assert "canary" not in shown
+        assert "\x1b" not in shown
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+
+
+@pytest.mark.attack("what a server redirects to is shown as the server wrote it")
+def test_a_redirect_to_no_address_shows_nothing_of_it(shop: Shop) -> None:
+    sdk.api()
+    location = {"Location": "http://h:canary/"}
+    shop.server.fail_next("get", Reply(302, body=b"", headers=location))
+    with pytest.raises(sdk.ApiSilent) as raised:
+        sdk.BucketClaim.get("photos", namespace="shop")
+    assert "canary" not in str(raised.value)

@@ -16,7 +16,6 @@ from tests.support.sdk import OpenApis
 from cosi_operator import cli, sdk
 from cosi_operator.sdk import answer, connect, objects, session
 from cosi_operator.sdk import asyncio as async_sdk
-from cosi_operator.sdk.api_objects import AsyncApi
 
 TIMEOUT_S = 0.5
 type Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -168,9 +167,6 @@ async def test_the_asynchronous_classes_end(address: str) -> None:
         await async_sdk.BucketClaim.get("photos")
     with pytest.raises(sdk.ApiSilent, match=address):
         [each async for each in async_sdk.BucketClaim.list()]
-    for api in async_sdk._apis.pop(asyncio.get_running_loop()).values():
-        assert isinstance(api, AsyncApi)
-        await api.close()
 
 
 @pytest.mark.parametrize("address", SLOW, indirect=True)

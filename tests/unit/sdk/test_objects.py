@@ -294,7 +294,7 @@ def test_no_text_and_no_log_shows_a_credential(
 
 def test_an_expired_token_is_renewed_once(shop: Shop) -> None:
     claim = sdk.BucketClaim.get("photos", namespace="shop")
-    shop.server.fail_next("get", *[Reply(401, "Unauthorized", "expired")] * 3)
+    shop.server.fail_next("get", Reply(401, "Unauthorized", "expired"))
     assert claim.why().is_ready
 
 
@@ -308,6 +308,12 @@ def test_a_kubeconfig_and_a_context_can_be_named(
     assert sdk.BucketClaim.get("photos", namespace="shop", api=api).is_ready
     with pytest.raises(sdk.KubeconfigError, match="no `none` in contexts"):
         sdk.api(str(shop.kubeconfig), context="none")
+
+
+async def test_a_kubeconfig_can_be_named_as_a_path(shop: Shop) -> None:
+    assert sdk.api(kubeconfig=shop.kubeconfig).auth.server == shop.server.url
+    api = await async_sdk.api(kubeconfig=shop.kubeconfig)
+    assert api.auth.server == shop.server.url
 
 
 def test_a_claim_is_created_and_deleted_with_kr8ss_own_verbs(shop: Shop) -> None:

@@ -155,6 +155,9 @@ def test_each_process_exposes_its_build_and_only_what_it_does(watched: Watched) 
         *(f"cosi_sidecar_operations_seconds_{part}" for part in ("bucket", "count", "sum")),
     }
     assert driver & series["controller"] == set()
+    # Each code starts at 0, because an alert does not see how far a new series has counted already.
+    never = 'call="DriverRevokeBucketAccess",code="DATA_LOSS",made_by="driver"'
+    assert watched.sample("sidecar", f"cosi_sidecar_operations_seconds_count{{{never}}}") == 0
 
 
 def test_the_sidecar_is_not_ready_while_its_driver_is_gone(watched: Watched) -> None:

@@ -290,14 +290,17 @@ def _result(outcome: Outcome) -> Result:
 
 def _failure_fields(outcome: Requeue | Terminal) -> dict[str, Any]:
     """The log fields that describe an outcome that is not a Success."""
-    fields: dict[str, Any] = {"reason": outcome.reason.value, "message": outcome.message}
+    fields: dict[str, Any] = {"reason": outcome.reason.value}
+    message = outcome.message
     if (status := outcome.status) is not None:
         # The message of a stored verdict already starts with the call and its failure.
-        is_stored = outcome.message.startswith(f"{status.call}")
+        is_stored = message.startswith(f"{status.call}")
         if not is_stored:
-            fields["message"] = f"{describe_failure(status)} {outcome.message}".strip()
+            message = f"{describe_failure(status)} {message}".strip()
         fields |= {"call": status.call.value, "code": status.code.name}
         fields["made_by"] = status.made_by.value
+    if message:  # a wait that is not reported has none
+        fields["message"] = message
     return fields
 
 

@@ -107,6 +107,29 @@ def test_deleting_the_claim_first_revokes_its_accesses_first(bed: Testbed, name:
     assert not [a for a in bed.driver.accounts() if a.name == f"ba-{uid}"]
 
 
+def test_extra_keys_that_were_turned_off_come_with_a_rotation_and_not_before(
+    bed: Testbed, name: str
+) -> None:
+    bed.restart("sidecar", "--secret-extra-keys=false")
+    bed.make_classes(name)
+    bed.make_claims([name], class_name=name)
+    bed.make_accesses([name], class_name=name)
+    bed.until_ready("bucketaccesses", [name])
+    stored = bed.get("secrets", f"{name}-keys")
+    assert set(stored["data"]) == {"BucketInfo"}
+
+    bed.restart("sidecar")
+    bed.annotate("bucketaccesses", name, note="wakes it up")
+    bed.until_quiet()
+    assert bed.get("secrets", f"{name}-keys") == stored
+    bed.annotate("bucketaccesses", name, rotate="1")
+    bed.until(
+        "the extra keys", lambda: "AWS_ACCESS_KEY_ID" in bed.get("secrets", f"{name}-keys")["data"]
+    )
+    bed.delete("bucketclaims", name)
+    bed.until_gone("bucketclaims", [name])
+
+
 def test_with_the_policy_retain_the_backend_keeps_the_bucket(bed: Testbed, name: str) -> None:
     bed.make_classes(name, policy="Retain")
     bed.make_claims([name], class_name=name)

@@ -128,6 +128,7 @@ def test_published_manifests_work_unchanged(bed: Testbed, file: Path) -> None:
         keys = keys_of(bed, access)
         spec = json.loads(keys["BucketInfo"])["spec"]
         claim = bed.get("bucketclaims", asked["spec"]["bucketClaimName"], namespace_of(asked))
+        assert reasons(claim) == {"Ready": "Provisioned"}  # nothing of it is ignored
         assert spec["authenticationType"] == kind  # as it is written there, as Go has it
         assert spec["bucketName"] == claim["status"]["bucketName"]
         assert spec["protocols"] == [asked["spec"].get("protocol") or ""]

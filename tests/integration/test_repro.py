@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,17 @@ import pytest
 from testbed.process import ROOT
 
 CLAIMS = 3
+PROPOSAL = ROOT / "docs" / "rfc-retry-only-internal.md"
 PYTHONPATH = f"{ROOT / 'operator'}{os.pathsep}{ROOT / 'hack'}"
+
+
+def shown_of_a_claim() -> list[int]:
+    """Create calls, writes and Events of one claim, from the output that the proposal shows."""
+    ours = PROPOSAL.read_text(encoding="utf-8").partition("\nours: 10 refused claims")[2]
+    (numbers,) = re.findall(
+        r"^ +first 60 +(\d+) +(\d+) +(\d+)$", ours.partition("\npeer:")[0], re.MULTILINE
+    )
+    return [int(number) // 10 for number in numbers]
 
 
 @pytest.mark.timeout(180)  # it starts a control plane, SeaweedFS, a driver and both processes
@@ -27,6 +38,8 @@ def test_a_name_that_s3_refuses_is_sent_once_and_then_neither_sent_nor_written_a
     assert first["create_calls"] == CLAIMS
     # docs/performance.md, what a claim costs; one more takes the finalizer off its Bucket again.
     assert first["writes"] == 6 * CLAIMS
+    made = [first[field] for field in ("create_calls", "writes", "events")]
+    assert made == [CLAIMS * number for number in shown_of_a_claim()]
     assert (second["create_calls"], second["writes"], second["events"]) == (0, 0, 0)
     assert "The driver answered: INVALID_ARGUMENT\n" in done.stdout
     assert f"{CLAIMS} of {CLAIMS} claims say why in their conditions." in done.stdout

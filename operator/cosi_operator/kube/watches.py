@@ -57,8 +57,14 @@ class Watches:
         trim = bounded if resource.namespaced else without_managed_fields
         store = Store(decode, indexes, trim)
 
+        logged: dict[Key, str] = {}  # the error that was logged about each unreadable object
+
         def on_change(change: Change[T]) -> None:
-            if change.old is None and change.new is None and (bad := store.broken(change.key)):
+            bad = store.broken(change.key)
+            if bad is None:
+                logged.pop(change.key, None)
+            elif logged.get(change.key) != bad.error:
+                logged[change.key] = bad.error
                 log.warning(
                     "object_unreadable",
                     kind=resource.kind,

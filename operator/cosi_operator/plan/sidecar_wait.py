@@ -87,7 +87,7 @@ def waiting_for_sidecar(what: str, driver: str) -> Terminal:
     """The outcome for an action that is waiting for a sidecar; `what` is its start, a clause."""
     return Terminal(
         Reason.WAITING_FOR_SIDECAR,
-        f"{what} by the sidecar of driver {driver}, which has not reported yet. If this lasts, ask"
-        " your cluster administrator whether that driver is installed and running.",
+        f"{what} by the sidecar of driver {driver}, which has not reported on it yet. If this"
+        " lasts, ask your cluster administrator whether that driver is installed and running.",
         waiting=True,
     )

@@ -87,6 +87,9 @@ def test_existing_bucket_takes_precedence_over_a_class(world: World) -> None:
     assert world.ready(BUCKET_CLAIMS, "photos") == ("True", "Provisioned")
     assert status(world)["bucketName"] == "old"
     assert world.backend.calls == []
+    world.user_edits(BUCKET_CLASSES, "gold", lambda body: body.update(parameters={"tier": "2"}))
+    run(world)
+    assert [c["type"] for c in status(world)["conditions"]] == ["Ready"]  # the class never counted
     told = [event for event in world.parts.told if event.reason == "BucketClassIgnored"]
     assert [(event.about.kind, event.type, event.message) for event in told] == [
         (

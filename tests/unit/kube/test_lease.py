@@ -505,6 +505,22 @@ async def test_a_missing_right_is_logged_once_with_its_remedy(server: StubApiSer
     ]
 
 
+async def test_a_standby_logs_each_holder_once(server: StubApiServer) -> None:
+    held_by(server, "a")
+    with capture_logs() as logs:
+        async with candidate(server, "z") as z:
+            await z.tries(2)
+            held_by(server, "a", renewed="2026-01-01T00:00:02.000000Z")
+            await z.tries(2)
+            held_by(server, "b")
+            await z.tries(2)
+    lines = [entry for entry in logs if entry["event"] == "lease_held_by_other"]
+    assert [(entry["log_level"], entry["holder"]) for entry in lines] == [
+        ("info", "a"),
+        ("info", "b"),
+    ]
+
+
 def test_an_empty_identity_is_rejected() -> None:
     with pytest.raises(ValueError, match="must not be empty"):
         LeaderElection(

@@ -79,7 +79,7 @@ class AuditLog:
         self._forgotten = 0
 
     def forget(self) -> None:
-        """Read what was written up to now no more."""
+        """Skip all entries written so far."""
         self._forgotten = self.mark()
 
     def mark(self) -> int:

@@ -291,7 +291,7 @@ def ensure_programs(programs: Sequence[Program], cache: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(cache: Path) -> Iterator[None]:
-    """Hold the cache alone. The kernel drops the lock with the process, however that ends."""
+    """Lock the cache. The kernel drops the lock with the process, however that ends."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as file:
         try:

@@ -1,4 +1,4 @@
-"""Whether a driver's sidecar works, as its Lease tells. Pure."""
+"""Whether a driver's sidecar works, according to its Lease. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cosi_operator.plan import names
 
 # Of a Lease that names no duration: that of the Go sidecar.
 DURATION_S = 150
-AWAY = ("down", "absent")  # states in which nobody serves the driver's buckets
+AWAY = ("down", "absent")  # states in which no sidecar serves the driver's buckets
 
 
 class _Meta(Struct, frozen=True):
@@ -29,7 +29,7 @@ class _Spec(Struct, rename="camel", frozen=True):
 
 
 class Lease(Struct, frozen=True):
-    """The part of a Lease that tells whether somebody holds it."""
+    """The part of a Lease that shows whether a process holds it."""
 
     metadata: _Meta = _Meta()
     spec: _Spec = _Spec()

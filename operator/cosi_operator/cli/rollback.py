@@ -1,6 +1,6 @@
 """Which objects the Go pair v0.2.2 would mishandle after a rollback, and why. Pure.
 
-Read in the source of v0.2.2. What matters: it believes every status and spec, and no record; it
+Read in the source of v0.2.2. What matters: it trusts every status and spec, and no record; it
 looks a claim up by `spec.bucketClaim`, a Bucket by the claim's status, and a Secret by the access's
 spec, and retries indefinitely when one of them is missing; and it never checks that an id is there.
 """
@@ -17,7 +17,7 @@ from cosi_operator.scrub import shown_name
 from cosi_operator.sdk.diagnosis import Reported, condition
 
 WAIT = "Wait until it is ready, or delete it."
-END = "Wait until it is gone; cosi why names what holds it."
+END = "Wait until it is deleted. To see what delays that, run: cosi why."
 RENEW = "Delete this BucketAccess and create it again."
 
 
@@ -147,7 +147,8 @@ def _keys_of(bucket: Bucket, index: _Index) -> _Reasons:
     gone = recorded.keys() - index.accesses
     if gone:
         yield (
-            f"its record holds keys of {len(gone)} deleted accesses: nobody would revoke them",
+            f"its record holds keys of {len(gone)} deleted accesses, which the Go sidecar would not"
+            " revoke",
             "Wait until our sidecar has revoked them.",
         )
 
@@ -225,7 +226,7 @@ def _of_access(access: BucketAccess, index: _Index) -> _Reasons:
     yield from _of_entry(access, bucket, index)
     told = condition(access, SPEC_CHANGE_IGNORED)
     if told is not None and told.status == "True":
-        yield "its spec was changed after the grant, and would be believed", RENEW
+        yield "its spec was changed after the grant, and the Go sidecar would use it", RENEW
     if access.meta.deleting:
         yield "it is being deleted", END
     if not access.granted or not access.account_id:

@@ -16,7 +16,7 @@ KINDS = {
     **dict.fromkeys(("bucketaccess", "bucketaccesses", "ba"), "bucketaccess"),
     **dict.fromkeys(("bucket", "buckets"), "bucket"),
 }
-# DriverGetInfo has no object to end badly: while it fails, the driver counts as away.
+# DriverGetInfo belongs to no object, so no reconcile fails; the driver counts as absent instead.
 CALLS = (Call.CREATE_BUCKET, Call.DELETE_BUCKET, Call.GRANT_ACCESS, Call.REVOKE_ACCESS)
 
 

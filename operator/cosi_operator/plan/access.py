@@ -57,7 +57,7 @@ from cosi_operator.plan.steps import (
     ReleaseSecret,
     StoreSecret,
 )
-from cosi_operator.plan.verdicts import driver_away, standing
+from cosi_operator.plan.verdicts import driver_away, valid_verdict
 
 # The shortest time between two renewals of keys, whatever expiry the driver returns.
 RENEW_EARLIEST_S = 60.0
@@ -98,7 +98,7 @@ def _revoke_old(access: BucketAccess, bucket: Bucket | None, view: AccessView) -
     if bucket is None or not old or not records.bucket_id_of(bucket):
         return None
     token = judged_on(access, view.access_class)
-    verdict = standing(access, Call.REVOKE_ACCESS, view.context, token=token)
+    verdict = valid_verdict(access, Call.REVOKE_ACCESS, view.context, token=token)
     return verdict or revoke_all(access, bucket, old, view)
 
 
@@ -148,8 +148,8 @@ def is_rotation_due(access: BucketAccess, view: AccessView) -> bool:
 
 def _plan_grant(access: BucketAccess, bucket: Bucket, view: AccessView) -> AccessStep:
     token = judged_on(access, view.access_class)
-    verdict = standing(access, Call.REVOKE_ACCESS, view.context, token=token)
-    verdict = verdict or standing(access, Call.GRANT_ACCESS, view.context, token=token)
+    verdict = valid_verdict(access, Call.REVOKE_ACCESS, view.context, token=token)
+    verdict = verdict or valid_verdict(access, Call.GRANT_ACCESS, view.context, token=token)
     if verdict and not view.unstored_grant:  # credentials in memory need no driver call
         return verdict
     if view.secret is None:

@@ -30,7 +30,7 @@ from cosi_operator.plan.steps import (
     EditBucket,
     ReadBucketObject,
 )
-from cosi_operator.plan.verdicts import driver_away, standing
+from cosi_operator.plan.verdicts import driver_away, valid_verdict
 from cosi_operator.scrub import shown_name
 
 
@@ -166,7 +166,7 @@ def _still_granted(bucket: Bucket, view: BucketView) -> str:
 
 def _halt(bucket: Bucket, view: BucketView) -> Done | None:
     token = retry_token(bucket, view.claim)
-    verdict = standing(bucket, Call.CREATE_BUCKET, view.context, token=token)
+    verdict = valid_verdict(bucket, Call.CREATE_BUCKET, view.context, token=token)
     return verdict or driver_away(view.context)
 
 

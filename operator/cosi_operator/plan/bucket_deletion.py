@@ -35,7 +35,7 @@ from cosi_operator.plan.steps import (
     ReadBucketObject,
     ReleaseClaim,
 )
-from cosi_operator.plan.verdicts import driver_away, ended, standing
+from cosi_operator.plan.verdicts import driver_away, ended, valid_verdict
 from cosi_operator.scrub import shown_name
 
 
@@ -144,7 +144,7 @@ def _plan_backend_deletion(bucket: Bucket, view: BucketView) -> BucketStep | Non
             f" {view.sharer.meta.name} has the same bucket id. The backend keeps {what}."
         )
     token = retry_token(bucket, view.claim)
-    halt = standing(bucket, Call.DELETE_BUCKET, view.context, token=token)
+    halt = valid_verdict(bucket, Call.DELETE_BUCKET, view.context, token=token)
     if halt := halt or driver_away(view.context):
         return halt
     if view.unproven:

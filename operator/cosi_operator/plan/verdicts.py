@@ -26,7 +26,7 @@ from cosi_operator.plan.steps import Context, Done
 from cosi_operator.scrub import shown_name
 
 
-def standing(
+def valid_verdict(
     stored: Bucket | BucketAccess, call: Call, context: Context, *, token: str
 ) -> Done | None:
     """The end of the run if the verdict on `call` is still valid, else None.

@@ -117,7 +117,7 @@ class Reader:
 
     client: Verbs
     missed: dict[str, str] = field(default_factory=dict)
-    has_unreadable: bool = False  # an object that is there, and nobody knows whether it is ready
+    has_unreadable: bool = False  # an object that exists, but its readiness is unknown
 
     async def all[T](
         self, resource: Resource, decode: Callable[[bytes], T], *, namespace: str = ""
@@ -180,7 +180,7 @@ class Reader:
         return await self.one(core.SECRETS, _secret_found, key)
 
     async def lost_secrets(self, accesses: Sequence[BucketAccess]) -> list[BucketAccess]:
-        """The granted accesses whose Secret is gone: their keys work and nobody has them."""
+        """The granted accesses whose Secret is gone: their keys work, but no Secret holds them."""
         granted = [access for access in accesses if is_ready(access) and access.secret_name]
         if len(granted) > SECRETS_READ:
             self.missed["secrets"] = (

@@ -145,7 +145,7 @@ class AccessReconciler:
             used_by_others=frozenset(a for a, other in holders.items() if other.live),
             awaited=frozenset(account for account, other in holders.items() if other.ending),
             clean=remembered is None
-            and (is_clean(access, bucket) or self._accounts.is_unasked(uid)),
+            and (is_clean(access, bucket) or self._accounts.is_grant_not_sent(uid)),
             unproven=True,
             may_release=self._secret.may_release(access),
             revoked=self._accounts.revoked(uid),
@@ -204,7 +204,7 @@ class AccessReconciler:
         if view.remembered:
             self._s.lookup.memory.forget_access(access.meta.uid)  # recorded again
         if view.clean and view.entry is None:
-            self._accounts.note_unasked(access.meta.uid)
+            self._accounts.note_grant_not_sent(access.meta.uid)
             warn_unrecorded_account(self._s, access, view)
         if access.meta.deleting and step.record and step.record.entry is None:
             self._accounts.note_finished(access.meta.uid)

@@ -35,7 +35,7 @@ from cosi_operator.sidecar.access_report import (
 )
 from cosi_operator.sidecar.access_secret import UnstoredKeys
 from cosi_operator.sidecar.calls import DriverRun, Queued, Refused, Stopwatch, Unwanted, log_change
-from cosi_operator.sidecar.last_words import LastWords
+from cosi_operator.sidecar.leftover_warnings import LeftoverWarnings
 from cosi_operator.sidecar.records import Holders
 from cosi_operator.sidecar.shared import Sidecar, warn_unknown_type
 
@@ -51,24 +51,24 @@ class AccessAccounts:
         # Accounts revoked for an access, by its UID, so no Revoke is repeated after a conflict.
         self._revoked: dict[str, frozenset[str]] = {}
         # UIDs of accesses whose entry this process wrote and whose Grant was not sent yet.
-        self._unasked: set[str] = set()
+        self._not_sent: set[str] = set()
         # UIDs of deleted accesses whose finalizer is the last thing to remove.
         self._finished: set[str] = set()
         # UID and account of each removal from an entry that is being written, because another
         # access has the account too.
         self._leaving: set[tuple[str, str]] = set()
-        self._last_words = LastWords(sidecar.reporter, sidecar.clock)
+        self._leftovers = LeftoverWarnings(sidecar.reporter, sidecar.clock)
 
     def revoked(self, uid: str) -> frozenset[str]:
         """The accounts that this process revoked for the access with this UID."""
         return self._revoked.get(uid, frozenset())
 
-    def is_unasked(self, uid: str) -> bool:
+    def is_grant_not_sent(self, uid: str) -> bool:
         """Whether this process wrote the entry of an access and has not sent its Grant yet."""
-        return uid in self._unasked
+        return uid in self._not_sent
 
-    def note_unasked(self, uid: str) -> None:
-        self._unasked.add(uid)
+    def note_grant_not_sent(self, uid: str) -> None:
+        self._not_sent.add(uid)
 
     def is_finished(self, uid: str) -> bool:
         """Whether this process removed the entry of a deleted access, which has no account now."""
@@ -79,8 +79,8 @@ class AccessAccounts:
 
     def forget(self, uid: str) -> None:
         self._revoked.pop(uid, None)
-        self._last_words.forget(uid)
-        self._unasked.discard(uid)
+        self._leftovers.forget(uid)
+        self._not_sent.discard(uid)
         self._finished.discard(uid)
 
     def calls(
@@ -105,15 +105,15 @@ class AccessAccounts:
             authentication_type=step.authentication_type,
             parameters=step.parameters,
         )
-        is_unasked = access.meta.uid in self._unasked
-        self._unasked.discard(access.meta.uid)
+        is_grant_not_sent = access.meta.uid in self._not_sent
+        self._not_sent.discard(access.meta.uid)
         watch = Stopwatch(self._s.clock)
         call = functools.partial(
             self._s.driver.grant_access, request, timeout_s=self._s.call_timeout_s
         )
         reply = await self._s.lanes.judged(access, step.bucket_id, call, watch)
         if isinstance(reply, Queued):
-            self._unasked.update({access.meta.uid} if is_unasked else ())
+            self._not_sent.update({access.meta.uid} if is_grant_not_sent else ())
         else:
             self.calls_of(view, access).called()
             warn_unknown_type(self._s, access, view.access_class)
@@ -253,7 +253,7 @@ class AccessAccounts:
             account_ids=list(view.entry.accounts if view.entry else ()),
         )
         exists = bool(access.meta.resource_version)
-        stored = exists and await self._last_words.say(
+        stored = exists and await self._leftovers.store(
             uid, s.accesses, access, message, repeat=repeat
         )
         # Administrators read the Events of the Bucket. A namespace that is being deleted accepts no
@@ -262,9 +262,9 @@ class AccessAccounts:
         text = f"BucketAccess {access.meta.key}{removed} {message}"
         held = s.buckets.get(bucket.meta.key) if bucket else None
         if bucket and (not stored or (held and held.meta.uid == bucket.meta.uid)):
-            await self._last_words.say(uid, s.buckets, bucket, text, repeat=repeat)
+            await self._leftovers.store(uid, s.buckets, bucket, text, repeat=repeat)
         if not exists and (claim := s.lookup.claim_of_bucket(bucket)):
-            await self._last_words.say(uid, s.claims, claim, text, repeat=repeat)
+            await self._leftovers.store(uid, s.claims, claim, text, repeat=repeat)
         return NothingToRevoke()
 
     def event(

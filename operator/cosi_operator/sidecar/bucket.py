@@ -58,7 +58,7 @@ from cosi_operator.reconcile import End, Steps, UnconfirmedWrites
 from cosi_operator.refusals import Refusals
 from cosi_operator.report import Level
 from cosi_operator.scrub import shown_name
-from cosi_operator.sidecar.bucket_words import (
+from cosi_operator.sidecar.bucket_messages import (
     accounts_left,
     former_left,
     is_released,

@@ -66,13 +66,13 @@ class WaitingLimit:
 
 @dataclass(slots=True)
 class _Ticket[K]:
-    """`era` counts the deadlines that passed before this ticket took its present position."""
+    """`passed` counts the deadlines that passed before this ticket took its present position."""
 
     key: K
     namespace: str
     class_name: str
     number: int
-    era: int
+    passed: int
     place: TicketState = TicketState.PARKED
 
 
@@ -80,22 +80,26 @@ class Lane[K: Hashable]:
     """One lane.
 
     Args:
-        seats: shared with the other lanes of the process.
+        limit: shared with the other lanes of the process.
         start: called with a WAITING key whose turn has come; it is RUNNING by then.
         invite: called with a key that has to be reconciled; its run must call `ask` or `leave`.
     """
 
     def __init__(
-        self, seats: WaitingLimit, *, start: Callable[[K], None], invite: Callable[[K], None]
+        self,
+        limit: WaitingLimit,
+        *,
+        start: Callable[[K], None],
+        invite: Callable[[K], None],
     ) -> None:
-        self._seats = seats
+        self._limit = limit
         self._start_run = start
         self._invite_run = invite
         self._numbers = itertools.count()
-        self._era = 0
+        self._passed = 0
         self._running: _Ticket[K] | None = None
         self._tickets: dict[K, _Ticket[K]] = {}
-        # The tickets of each namespace, ordered by era and number, and the number of the
+        # The tickets of each namespace, ordered by passed and number, and the number of the
         # namespace's last turn (of its first ticket, if it had no turn yet).
         self._queues: dict[str, dict[K, _Ticket[K]]] = {}
         self._turns: dict[str, int] = {}
@@ -122,9 +126,9 @@ class Lane[K: Hashable]:
         if ticket.place in (TicketState.RUNNING, TicketState.WAITING):
             raise ValueError(f"asked twice: {key}")
         was_invited = ticket.place is TicketState.INVITED
-        if self._running is None and ticket.era <= self._lowest_era():
+        if self._running is None and ticket.passed <= self._fewest_passed():
             self._run(ticket)
-        elif self._seats.may_wait(is_invited=was_invited):
+        elif self._limit.may_wait(is_invited=was_invited):
             self._move(ticket, TicketState.WAITING)
         else:
             self._move(ticket, TicketState.PARKED)
@@ -149,15 +153,15 @@ class Lane[K: Hashable]:
             self._move(ticket, TicketState.PARKED)
         return ticket.place
 
-    def end(self, key: K, *, hung: bool) -> None:
-        """End the turn of the RUNNING key. `hung`: our own deadline ended its call."""
+    def end(self, key: K, *, exceeded: bool) -> None:
+        """End the turn of the RUNNING key. `exceeded`: our own deadline ended its call."""
         ticket = self._tickets[key]
         if ticket is not self._running:
             raise ValueError(f"not running: {key}")
         self._running = None
         self._turns[ticket.namespace] = next(self._numbers)
         self._remove(ticket)
-        if hung:
+        if exceeded:
             self._send_back(ticket.namespace, ticket.class_name)
         self._advance()
 
@@ -174,7 +178,7 @@ class Lane[K: Hashable]:
     # --- order
 
     def _enter(self, key: K, namespace: str, class_name: str) -> _Ticket[K]:
-        ticket = _Ticket(key, namespace, class_name, next(self._numbers), self._era)
+        ticket = _Ticket(key, namespace, class_name, next(self._numbers), self._passed)
         self._tickets[key] = ticket
         self._queues.setdefault(namespace, {})[key] = ticket
         self._turns.setdefault(namespace, ticket.number)
@@ -189,16 +193,16 @@ class Lane[K: Hashable]:
             del self._queues[ticket.namespace], self._turns[ticket.namespace]
 
     def _send_back(self, namespace: str, class_name: str) -> None:
-        self._era += 1
+        self._passed += 1
         for name, queue in self._queues.items():
             for ticket in queue.values():
                 if name == namespace or ticket.class_name == class_name:
-                    ticket.era = self._era
-            ordered = sorted(queue.values(), key=lambda ticket: (ticket.era, ticket.number))
+                    ticket.passed = self._passed
+            ordered = sorted(queue.values(), key=lambda ticket: (ticket.passed, ticket.number))
             self._queues[name] = {ticket.key: ticket for ticket in ordered}
 
-    def _lowest_era(self) -> int:
-        return min((head.era for head in self._heads(None)), default=self._era)
+    def _fewest_passed(self) -> int:
+        return min((head.passed for head in self._heads(None)), default=self._passed)
 
     def _heads(self, place: TicketState | None) -> Iterator[_Ticket[K]]:
         """The first ticket of each namespace, or its first ticket in state `place`."""
@@ -212,7 +216,7 @@ class Lane[K: Hashable]:
         """The next ticket in order, or the next ticket in state `place`."""
         return min(
             self._heads(place),
-            key=lambda ticket: (ticket.era, self._turns[ticket.namespace]),
+            key=lambda ticket: (ticket.passed, self._turns[ticket.namespace]),
             default=None,
         )
 
@@ -221,13 +225,13 @@ class Lane[K: Hashable]:
     def _advance(self) -> None:
         """Start the next call if none runs, and invite keys up to the limit."""
         if self._running is None and (first := self._first()) is not None:
-            waiting = self._first(TicketState.WAITING) if self._seats.waiting else None
-            if waiting is not None and waiting.era == first.era:
+            waiting = self._first(TicketState.WAITING) if self._limit.waiting else None
+            if waiting is not None and waiting.passed == first.passed:
                 self._run(waiting)
                 self._start_run(waiting.key)
             if first.place is TicketState.PARKED:
                 self._invite(first)
-        while self._seats.may_invite() and (parked := self._first(TicketState.PARKED)) is not None:
+        while self._limit.may_invite() and (parked := self._first(TicketState.PARKED)) is not None:
             self._invite(parked)
 
     def _run(self, ticket: _Ticket[K]) -> None:
@@ -239,10 +243,10 @@ class Lane[K: Hashable]:
         self._invite_run(ticket.key)
 
     def _move(self, ticket: _Ticket[K], place: TicketState) -> None:
-        self._seats.waiting += (place is TicketState.WAITING) - (
+        self._limit.waiting += (place is TicketState.WAITING) - (
             ticket.place is TicketState.WAITING
         )
-        self._seats.invited += (place is TicketState.INVITED) - (
+        self._limit.invited += (place is TicketState.INVITED) - (
             ticket.place is TicketState.INVITED
         )
         ticket.place = place

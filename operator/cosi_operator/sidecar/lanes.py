@@ -74,7 +74,7 @@ class Lanes:
         # One class of one namespace occupies at most a third of the workers (`fairness.Shares`).
         # Half of these may wait, and half as many again may wait when invited, so that workers
         # remain for other accesses of that class and namespace.
-        self._seats = WaitingLimit(max(0, (workers - 2) // 6))
+        self._limit = WaitingLimit(max(0, (workers - 2) // 6))
         self._lanes: dict[str, Lane[Key]] = {}
         self._lane_of: dict[Key, str] = {}  # of each key with a ticket
         self._since: dict[Key, float] = {}  # monotonic seconds of the first request for a turn
@@ -129,16 +129,16 @@ class Lanes:
         has_lane = self._scope is not LaneScope.NONE
         if has_lane and not await self._turn(key, name, access.class_name):
             return self._queued(key)
-        hung = False
+        exceeded = False
         try:
             if not is_wanted():
                 return Unwanted(NOT_SENT, Verdict.REQUEUE, Reason.CONFLICT, Effect.NONE)
             reply = await judged(call(), policy=self._policy, driver=self._driver, watch=watch)
-            hung = isinstance(reply, Refused) and reply.status.made_by is MadeBy.DEADLINE
+            exceeded = isinstance(reply, Refused) and reply.status.made_by is MadeBy.DEADLINE
             return reply
         finally:
             if has_lane:
-                self._lanes[name].end(key, hung=hung)
+                self._lanes[name].end(key, exceeded=exceeded)
                 self._forget(key)
 
     async def _turn(self, key: Key, name: str, class_name: str) -> bool:
@@ -148,7 +148,7 @@ class Lanes:
             self._leave(key)
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(self._seats, start=self._start, invite=self._invite)
+            lane = self._lanes[name] = Lane(self._limit, start=self._start, invite=self._invite)
         self._lane_of[key] = name
         self._since.setdefault(key, self._clock.monotonic())
         if lane.ask(key, key.namespace, class_name) is TicketState.WAITING:
@@ -171,7 +171,7 @@ class Lanes:
         except BaseException:
             # If the turn started at the same moment, end it, so the next call can start.
             if lane.place(key) is TicketState.RUNNING:
-                lane.end(key, hung=False)
+                lane.end(key, exceeded=False)
             self._leave(key)
             raise
         finally:

@@ -22,7 +22,7 @@ class RecordMemory:
     _vanished: dict[str, Bucket] = field(default_factory=dict)  # by UID of the access
     _released: dict[str, Bucket] = field(default_factory=dict)  # by name of the Bucket
     # UIDs of Buckets from which another writer has removed our finalizer.
-    _stripped: set[str] = field(default_factory=set)
+    _without_finalizer: set[str] = field(default_factory=set)
 
     def note(self, old: Bucket | None, new: Bucket | None) -> None:
         """Process a change of a Bucket."""
@@ -49,19 +49,19 @@ class RecordMemory:
         """Note who removed our finalizer: only a sidecar raises the revision in the same write."""
         had = names.BUCKET_FINALIZER in before.meta.finalizers
         if after is None or after.meta.uid != before.meta.uid:
-            if had:  # the Bucket kept the finalizer, so `take_stripped` will not be called
-                self._stripped.discard(before.meta.uid)
+            if had:  # the Bucket kept the finalizer, so `take_without_finalizer` will not be called
+                self._without_finalizer.discard(before.meta.uid)
             return
         revision = after.record.revision if after.record else old.revision
         if names.BUCKET_FINALIZER in after.meta.finalizers:
-            self._stripped.discard(after.meta.uid)
+            self._without_finalizer.discard(after.meta.uid)
         elif had and revision <= old.revision:
-            self._stripped.add(after.meta.uid)
+            self._without_finalizer.add(after.meta.uid)
 
-    def take_stripped(self, bucket_uid: str) -> bool:
+    def take_without_finalizer(self, bucket_uid: str) -> bool:
         """Whether our finalizer was removed by hand from a Bucket; the next call returns False."""
-        was = bucket_uid in self._stripped
-        self._stripped.discard(bucket_uid)
+        was = bucket_uid in self._without_finalizer
+        self._without_finalizer.discard(bucket_uid)
         return was
 
     def _note_lost(self, uid: str, old: BucketRecord, new: BucketRecord) -> None:

@@ -4,7 +4,7 @@ from cosi_operator.api.view import Bucket, BucketClaim, DeletionPolicy, Key
 from cosi_operator.kube.objects import set_finalizers
 from cosi_operator.outcome import Reason
 from cosi_operator.plan import names, records
-from cosi_operator.sidecar.bucket_words import stripped
+from cosi_operator.sidecar.bucket_messages import data_left
 from cosi_operator.sidecar.shared import Sidecar
 
 
@@ -24,8 +24,8 @@ class VanishedBuckets:
         if bucket is None or self._s.buckets.get(key) is not None:
             memory.forget_released(key.name)
             return
-        if memory.take_stripped(bucket.meta.uid):
-            self._warn_stripped(bucket)
+        if memory.take_without_finalizer(bucket.meta.uid):
+            self._warn_data_left(bucket)
         claim = self._s.lookup.claim_of_bucket(bucket)
         if claim is None or key.name != records.target_name(claim):
             memory.forget_released(key.name)
@@ -42,8 +42,8 @@ class VanishedBuckets:
             key, uid, lambda body: set_finalizers(body, remove=(names.CLAIM_FINALIZER,))
         )
 
-    def _warn_stripped(self, bucket: Bucket) -> None:
+    def _warn_data_left(self, bucket: Bucket) -> None:
         """Emit a Warning about a Bucket that was deleted after its finalizer was removed."""
-        if bucket.deletion_policy is DeletionPolicy.DELETE and (left := stripped(bucket)):
+        if bucket.deletion_policy is DeletionPolicy.DELETE and (left := data_left(bucket)):
             reason = Reason.BACKEND_UNVERIFIED.value
             self._s.reporter.event_about_gone(self._s.buckets, bucket, "Warning", reason, left)

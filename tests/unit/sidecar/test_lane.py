@@ -19,10 +19,10 @@ class World:
     """A lane with what it started and invited; keys are NAMESPACE/NAME, classes are given."""
 
     def __init__(self, limit: int = 4) -> None:
-        self.seats = WaitingLimit(limit)
+        self.limit = WaitingLimit(limit)
         self.started: list[str] = []
         self.invited: list[str] = []
-        self.lane = Lane[str](self.seats, start=self.started.append, invite=self.invited.append)
+        self.lane = Lane[str](self.limit, start=self.started.append, invite=self.invited.append)
 
     def ask(self, key: str, class_name: str = "gold") -> TicketState:
         if key in self.invited:
@@ -32,8 +32,8 @@ class World:
             self.started.append(key)
         return place
 
-    def end(self, *, hung: bool = False) -> None:
-        self.lane.end(self.started[-1], hung=hung)
+    def end(self, *, exceeded: bool = False) -> None:
+        self.lane.end(self.started[-1], exceeded=exceeded)
 
     def all_calls(self) -> list[str]:
         """Run all there is to its end; returns the calls in their order."""
@@ -102,9 +102,9 @@ def test_after_a_hang_another_tenant_is_first(key: str, class_name: str) -> None
     world.ask("a/0")
     for number in range(1, 5):
         world.ask(f"a/{number}")
-        world.ask(f"c/{number}")  # another namespace, but the class that hung
+        world.ask(f"c/{number}")  # another namespace, but the class that exceeded
     assert world.ask(key, class_name) is PARKED
-    world.end(hung=True)
+    world.end(exceeded=True)
     assert world.started == ["a/0"], "the lane is kept free"
     assert key in world.invited
     assert world.ask("a/5") is not RUNNING, "also not for one that arrives now"
@@ -119,7 +119,7 @@ def test_the_lane_is_not_kept_free_for_one_that_does_not_come() -> None:
     world.ask("a/1")
     world.ask("a/2")
     world.ask("b/0", "silver")
-    world.end(hung=True)
+    world.end(exceeded=True)
     assert world.started == ["a/0"]
     world.lane.leave("b/0")
     assert world.started == ["a/0", "a/1"]
@@ -131,11 +131,11 @@ def test_the_lane_is_kept_free_only_for_so_long() -> None:
     world.ask("a/1")
     world.ask("a/2")
     world.ask("b/0", "silver")
-    world.end(hung=True)
+    world.end(exceeded=True)
     assert world.started == ["a/0"]
     assert world.lane.release_worker("a/1") is RUNNING
     assert world.lane.release_worker("a/2") is PARKED
-    world.lane.end("a/1", hung=False)
+    world.lane.end("a/1", exceeded=False)
     assert world.ask("b/0", "silver") is RUNNING
 
 
@@ -144,8 +144,8 @@ def test_all_that_stood_there_at_the_hang_go_before_what_hung() -> None:
     world.ask("a/0")
     for key in ("a/1", "b/0", "b/1", "b/2"):
         world.ask(key, "silver" if key[0] == "b" else "gold")
-    world.end(hung=True)
-    world.ask("b/3", "silver")  # came after it: takes turns with what hung
+    world.end(exceeded=True)
+    world.ask("b/3", "silver")  # came after it: takes turns with what exceeded
     assert world.all_calls() == ["b/0", "b/1", "b/2", "a/1", "b/3"]
 
 
@@ -157,7 +157,7 @@ def test_one_that_hangs_each_time_leaves_each_turn_to_the_others() -> None:
         others = [f"b/{round_number}-{n}" for n in range(3)]
         for key in others:
             world.ask(key, "silver")
-        world.end(hung=True)
+        world.end(exceeded=True)
         for key in others:
             assert world.started[-1] == key
             world.end()
@@ -179,14 +179,14 @@ def test_who_waited_too_long_keeps_the_position_and_holds_no_worker() -> None:
     assert world.started[-1] == "b/0"
 
 
-def test_seats_are_shared_by_the_lanes_that_have_them_in_common() -> None:
-    seats = WaitingLimit(1)
-    lanes = [Lane[str](seats, start=lambda _: None, invite=lambda _: None) for _ in range(2)]
+def test_the_limit_is_shared_by_the_lanes_that_have_them_in_common() -> None:
+    limit = WaitingLimit(1)
+    lanes = [Lane[str](limit, start=lambda _: None, invite=lambda _: None) for _ in range(2)]
     assert [lane.ask("a/0", "a", "gold") for lane in lanes] == [RUNNING, RUNNING]
     assert [lane.ask("a/1", "a", "gold") for lane in lanes] == [WAITING, PARKED]
-    lanes[0].end("a/0", hung=False)
+    lanes[0].end("a/0", exceeded=False)
     assert lanes[1].place("a/1") is PARKED
-    lanes[1].end("a/0", hung=False)
+    lanes[1].end("a/0", exceeded=False)
     assert lanes[1].place("a/1") is INVITED
 
 
@@ -198,7 +198,7 @@ def test_wrong_uses_are_errors_and_change_nothing() -> None:
         lambda: world.ask("a/0"),
         lambda: world.ask("a/1"),
         lambda: world.lane.release_worker("a/0"),
-        lambda: world.lane.end("a/1", hung=False),
+        lambda: world.lane.end("a/1", exceeded=False),
         lambda: world.lane.leave("a/0"),
     ):
         with pytest.raises(ValueError, match="a/"):
@@ -220,7 +220,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.classes: dict[str, str] = {}  # of every key with a ticket
         self.running: str | None = None
         self.number = 0
-        # Keys that stood in the lane at a hang and have to go before what hung with it.
+        # Keys that stood in the lane at a hang and have to go before what exceeded with it.
         self.before: list[tuple[str, str, set[str]]] = []
         self.stood: set[str] = set()  # keys that stood in the lane at some hang
         # Of a waiting key: how often each other namespace had a turn since its own had one, or
@@ -289,13 +289,13 @@ class LaneMachine(RuleBasedStateMachine):
         self.ask_for(data.draw(st.sampled_from(self.keys(PARKED))))
 
     @precondition(lambda self: self.running)
-    @rule(hung=st.booleans())
-    def end(self, *, hung: bool) -> None:
+    @rule(exceeded=st.booleans())
+    def end(self, *, exceeded: bool) -> None:
         assert self.running is not None
         key, self.running = self.running, None
         class_name = self.classes[key]
         self.forget(key)
-        if hung:
+        if exceeded:
             self.passed.clear()
             self.stood |= set(self.classes)
             moved = {k for k, c in self.classes.items() if k[0] == key[0] or c == class_name}
@@ -303,7 +303,7 @@ class LaneMachine(RuleBasedStateMachine):
                 others -= moved
             self.before.append((key[0], class_name, set(self.classes) - moved))
             self.before = [entry for entry in self.before if entry[2]]
-        self.lane.end(key, hung=hung)
+        self.lane.end(key, exceeded=exceeded)
 
     @precondition(lambda self: self.keys(WAITING))
     @rule(data=st.data())
@@ -345,7 +345,7 @@ class LaneMachine(RuleBasedStateMachine):
             for key in self.keys(INVITED):
                 self.ask_for(key)
             if self.running is not None:
-                self.end(hung=False)
+                self.end(exceeded=False)
         assert not self.classes
 
 

@@ -9,7 +9,7 @@ from cosi_operator.cli.driver_check.judge_keys import KEY_IS_GONE, lost_grants, 
 from cosi_operator.cli.driver_check.seen import AT_ONCE, CallResult, CheckRecord, Step
 from cosi_operator.outcome import Call, Code, MadeBy
 
-# What a driver sends by its own decision for something that passes; `csi-like` retries them all.
+# What a driver sends for temporary faults; `csi-like` retries them all.
 PASSING = (
     Code.CANCELLED,
     Code.DEADLINE_EXCEEDED,
@@ -66,7 +66,7 @@ def _passing(seen: CheckRecord) -> list[Flag]:
             found.setdefault(asked.refused, (step, asked))
     if len(found) >= MANY:
         codes = ", ".join(code.name for code in found)
-        return [Flag("--retry-policy=csi-like", f"it sent {codes}, which mean that it may pass")]
+        return [Flag("--retry-policy=csi-like", f"it sent {codes}, which mean a temporary fault")]
     return [
         Flag(
             _override(asked.call, code, "requeue"),
@@ -93,7 +93,7 @@ def _unnamed(seen: CheckRecord) -> list[Flag]:
 
 
 def _known_only_by_name(seen: CheckRecord) -> list[Flag]:
-    """ALREADY_EXISTS counts as done, under the bucket's name: wrong when the id is another."""
+    """ALREADY_EXISTS counts as done, under the bucket's name: which is wrong if the id differs."""
     created, again = seen.asked.get(Step.CREATE), seen.asked.get(Step.CREATE_AGAIN)
     if created is None or again is None or not created.ok or seen.name_of_first == created.reply:
         return []

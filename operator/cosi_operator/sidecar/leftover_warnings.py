@@ -21,16 +21,16 @@ REASON = Reason.BACKEND_UNVERIFIED.value
 
 
 @dataclass(slots=True)
-class LastWords:
+class LeftoverWarnings:
     """Stores each Warning once, by the UID of the access that it is about."""
 
     reporter: Reporter
     clock: Clock
     # By UID, then by kind and message: the time of the first attempt that failed; later, whether
     # the Warning is stored.
-    _said: dict[str, dict[tuple[str, str], float | bool]] = field(default_factory=dict)
+    _stored: dict[str, dict[tuple[str, str], float | bool]] = field(default_factory=dict)
 
-    async def say(
+    async def store(
         self, uid: str, objects: Objects[Any], about: Reported, message: str, *, repeat: bool
     ) -> bool:
         """Store a Warning about an object, unless this process has done so.
@@ -41,22 +41,22 @@ class LastWords:
             ApiSilent, ServerError, TooManyRequests: it may not be stored, so repeat this call.
                 With `repeat=False`, never raised.
         """
-        said, key = self._said.setdefault(uid, {}), (objects.resource.kind, message)
+        stored_before, key = self._stored.setdefault(uid, {}), (objects.resource.kind, message)
         now_s = self.clock.monotonic()
-        began_s = said.get(key, now_s)
+        began_s = stored_before.get(key, now_s)
         if isinstance(began_s, bool):
             return began_s
         try:
             stored = await self.reporter.deliver(objects, about, REASON, message)
         except (ApiSilent, ServerError, TooManyRequests):
             if repeat and now_s - began_s < PATIENCE_S:
-                said[key] = began_s
+                stored_before[key] = began_s
                 raise
             self.reporter.event(objects, about, "Warning", REASON, message)
             stored = False
-        said[key] = stored
+        stored_before[key] = stored
         return stored
 
     def forget(self, uid: str) -> None:
         """Call this when the access no longer exists."""
-        self._said.pop(uid, None)
+        self._stored.pop(uid, None)

@@ -73,7 +73,7 @@ def retained_id(bucket: Bucket, step: EditBucket) -> str:
     return records.bucket_id_of(bucket)
 
 
-def stripped(bucket: Bucket) -> str:
+def data_left(bucket: Bucket) -> str:
     """A text about the data of a Bucket that was removed by force; "" if it has no bucket id."""
     bucket_id = records.bucket_id_of(bucket)
     if not bucket_id:

@@ -125,8 +125,29 @@ class DriverChannel:
             DriverSilent: no verdict.
             DriverMalformed: OK, but the reply is missing, too large or not protobuf.
         """
+        check = self._check
+        is_check = check is not None and method is check.method
         with self._reported(method.call):
-            return await self._call(method, request, timeout_s)
+            try:
+                with anyio.fail_after(timeout_s):
+                    if check is None or is_check:
+                        connection = await self._usable_connection()
+                    else:
+                        connection = await self._checked_connection(method.call, check)
+                    reply = await connection.ask(method, request, self._more_headers())
+            except TimeoutError as error:
+                raise DriverSilent(
+                    method.call, MadeBy.DEADLINE, f"no answer within {timeout_s:g} s"
+                ) from error
+            except OSError as error:
+                raise DriverSilent(
+                    method.call,
+                    MadeBy.TRANSPORT,
+                    f"can't connect to {self.path}: {error.strerror or error}",
+                ) from error
+            if check is not None and is_check:
+                self._judge_identity(connection, check.refusal(reply))
+            return reply
 
     @contextmanager
     def _reported(self, call: Call) -> Iterator[None]:
@@ -139,32 +160,6 @@ class DriverChannel:
             self._on_call(call, error.status.code, error.status.made_by, elapsed_s)
             raise
         self._on_call(call, Code.OK, MadeBy.DRIVER, anyio.current_time() - began_s)
-
-    async def _call[Request: Message, Reply: Message](
-        self, method: Method[Request, Reply], request: Request, timeout_s: float
-    ) -> Reply:
-        check = self._check
-        is_check = check is not None and method is check.method
-        try:
-            with anyio.fail_after(timeout_s):
-                if check is None or is_check:
-                    connection = await self._usable_connection()
-                else:
-                    connection = await self._checked_connection(method.call, check)
-                reply = await connection.ask(method, request, self._more_headers())
-        except TimeoutError as error:
-            raise DriverSilent(
-                method.call, MadeBy.DEADLINE, f"no answer within {timeout_s:g} s"
-            ) from error
-        except OSError as error:
-            raise DriverSilent(
-                method.call,
-                MadeBy.TRANSPORT,
-                f"can't connect to {self.path}: {error.strerror or error}",
-            ) from error
-        if check is not None and is_check:
-            self._judge_identity(connection, check.refusal(reply))
-        return reply
 
     async def _checked_connection(self, call: Call, check: IdentityCheck[Any, Any]) -> Connection:
         """A connection on which `call` may be sent.

@@ -6,6 +6,7 @@ from cosi_operator.app.object_count import object_counter
 from cosi_operator.app.process import Process, Work, process
 from cosi_operator.controller.access import UnreportedAccessReconciler
 from cosi_operator.controller.claim import ClaimReconciler
+from cosi_operator.controller.sidecar_leases import SidecarLeases
 from cosi_operator.controller.watches import ControllerWatches
 from cosi_operator.kube.watches import Watching
 from cosi_operator.report import Reporter
@@ -32,8 +33,9 @@ def build(parts: Process, watching: Watching) -> Sequence[Work]:
     watches = ControllerWatches(watching, parts.queue, parts.clock)
     parts.metrics.watch_objects("BucketClaim", object_counter(watches.claims))
     reporter = Reporter(parts.events, parts.clock, longest_pause_s=parts.settings.backoff.cap_s)
-    claim = ClaimReconciler(watches, reporter, parts.clock)
-    access = UnreportedAccessReconciler(watches, reporter, parts.clock)
+    leases = SidecarLeases(watches.claims.client, parts.settings.namespace)
+    claim = ClaimReconciler(watches, reporter, parts.clock, leases)
+    access = UnreportedAccessReconciler(watches, reporter, parts.clock, leases)
     return (
         Work("bucketclaim", watches.claims_queue, claim.reconcile, RUN_TIMEOUT_S),
         Work("bucketaccess", watches.accesses_queue, access.reconcile, RUN_TIMEOUT_S),

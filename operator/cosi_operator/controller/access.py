@@ -3,6 +3,7 @@
 from cosi_operator.api.view import Key
 from cosi_operator.clock import Clock
 from cosi_operator.controller.activity import FirstSeen
+from cosi_operator.controller.sidecar_leases import SidecarLeases
 from cosi_operator.controller.watches import ControllerWatches
 from cosi_operator.kube.errors import ApiError, ApiSilent
 from cosi_operator.kube.objects import set_finalizers
@@ -21,7 +22,14 @@ from cosi_operator.status_patch import StatusReport
 class UnreportedAccessReconciler:
     """Reports on a BucketAccess only while no sidecar reports on it."""
 
-    def __init__(self, watches: ControllerWatches, reporter: Reporter, clock: Clock) -> None:
+    def __init__(
+        self,
+        watches: ControllerWatches,
+        reporter: Reporter,
+        clock: Clock,
+        leases: SidecarLeases,
+    ) -> None:
+        self._leases = leases
         self._watches = watches
         self._accesses = watches.accesses
         self._reporter = reporter
@@ -81,8 +89,10 @@ class UnreportedAccessReconciler:
     async def _report(self, key: Key, end: End[UnreportedView]) -> Outcome:
         access = end.view.access
         if access is not None and end.report:
+            driver = driver_of(end.view.bucket, end.view.access_class)
+            outcome = await self._first_seen.with_lease(key, end.outcome, driver, self._leases)
             report = StatusReport(
-                outcome=end.outcome,
+                outcome=outcome,
                 judged=access.meta,
                 success=(Reason.GRANTED, ""),
                 success_event="",

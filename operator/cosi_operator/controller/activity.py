@@ -1,13 +1,15 @@
 """The times that the controller remembers: a sidecar's last write, and the start of each wait."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cosi_operator.api.view import Bucket, BucketAccess, Key
 from cosi_operator.clock import Clock
+from cosi_operator.controller.sidecar_leases import SidecarLeases
+from cosi_operator.outcome import Outcome
 from cosi_operator.plan import records
-from cosi_operator.plan.sidecar_wait import is_by_controller
+from cosi_operator.plan.sidecar_wait import is_by_controller, is_waiting_for_sidecar
 
 
 class SidecarActivity:
@@ -50,6 +52,7 @@ class _Due:
     state: Hashable
     since: datetime
     reported: bool = False
+    lease: str | None = None
 
 
 class FirstSeen:
@@ -74,6 +77,17 @@ class FirstSeen:
     def is_reported(self, key: Key) -> bool:
         known = self._by_key.get(key)
         return known is not None and known.reported
+
+    async def with_lease(
+        self, key: Key, outcome: Outcome, driver: str, leases: SidecarLeases
+    ) -> Outcome:
+        """Add to an outcome that waits for a sidecar what its Lease said at the first report."""
+        known = self._by_key.get(key)
+        if known is None or not is_waiting_for_sidecar(outcome):
+            return outcome
+        if known.lease is None:
+            known.lease = await leases.words(driver)
+        return replace(outcome, message=outcome.message + known.lease)
 
     def forget(self, key: Key) -> None:
         self._by_key.pop(key, None)

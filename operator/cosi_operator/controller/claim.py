@@ -15,6 +15,7 @@ from cosi_operator.api.view import (
 from cosi_operator.clock import Clock
 from cosi_operator.conditions import ignored_in
 from cosi_operator.controller.activity import FirstSeen
+from cosi_operator.controller.sidecar_leases import SidecarLeases
 from cosi_operator.controller.watches import CLAIM, ControllerWatches
 from cosi_operator.kube.errors import AlreadyExists, ApiError, ApiSilent, Conflict
 from cosi_operator.kube.objects import Body, set_finalizers
@@ -68,7 +69,14 @@ from cosi_operator.status_patch import (
 class ClaimReconciler:
     """Creates or binds the Bucket of a BucketClaim. The sidecar reports the Bucket's state."""
 
-    def __init__(self, watches: ControllerWatches, reporter: Reporter, clock: Clock) -> None:
+    def __init__(
+        self,
+        watches: ControllerWatches,
+        reporter: Reporter,
+        clock: Clock,
+        leases: SidecarLeases,
+    ) -> None:
+        self._leases = leases
         self._watches = watches
         self._claims = watches.own_claims
         self._buckets = watches.own_buckets
@@ -259,12 +267,14 @@ class ClaimReconciler:
         if not end.report:
             await self._report_ignored(end.view, claim)
             return end.outcome
-        report = _status_report(end.outcome, end.view, claim)
-        await self._reporter.report(self._claims, claim.meta.key, report)
-        if is_waiting_for_sidecar(end.outcome):
+        key, driver = claim.meta.key, _driver_of(end.view.bucket, None)
+        outcome = await self._deleting.with_lease(key, end.outcome, driver, self._leases)
+        report = _status_report(outcome, end.view, claim)
+        await self._reporter.report(self._claims, key, report)
+        if is_waiting_for_sidecar(outcome):
             # Emit the Event on the Bucket too, because administrators check the Bucket.
             if end.view.bucket and not end.view.waiting_reported:
-                self._waiting_event(end.view.bucket, end.outcome)
+                self._waiting_event(end.view.bucket, outcome)
             self._deleting.mark_reported(claim.meta.key)
         return end.outcome
 

@@ -6,13 +6,14 @@ import pytest
 from tests.model.processes import DRIVER
 from tests.model.world import World, add_access, add_access_class, add_claim, add_class
 
-from cosi_operator.api.core import SECRETS
+from cosi_operator.api.core import LEASES, SECRETS
 from cosi_operator.api.resources import (
     BUCKET_ACCESS_CLASSES,
     BUCKET_ACCESSES,
     BUCKET_CLAIMS,
     BUCKETS,
 )
+from cosi_operator.api.view import Key
 from cosi_operator.plan import names
 
 SOON_S = 10.0
@@ -40,6 +41,29 @@ def test_an_access_whose_driver_is_not_installed_says_so(world: World) -> None:
     add_claim(world)
     world.run_until_idle()
     assert world.ready(BUCKET_ACCESSES, "reader") == ("True", "Granted")
+
+
+def test_the_wait_for_a_sidecar_names_the_last_renewal_of_its_lease(world: World) -> None:
+    add_claim(world)
+    add_access(world)
+    world.run_until_idle()
+    world.clock.advance(60)
+    key = Key("cosi", names.lease_name(f"{DRIVER}/cosi"))
+    body = {"metadata": {"name": key.name, "namespace": key.namespace}}
+    renewed = "2026-01-01T00:00:42.000000Z"
+    world.api.create(LEASES, {**body, "spec": {"renewTime": renewed}})
+    world.user_deletes(BUCKET_ACCESSES, "reader")
+    world.user_deletes(BUCKET_CLAIMS, "photos")
+    world.run_until_idle(SOON_S, only="controller")
+    for kind in ("BucketAccess", "BucketClaim", "Bucket"):
+        (message,) = events(world, kind, "WaitingForSidecar")
+        assert message.endswith(f" The Lease of that sidecar was last renewed at {renewed}.")
+    later = world.api.get(LEASES, key)
+    later["spec"]["renewTime"] = "2026-01-01T00:00:52.000000Z"  # no new report for each renewal
+    world.restart("sidecar")
+    version = world.api.version
+    world.run_until_idle(60.0, only="controller")
+    assert world.api.version == version
 
 
 def test_a_deletion_without_a_sidecar_says_whom_it_waits_for_and_goes_on_when_it_comes(

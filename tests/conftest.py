@@ -32,6 +32,10 @@ LONGEST_FIRST = (
     "tests/faults/test_streams.py",
     "tests/attacks/test_neighbours.py",
     "tests/integration/test_failures_deletion.py",
+    "tests/model/test_state_machine.py",
+    "tests/model/test_hostile.py",
+    "tests/model/test_crash_points.py",
+    "tests/unit/sidecar/test_lane.py",
 )
 
 # How long one example takes depends on what else the machine does. What has to be fast has a test

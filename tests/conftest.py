@@ -23,11 +23,15 @@ TOGETHER = ("tests/image/",)  # the image
 # The modules that take longest begin first, so that no process is left alone with one at the end.
 LONGEST_FIRST = (
     "tests/faults/test_enumeration.py",
+    "tests/integration/test_bad_objects.py",
     "tests/integration/test_missing_rights.py",
     "tests/integration/test_many_failures.py",
     "tests/integration/test_one_at_a_time.py",
     "tests/image/test_document.py",
     "tests/faults/test_outages.py",
+    "tests/faults/test_process.py",
+    "tests/integration/test_wakeups.py",
+    "tests/chart/test_documents.py",
     "tests/integration/test_main_job.py",
     "tests/faults/test_streams.py",
     "tests/attacks/test_neighbours.py",

@@ -47,6 +47,7 @@ CHEAPER := GOGC=400 COSI_WARM_STARTS=1
 # The tests with real processes leave a third of two cores idle, which lint and the quick tests use:
 # at a lower priority, so that no deadline is missed for them. Their output comes when they end.
 test: parts promtool ## lint, unit, property and integration tests
+	@$(BIN)/python -m compileall -q operator hack # once, not by each process; tests copy these folders
 	@$(MAKE) --no-print-directory --jobs=3 lint-and-quick slow
 
 .PHONY: lint-and-quick slow

@@ -4,8 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := PYTHONPATH=operator:hack $(BIN)/python
 # Most tests wait (for a backoff, or to see that nothing happens), so that a process uses a third of
-# a core.
+# a core. The quick tests compute, and each process collects all of them first (10 s under coverage).
 TEST_PROCESSES ?= 6
+QUICK_PROCESSES ?= 3
+
+# Or each of the test processes, and each process that a test starts, would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test quick lint bench image containerfile krew docs clean parts promtool repro coverage faults faults-full attacks e2e e2e-day e2e-check paired cut release publish release-test explore explore-full start minor minors
 
@@ -35,19 +39,28 @@ repro: parts ## what a bucket name that S3 refuses costs; PEER_CONTROLLER=... PE
 promtool: .venv/.stamp ## build promtool for the tests of alerts and metrics (once, about 3 minutes)
 	@$(BIN)/python hack/controlplane/build.py promtool
 
-PYTEST := pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
+PYTEST = pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 QUICK := tests/unit tests/model
 # API servers collect less often; the operator's processes and mock drivers are forked (hack/warm).
 CHEAPER := GOGC=400 COSI_WARM_STARTS=1
 
-# mypy uses one core for most of the time that lint takes, so the quick tests run beside it.
+# The tests with real processes leave a third of two cores idle, which lint and the quick tests use:
+# at a lower priority, so that no deadline is missed for them. Their output comes when they end.
 test: parts promtool ## lint, unit, property and integration tests
-	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint quick
+	@$(BIN)/python -m compileall -q operator hack # once, not by each process; tests copy these folders
+	@$(MAKE) --no-print-directory --jobs=3 lint-and-quick slow
+
+.PHONY: lint-and-quick slow
+lint-and-quick: .venv/.stamp
+	@nice -n 5 $(MAKE) --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint quick
+
+slow: parts promtool # all tests but the quick ones
 	@$(CHEAPER) $(RUN) -m $(PYTEST) $(addprefix --ignore=,$(QUICK))
 
+quick: TEST_PROCESSES := $(QUICK_PROCESSES)
 quick: .venv/.stamp ## the unit and model tests, and whether their coverage is what docs/coverage.md says
 	@rm -rf build/coverage/quick
-	@$(call measure,quick,$(QUICK))
+	@export $(CHEAPER); $(call measure,quick,$(QUICK))
 	@$(RUN) hack/coverage_figures.py check "unit and model tests" build/coverage/quick/coverage.json
 
 coverage: parts promtool ## branch coverage by all tests, child processes too; text, and HTML in build/coverage/all/html

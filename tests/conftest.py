@@ -23,15 +23,23 @@ TOGETHER = ("tests/image/",)  # the image
 # The modules that take longest begin first, so that no process is left alone with one at the end.
 LONGEST_FIRST = (
     "tests/faults/test_enumeration.py",
+    "tests/integration/test_bad_objects.py",
     "tests/integration/test_missing_rights.py",
     "tests/integration/test_many_failures.py",
     "tests/integration/test_one_at_a_time.py",
     "tests/image/test_document.py",
     "tests/faults/test_outages.py",
+    "tests/faults/test_process.py",
+    "tests/integration/test_wakeups.py",
+    "tests/chart/test_documents.py",
     "tests/integration/test_main_job.py",
     "tests/faults/test_streams.py",
     "tests/attacks/test_neighbours.py",
     "tests/integration/test_failures_deletion.py",
+    "tests/model/test_state_machine.py",
+    "tests/model/test_hostile.py",
+    "tests/model/test_crash_points.py",
+    "tests/unit/sidecar/test_lane.py",
 )
 
 # How long one example takes depends on what else the machine does. What has to be fast has a test

@@ -217,7 +217,7 @@ class MockDriver(Stoppable):
 
 
 def _started(arguments: list[str], environment: dict[str, str], stdout: int) -> RunningProcess:
-    if warm.is_asked_for(None):
+    if warm.is_asked_for(None, is_measured=False):
         return warm.fork(
             warm.MOCK_DRIVER,
             arguments,

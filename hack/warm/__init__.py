@@ -4,8 +4,8 @@ Importing is most of what a start costs: 0.7 s of CPU time for the controller or
 hundred times in `make test`, and 0.3 to 0.5 s for the mock driver and `cosi`. A fork runs the same
 program with its own arguments, environment, folder and log; only the start of the interpreter and
 the imports are shared. COSI_WARM_STARTS asks for it, as `make test` does. Processes that get
-separate variables, those of the tests of signals, charts, images and documented commands, and all
-of them under coverage are started anew in any case.
+separate variables, and those of the tests of signals, charts, images and documented commands are
+started anew in any case; so are controller, sidecar and `cosi` under coverage.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ _COSI = "import sys; from cosi_operator.cli import main; sys.argv[0] = 'cosi'; s
 _servers: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}  # by program
 
 
-def is_asked_for(environment: Mapping[str, str] | None) -> bool:
+def is_asked_for(environment: Mapping[str, str] | None, *, is_measured: bool = True) -> bool:
     """Whether to fork a process that gets these variables besides those of every process.
 
     Some variables have an effect only before the first import.
+
+    Args:
+        is_measured: whether coverage measures the process. Forks are not measured.
     """
-    return bool(os.environ.get("COSI_WARM_STARTS")) and not environment and not coverage_variables()
+    if is_measured and coverage_variables():
+        return False
+    return bool(os.environ.get("COSI_WARM_STARTS")) and not environment
 
 
 class WarmDaemon(Daemon):

@@ -70,10 +70,12 @@ class Reporter:
         self._keeps: set[str] = set()  # plurals for which "keeps_conditions" was logged
 
     async def report[T: Reported](
-        self, objects: Objects[T], key: Key, report: StatusReport
+        self, objects: Objects[T], key: Key, report: StatusReport, *, again: bool = False
     ) -> T | None:
         """Write the status if it differs, and emit the Event for a change.
 
+        Args:
+            again: an earlier attempt may have emitted the Event, so only a write emits it.
         Returns:
             The current object; None when it no longer exists.
         Raises:
@@ -91,7 +93,8 @@ class Reporter:
         written = await self.write(objects, key, patch)
         # Emit only if the status changed or the driver was called. No status is written for an
         # oversized object, so its Event is the only report.
-        if written or _was_asked(report.outcome) or before.meta.oversized:
+        was_asked = _was_asked(report.outcome) and not again
+        if written or was_asked or before.meta.oversized:
             self._emit(before, objects, patch)
         return objects.get(key)
 

@@ -6,6 +6,7 @@ the object graph, so new memory of a process counts without a change here. Renam
 
 - resourceVersions, by rank;
 - revisions of records and generations, by rank;
+- the random ids of Grants, by their order in the text;
 - the numbers in UIDs (the n-th object of this name), keys and minted accounts, by rank;
 - times: the age or the time left, rounded (`age`, `left`);
 - counts of failed attempts above `MANY`, and the numbers and times in messages;
@@ -53,6 +54,7 @@ MESSAGE = re.compile(r'("message":")((?:[^"\\]|\\.)*)"')
 NUMBER = re.compile(r"\d+")
 COUNTS = re.compile(r"(revision|eneration)(?=\\?[\"=]:?)\\?[\"=]:?(\d+)")
 VERSION = re.compile(r'"resourceVersion":"(\d+)"|<#(\d+)#>')
+GRANT = re.compile(r"grant\W{1,6}([0-9a-f]{8})\b")
 KEY_NUMBER = re.compile(r"(KEY)(\d+)")
 
 
@@ -98,6 +100,8 @@ def encode(body: Any) -> str:
 
 def normalised(text: str, births: str, wall: datetime) -> str:
     """The text with ranks for numbers that only have to differ."""
+    for rank, grant in enumerate(dict.fromkeys(GRANT.findall(text))):
+        text = text.replace(grant, f"grant~{rank}")
     text = MESSAGE.sub(lambda m: m[1] + NUMBER.sub("#", m[2]) + '"', text)
     text = TIME.sub(lambda m: f"T{age(wall - datetime.fromisoformat(m[1] + '+00:00'))}", text)
     versions = {int(a or b) for a, b in VERSION.findall(text)}

@@ -152,6 +152,9 @@ class Machine(Hostile):
         running = self.world.processes[name]
         return any(kind.inbox for kind in running.kinds) or self.is_due(running)
 
+    def has_any_work(self) -> bool:
+        return any(map(self.has_work, PROCESSES))
+
     def is_due(self, running: Running) -> bool:
         return any(runner.queue.statistics().depth for runner in running.runners)
 

@@ -105,14 +105,15 @@ class Search:
 
     def run(self) -> Result:
         began = time.process_time()
-        self._is_new(state_hash(self._machine), 0, 0)
-        self._follow(Node(None, None))
+        state = state_hash(self._machine)
+        self._is_new(state, 0, 0)
+        self._follow(Node(None, None), state)
         while self._open and not self._is_over():
             node = self._open.popleft()
             self._start.restore()
             for move in node.path():
                 move.act(self._machine)
-            self._follow(node)
+            self._follow(node, state_hash(self._machine))
         self.result.complete = not self._open and not self._is_over()
         self.result.seconds = time.process_time() - began
         return self.result
@@ -131,21 +132,30 @@ class Search:
         ways.append((moves, amid))
         return True
 
-    def _follow(self, node: Node) -> None:
-        """Follow the schedule to rest, or to a seen state; branch at each state on the way."""
-        machine, mine = self._machine, {state_hash(self._machine)}
+    def _follow(self, node: Node, state: bytes) -> None:
+        """Follow the schedule from `state` to rest or to a seen state; branch on the way.
+
+        A snapshot costs as much as a step, so states that nothing returns to have none.
+        """
+        machine, mine = self._machine, {state}
+        here: Snapshot | None = None
         while not self._is_over():
-            here = Snapshot(machine)
+            branches = self._may_branch(node, at_rest=False)
+            if here is None and (branches or not machine.has_any_work()):
+                here = Snapshot(machine)
             moved = self._act(SCHEDULE)
             points = machine.points
             if not moved:
+                assert here is not None, "only a world without work comes to rest"
                 here.restore()
-                self._at_rest(node)
+                self._at_rest(node, here)
                 self._branch(node, here, [], at_rest=True)
                 return
-            after = Snapshot(machine)
-            self._branch(node, here, points, at_rest=False)
-            after.restore()
+            before, here = here, None
+            if branches and before is not None:
+                here = Snapshot(machine)
+                self._branch(node, before, points, at_rest=False)
+                here.restore()
             node = Node(node.parent, node.move, node.steps + 1, node.moves, node.amid)
             self.result.transitions += 1
             self.result.depth = max(self.result.depth, len(node.path()))
@@ -159,10 +169,13 @@ class Search:
             if not self._is_new(state, node.moves, node.amid):
                 return
 
+    def _may_branch(self, node: Node, *, at_rest: bool) -> bool:
+        return node.moves < self._bound.moves and node.amid + (not at_rest) <= self._bound.amid
+
     def _branch(self, node: Node, here: Snapshot, points: Points, *, at_rest: bool) -> None:
-        amid = node.amid + (not at_rest)
-        if node.moves >= self._bound.moves or amid > self._bound.amid:
+        if not self._may_branch(node, at_rest=at_rest):
             return
+        amid = node.amid + (not at_rest)
         for move in self._moves(points):
             if self._is_over():
                 return
@@ -182,12 +195,13 @@ class Search:
         self.result.transitions += 1
         if self._is_wrong(child, machine.wrong_now()):
             return
-        if not self._is_new(state_hash(machine), child.moves, child.amid):
+        state = state_hash(machine)
+        if not self._is_new(state, child.moves, child.amid):
             return
         if child.moves < self._bound.moves:
             self._open.append(child)
         else:
-            self._follow(child)
+            self._follow(child, state)
 
     def _act(self, move: Move) -> bool:
         """Apply a move; what it raises is a violation."""
@@ -197,10 +211,9 @@ class Search:
             self._machine.world.violations.append(f"{type(error).__name__}: {error}")
             return True
 
-    def _at_rest(self, node: Node) -> None:
+    def _at_rest(self, node: Node, here: Snapshot) -> None:
         """Nothing is left to do: check that all is right, and that all can be deleted."""
         self.result.rests += 1
-        here = Snapshot(self._machine)
         self._is_wrong(node, self._machine.wrong_at_rest())
         here.restore()
 

@@ -24,6 +24,7 @@ from tests.model.world import (
     add_class,
     add_static_bucket,
 )
+from tests.support.measuring import measured_in_part
 
 from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKET_CLASSES, BUCKETS
 from cosi_operator.api.view import Resource
@@ -253,14 +254,16 @@ def test_every_crash_point_and_every_lost_message_ends_as_without_the_fault(
     before, calls = _snapshot(plain.world, scenario), _calls(plain.world)
     assert _problems(plain.world, scenario, before, calls) == []
     failed = []
-    for at, point in enumerate(plain.points):
-        for fault in FAULTS:
-            world = _run(scenario, fault, at).world
-            problems = _problems(world, scenario, before, calls)
-            totals["cases"] += 1
-            totals["survived"] += not problems
-            if problems:
-                failed.append(f"{fault} at {at} ({point}): " + "; ".join(problems))
+    with measured_in_part(examples=15) as begin:
+        for at, point in enumerate(plain.points):
+            for fault in FAULTS:
+                begin()
+                world = _run(scenario, fault, at).world
+                problems = _problems(world, scenario, before, calls)
+                totals["cases"] += 1
+                totals["survived"] += not problems
+                if problems:
+                    failed.append(f"{fault} at {at} ({point}): " + "; ".join(problems))
     assert not failed, "\n".join(failed)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule
 from tests.model.hostile import DRILL, SPACES, HostileWorld
 from tests.model.memory import Json, copy
 from tests.model.scenes import apply_older
@@ -28,6 +28,7 @@ from tests.model.world import (
     add_static_bucket,
     record_of,
 )
+from tests.support.measuring import search
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.record import RECORD_ANNOTATION, decode_record
@@ -463,4 +464,4 @@ def _annotate(body: Json, record: str) -> None:
 @pytest.mark.timeout(3600 if IS_LONG else 300)
 def test_nobody_reaches_what_is_not_theirs_and_nothing_is_lost() -> None:
     random.seed(0)
-    run_state_machine_as_test(Hostile, settings=HOSTILE_PROFILE)
+    search(Hostile, HOSTILE_PROFILE)

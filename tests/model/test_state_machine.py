@@ -24,7 +24,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from tests.model.backend import Answer
 from tests.model.memory import Json
@@ -37,6 +36,7 @@ from tests.model.world import (
     add_class,
     add_static_bucket,
 )
+from tests.support.measuring import search
 
 from cosi_operator.api.core import SECRETS
 from cosi_operator.api.resources import (
@@ -376,4 +376,4 @@ class Cluster(RuleBasedStateMachine):
 @pytest.mark.timeout(3600 if IS_LONG else 240)  # some 5 s of work; the machine may be busy
 def test_whatever_happens_it_stays_within_its_promises_and_converges() -> None:
     random.seed(0)
-    run_state_machine_as_test(Cluster, settings=PROFILE)
+    search(Cluster, PROFILE)

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 from tests.support.clock import FakeClock
+from tests.support.measuring import search
 
 from cosi_operator.fairness import Groups, Shares, Sharing
 from cosi_operator.retry_counts import REPEAT_BACKOFF, REPEATS_AT_ONCE
@@ -727,14 +728,17 @@ class QueueModel(RuleBasedStateMachine):
         assert self.queue.statistics().delayed == 0
 
 
-QueueModel.TestCase.settings = settings(
+PROFILE = settings(
     max_examples=200,
     stateful_step_count=60,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-TestAnyOrderOfOperations = QueueModel.TestCase
+
+
+def test_in_any_order_of_operations_no_key_is_lost() -> None:
+    search(QueueModel, PROFILE)
 
 
 def test_on_taken_gets_the_seconds_that_each_key_was_ready() -> None:

@@ -44,7 +44,12 @@ def valid_verdict(
             and last.retry_token == token
         )
         if same and (left is None or left > 0):
-            return Done(_stored(stored.conditions, last, recheck_s=left), report=False)
+            verdict = _stored(stored.conditions, last, recheck_s=left)
+            if not _is_overwritten(stored.conditions, verdict):
+                return Done(verdict, report=False)
+            # Another problem, which has gone, was reported since. The driver's words went with it.
+            words = f"{last.call} failed with {last.code}, and the call is not repeated yet."
+            return Done(Terminal(verdict.reason, words, recheck_s=left))
     return backing_off(context)
 
 
@@ -88,6 +93,11 @@ def _stored(
         status = DriverStatus(Call(last.call), Code[last.code], made_by)
     reason = Reason(last.reason) if last.reason in set(Reason) else Reason.INTERNAL_ERROR
     return Terminal(reason, message, recheck_s=recheck_s, status=status)
+
+
+def _is_overwritten(conditions: tuple[Condition, ...], verdict: Terminal) -> bool:
+    ready = ready_in(conditions)
+    return ready is not None and ready.status == "False" and ready.reason != verdict.reason
 
 
 def refused_before_effect(last: LastCall | None, call: Call) -> bool:

@@ -39,11 +39,11 @@ from cosi_operator.sidecar.access_report import (
     is_vanished_ended,
 )
 from cosi_operator.sidecar.access_secret import AccessSecret, UnstoredKeys
+from cosi_operator.sidecar.driver_failures import DriverFailures
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.secret_release import release_unheld
 from cosi_operator.sidecar.secrets import Secrets
 from cosi_operator.sidecar.shared import Sidecar, warn_unrecorded_account
-from cosi_operator.sidecar.unreported import Unreported
 
 
 class AccessReconciler:
@@ -60,7 +60,7 @@ class AccessReconciler:
         self._secret = AccessSecret(sidecar, secrets, self._unstored)
         self._time = SteadyTime(sidecar.clock)
         self._unconfirmed = UnconfirmedWrites()
-        self._unreported = Unreported()
+        self._failures = DriverFailures()
         self._refusals = Refusals(sidecar.reporter, sidecar.clock)
         self._steps = Steps[AccessView, AccessEffect, AccessFact](planning.plan, self._apply, fold)
 
@@ -124,7 +124,8 @@ class AccessReconciler:
         same_name = s.buckets.get(vanished.meta.key) if vanished else None
         access_class = self._classes.get(Key("", access.class_name))
         calls = self._accounts.calls(access, access_class, s.state.view())
-        entry, unstored = records.entry_of(bucket, uid), self._unstored.of(access)
+        entry = records.entry_of(bucket, uid)
+        unstored = self._unstored.of(access, entry.accounts if entry else ())
         accounts = (
             *(entry.accounts if entry else ()),
             unstored.granted.account_id if unstored else "",
@@ -208,8 +209,6 @@ class AccessReconciler:
             warn_unrecorded_account(self._s, access, view)
         if access.meta.deleting and step.record and step.record.entry is None:
             self._accounts.note_finished(access.meta.uid)
-        if entry := records.entry_of(edited, access.meta.uid):
-            self._unstored.note_recorded(access, entry.accounts)
         return BucketIs(edited)
 
     async def _read_again(
@@ -234,7 +233,7 @@ class AccessReconciler:
         if access is None:
             self._secret.forget(key)
             self._s.attempts.forget(key)
-            self._unreported.forget(key)
+            self._failures.forget(key)
             return outcome
         if is_vanished_ended(end):
             self._s.lookup.memory.forget_access(access.meta.uid)
@@ -247,12 +246,12 @@ class AccessReconciler:
             outcome = self._accounts.calls_of(end.view, access).final(
                 replace(outcome, recheck_s=outcome.recheck_s or self._s.recheck_s)
             )
-        report = self._unreported.of(access)
+        report = kept = None if end.report else self._failures.to_repeat(access, end.outcome)
         if end.report:
             report = access_report(replace(end, outcome=outcome), access, self._s.attempts)
             # Warn before the new status replaces the account.
             warn_unrecorded_account(self._s, access, end.view)
-        with self._unreported.storing(key, report):
-            if report:
-                await self._s.reporter.report(self._s.accesses, key, report)
+        if report:
+            with self._failures.storing(key, report):
+                await self._s.reporter.report(self._s.accesses, key, report, again=bool(kept))
         return outcome

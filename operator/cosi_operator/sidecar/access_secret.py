@@ -61,8 +61,13 @@ class UnstoredKeys:
     def __len__(self) -> int:
         return len(self._by_uid)
 
-    def of(self, access: BucketAccess) -> UnstoredKey | None:
-        return self._by_uid.get(access.meta.uid)
+    def of(self, access: BucketAccess, recorded: tuple[str, ...] = ()) -> UnstoredKey | None:
+        """What is not stored yet. An account without keys is stored with its entry (`recorded`)."""
+        unstored = self._by_uid.get(access.meta.uid)
+        if unstored and unstored.credentials is None and unstored.granted.account_id in recorded:
+            del self._by_uid[access.meta.uid]
+            return None
+        return unstored
 
     def others_with(self, access: BucketAccess, account: str) -> list[tuple[str, Key]]:
         """UID and key of the other accesses for which a Grant has returned this account."""
@@ -79,12 +84,6 @@ class UnstoredKeys:
         """Drop the keys of an account that was revoked."""
         unstored = self.of(access)
         if unstored and unstored.granted.account_id == account:
-            del self._by_uid[access.meta.uid]
-
-    def note_recorded(self, access: BucketAccess, accounts: tuple[str, ...]) -> None:
-        """Drop an account without keys, which is stored with its entry in the record."""
-        unstored = self.of(access)
-        if unstored and unstored.credentials is None and unstored.granted.account_id in accounts:
             del self._by_uid[access.meta.uid]
 
     def forget_access(self, uid: str) -> None:

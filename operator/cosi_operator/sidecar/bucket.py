@@ -74,9 +74,9 @@ from cosi_operator.sidecar.calls import (
     judged,
     log_change,
 )
+from cosi_operator.sidecar.driver_failures import DriverFailures
 from cosi_operator.sidecar.records import edit_bucket
 from cosi_operator.sidecar.shared import Sidecar, bucket_failure_event, mirror_to_claim
-from cosi_operator.sidecar.unreported import Unreported
 from cosi_operator.sidecar.vanished_buckets import VanishedBuckets
 from cosi_operator.status_patch import StatusReport
 
@@ -94,7 +94,7 @@ class BucketReconciler:
         # same id before either id is stored.
         self._returned: dict[Key, str] = {}
         self._vanished = VanishedBuckets(sidecar)
-        self._unreported = Unreported()
+        self._failures = DriverFailures()
         self._reported_left: set[str] = (
             set()
         )  # UIDs of removed accesses with an account that is left
@@ -105,8 +105,9 @@ class BucketReconciler:
             await self._unconfirmed.clear(self._s.buckets, key)
             await self._vanished.release_claim(key)
             end = await self._steps.run(self._read(key))
-            outcome = self._s.current(await self._report(key, end))
-            return await self._refusals.settled(self._s.buckets, key, outcome)
+            reported = await self._report(key, end)
+            outcome = self._s.current(end.outcome)
+            outcome = await self._refusals.settled(self._s.buckets, key, outcome)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
             outcome = await self._refusals.end(self._s.buckets, key, error)
@@ -114,6 +115,7 @@ class BucketReconciler:
             if bucket and bucket.claim and bucket.claim.uid:  # a tenant may not read Buckets
                 await self._refusals.report(self._s.claims, bucket.claim.key, outcome)
             return outcome
+        return await self._mirror(key, end.view, reported) or outcome
 
     def _read(self, key: Key) -> BucketView:
         bucket = self._s.buckets.get(key)
@@ -289,19 +291,27 @@ class BucketReconciler:
             self._s.attempts.forget(key)
         if bucket is None:
             self._returned.pop(key, None)
-            self._unreported.forget(key)
+            self._failures.forget(key)
             return end.outcome
-        kept = self._unreported.of(bucket)
-        report = self._status_report(end, bucket) if end.report else kept
-        outcome = report.outcome if report else end.outcome
-        with self._unreported.storing(key, report):
-            if report:
-                await self._s.reporter.report(self._s.buckets, key, report)
-            self._returned.pop(key, None)  # the index of ids now contains the id
-            self._warn_former_left(bucket, end.view)
-            is_retried = self._is_retried(end.view)
-            await mirror_to_claim(self._s, key, end.view.claim, outcome, retried=is_retried)
-        return end.outcome
+        kept = None if end.report else self._failures.to_repeat(bucket, end.outcome)
+        if report := self._status_report(end, bucket) if end.report else kept:
+            with self._failures.storing(key, report):
+                await self._s.reporter.report(self._s.buckets, key, report, again=bool(kept))
+        self._returned.pop(key, None)  # the index of ids now contains the id
+        self._warn_former_left(bucket, end.view)
+        return report.outcome if report else end.outcome
+
+    async def _mirror(self, key: Key, view: BucketView, reported: Outcome) -> Outcome | None:
+        """Write the Bucket's state into its claim; the outcome of the run if that fails."""
+        claim, is_retried = view.claim, self._is_retried(view)
+        if claim is None or view.bucket is None:
+            return None
+        try:
+            await mirror_to_claim(self._s, key, claim, reported, retried=is_retried)
+        except (ApiError, ApiSilent) as error:  # the Bucket itself is reported
+            return await self._refusals.end(self._s.claims, claim.meta.key, error)
+        await self._refusals.settled(self._s.claims, claim.meta.key, Success())
+        return None
 
     def _warn_former_left(self, bucket: Bucket, view: BucketView) -> None:
         """Emit one Warning about each access from before the record that was removed by force."""

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.support.measuring import search
 
 from cosi_operator.sidecar.lane import Lane, TicketState, WaitingLimit
 
@@ -349,11 +350,14 @@ class LaneMachine(RuleBasedStateMachine):
         assert not self.classes
 
 
-LaneMachine.TestCase.settings = settings(
+PROFILE = settings(
     max_examples=300,
     stateful_step_count=60,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-TestLane = LaneMachine.TestCase
+
+
+def test_in_any_order_of_operations_each_gets_its_turn() -> None:
+    search(LaneMachine, PROFILE)

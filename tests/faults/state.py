@@ -11,6 +11,7 @@ from tests.faults.bed import FaultBed, Json
 
 from cosi_operator.api.record import RECORD_ANNOTATION
 from cosi_operator.plan import names
+from cosi_operator.plan.names import GRANT_ANNOTATION
 from mockdriver.backend import Account, Bucket
 
 # What differs between two runs that ended the same.
@@ -122,6 +123,8 @@ class Case:
             if account.name == self.account and _whereabouts(secret, account) == IN_SECRET:
                 text = text.replace(account.account_id, f"acct-{self.account}-<{IN_SECRET}>")
         text = NEW.sub(r"\1<other>", text)
+        if grant := (secret or {}).get("metadata", {}).get("annotations", {}).get(GRANT_ANNOTATION):
+            text = text.replace(grant, "<grant>")  # a random word, the same in the record
         for kind, uid in self.uids.items():
             text = text.replace(uid, f"<UID of {kind}>")
         decoded: Json = json.loads(text.replace(self.name, "<case>"))

@@ -121,7 +121,9 @@ def test_a_refused_deletion_is_reported_again_after_the_api_server_recovered(
     assert "Driver" in world.ready(BUCKET_CLAIMS, "photos")[1]
 
 
-def test_a_refusal_is_reported_again_after_another_problem_went(world: HostileWorld) -> None:
+def test_a_refused_access_is_asked_for_again_when_its_claim_was_created_again(
+    world: HostileWorld,
+) -> None:
     add_claim(world)
     world.run_until_idle(limit_s=30.0)
     world.backend.answers[Call.GRANT_ACCESS] = Answer(Code.INVALID_ARGUMENT, acts=False)
@@ -130,8 +132,10 @@ def test_a_refusal_is_reported_again_after_another_problem_went(world: HostileWo
     assert world.ready(BUCKET_ACCESSES, "a1")[1] == "DriverInvalidArgument"
     world.user_deletes(BUCKET_CLAIMS, "photos")
     world.run_until_idle(limit_s=30.0)
+    assert world.ready(BUCKET_ACCESSES, "a1")[1] == "BucketClaimNotFound"
     add_claim(world)
     world.run_until_idle(limit_s=600.0)
+    assert world.backend.count(Call.GRANT_ACCESS) == 2
     assert world.ready(BUCKET_ACCESSES, "a1")[1] == "DriverInvalidArgument"
 
 

@@ -25,6 +25,18 @@ from cosi_operator.outcome import (
 from cosi_operator.plan.steps import Context, Done
 from cosi_operator.scrub import shown_name
 
+# If the object waited for something else after the verdict, such as its claim, the verdict is void.
+_VOIDING = frozenset(
+    (
+        Reason.ACCESS_CLASS_NOT_FOUND,
+        Reason.BEING_DELETED,
+        Reason.BUCKET_LOST,
+        Reason.CLAIM_NOT_FOUND,
+        Reason.WAITING_FOR_BUCKET,
+        Reason.WAITING_FOR_CLAIM,
+    )
+)
+
 
 def valid_verdict(
     stored: Bucket | BucketAccess, call: Call, context: Context, *, token: str
@@ -44,13 +56,23 @@ def valid_verdict(
             and last.retry_token == token
         )
         if same and (left is None or left > 0):
-            verdict = _stored(stored.conditions, last, recheck_s=left)
-            if not _is_overwritten(stored.conditions, verdict):
-                return Done(verdict, report=False)
-            # Another problem, which has gone, was reported since. The driver's words went with it.
-            words = f"{last.call} failed with {last.code}, and the call is not repeated yet."
-            return Done(Terminal(verdict.reason, words, recheck_s=left))
+            return _standing(stored, last, recheck_s=left) or backing_off(context)
     return backing_off(context)
+
+
+def _standing(
+    stored: Bucket | BucketAccess, last: LastCall, *, recheck_s: float | None
+) -> Done | None:
+    """The stored verdict; None if something that the object waited for has changed since."""
+    ready = ready_in(stored.conditions)
+    verdict = _stored(stored.conditions, last, recheck_s=recheck_s)
+    if ready is None or ready.status == "True" or ready.reason == verdict.reason:
+        return Done(verdict, report=False)
+    if ready.reason in _VOIDING and not stored.meta.deleting:
+        return None
+    # Another problem was reported since, which has gone, and the driver's words with it.
+    words = f"{last.call} failed with {last.code}, and the call is not repeated yet."
+    return Done(Terminal(verdict.reason, words, recheck_s=recheck_s))
 
 
 def recheck_left_s(time: str, recheck_s: float, context: Context) -> float:
@@ -93,11 +115,6 @@ def _stored(
         status = DriverStatus(Call(last.call), Code[last.code], made_by)
     reason = Reason(last.reason) if last.reason in set(Reason) else Reason.INTERNAL_ERROR
     return Terminal(reason, message, recheck_s=recheck_s, status=status)
-
-
-def _is_overwritten(conditions: tuple[Condition, ...], verdict: Terminal) -> bool:
-    ready = ready_in(conditions)
-    return ready is not None and ready.status == "False" and ready.reason != verdict.reason
 
 
 def refused_before_effect(last: LastCall | None, call: Call) -> bool:

@@ -527,7 +527,14 @@ def test_what_is_known_of_earlier_creates(bucket: Bucket | None, clean: bool) ->
         assert last_create_left_nothing(bucket) is clean
 
 
-TOLD = (replace(READY.conditions[0], status="False", message="told before"),)
+TOLD = (
+    replace(
+        READY.conditions[0],
+        status="False",
+        reason=Reason.DRIVER_PERMISSION_DENIED.value,
+        message="told before",
+    ),
+)
 STANDING = replace(REFUSED_CREATE, conditions=TOLD)
 AGAIN = CREATE
 CLAIM_ASKS = meta(READY_CLAIM, annotations={names.RETRY_ANNOTATION: "1"})

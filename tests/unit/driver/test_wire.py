@@ -259,10 +259,14 @@ async def test_a_driver_that_stops_in_good_order_still_answers_what_it_began(
 
     async with scripted_driver(socket_path, stop_then_answer) as driver:
         channel = DriverChannel(f"unix://{socket_path}")
-        for _ in range(2):
+        for calls in (1, 2):
+            lost = anyio.Event()
+            channel.when_lost(lost.set)
             created = await Driver(channel).create_bucket("b-1", {}, timeout_s=TIMEOUT_S)
             assert created.bucket_id == "id-1"
-        assert len(driver.peers) == 2, "the next call goes over a new connection"
+            assert len(driver.peers) == calls, "the next call goes over a new connection"
+            with anyio.fail_after(TIMEOUT_S):
+                await lost.wait()  # until then, a call may still be sent, and is not taken
 
 
 async def test_no_more_streams_are_opened_than_the_driver_allows(socket_path: Path) -> None:

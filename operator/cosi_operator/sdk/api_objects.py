@@ -5,6 +5,7 @@ with errors that name no variable. So it is given what `kube/kubeconfig.py` foun
 """
 
 import contextlib
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -44,6 +45,7 @@ class AsyncApi(kr8s.asyncio.Api):
         """
         self.login = login
         self._free = free
+        self._process = os.getpid()
         self._retired = []
         self.renewal = Flight()
         again = self.auth.reauthenticate
@@ -59,6 +61,23 @@ class AsyncApi(kr8s.asyncio.Api):
         """Load the credentials, and open a session with them."""
         await self.auth.reauthenticate()
         await self._create_session()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a fork of the one that made the object.
+
+        It lacks the thread of kr8s then, so whatever waits for that thread never ends.
+        """
+        return os.getpid() != self._process
+
+    async def log_in_alone(self) -> None:
+        """Load the credentials in the caller's event loop, without the thread of kr8s.
+
+        Raises:
+            KubeconfigError: a credential can't be had.
+        """
+        await self.login.run(self.login.refresh)
+        self.auth.token = self.login.user.get("token")
 
     async def close(self) -> None:
         """Close the connections, and delete the files with keys."""

@@ -31,7 +31,9 @@ class Borrowed:
         if (api := self._api()) is None:
             raise LookupError("the API object is gone")
         if isinstance(api, SyncApi):
-            if self._given is not None:
+            if self._given is not None and api.is_forked:
+                await api.log_in_alone()
+            elif self._given is not None:
                 renew = partial(as_sync_func(api.renewal.join), self._runs, api.log_in)
                 await anyio.to_thread.run_sync(renew, abandon_on_cancel=True)
             self._runs = api.renewal.runs

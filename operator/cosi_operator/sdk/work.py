@@ -14,6 +14,7 @@ from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import BucketAccess, Key, Resource, is_path_segment
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import NotFound
+from cosi_operator.outcome import Reason
 from cosi_operator.scrub import shown_name
 from cosi_operator.sdk.answer import decoded
 from cosi_operator.sdk.client import Client
@@ -25,6 +26,7 @@ from cosi_operator.sdk.read import Reader
 
 decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 WAIT_TIMEOUT_S = 120.0
+NOT_OWNED = str(Reason.SECRET_NOT_OWNED)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
@@ -134,6 +136,17 @@ def _without_secret(access: BucketAccess) -> str:
     )
 
 
+def _is_of_another(access: BucketAccess) -> bool:
+    """Whether a Secret of the right name holds no keys of this access.
+
+    An access that was never granted has no keys. During a rotation its `account_id` remains.
+    """
+    if is_ready(access):
+        return False
+    ready = condition(access, "Ready")
+    return not access.account_id or (ready is not None and ready.reason == NOT_OWNED)
+
+
 async def _access(client: Client, key: Key) -> BucketAccess:
     raw = await read(client, BUCKET_ACCESSES, key)
     return decoded(f"BucketAccess {key}", raw, decode_bucket_access)
@@ -143,7 +156,8 @@ async def credentials(client: Client, key: Key) -> Credentials:
     """The credentials in the Secret that an access names.
 
     Raises:
-        CredentialsError: the access has no Secret yet, or the Secret can't be used.
+        CredentialsError: the access has no Secret yet, or the Secret belongs to another object, or
+        it can't be used.
         kr8s.NotFoundError: no such access. ApiError, ApiSilent: as of the client.
     """
     access = await _access(client, key)
@@ -152,4 +166,6 @@ async def credentials(client: Client, key: Key) -> Credentials:
         raw = await client.get(core.SECRETS, Key(key.namespace, name))
     except NotFound:
         raise CredentialsError(_without_secret(access)) from None
+    if _is_of_another(access):
+        raise CredentialsError(_in_words(access))
     return Credentials.from_secret(decoded(f"Secret {key.namespace}/{name}", raw, decode_object))

@@ -256,6 +256,21 @@ def test_why_names_the_cause_and_works_without_the_right_to_read_classes(shop: S
     assert len(shop.server.seen) - before < 8  # one request for each object, also when forbidden
 
 
+SPEC = {
+    "bucketAccessClassName": "keys",
+    "bucketClaimName": "photos",
+    "credentialsSecretName": "photos-keys",
+}
+NOT_OWNED = {
+    "type": "Ready",
+    "status": "False",
+    "reason": "SecretNotOwned",
+    "message": "The Secret is one of another access.",
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+    "observedGeneration": 1,
+}
+
+
 def test_credentials_come_from_the_secret(shop: Shop) -> None:
     keys = sdk.BucketAccess.get("photos-keys", namespace="shop").credentials()
     assert (keys.bucket, keys.access_secret_key) == ("photos-1", SECRET_KEY)
@@ -275,6 +290,35 @@ def test_a_secret_that_may_not_be_read_says_which_right_is_missing(shop: Shop) -
     shop.server.forbid("get", "secrets")
     with pytest.raises(sdk.Forbidden, match="get secrets shop/photos-keys"):
         sdk.BucketAccess.get("photos-keys", namespace="shop").credentials()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({}, "the operator has written no condition yet"),
+        ({"accessGranted": False, "conditions": [NOT_OWNED]}, "of another access"),
+        ({"accountID": "a", "conditions": [NOT_OWNED]}, "of another access"),
+    ],
+    ids=[
+        "the access was never granted -> its name leads to no keys",
+        "the Secret belongs to another access -> not its keys",
+        "the same during a rotation -> not its keys",
+    ],
+)
+def test_keys_of_another_access_are_not_returned(
+    shop: Shop, status: dict[str, Any], words: str
+) -> None:
+    shop.server.put(BUCKET_ACCESSES, Key("shop", "second"), spec=SPEC, status=status)
+    access = sdk.BucketAccess.get("second", namespace="shop")
+    with pytest.raises(sdk.CredentialsError, match=words) as refused:
+        access.credentials()
+    assert SECRET_KEY not in str(refused.value)
+
+
+def test_keys_during_a_rotation_are_those_in_the_secret(shop: Shop) -> None:
+    status = {"accessGranted": False, "accountID": "a"}
+    shop.server.put(BUCKET_ACCESSES, Key("shop", "photos-keys"), spec=SPEC, status=status)
+    assert sdk.BucketAccess.get("photos-keys", namespace="shop").credentials().bucket
 
 
 def test_no_text_and_no_log_shows_a_credential(

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ from cosi_operator.sdk.api_objects import AsyncApi
 from cosi_operator.sdk.flight import Flight
 
 AT_ONCE = 12
+OPERATOR = Path(__file__).resolve().parents[3] / "operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +253,36 @@ def test_kr8ss_own_objects_raise_what_kr8s_documents(shop: Shop, login: Login) -
     with pytest.raises(kr8s.NotFoundError):
         kr8s.objects.Secret.get("none", namespace="shop", api=objects.api(), timeout=0)
     assert login.runs == 1
+
+
+FORKED = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")  # Python warns of a fork with threads
+from cosi_operator.sdk import BucketClaim
+BucketClaim.get("photos", namespace="shop")
+print("used", flush=True)
+sys.stdin.readline()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if BucketClaim.get("photos", namespace="shop").name == "photos" else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_logs_in_again_when_the_token_has_expired(
+    shop: Shop, login: Login
+) -> None:
+    """The thread of kr8s, which logs in otherwise, does not exist there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKED],
+        env={**os.environ, "PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(shop.kubeconfig)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "used\n"
+        login.prints("second")
+        shop.server.allowed_tokens = {"Bearer second"}
+        _, problems = process.communicate("go on\n", timeout=60)
+    assert (process.returncode, problems) == (0, "")
+    assert login.runs == 2

@@ -19,7 +19,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from cosi_operator.api.view import Key, stamp
+from cosi_operator.api.view import Condition, Key, stamp
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import ApiError, ApiSilent, Forbidden, Invalid
 from cosi_operator.kube.objects import Objects
@@ -140,11 +140,22 @@ class Refusals:
             return
         ready = ready_of(view)
         # A bucket that works stays ready, unless this is about its deletion.
-        if ready is None or ready.status != "True" or view.meta.deleting:
+        is_blank = ready is None or ready.status != "True" or view.meta.deleting
+        if is_blank and not self._is_reported(ready, key, outcome):
             with contextlib.suppress(ApiError, ApiSilent):  # the Event reports the refusal
                 patch = RefusalPatch(outcome, view.meta.uid, self.clock.wall())
                 await self.reporter.write(objects, key, patch)
         self._emit(objects, view, outcome)
+
+    def _is_reported(self, ready: Condition | None, key: Key, outcome: Requeue | Terminal) -> bool:
+        """Whether the condition has this reason, from here or from the other process.
+
+        Controller and sidecar can both fail for one claim, and each write of one starts a run of
+        the other. So neither replaces the words of the other.
+        """
+        mine, _ = self._events.get(key, ("", 0.0))
+        is_same = ready is not None and (ready.status, ready.reason) == ("False", outcome.reason)
+        return is_same and mine in ("", outcome.message)
 
     def _emit(self, objects: Objects[Any], view: Reported, outcome: Requeue | Terminal) -> None:
         """Emit an Event, but only one while the same refusal is repeated."""

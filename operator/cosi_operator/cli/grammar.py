@@ -213,7 +213,10 @@ def _epilog(shown: Help, prog: str) -> str:
 def _add_cluster_commands(commands: Commands, prog: str) -> None:
     status = _add(commands, "status", "status", prog)
     status.add_argument(
-        "-A", "--all-namespaces", action="store_true", help="every namespace, and Buckets"
+        "-A",
+        "--all-namespaces",
+        action="store_true",
+        help="every namespace, and Buckets without a claim",
     )
     why = _add(commands, "why", "why", prog)
     _target(why, "bucketclaim", "bucketaccess")

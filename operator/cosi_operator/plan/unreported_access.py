@@ -22,8 +22,8 @@ from cosi_operator.plan.sidecar_wait import (
 from cosi_operator.plan.steps import Done, EditFinalizers
 from cosi_operator.scrub import shown_name
 
-# A sidecar that still handles an access changes its status at each attempt, and the pauses between
-# attempts are shorter.
+# A sidecar that has the Bucket in memory may still handle an access that reported this long ago. It
+# revokes the account from memory even after the access is released.
 UNNAMED_WAIT_S = 900.0
 
 

@@ -30,7 +30,7 @@ from cosi_operator.plan.steps import (
     ReadClaim,
     Revoke,
 )
-from cosi_operator.reconcile import End, Steps, UnconfirmedWrites
+from cosi_operator.reconcile import End, Steps, UnconfirmedWrites, outcome_of
 from cosi_operator.refusals import Refusals
 from cosi_operator.sidecar.access_accounts import AccessAccounts
 from cosi_operator.sidecar.access_report import (
@@ -69,7 +69,7 @@ class AccessReconciler:
         try:
             await self._unconfirmed.clear(self._s.accesses, key)
             await release_unheld(self._s.unheld, self._secrets, self._s.accesses, key)
-            unfinished = await self._end_orphans(key)
+            unfinished = await self._try_orphans(key)
             end = await self._steps.run(self._read(self._s.accesses.get(key)))
             outcome = self._s.current(await self._report(key, end))
             outcome = await self._refusals.settled(self._s.accesses, key, outcome)
@@ -79,6 +79,14 @@ class AccessReconciler:
             self._unconfirmed.note(key, error)
             return await self._refusals.end(self._s.accesses, key, error)
         return outcome if unfinished is None or isinstance(outcome, Requeue) else unfinished
+
+    async def _try_orphans(self, key: Key) -> Outcome | None:
+        """As `_end_orphans`. A failed request says nothing about the access that has the key."""
+        try:
+            return await self._end_orphans(key)
+        except (ApiError, ApiSilent) as error:
+            self._unconfirmed.note(key, error)
+            return outcome_of(error)
 
     async def _end_orphans(self, key: Key) -> Outcome | None:
         """Revoke recorded accesses that no longer exist; None when none is left.
@@ -125,7 +133,7 @@ class AccessReconciler:
         access_class = self._classes.get(Key("", access.class_name))
         calls = self._accounts.calls(access, access_class, s.state.view())
         entry = records.entry_of(bucket, uid)
-        unstored = self._unstored.of(access, entry.accounts if entry else ())
+        unstored = self._unstored.of(access, entry)
         accounts = (
             *(entry.accounts if entry else ()),
             unstored.granted.account_id if unstored else "",

@@ -5,6 +5,7 @@ from typing import assert_never
 
 import structlog
 
+from cosi_operator.api.record import AccessRecord
 from cosi_operator.api.view import BucketAccess, Key
 from cosi_operator.driver.v1alpha1 import Credentials
 from cosi_operator.outcome import Reason
@@ -49,6 +50,7 @@ class UnstoredKey:
     granted: Granted
     credentials: Credentials | None
     keys: str | None = None
+    in_secret: bool = False
 
 
 @dataclass(slots=True)
@@ -61,13 +63,19 @@ class UnstoredKeys:
     def __len__(self) -> int:
         return len(self._by_uid)
 
-    def of(self, access: BucketAccess, recorded: tuple[str, ...] = ()) -> UnstoredKey | None:
-        """What is not stored yet. An account without keys is stored with its entry (`recorded`)."""
+    def of(self, access: BucketAccess, entry: AccessRecord | None = None) -> UnstoredKey | None:
+        """What is not stored yet, in the Secret or in this entry of the record."""
         unstored = self._by_uid.get(access.meta.uid)
-        if unstored and unstored.credentials is None and unstored.granted.account_id in recorded:
+        if unstored is None or entry is None:
+            return unstored
+        granted = unstored.granted
+        if unstored.credentials is None:  # only the account is to be stored
+            is_stored = granted.account_id in entry.accounts
+        else:
+            is_stored = unstored.in_secret and entry.grant == granted.grant and not entry.minted
+        if is_stored:
             del self._by_uid[access.meta.uid]
-            return None
-        return unstored
+        return None if is_stored else unstored
 
     def others_with(self, access: BucketAccess, account: str) -> list[tuple[str, Key]]:
         """UID and key of the other accesses for which a Grant has returned this account."""
@@ -192,10 +200,13 @@ class AccessSecret:
             self._unstored.drop(access, unstored.granted.account_id)
             return replace(result, name=step.key.name)
         if isinstance(result, SecretIs) and result.ours:
-            self._unstored.drop(access, unstored.granted.account_id)
-            if step.replace:  # "same": the driver returned the keys that the Secret already held
-                log.info("secret_updated", name=step.key.name, keys=unstored.keys or "new")
-            else:
+            # A rotation ends in the record. Until then, no other Grant is needed after a failure.
+            if not step.replace:
+                self._unstored.drop(access, unstored.granted.account_id)
                 log.info("secret_created", name=step.key.name)
+            elif not unstored.in_secret:
+                # "same": the driver returned the keys that the Secret already held
+                log.info("secret_updated", name=step.key.name, keys=unstored.keys or "new")
+            unstored.in_secret = True
             return SecretStored(unstored.keys or "")
         return result

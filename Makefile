@@ -44,17 +44,11 @@ QUICK := tests/unit tests/model
 # API servers collect less often; the operator's processes and mock drivers are forked (hack/warm).
 CHEAPER := GOGC=400 COSI_WARM_STARTS=1
 
-# The tests with real processes leave a third of two cores idle, which lint and the quick tests use:
-# at a lower priority, so that no deadline is missed for them. Their output comes when they end.
+# mypy uses one core for most of the time that lint takes, so the quick tests run beside it. The tests
+# with real processes run alone: beside others, even niced ones, they miss deadlines.
 test: parts promtool ## lint, unit, property and integration tests
 	@$(BIN)/python -m compileall -q operator hack # once, not by each process; tests copy these folders
-	@$(MAKE) --no-print-directory --jobs=3 lint-and-quick slow
-
-.PHONY: lint-and-quick slow
-lint-and-quick: .venv/.stamp
-	@nice -n 5 $(MAKE) --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint quick
-
-slow: parts promtool # all tests but the quick ones
+	@$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint quick
 	@$(CHEAPER) $(RUN) -m $(PYTEST) $(addprefix --ignore=,$(QUICK))
 
 quick: TEST_PROCESSES := $(QUICK_PROCESSES)

@@ -57,6 +57,7 @@ class Refusals:
     _rows: dict[Key, _Row] = field(default_factory=dict)
     _failing: dict[Key, _Row] = field(default_factory=dict)
     _events: dict[Key, tuple[str, float]] = field(default_factory=dict)
+    _written: dict[Key, float] = field(default_factory=dict)
 
     async def end[T: Reported](
         self, objects: Objects[T], key: Key, error: ApiError | ApiSilent
@@ -141,21 +142,35 @@ class Refusals:
         ready = ready_of(view)
         # A bucket that works stays ready, unless this is about its deletion.
         is_blank = ready is None or ready.status != "True" or view.meta.deleting
-        if is_blank and not self._is_reported(ready, key, outcome):
+        if is_blank and not self._is_reported(ready, key, outcome) and self._may_write(key):
             with contextlib.suppress(ApiError, ApiSilent):  # the Event reports the refusal
                 patch = RefusalPatch(outcome, view.meta.uid, self.clock.wall())
                 await self.reporter.write(objects, key, patch)
         self._emit(objects, view, outcome)
 
     def _is_reported(self, ready: Condition | None, key: Key, outcome: Requeue | Terminal) -> bool:
-        """Whether the condition has this reason, from here or from the other process.
+        """Whether the condition says already that requests fail.
 
         Controller and sidecar can both fail for one claim, and each write of one starts a run of
         the other. So neither replaces the words of the other.
         """
         mine, _ = self._events.get(key, ("", 0.0))
         is_same = ready is not None and (ready.status, ready.reason) == ("False", outcome.reason)
-        return is_same and mine in ("", outcome.message)
+        is_known = mine in ("", outcome.message)
+        return is_same and is_known and outcome.reason is Reason.API_UNAVAILABLE
+
+    def _may_write(self, key: Key) -> bool:
+        """Whether the last write for this object was long ago.
+
+        The other process may replace it at once, by a report that only it can make.
+        """
+        now_s = self.clock.monotonic()
+        at_s = self._written.pop(key, None)
+        is_due = at_s is None or now_s - at_s >= RECHECK_S - 1.0
+        if len(self._written) >= CAPACITY:
+            self._written.pop(next(iter(self._written)))
+        self._written[key] = now_s if is_due or at_s is None else at_s
+        return is_due
 
     def _emit(self, objects: Objects[Any], view: Reported, outcome: Requeue | Terminal) -> None:
         """Emit an Event, but only one while the same refusal is repeated."""

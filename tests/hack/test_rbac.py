@@ -65,7 +65,7 @@ def test_resources_with_equal_verbs_are_in_one_rule() -> None:
 
 def test_what_is_not_plain_is_explained_at_its_rule() -> None:
     made = rbac.rules(["create core/events", "update core/events"])
-    assert made.splitlines()[0] == "  # update: a repeat raises the count"
+    assert made.splitlines()[0] == "  # update: a repetition increases the count"
     assert "#" not in rbac.rules(["create core/events"])
 
 

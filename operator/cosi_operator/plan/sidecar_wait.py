@@ -36,6 +36,10 @@ _BEFORE_DELETION = frozenset(
 _BY_CONTROLLER = frozenset((Reason.WAITING_FOR_SIDECAR, Reason.ACCESS_CLASS_NOT_FOUND))
 
 
+# Reasons about failed requests, which each process writes for itself.
+_ABOUT_REQUESTS = frozenset((Reason.API_UNAVAILABLE, Reason.API_REFUSED, Reason.MISSING_PERMISSION))
+
+
 def patience_s(now: datetime, wrote_at: datetime | None) -> float:
     """How long to wait for a sidecar that last wrote at `wrote_at` (None: has not written yet)."""
     at_work = wrote_at is not None and abs((now - wrote_at).total_seconds()) < HEAL_AFTER_S
@@ -57,7 +61,7 @@ def left_for_sidecar(since: str, now: datetime, limit_s: float = HEAL_AFTER_S) -
 def is_reported(conditions: Iterable[Condition], *, deleting: bool) -> bool:
     """Whether a sidecar has written a condition about the present state of the object."""
     ready = ready_in(conditions)
-    if ready is None:
+    if ready is None or ready.reason in _ABOUT_REQUESTS:
         return False
     if not deleting:
         return ready.reason not in _BY_CONTROLLER

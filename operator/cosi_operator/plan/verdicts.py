@@ -28,7 +28,6 @@ from cosi_operator.scrub import shown_name
 # If the object waited for something else after the verdict, such as its claim, the verdict is void.
 _VOIDING = frozenset(
     (
-        Reason.ACCESS_CLASS_NOT_FOUND,
         Reason.BEING_DELETED,
         Reason.BUCKET_LOST,
         Reason.CLAIM_NOT_FOUND,
@@ -66,7 +65,9 @@ def _standing(
     """The stored verdict; None if something that the object waited for has changed since."""
     ready = ready_in(stored.conditions)
     verdict = _stored(stored.conditions, last, recheck_s=recheck_s)
-    if ready is None or ready.status == "True" or ready.reason == verdict.reason:
+    # The controller may know better than this process that the class does not exist.
+    is_kept = ready is None or ready.reason in (verdict.reason, Reason.ACCESS_CLASS_NOT_FOUND)
+    if ready is None or is_kept or ready.status == "True":
         return Done(verdict, report=False)
     if ready.reason in _VOIDING and not stored.meta.deleting:
         return None

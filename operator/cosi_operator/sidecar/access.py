@@ -30,7 +30,7 @@ from cosi_operator.plan.steps import (
     ReadClaim,
     Revoke,
 )
-from cosi_operator.reconcile import End, Steps, UnconfirmedWrites, outcome_of
+from cosi_operator.reconcile import End, Steps, UnconfirmedWrites
 from cosi_operator.refusals import Refusals
 from cosi_operator.sidecar.access_accounts import AccessAccounts
 from cosi_operator.sidecar.access_report import (
@@ -86,7 +86,7 @@ class AccessReconciler:
             return await self._end_orphans(key)
         except (ApiError, ApiSilent) as error:
             self._unconfirmed.note(key, error)
-            return outcome_of(error)
+            return self._refusals.outcome(Key(key.namespace, f"{key.name}, removed"), error)
 
     async def _end_orphans(self, key: Key) -> Outcome | None:
         """Revoke recorded accesses that no longer exist; None when none is left.
@@ -260,6 +260,7 @@ class AccessReconciler:
             # Warn before the new status replaces the account.
             warn_unrecorded_account(self._s, access, end.view)
         if report:
-            with self._failures.storing(key, report):
+            calls = self._accounts.calls_of(end.view, access)
+            with self._failures.storing(key, report, calls):
                 await self._s.reporter.report(self._s.accesses, key, report, again=bool(kept))
         return outcome

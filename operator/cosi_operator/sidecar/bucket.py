@@ -112,8 +112,8 @@ class BucketReconciler:
             self._unconfirmed.note(key, error)
             outcome = await self._refusals.end(self._s.buckets, key, error)
             bucket = self._s.buckets.get(key)
-            if bucket and bucket.claim and bucket.claim.uid:  # a tenant may not read Buckets
-                await self._refusals.report(self._s.claims, bucket.claim.key, outcome)
+            if claim := self._s.lookup.claim_of_bucket(bucket):  # a tenant may not read Buckets
+                await self._refusals.report(self._s.claims, claim.meta.key, outcome)
             return outcome
         return await self._mirror(key, end.view, reported) or outcome
 
@@ -295,7 +295,7 @@ class BucketReconciler:
             return end.outcome
         kept = None if end.report else self._failures.to_repeat(bucket, end.outcome)
         if report := self._status_report(end, bucket) if end.report else kept:
-            with self._failures.storing(key, report):
+            with self._failures.storing(key, report, self._calls_of(end.view)):
                 await self._s.reporter.report(self._s.buckets, key, report, again=bool(kept))
         self._returned.pop(key, None)  # the index of ids now contains the id
         self._warn_former_left(bucket, end.view)

@@ -15,7 +15,16 @@ from cosi_operator.api.view import Key
 from cosi_operator.classify import Policy, Verdict, classify
 from cosi_operator.clock import Clock
 from cosi_operator.driver.errors import DriverError, DriverSilent
-from cosi_operator.outcome import Call, Code, DriverStatus, Effect, Reason, Requeue, Terminal
+from cosi_operator.outcome import (
+    Call,
+    Code,
+    DriverStatus,
+    Effect,
+    Outcome,
+    Reason,
+    Requeue,
+    Terminal,
+)
 from cosi_operator.plan.facts import CallFailed
 from cosi_operator.plan.steps import DriverView, Pending
 from cosi_operator.settings import Backoff
@@ -101,6 +110,12 @@ class Attempts:
 
     def forget(self, key: Key) -> None:
         self._memory.pop(key, None)
+
+    def forget_final(self, key: Key) -> None:
+        """Forget a verdict without a recheck."""
+        memory = self._memory.get(key)
+        if memory and memory.final and math.isinf(memory.until):
+            del self._memory[key]
 
     def forget_all(self) -> None:
         """End every backoff, because an unreachable driver may be its cause. Keep the holds."""
@@ -224,3 +239,13 @@ class DriverRun:
         else:
             self.attempts.forget(self.key)
         return outcome
+
+    def not_stored(self, outcome: Outcome) -> None:
+        """Keep a final verdict in memory, because the status could not be written."""
+        if isinstance(outcome, Terminal) and outcome.status and outcome.recheck_s is None:
+            self.attempts.hold(self.key, self.made_on, outcome.reason, math.inf)
+
+    def stored(self) -> None:
+        """Forget a final verdict that the status contains, unless a tenant may remove it there."""
+        if not self.made_on.deleting:
+            self.attempts.forget_final(self.key)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from cosi_operator.api.view import Bucket, BucketAccess, Key
 from cosi_operator.kube.errors import ApiError, ApiSilent
-from cosi_operator.outcome import Outcome, Success
+from cosi_operator.outcome import Outcome, Reason, Success
+from cosi_operator.sidecar.calls import DriverRun
 from cosi_operator.status_patch import StatusReport, ready_of
 
 
@@ -30,22 +31,25 @@ class DriverFailures:
         if isinstance(report.outcome, Success) or outcome.reason is not report.outcome.reason:
             return None
         ready = ready_of(view)
-        is_other = ready is not None and ready.status != "True" and ready.reason != outcome.reason
+        kept = (outcome.reason, Reason.ACCESS_CLASS_NOT_FOUND)  # the latter by the controller
+        is_other = ready is not None and ready.status != "True" and ready.reason not in kept
         return report if is_other or view.meta.key in self._not_stored else None
 
     @contextmanager
-    def storing(self, key: Key, report: StatusReport) -> Iterator[None]:
+    def storing(self, key: Key, report: StatusReport, calls: DriverRun) -> Iterator[None]:
         """Within this context, the report is stored; if a request fails, it is stored later."""
-        if isinstance(report.outcome, Success) or report.outcome.status is None:
+        if isinstance(report.outcome, Success):
             self.forget(key)
-        else:
+        elif report.outcome.status is not None:
             self._by_key[key] = report
         try:
             yield
         except (ApiError, ApiSilent):
             self._not_stored.add(key)
+            calls.not_stored(report.outcome)
             raise
         self._not_stored.discard(key)
+        calls.stored()
 
     def forget(self, key: Key) -> None:
         self._by_key.pop(key, None)

@@ -430,6 +430,16 @@ def test_what_a_pod_needs_is_there_without_kr8s() -> None:
     assert {"kr8s", "httpx"}.isdisjoint(done.stdout.split())
 
 
+def test_a_class_without_kr8s_says_what_to_install() -> None:
+    script = "import sys; sys.modules['kr8s'] = None; from cosi_operator.sdk import BucketClaim"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(OPERATOR)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    words = "ModuleNotFoundError: BucketClaim needs kr8s; run: pip install 'cosi-operator[cli]'"
+    assert done.stderr.splitlines()[-1] == words
+
+
 FORKED = """
 import os, signal, sys, warnings
 warnings.simplefilter("ignore")  # Python warns of a fork with threads

@@ -60,4 +60,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("cosi_operator.sdk.objects"), name)
+    try:
+        objects = importlib.import_module("cosi_operator.sdk.objects")
+    except ModuleNotFoundError as error:
+        if (missing := error.name or "").partition(".")[0] not in ("kr8s", "httpx"):
+            raise
+    else:
+        return getattr(objects, name)
+    words = f"{name} needs {missing}; run: pip install 'cosi-operator[cli]'"
+    raise ModuleNotFoundError(words, name=missing)

@@ -5,7 +5,6 @@ with errors that name no variable. So it is given what `kube/kubeconfig.py` foun
 """
 
 import contextlib
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ import httpx
 import kr8s
 import kr8s.asyncio
 import msgspec
+from kr8s._async_utils import Portal
 from msgspec import Struct
 
 from cosi_operator.sdk.answer import AnswerTooLarge, BadAnswer, unreadable
@@ -45,7 +45,6 @@ class AsyncApi(kr8s.asyncio.Api):
         """
         self.login = login
         self._free = free
-        self._process = os.getpid()
         self._retired = []
         self.renewal = Flight()
         again = self.auth.reauthenticate
@@ -61,14 +60,6 @@ class AsyncApi(kr8s.asyncio.Api):
         """Load the credentials, and open a session with them."""
         await self.auth.reauthenticate()
         await self._create_session()
-
-    @property
-    def is_forked(self) -> bool:
-        """Whether this process is a fork of the one that made the object.
-
-        It lacks the thread of kr8s then, so whatever waits for that thread never ends.
-        """
-        return os.getpid() != self._process
 
     async def log_in_alone(self) -> None:
         """Load the credentials in the caller's event loop, without the thread of kr8s.
@@ -182,6 +173,17 @@ def _refusal(response: httpx.Response) -> kr8s.ServerError:
     said = status.get("message") if isinstance(status, dict) else None
     words = said if isinstance(said, str) else f"HTTP status {response.status_code}"
     return kr8s.ServerError(words, status=status, response=response)
+
+
+def is_thread_gone() -> bool:
+    """Whether the thread of kr8s was started before this process was forked.
+
+    The process lacks that thread, so whatever waits for it never ends.
+    """
+    portal: Portal | None = getattr(Portal, "_instance", None)
+    if portal is None or not hasattr(portal, "_portal"):  # which the thread sets when it has begun
+        return False
+    return not portal.thread.is_alive()
 
 
 class SyncApi(AsyncApi, kr8s.Api):

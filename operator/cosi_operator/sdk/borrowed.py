@@ -9,7 +9,7 @@ import kr8s
 from kr8s._async_utils import as_sync_func
 
 from cosi_operator.kube.kubeconfig_merge import KubeconfigError
-from cosi_operator.sdk.api_objects import SyncApi
+from cosi_operator.sdk.api_objects import SyncApi, is_thread_gone
 from cosi_operator.sdk.plugin import Credential
 
 
@@ -31,7 +31,7 @@ class Borrowed:
         if (api := self._api()) is None:
             raise LookupError("the API object is gone")
         if isinstance(api, SyncApi):
-            if self._given is not None and api.is_forked:
+            if self._given is not None and is_thread_gone():
                 await api.log_in_alone()
             elif self._given is not None:
                 renew = partial(as_sync_func(api.renewal.join), self._runs, api.log_in)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import httpx
 import kr8s
 import msgspec
@@ -35,7 +36,7 @@ from cosi_operator.kube.kubeconfig import (
 from cosi_operator.kube.kubeconfig_file import Exec
 from cosi_operator.kube.proxy import proxy_for
 from cosi_operator.sdk.answer import REQUEST_TIMEOUT_S, answered, without_context
-from cosi_operator.sdk.api_objects import AsyncApi, SyncApi
+from cosi_operator.sdk.api_objects import AsyncApi, SyncApi, is_thread_gone
 from cosi_operator.sdk.borrowed import Borrowed
 from cosi_operator.sdk.login import Login, TokenPath
 from cosi_operator.sdk.plugin import Plugin
@@ -112,9 +113,14 @@ async def open_api(resolved: Resolved) -> AsyncApi:
     return await _opened(AsyncApi, resolved)
 
 
-def open_sync_api(resolved: Resolved) -> SyncApi:
-    """The same for programs without an event loop; in the thread of kr8s, as all that it does."""
-    return as_sync_func(_opened)(SyncApi, resolved)
+async def open_sync_api(resolved: Resolved) -> SyncApi:
+    """The same for programs without an event loop; in the thread of kr8s, as all that it does.
+
+    A forked process can lack that thread. Then only what the SDK does itself works there.
+    """
+    if is_thread_gone():
+        return await _opened(SyncApi, resolved)
+    return await anyio.to_thread.run_sync(as_sync_func(_opened), SyncApi, resolved)
 
 
 async def _opened[A: AsyncApi](kind: type[A], resolved: Resolved) -> A:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 from msgspec import Struct
 
+from cosi_operator.plan.names import bucket_info_name
 from cosi_operator.plan.secret_values import (
     DEFAULT_REGION,
     aws_environment,
@@ -41,6 +42,17 @@ class _Spec(Struct, rename={"bucket": "bucketName", "s3": "secretS3", "azure": "
 
 class _BucketInfo(Struct):
     spec: _Spec
+
+
+class _InfoMeta(Hidden):
+    name: str
+
+
+class _Named(Hidden):
+    metadata: _InfoMeta
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +232,19 @@ class Credentials:
                 f"no options for {library!r}; there are options for {', '.join(_OPTIONS)}"
             )
         return _OPTIONS[library](self)
+
+
+def is_made_for(secret: Mapping[str, Any], access_uid: str) -> bool:
+    """Whether the Secret, as the API server returns it, holds keys of the access with this UID.
+
+    The UID in BucketInfo decides, as in the sidecar. The Go sidecar writes it too.
+    """
+    try:
+        info = base64.b64decode(secret["data"]["BucketInfo"], validate=True)
+        name = _decode_named(info).metadata.name
+    except (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError):
+        return False
+    return name == bucket_info_name(access_uid)
 
 
 def _without_empty(**values: str) -> dict[str, Any]:

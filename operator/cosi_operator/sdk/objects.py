@@ -4,7 +4,6 @@ import os
 from collections.abc import Generator
 from typing import Any, Self, cast
 
-import anyio.to_thread
 import kr8s
 from kr8s.objects import APIObject
 
@@ -21,6 +20,8 @@ type _Key = tuple[str | os.PathLike[str] | None, str | None]
 
 _apis: dict[_Key, kr8s.Api] = {}
 _opening: dict[_Key, Flight] = {}
+if hasattr(os, "register_at_fork"):  # not on Windows; another thread can be opening one
+    os.register_at_fork(after_in_child=_opening.clear)
 
 
 def api(kubeconfig: str | os.PathLike[str] | None = None, context: str | None = None) -> kr8s.Api:
@@ -39,7 +40,7 @@ def api(kubeconfig: str | os.PathLike[str] | None = None, context: str | None = 
 
     async def open_one() -> None:
         resolved = await resolve(default_sources(kubeconfig, context))
-        _apis[kubeconfig, context] = await anyio.to_thread.run_sync(open_sync_api, resolved)
+        _apis[kubeconfig, context] = await open_sync_api(resolved)
 
     if (kubeconfig, context) not in _apis:
         opening = _opening.setdefault((kubeconfig, context), Flight())

@@ -14,11 +14,10 @@ from cosi_operator.api.resources import BUCKET_ACCESSES, BUCKET_CLAIMS, BUCKETS
 from cosi_operator.api.view import BucketAccess, Key, Resource, is_path_segment
 from cosi_operator.clock import Clock
 from cosi_operator.kube.errors import NotFound
-from cosi_operator.outcome import Reason
 from cosi_operator.scrub import shown_name
 from cosi_operator.sdk.answer import decoded
 from cosi_operator.sdk.client import Client
-from cosi_operator.sdk.credentials import Credentials
+from cosi_operator.sdk.credentials import Credentials, is_made_for
 from cosi_operator.sdk.diagnosis import Reported, chain, condition, is_ready
 from cosi_operator.sdk.errors import CredentialsError, NotReadyError, StalledError
 from cosi_operator.sdk.explanation import Explanation
@@ -26,7 +25,6 @@ from cosi_operator.sdk.read import Reader
 
 decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 WAIT_TIMEOUT_S = 120.0
-NOT_OWNED = str(Reason.SECRET_NOT_OWNED)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
@@ -136,15 +134,17 @@ def _without_secret(access: BucketAccess) -> str:
     )
 
 
-def _is_of_another(access: BucketAccess) -> bool:
-    """Whether a Secret of the right name holds no keys of this access.
-
-    An access that was never granted has no keys. During a rotation its `account_id` remains.
-    """
-    if is_ready(access):
-        return False
-    ready = condition(access, "Ready")
-    return not access.account_id or (ready is not None and ready.reason == NOT_OWNED)
+def _of_another(access: BucketAccess) -> str:
+    key = access.meta.key
+    secret = f"Secret {key.namespace}/{shown_name(access.secret_name)}"
+    if not is_ready(access):
+        return f"{secret} was not created for BucketAccess {key}. {_in_words(access)}"
+    # The operator reads the Secret of a granted access only when something asks for a new run.
+    return (
+        f"{secret} was not created for BucketAccess {key}. Create a BucketAccess with another"
+        " spec.credentialsSecretName, or delete this Secret and run: cosi retry"
+        f" bucketaccess/{key.name} -n {key.namespace}"
+    )
 
 
 async def _access(client: Client, key: Key) -> BucketAccess:
@@ -166,6 +166,10 @@ async def credentials(client: Client, key: Key) -> Credentials:
         raw = await client.get(core.SECRETS, Key(key.namespace, name))
     except NotFound:
         raise CredentialsError(_without_secret(access)) from None
-    if _is_of_another(access):
+    if not is_ready(access) and not access.account_id:  # a rotation keeps the account
         raise CredentialsError(_in_words(access))
-    return Credentials.from_secret(decoded(f"Secret {key.namespace}/{name}", raw, decode_object))
+    secret = decoded(f"Secret {key.namespace}/{name}", raw, decode_object)
+    keys = Credentials.from_secret(secret)
+    if not is_made_for(secret, access.meta.uid):
+        raise CredentialsError(_of_another(access))
+    return keys

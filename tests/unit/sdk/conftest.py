@@ -46,8 +46,10 @@ def bucket_info(**spec: Any) -> dict[str, Any]:
 
 
 def put_secret(server: StubApiServer, **values: str) -> None:
-    """The Secret `photos-keys`, as the sidecar writes it."""
-    data = {"BucketInfo": json.dumps(bucket_info()), "COSI_S3_BUCKET_ID": "photos-1", **values}
+    """The Secret of the access `photos-keys`, as the sidecar writes it."""
+    access = server.objects[BUCKET_ACCESSES.path("shop", "photos-keys")]
+    info = {"metadata": {"name": f"bc-{access['metadata']['uid']}"}, **bucket_info()}
+    data = {"BucketInfo": json.dumps(info), "COSI_S3_BUCKET_ID": "photos-1", **values}
     encoded = {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
     server.put(SECRETS, Key("shop", "photos-keys"), data=encoded)
 

@@ -1,5 +1,7 @@
 """The classes against a server: both flavours do the same, and no error shows a secret."""
 
+import base64
+import json
 import logging
 import math
 import subprocess
@@ -12,7 +14,7 @@ import kr8s
 import pytest
 from tests.support.apiserver import Reply
 from tests.support.sdk import TOKEN, written
-from tests.unit.sdk.conftest import KEY_ID, SECRET_KEY, Shop
+from tests.unit.sdk.conftest import KEY_ID, SECRET_KEY, Shop, bucket_info
 
 from cosi_operator import sdk
 from cosi_operator.api.core import SECRETS
@@ -298,11 +300,15 @@ def test_a_secret_that_may_not_be_read_says_which_right_is_missing(shop: Shop) -
         ({}, "the operator has written no condition yet"),
         ({"accessGranted": False, "conditions": [NOT_OWNED]}, "of another access"),
         ({"accountID": "a", "conditions": [NOT_OWNED]}, "of another access"),
+        ({"accountID": "a"}, "was not created for BucketAccess shop/second"),
+        ({"accessGranted": True, "accountID": "a"}, "another spec.credentialsSecretName"),
     ],
     ids=[
         "the access was never granted -> its name leads to no keys",
         "the Secret belongs to another access -> not its keys",
         "the same during a rotation -> not its keys",
+        "upstream's CRDs, which drop conditions -> not its keys",
+        "granted, and another access has its Secret's name since -> not its keys",
     ],
 )
 def test_keys_of_another_access_are_not_returned(
@@ -313,6 +319,13 @@ def test_keys_of_another_access_are_not_returned(
     with pytest.raises(sdk.CredentialsError, match=words) as refused:
         access.credentials()
     assert SECRET_KEY not in str(refused.value)
+
+
+def test_a_secret_that_a_person_wrote_holds_no_keys_of_the_access(shop: Shop) -> None:
+    info = base64.b64encode(json.dumps(bucket_info()).encode()).decode()
+    shop.server.put(SECRETS, KEYS, data={"BucketInfo": info})
+    with pytest.raises(sdk.CredentialsError, match="was not created for BucketAccess"):
+        sdk.BucketAccess.get("photos-keys", namespace="shop").credentials()
 
 
 def test_keys_during_a_rotation_are_those_in_the_secret(shop: Shop) -> None:
@@ -415,6 +428,16 @@ def test_what_a_pod_needs_is_there_without_kr8s() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert {"kr8s", "httpx"}.isdisjoint(done.stdout.split())
+
+
+def test_a_class_without_kr8s_says_what_to_install() -> None:
+    script = "import sys; sys.modules['kr8s'] = None; from cosi_operator.sdk import BucketClaim"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(OPERATOR)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    words = "ModuleNotFoundError: BucketClaim needs kr8s; run: pip install 'cosi-operator[cli]'"
+    assert done.stderr.splitlines()[-1] == words
 
 
 FORKED = """

@@ -7,14 +7,16 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import kr8s.objects
 import pytest
+from tests.support.apiserver import Reply
 from tests.support.clock import PATIENCE_S
 from tests.support.sdk import written
 from tests.unit.sdk.conftest import Shop
@@ -48,6 +50,21 @@ class Login:
 
     def prints(self, token: str) -> None:
         (self.folder / "answer").write_text(json.dumps({"status": {"token": token}}))
+
+    def waits(self) -> None:
+        """The next run waits for `one_more_runs`."""
+        (self.folder / "answer").unlink()
+        os.mkfifo(self.folder / "answer")
+
+    @contextmanager
+    def one_more_runs(self) -> Iterator[None]:
+        """The run that waits ends with the block; the runs of the block end at once."""
+        answer = self.folder / "answer"
+        with answer.open("w") as held:  # waits until the run reads
+            answer.unlink()
+            self.prints("first")
+            held.write(answer.read_text())
+            yield
 
     def fails(self) -> None:
         (self.folder / "answer").write_text("no credential")
@@ -286,3 +303,57 @@ def test_a_forked_process_logs_in_again_when_the_token_has_expired(
         _, problems = process.communicate("go on\n", timeout=60)
     assert (process.returncode, problems) == (0, "")
     assert login.runs == 2
+
+
+FORKED_BEFORE_AN_API_OBJECT = """
+import os, signal, sys, threading, warnings
+warnings.simplefilter("ignore")  # Python warns of a fork with threads
+from cosi_operator.sdk import ApiError, BucketAccess, BucketClaim
+def fail():
+    try:
+        BucketClaim.get("photos", namespace="shop")
+    except ApiError:
+        print("failed", flush=True)
+if sys.argv[1] == "failed":
+    fail()
+else:
+    threading.Thread(target=BucketClaim.get, args=["photos", "shop"], daemon=True).start()
+sys.stdin.readline()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    claim = BucketClaim.get("photos", namespace="shop")
+    print("got", flush=True)
+    sys.stdin.readline()
+    keys = BucketAccess.get("photos-keys", namespace="shop").credentials()
+    os._exit(0 if claim.why().is_ready and keys.bucket else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("before", ["failed", "opening"])
+def test_a_process_that_is_forked_before_there_is_an_api_object_makes_its_own(
+    shop: Shop, login: Login, before: str
+) -> None:
+    """The first use failed, or another thread is still at it: kr8s has a thread then."""
+    if before == "failed":
+        shop.server.fail_next("version", Reply(503, body=b"{}"))
+    else:
+        login.waits()
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKED_BEFORE_AN_API_OBJECT, before],
+        env={**os.environ, "PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(shop.kubeconfig)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if before == "failed":
+            assert process.stdout.readline() == "failed\n"
+        with nullcontext() if before == "failed" else login.one_more_runs():
+            process.stdin.write("fork\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "got\n"
+        login.prints("second")
+        shop.server.allowed_tokens = {"Bearer second"}
+        _, problems = process.communicate("go on\n", timeout=60)
+    assert (process.returncode, problems) == (0, "")

@@ -101,9 +101,7 @@ class Refusals:
         """Since when the runs for this object have not succeeded."""
         row = self._failing.pop(key, None)
         row = row or _Row(at_s=self.clock.monotonic(), since=stamp(self.clock.wall()))
-        if len(self._failing) >= CAPACITY:
-            self._failing.pop(next(iter(self._failing)))
-        self._failing[key] = row
+        _remember(self._failing, key, row)
         return row
 
     def _failing_outcome(self, key: Key, error: ApiError | ApiSilent) -> Outcome:
@@ -128,10 +126,8 @@ class Refusals:
         # Start a new count: a request succeeded in between, or another request is refused now.
         if row is None or now_s - row.at_s > 2 * RECHECK_S or row.message != message:
             row = _Row(message=message)
-        if len(self._rows) >= CAPACITY:
-            self._rows.pop(next(iter(self._rows)))
         row.count, row.at_s = row.count + 1, now_s
-        self._rows[key] = row
+        _remember(self._rows, key, row)
         return row
 
     async def report[T: Reported](self, objects: Objects[T], key: Key, outcome: Outcome) -> None:
@@ -166,11 +162,11 @@ class Refusals:
         """
         now_s = self.clock.monotonic()
         at_s = self._written.pop(key, None)
-        is_due = at_s is None or now_s - at_s >= RECHECK_S - 1.0
-        if len(self._written) >= CAPACITY:
-            self._written.pop(next(iter(self._written)))
-        self._written[key] = now_s if is_due or at_s is None else at_s
-        return is_due
+        if at_s is not None and now_s - at_s < RECHECK_S - 1.0:
+            _remember(self._written, key, at_s)
+            return False
+        _remember(self._written, key, now_s)
+        return True
 
     def _emit(self, objects: Objects[Any], view: Reported, outcome: Requeue | Terminal) -> None:
         """Emit an Event, but only one while the same refusal is repeated."""
@@ -178,9 +174,14 @@ class Refusals:
         message, at_s = self._events.pop(view.meta.key, ("", 0.0))
         if message != outcome.message or now_s - at_s > 2 * RECHECK_S:
             self.reporter.event(objects, view, "Warning", outcome.reason.value, outcome.message)
-        if len(self._events) >= CAPACITY:
-            self._events.pop(next(iter(self._events)))
-        self._events[view.meta.key] = outcome.message, now_s
+        _remember(self._events, view.meta.key, (outcome.message, now_s))
+
+
+def _remember[V](values: dict[Key, V], key: Key, value: V) -> None:
+    """Store a value under a key that is not in the dict; the oldest gives way at the limit."""
+    if len(values) >= CAPACITY:
+        values.pop(next(iter(values)))
+    values[key] = value
 
 
 def _is_quiet(outcome: Requeue | Terminal) -> bool:

@@ -8,7 +8,6 @@ from tests.model.hostile import HostileWorld
 from tests.model.pause import Point
 from tests.model.processes import Run, Running
 from tests.model.scenes import begin, bucket_of, key_works, rotate, untold_accounts
-from tests.model.test_older_records import add_second_sidecar
 from tests.model.world import (
     add_access,
     add_claim,
@@ -31,35 +30,6 @@ def world() -> HostileWorld:
 
 
 # --- a Secret with keys of another Grant
-
-
-@pytest.mark.parametrize("at", range(1, 20))
-def test_a_leader_that_is_overtaken_anywhere_leaves_the_valid_keys_of_a_driver_that_replaces_them(
-    world: HostileWorld, at: int
-) -> None:
-    world.backend.replaces_keys = True
-    add_claim(world)
-    world.run_until_idle(limit_s=30.0)
-    add_second_sidecar(world)
-    points = 0
-
-    def at_point(running: Running, run: Run, point: Point) -> None:
-        nonlocal points
-        if running.name != "sidecar" or run.runner.name != "bucketaccess":
-            return
-        points += 1
-        if points == at:
-            second = world.processes["second"]
-            second.deliver()
-            while (other := second.take()) is not None:
-                world.finish(second, other)
-                second.deliver()
-
-    world.at_point = at_point
-    add_access(world, "a1")
-    world.run_until_idle(limit_s=600.0)
-    assert world.ready(BUCKET_ACCESSES, "a1")[0] == "True"
-    assert key_works(world, "a1")
 
 
 @pytest.mark.parametrize("fault", ["500", "silent", "killed"])

@@ -21,13 +21,14 @@ def world() -> HostileWorld:
     return begin()
 
 
-@pytest.mark.parametrize("mint", [False, True], ids=["one account", "an account each time"])
+@pytest.mark.parametrize("driver", ["one account", "an account each time", "keys replaced"])
 @pytest.mark.parametrize("at", range(1, 20))
 def test_a_leader_that_is_overtaken_anywhere_leaves_the_valid_keys(
-    world: HostileWorld, at: int, mint: bool
+    world: HostileWorld, at: int, driver: str
 ) -> None:
     """The second leader makes all its runs at one point of the first one's run."""
-    world.backend.new_account_each_time = mint
+    world.backend.new_account_each_time = driver == "an account each time"
+    world.backend.replaces_keys = driver == "keys replaced"
     add_claim(world)
     world.run_until_idle(limit_s=30.0)
     add_second_sidecar(world)
